@@ -1,0 +1,108 @@
+"""Everything that can go wrong, whose fault it is, and what to do about it.
+
+    LookaheadError
+    ├── RequestError            the client's: the request cannot be served as it is            400
+    │   ├── ContextTooLong      the prompt, or prompt and max_tokens, exceed the context        400
+    │   └── UnknownModel        no such model here                                              404
+    ├── CapacityError           nobody's: too much work for now, try again                     429
+    ├── ServiceError            ours: a part of the system did not answer                       503
+    │   ├── RoleUnavailable     a draft, target or verifier replica died or could not be had    503
+    │   └── DeadlineExceeded    the request's or the server's time limit passed                 408
+    └── OperatorError           the operator's: a config or a model that cannot be used         500
+        ├── ConfigError         a config file or profile is wrong
+        └── WeightsError        model weights are missing, broken or cannot be loaded
+
+Promises: every error survives pickling with its class and fields (all arguments reach ``Exception.__init__``); its
+message says what happened and what to do, in words for a person; `status`, `code` and `kind` are OpenAI's.
+"""
+
+from __future__ import annotations
+
+
+class LookaheadError(Exception):
+    """Root of the tree. `param` names the request field or config key at fault, where there is one."""
+
+    status = 500
+    code = "internal_error"
+    kind = "server_error"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message, param)
+        self.message = message
+        self.param = param
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RequestError(LookaheadError):
+    """The client's fault: change the request."""
+
+    status = 400
+    code = "invalid_request"
+    kind = "invalid_request_error"
+
+
+class ContextTooLong(RequestError):
+    """The prompt, or the prompt with `max_tokens`, does not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class UnknownModel(RequestError):
+    """No such model is served here."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class CapacityError(LookaheadError):
+    """Too much work for now: try again after `retry_after_s` seconds."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    kind = "rate_limit_error"
+
+    def __init__(self, message: str, param: str | None = None, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, param)
+        self.args = (message, param, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class ServiceError(LookaheadError):
+    """Our fault: a part of the system did not do its work. The same request may succeed later."""
+
+    status = 503
+    code = "service_unavailable"
+
+
+class RoleUnavailable(ServiceError):
+    """A replica of a role died, or none could be had in time; another may answer."""
+
+    code = "role_unavailable"
+
+
+class DeadlineExceeded(ServiceError):
+    """The time limit of the request passed; what was sent before is valid."""
+
+    status = 408
+    code = "deadline_exceeded"
+    kind = "timeout_error"
+
+
+class OperatorError(LookaheadError):
+    """The operator's fault: the deployment cannot run as configured."""
+
+    code = "misconfigured"
+
+
+class ConfigError(OperatorError):
+    """A config file or profile is wrong."""
+
+    code = "bad_config"
+
+
+class WeightsError(OperatorError):
+    """Model weights are missing, broken, or cannot be loaded."""
+
+    code = "bad_weights"

@@ -1,0 +1,324 @@
+"""What crosses a process boundary: frozen values, standard library only.
+
+Promises: every message is immutable, picklable and hashable by value; token ids are plain ``int`` tuples in the
+vocabulary named beside them; times are seconds. Nothing here knows Ray, vLLM, HTTP or a clock.
+
+Groups, by receiver: words shared by all (`Piece`, `Prefix`, `Step`), calls to a role (`StepRequest`, `JudgeRequest`),
+a request to the coordinator (`GenerationRequest`) and its answers (`Opened`, `Committed`, `Finished`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+TokenIds = tuple[int, ...]
+
+
+class Ending(StrEnum):
+    """Why a step ended."""
+
+    BOUNDARY = "boundary"
+    """The step rule's own boundary, a blank line by default; the boundary belongs to the step."""
+    CAP = "cap"
+    """The cap on tokens was reached; the next step goes on in mid-sentence."""
+    CLOSE = "close"
+    """The text that closes the reasoning (``</think>``) was written; it belongs to the step."""
+    END = "end"
+    """The model ended the text. Nothing may be written after it."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no step may be drafted after one that ended like this."""
+        return self in (Ending.CLOSE, Ending.END)
+
+
+# --- words shared by all roles ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message; `content` is plain text."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the user asked, before any model's chat template: exactly one of the three is set."""
+
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    token_ids: TokenIds | None = None
+    template_options: str = "{}"
+    """Keyword arguments for the chat template, as a JSON object."""
+
+    @property
+    def question(self) -> str:
+        """The words a judge may read as the question: the last user message, or the text."""
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.content
+        return self.text or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn; vLLM's names and meanings. `temperature` 0 is greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """Where a step ends. `boundary` names a rule of `actors.boundaries`; `close` is the text that ends the reasoning."""
+
+    boundary: str = "blank_line"
+    max_tokens: int = 256
+    close: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that was generated, with the token ids that were sampled for it and the vocabulary they belong to.
+
+    The ids are the truth for whoever shares the vocabulary; anybody else encodes `text`.
+    """
+
+    text: str
+    token_ids: TokenIds
+    vocabulary: str
+
+    def joined(self, other: Piece) -> Piece:
+        """This piece followed by `other`, which must be of the same vocabulary."""
+        return Piece(self.text + other.text, self.token_ids + other.token_ids, self.vocabulary)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """All that stands before a step: a role's own rendering of the prompt, then what was generated."""
+
+    prompt_ids: TokenIds
+    pieces: tuple[Piece, ...] = ()
+
+    def extended(self, piece: Piece) -> Prefix:
+        """This prefix followed by `piece`; neighbours of one vocabulary are merged, so that prefixes stay short."""
+        if self.pieces and self.pieces[-1].vocabulary == piece.vocabulary:
+            return Prefix(self.prompt_ids, (*self.pieces[:-1], self.pieces[-1].joined(piece)))
+        return Prefix(self.prompt_ids, (*self.pieces, piece))
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A few tokens of a running generation. `ending` is set on the last delta of each step, and a delta never
+    reaches over the end of a step. `text` may lag behind `token_ids` by an unfinished character."""
+
+    text: str
+    token_ids: TokenIds
+    ending: Ending | None = None
+    replica: str = ""
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One reasoning step as a model wrote it."""
+
+    text: str
+    token_ids: TokenIds
+    vocabulary: str
+    ending: Ending
+    elapsed_s: float = 0.0
+    """Seconds from the start of this step to its end, by the role's own clock."""
+    replica: str = ""
+    num_cached_tokens: int = 0
+    """Tokens of the prefix that were found in the engine's prefix cache."""
+
+    @property
+    def piece(self) -> Piece:
+        """The step as a piece of a prefix."""
+        return Piece(self.text, self.token_ids, self.vocabulary)
+
+    def equals(self, other: Step) -> bool:
+        """Whether both are the same, token for token where the vocabulary is one, else letter for letter."""
+        if self.text != other.text or not self.ends_like(other):
+            return False
+        return self.vocabulary != other.vocabulary or self.token_ids == other.token_ids
+
+    def ends_like(self, other: Step) -> bool:
+        """Whether both or neither end the text, and both or neither close the reasoning."""
+        return all((self.ending is e) == (other.ending is e) for e in (Ending.CLOSE, Ending.END))
+
+
+@dataclass(frozen=True, slots=True)
+class RoleInfo:
+    """What a replica says of the model it holds."""
+
+    model: str
+    vocabulary: str
+    """Fingerprint of the mapping from tokens to ids: equal fingerprints mean that ids may be passed on."""
+    max_model_len: int
+    replica: str = ""
+
+
+# --- calls to a role -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """Write the step, the steps or the text that follow `prefix`.
+
+    `call_id` is unique for ever and names the call in the engine; `session_id` is the same for all calls of one user
+    request and keeps them on one replica. Lower `priority` goes first. `hints` are token sequences that the engine may
+    try as drafts of its own tokens.
+    """
+
+    call_id: str
+    session_id: str
+    prefix: Prefix
+    rule: StepRule
+    max_tokens: int
+    sampling: Sampling = Sampling()
+    priority: int = 0
+    hints: tuple[TokenIds, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """Do `draft` and `target`, both written after the same words, mean the same? `verifier` names a configured one."""
+
+    session_id: str
+    verifier: str
+    question: str
+    context: str
+    """The last words before the step."""
+    draft: Step
+    target: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a `JudgeRequest`. `score` is the probability or similarity that decided, if there was one."""
+
+    accepted: bool
+    verifier: str
+    reason: str
+    score: float | None = None
+    latency_s: float = 0.0
+
+
+# --- a request to the coordinator and its answers --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationOptions:
+    """The request's own wishes; None means the deployment's default."""
+
+    mode: str | None = None
+    max_lookahead: int | None = None
+    branches: int | None = None
+    verifier: str | None = None
+    fidelity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One completion to write. `max_tokens` None means: as long as the context allows."""
+
+    request_id: str
+    prompt: Prompt
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    speculation: SpeculationOptions = SpeculationOptions()
+    timeout_s: float | None = None
+
+
+class Channel(StrEnum):
+    """Which field of the answer a text belongs to."""
+
+    REASONING = "reasoning"
+    CONTENT = "content"
+
+
+class Origin(StrEnum):
+    """Who wrote a committed step, and why it stands."""
+
+    ACCEPTED = "accepted"
+    """The draft's step, agreed by the target."""
+    RECOVERED = "recovered"
+    """The target's own step in the place of a rejected draft step."""
+    TARGET = "target"
+    """The target's own step; there was no draft step to judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """First answer: the request is valid and runs."""
+
+    request_id: str
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Text that is certain and follows all text sent before. `num_tokens` were committed with it; `text` may be empty
+    (held back because a stop string may be beginning) while tokens are counted."""
+
+    text: str
+    channel: Channel
+    origin: Origin
+    num_tokens: int
+    step: int
+    """Index of the step that this text belongs to, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationSummary:
+    """What speculation did for one request, in steps; the `speculation` object of a response."""
+
+    mode: str
+    num_steps: int = 0
+    num_accepted_steps: int = 0
+    num_recovered_steps: int = 0
+    num_target_steps: int = 0
+    num_draft_steps: int = 0
+    num_cancelled_steps: int = 0
+    accepted_tokens: int = 0
+    rejected_tokens: int = 0
+    """Draft tokens that were written and not committed: of rejected and of cancelled draft steps."""
+    output_tokens: int = 0
+    degraded: tuple[str, ...] = ()
+
+    @property
+    def accept_rate(self) -> float:
+        """Accepted over judged draft steps; 0 where none was judged."""
+        judged = self.num_accepted_steps + self.num_recovered_steps
+        return self.num_accepted_steps / judged if judged else 0.0
+
+    @property
+    def draft_token_share(self) -> float:
+        """Share of the output's tokens that the draft wrote."""
+        return self.accepted_tokens / self.output_tokens if self.output_tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Last answer. `finish_reason` is OpenAI's: ``stop`` or ``length``."""
+
+    finish_reason: str
+    num_prompt_tokens: int
+    num_output_tokens: int
+    num_reasoning_tokens: int
+    summary: SpeculationSummary
+    stop_reason: str | None = field(default=None)
+    """The stop string that ended the text, if one did."""
+
+
+Output = Opened | Committed | Finished

@@ -1,0 +1,145 @@
+"""What a role promises, and what an engine promises to a role.
+
+Roles speak in steps, engines in tokens. A role may be a class in this process (`actors.draft`, `actors.target`,
+`actors.verifier`), or a pool of replicas behind Ray Serve (`deployments.coordinator.pools`): the pipeline cannot tell.
+
+Promises of every role: closing or cancelling a call ends the work in the engine; a call that fails raises an error of
+`actors.errors`; nothing is kept between calls but caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from actors.messages import (
+    Delta,
+    JudgeRequest,
+    Prompt,
+    RoleInfo,
+    Sampling,
+    Step,
+    StepRequest,
+    StepRule,
+    TokenIds,
+    Verdict,
+)
+
+
+class Writer(Protocol):
+    """What draft and target have in common: a tokenizer."""
+
+    async def describe(self) -> RoleInfo:
+        """The model that is held here."""
+        ...
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        """`prompt` by this model's own chat template and tokenizer.
+
+        Raises RequestError if the template refuses it and ContextTooLong if it leaves no room for one token.
+        """
+        ...
+
+
+class Drafter(Writer, Protocol):
+    """Writes steps ahead, cheaply."""
+
+    def look_ahead(self, request: StepRequest, depth: int) -> AsyncIterator[Step]:
+        """One stream of at most `depth` consecutive steps after `request.prefix`, each yielded as it ends.
+
+        Ends early after a step whose ending `is_last`, or when `request.max_tokens` tokens were written in all.
+        """
+        ...
+
+
+class Target(Writer, Protocol):
+    """Writes what counts."""
+
+    async def step(self, request: StepRequest) -> Step:
+        """The step that follows `request.prefix`, of at most ``min(max_tokens, rule.max_tokens)`` tokens."""
+        ...
+
+    def stream(self, request: StepRequest) -> AsyncIterator[Delta]:
+        """The text that follows `request.prefix`, token by token, to its end or to `max_tokens`.
+
+        The deltas' `ending` marks the steps inside; the stream's last delta has ``END``, or ``CAP`` at `max_tokens`.
+        """
+        ...
+
+    async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
+        """Probability of each label as the next token after `prompt`, in one prefill and one token.
+
+        A label counts by its first token. The probabilities are the model's own; they need not add up to one.
+        """
+        ...
+
+
+class Verifier(Protocol):
+    """Says whether two steps mean the same."""
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        """A verdict; whatever is unsure is rejected."""
+        ...
+
+
+class LabelScorer(Protocol):
+    """The part of a writer that a judge needs."""
+
+    async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
+        """As `Target.label_probabilities`."""
+        ...
+
+
+class Engine(Protocol):
+    """A model in this process: tokens in, tokens out."""
+
+    def describe(self) -> RoleInfo:
+        """The model that is held here."""
+        ...
+
+    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        """`prompt` by the model's own chat template and tokenizer; RequestError if the template refuses it."""
+        ...
+
+    def encode_text(self, text: str) -> TokenIds:
+        """`text` as a continuation: no special tokens are added, none is parsed."""
+        ...
+
+    def generate(
+        self,
+        call_id: str,
+        token_ids: TokenIds,
+        *,
+        max_tokens: int,
+        rule: StepRule,
+        max_steps: int | None,
+        sampling: Sampling,
+        priority: int = 0,
+        hints: tuple[TokenIds, ...] = (),
+    ) -> AsyncIterator[Delta]:
+        """Continue `token_ids` until `max_steps` steps (None: no bound), `max_tokens` tokens, or the end of the text.
+
+        Each step's last delta says in `ending` why the step ended; a step is cut at ``rule.max_tokens`` (``CAP``),
+        except where `max_steps` is None: then steps are marked but never cut. Closing the iterator aborts the work.
+        """
+        ...
+
+    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
+        """Probability of each wanted token right after `token_ids`; prefill only, temperature 1."""
+        ...
+
+    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+        """Log-probabilities (natural) of ``token_ids[start:]`` given what precedes each; prefill only."""
+        ...
+
+    async def check_health(self) -> None:
+        """Raise RoleUnavailable if the engine cannot work any more."""
+        ...
+
+    def num_running(self) -> int:
+        """Generations now in the engine; 0 means that nothing leaked."""
+        ...
+
+    async def shutdown(self) -> None:
+        """End the engine and every process it started. Safe to call twice."""
+        ...

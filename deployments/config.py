@@ -1,0 +1,280 @@
+"""One configuration for the whole deployment, from YAML, checked before anything starts.
+
+Promises: an unknown key, a wrong type or an impossible combination is a `ConfigError` that names the key; nothing is
+read from the environment; the same object builds one CPU box or eight nodes of GPUs.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from actors.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Mode = Literal["target", "lookahead"]
+Fidelity = Literal["exact", "strict", "balanced", "fast"]
+
+
+class Strict(BaseModel):
+    """Base of every section: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineConfig(Strict):
+    """Which engine runs the model. `options` are handed to the engine unchanged: any `AsyncEngineArgs` field for
+    ``vllm`` (but `model`), any field of `actors.engines.scripted.ScriptOptions` for ``scripted``."""
+
+    kind: Literal["vllm", "scripted"] = "vllm"
+    options: dict[str, Any] = {}
+
+
+class PlacementConfig(Strict):
+    """Where replicas of one role run. Everything here is Ray's own word for it."""
+
+    num_replicas: Annotated[int, Field(ge=1)] = 1
+    num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    resources: dict[str, float] = {}
+    """Custom resources, which pin a role to node types (``{"target": 0.001}``)."""
+    placement_group_bundles: list[dict[str, float]] | None = None
+    """One bundle a tensor-parallel worker; the first one also holds the replica."""
+    placement_group_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    cpu_cores: str | None = None
+    """CPU engines: the cores the engine's threads are bound to (``"0"``, ``"0-3"``)."""
+    env: dict[str, str] = {}
+    """Environment of the replica, set before the engine is made."""
+    max_ongoing_requests: PositiveInt = 256
+    autoscaling: dict[str, Any] | None = None
+    """Ray Serve's `autoscaling_config`; replaces `num_replicas`."""
+
+
+class WriterConfig(Strict):
+    """A role that writes: draft or target."""
+
+    model: str
+    """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, or a ``.gguf`` file."""
+    engine: EngineConfig = EngineConfig()
+    placement: PlacementConfig = PlacementConfig()
+
+
+class ExactCheck(Strict):
+    """Accepts equal text, white space and case of the markup aside; else unsure."""
+
+    kind: Literal["exact"] = "exact"
+
+
+class SameNumbersCheck(Strict):
+    """Rejects steps with different numbers; else unsure."""
+
+    kind: Literal["same_numbers"] = "same_numbers"
+
+
+class EmbeddingCheck(Strict):
+    """Cosine similarity of sentence embeddings: accepts at `accept` or more, rejects below `reject`, else unsure."""
+
+    kind: Literal["embedding"] = "embedding"
+    model: str = "package:all-minilm-l6-v2"
+    accept: Fraction = 0.85
+    reject: Fraction = 0.85
+
+
+class JudgeCheck(Strict):
+    """An LLM asked whether two steps mean the same; decides by the probability of its two labels."""
+
+    kind: Literal["judge"] = "judge"
+    engine: Literal["target", "draft", "own"] = "target"
+    accept: Fraction = 0.7
+    reject: Fraction = 0.7
+    max_chars: PositiveInt = 6000
+
+
+class AlwaysCheck(Strict):
+    """Control: accepts everything."""
+
+    kind: Literal["always"] = "always"
+
+
+class NeverCheck(Strict):
+    """Control: rejects everything that is not equal token for token."""
+
+    kind: Literal["never"] = "never"
+
+
+class RandomCheck(Strict):
+    """Control: accepts with probability `accept`, by a hash of the two texts and `seed`."""
+
+    kind: Literal["random"] = "random"
+    accept: Fraction = 0.5
+    seed: int = 0
+
+
+Check = Annotated[
+    ExactCheck | SameNumbersCheck | EmbeddingCheck | JudgeCheck | AlwaysCheck | NeverCheck | RandomCheck,
+    Field(discriminator="kind"),
+]
+
+
+class VerifierConfig(Strict):
+    """The verifier role: named verifiers, each a cascade of checks; what no check decides is rejected."""
+
+    verifiers: dict[str, list[Check]] = {"exact": [ExactCheck()]}
+    judge: WriterConfig | None = None
+    """The judge's own model, for checks with ``engine: own``."""
+    placement: PlacementConfig = PlacementConfig(num_cpus=0.5)
+
+
+class StepConfig(Strict):
+    """What a step is."""
+
+    boundary: Literal["blank_line", "line"] = "blank_line"
+    max_tokens: PositiveInt = 256
+
+
+class ReasoningConfig(Strict):
+    """The marks around the reasoning, where the target has them. Without `close` all text is content."""
+
+    open: str | None = None
+    close: str | None = None
+    starts_open: bool = True
+    """Whether the model's output begins inside the reasoning (its chat template opens it, or it opens it itself)."""
+
+
+class SpeculationConfig(Strict):
+    """How to speculate, and how far, where the request does not say."""
+
+    mode: Mode = "lookahead"
+    max_lookahead: Annotated[int, Field(ge=1, le=64)] = 4
+    fidelity: Fidelity = "balanced"
+    fidelities: dict[Fidelity, str] = {"exact": "exact"}
+    """Which verifier stands for which fidelity."""
+    scope: Literal["think", "all"] = "all"
+    """``think``: only reasoning is speculated; ``all``: the text of a model without reasoning marks too."""
+    step: StepConfig = StepConfig()
+    verdict_timeout_s: PositiveFloat = 2.0
+    """A verdict that takes longer is a rejection."""
+    replica_timeout_s: PositiveFloat = 60.0
+    """How long a call may wait for a replica to be there."""
+    max_attempts: PositiveInt = 8
+    """How often one target step is tried on replicas that die."""
+    draft_retry_s: PositiveFloat = 2.0
+    """After the draft failed: seconds until it is tried again, doubled up to 30 s while it fails."""
+
+
+class CoordinatorConfig(Strict):
+    """The coordinator's own placement."""
+
+    placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+
+
+class TelemetryConfig(Strict):
+    """Step traces and metrics."""
+
+    max_traces: PositiveInt = 512
+    """Traces of so many recent requests are kept."""
+    trace_texts: bool = True
+    """Whether traces hold the text of steps; off where prompts must not be stored."""
+    push_interval_s: PositiveFloat = 1.0
+
+
+class GatewayConfig(Strict):
+    """The HTTP side."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    api_keys: list[str] = []
+    """If not empty, requests need one as a bearer token."""
+    max_body_bytes: PositiveInt = 4 * 1024 * 1024
+    max_n: PositiveInt = 16
+    request_timeout_s: PositiveFloat = 3600.0
+    reasoning_content: bool = True
+    """Send reasoning as `reasoning_content` too, which older clients look for."""
+    placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+
+
+class Config(Strict):
+    """A deployment."""
+
+    name: str = "lookahead"
+    served_model_name: str
+    target: WriterConfig
+    draft: WriterConfig | None = None
+    verifier: VerifierConfig = VerifierConfig()
+    speculation: SpeculationConfig = SpeculationConfig()
+    reasoning: ReasoningConfig = ReasoningConfig()
+    coordinator: CoordinatorConfig = CoordinatorConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        for level, verifier in self.speculation.fidelities.items():
+            if verifier not in self.verifier.verifiers:
+                raise ValueError(f"speculation.fidelities.{level} names the verifier {verifier!r}, which is not configured")
+        if self.speculation.fidelity not in self.speculation.fidelities:
+            raise ValueError(f"speculation.fidelity is {self.speculation.fidelity!r}, which no fidelity stands for")
+        if self.speculation.mode != "target" and self.draft is None:
+            raise ValueError(f"speculation.mode is {self.speculation.mode!r}, which needs a draft model")
+        for name, checks in self.verifier.verifiers.items():
+            for check in checks:
+                if isinstance(check, JudgeCheck):
+                    if check.engine == "own" and self.verifier.judge is None:
+                        raise ValueError(f"verifier {name!r} has a judge of its own, but verifier.judge is not set")
+                    if check.engine == "draft" and self.draft is None:
+                        raise ValueError(f"verifier {name!r} judges on the draft's engine, but there is no draft")
+        return self
+
+
+def profile_names() -> list[str]:
+    """The profiles that come with the package."""
+    folder = resources.files("deployments.profiles")
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def load_profile(name: str) -> Config:
+    """The shipped profile `name`; ConfigError names those that exist."""
+    if name not in profile_names():
+        raise ConfigError(f"There is no profile {name!r}; there are: {', '.join(profile_names())}.", "profile")
+    text = (resources.files("deployments.profiles") / f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_config(text, f"profile {name}")
+
+
+def load_config(path: str | Path) -> Config:
+    """The configuration in a YAML file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} cannot be read: {error}.", "config") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, source: str) -> Config:
+    """A configuration from YAML text; `source` is named in errors."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source} must hold a mapping of settings, not {type(data).__name__}.")
+    return validate_config(data, source)
+
+
+def validate_config(data: dict[str, Any], source: str) -> Config:
+    """A configuration from a mapping; ConfigError lists every wrong key."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(_describe(problem) for problem in error.errors())
+        raise ConfigError(f"{source} cannot be used: {problems}.") from error
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "the config"
+    if problem["type"] == "extra_forbidden":
+        return f"{where} is not a setting that exists (a typo?)"
+    return f"{where}: {problem['msg']}"

@@ -1,0 +1,268 @@
+"""An engine without a model: set texts, at a set speed, the same on every machine and in every process.
+
+Promises: what follows a prefix is a pure function of the options and the prefix, so any replica continues any other's
+work; a draft says the same as the target in a known share of steps; times are slept on the running event loop's clock,
+so a virtual one works too. Sampling parameters change nothing. Used by tests, load runs and the `scripted` profile.
+
+The text answers a made-up sum: one step an addition, the last one names the result, as a reasoning model would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
+from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, StepRule, TokenIds
+
+TURN = 0
+"""Token that ends the prompt and begins the model's turn."""
+END = 1
+"""Token that ends the text."""
+FIRST_TEXT = 256
+VOCABULARY = "scripted"
+TOKEN = re.compile(r"\n\n|\n| ?[^\s]{1,6}|\s")
+NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gina", "Hugo")
+THINGS = ("apples", "books", "coins", "drums", "eggs", "forks", "games", "hats")
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptOptions:
+    """What is said and how fast. Shares are of steps, times are seconds."""
+
+    role: str = "target"
+    """``target`` says the truth; ``draft`` strays from it."""
+    seed: int = 0
+    agree: float = 1.0
+    """Draft: share of steps that are the target's, letter for letter."""
+    paraphrase: float = 0.0
+    """Draft: share of steps with other words and the same numbers. The rest have other numbers."""
+    num_steps: int = 8
+    words: int = 12
+    """Words of padding in a step, so that steps have a length."""
+    think: bool = False
+    """Whether the steps stand between ``<think>`` and ``</think>``, and the result after them."""
+    first_token_s: float = 0.0
+    token_s: float = 0.0
+    sequence_s: float = 0.0
+    """Time one more running sequence adds to each token."""
+    max_model_len: int = 32768
+    vocabulary: str = VOCABULARY
+    """Two engines with different names exchange text instead of ids."""
+    break_after: int | None = None
+    """Break down for ever after so many generations, to see what others make of it."""
+
+
+def tokenize(text: str) -> TokenIds:
+    """Ids of `text`: each is its piece's bytes as a number, so every process knows all of them."""
+    return tuple(
+        int.from_bytes(b"\x01" + piece.encode("utf-8", "surrogatepass"), "big") for piece in TOKEN.findall(text)
+    )
+
+
+def detokenize(token_ids: TokenIds) -> str:
+    """The text of `token_ids`; special tokens have none."""
+    return "".join(
+        i.to_bytes((i.bit_length() + 7) // 8, "big")[1:].decode("utf-8", "replace")
+        for i in token_ids
+        if i >= FIRST_TEXT
+    )
+
+
+class Script:
+    """What the engine would say to one prompt: a list of steps, the last of which ends the text."""
+
+    def __init__(self, options: ScriptOptions, prompt: str) -> None:
+        self._options = options
+        self._prompt = prompt
+
+    def step(self, index: int) -> str:
+        """Step number `index`, with its boundary; empty after the last."""
+        options = self._options
+        last = options.num_steps - 1 + options.think
+        if index > last:
+            return ""
+        if index == last:
+            return f"The answer is {self._total(options.num_steps - 1)}."
+        chance = self._number(f"stray {index}", 10**6) / 10**6
+        strays = options.role == "draft" and chance >= options.agree
+        wrong = strays and chance >= options.agree + options.paraphrase
+        before = self._total(index - 1) if index else 0
+        added = self._added(index) + (1 if wrong else 0)
+        text = self._words(index, "said otherwise" if strays else "")
+        text += f"{before} + {added} = {before + added}."
+        opening = "<think>\n" if options.think and index == 0 else ""
+        closes = options.think and index == options.num_steps - 1
+        return opening + text + ("\n</think>" if closes else "\n\n")
+
+    def after(self, written: str) -> str:
+        """The rest of the step that `written` is in the middle of, or the next whole step."""
+        done = re.findall(r".*?(?:\n\n|</think>)", written, re.DOTALL)
+        partial = written[sum(map(len, done)) :]
+        step = self.step(len(done))
+        if not partial:
+            return step
+        return step[len(partial) :] if step.startswith(partial) else ("\n\n" if step else "")
+
+    def _words(self, index: int, salt: str) -> str:
+        name = NAMES[self._number(f"name {index} {salt}", len(NAMES))]
+        thing = THINGS[self._number(f"thing {index} {salt}", len(THINGS))]
+        size = max(1, self._options.words // 2 + self._number(f"words {index} {salt}", self._options.words + 1))
+        middle = " ".join(THINGS[self._number(f"word {index} {i} {salt}", len(THINGS))] for i in range(size))
+        return f"{name} counts {thing} {middle}: "
+
+    def _added(self, index: int) -> int:
+        return 1 + self._number(f"added {index}", 90)
+
+    def _total(self, index: int) -> int:
+        return sum(self._added(i) for i in range(index + 1))
+
+    def _number(self, what: str, below: int) -> int:
+        key = f"{self._options.seed}|{self._prompt}|{what}".encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % below
+
+
+class ScriptedEngine:
+    """`actors.roles.Engine` over a `Script`."""
+
+    def __init__(self, options: ScriptOptions, replica: str = "") -> None:
+        self._options = options
+        self._replica = replica
+        self._running: set[str] = set()
+        self._broken: str | None = None
+        self.num_generations = 0
+        self.num_tokens = 0
+        """Tokens generated since the start, which shows whether cancelled work goes on."""
+
+    @classmethod
+    async def create(cls, options: dict[str, Any], replica: str) -> ScriptedEngine:
+        """An engine from config options; ConfigError names an option that does not exist."""
+        known = {field.name for field in fields(ScriptOptions)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigError(
+                f"The scripted engine has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}."
+            )
+        return cls(ScriptOptions(**options), replica)
+
+    def describe(self) -> RoleInfo:
+        """As `Engine.describe`."""
+        return RoleInfo("scripted", self._options.vocabulary, self._options.max_model_len, self._replica)
+
+    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        """As `Engine.encode_prompt`; roles and texts are written out, special text stays text."""
+        if prompt.token_ids is not None:
+            if any(i < 0 for i in prompt.token_ids):
+                raise RequestError("A token id of the prompt is negative.", "prompt")
+            return (*prompt.token_ids, TURN)
+        text = prompt.text if prompt.text is not None else "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
+        return (*tokenize(text), TURN)
+
+    def encode_text(self, text: str) -> TokenIds:
+        """As `Engine.encode_text`."""
+        return tokenize(text)
+
+    async def generate(
+        self,
+        call_id: str,
+        token_ids: TokenIds,
+        *,
+        max_tokens: int,
+        rule: StepRule,
+        max_steps: int | None,
+        sampling: Sampling,
+        priority: int = 0,
+        hints: tuple[TokenIds, ...] = (),
+    ) -> AsyncIterator[Delta]:
+        """As `Engine.generate`, one token a delta."""
+        await self.check_health()
+        room = self._options.max_model_len - len(token_ids)
+        if room < 1:
+            raise ContextTooLong(f"The text has {len(token_ids)} tokens, the context {self._options.max_model_len}.")
+        self.num_generations += 1
+        self._running.add(call_id)
+        try:
+            await self._sleep(self._options.first_token_s)
+            async for delta in self._write(token_ids, min(max_tokens, room), rule, max_steps):
+                yield delta
+        finally:
+            self._running.discard(call_id)
+
+    async def _write(
+        self, token_ids: TokenIds, max_tokens: int, rule: StepRule, max_steps: int | None
+    ) -> AsyncIterator[Delta]:
+        turn = len(token_ids) - 1 - token_ids[::-1].index(TURN)
+        script = Script(self._options, detokenize(token_ids[:turn]))
+        written = detokenize(token_ids[turn + 1 :])
+        pending: list[int] = []
+        num_steps, step = 0, ""
+        in_step = 0
+        for number in range(1, max_tokens + 1):
+            if not pending:
+                pending = list(tokenize(script.after(written))) or [END]
+            token = pending.pop(0)
+            text = detokenize((token,))
+            written, step, in_step = written + text, step + text, in_step + 1
+            await self._sleep(self._options.token_s + self._options.sequence_s * (len(self._running) - 1))
+            await self.check_health()
+            self.num_tokens += 1
+            if token != END and not pending and not script.after(written):
+                pending = [END]
+            ending = _ending(token, step, rule)
+            if ending is None and max_steps is not None and in_step >= rule.max_tokens:
+                ending = Ending.CAP
+            if ending is None and number == max_tokens:
+                ending = Ending.CAP
+            yield Delta(text, (token,), ending, self._replica)
+            if ending is not None:
+                num_steps, step, in_step = num_steps + 1, "", 0
+            if ending is Ending.END or (max_steps is not None and num_steps >= max_steps):
+                return
+
+    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
+        """As `Engine.next_token_probabilities`: all to the first wanted token."""
+        await self.check_health()
+        await self._sleep(self._options.first_token_s + self._options.token_s)
+        return tuple(float(i == 0) for i in range(len(wanted)))
+
+    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+        """As `Engine.token_logprobs`: certainty."""
+        await self.check_health()
+        await self._sleep(self._options.first_token_s + self._options.token_s)
+        return (0.0,) * (len(token_ids) - start)
+
+    def break_down(self, reason: str) -> None:
+        """From now on every call fails as if the engine had died."""
+        self._broken = reason
+
+    async def check_health(self) -> None:
+        """As `Engine.check_health`."""
+        limit = self._options.break_after
+        if limit is not None and self.num_generations >= limit and not self._running:
+            self._broken = f"scripted to break after {limit} generations"
+        if self._broken is not None:
+            raise RoleUnavailable(f"The scripted engine is broken: {self._broken}.")
+
+    def num_running(self) -> int:
+        """As `Engine.num_running`."""
+        return len(self._running)
+
+    async def shutdown(self) -> None:
+        """As `Engine.shutdown`."""
+        self._broken = "shut down"
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(seconds, 0.0))
+
+
+def _ending(token: int, step: str, rule: StepRule) -> Ending | None:
+    if token == END:
+        return Ending.END
+    if rule.close is not None and step.endswith(rule.close):
+        return Ending.CLOSE
+    boundary = "\n\n" if rule.boundary == "blank_line" else "\n"
+    return Ending.BOUNDARY if step.endswith(boundary) and step.strip() else None

@@ -1,0 +1,187 @@
+"""What the session hears and what it says: events in, commands out. Standard library and messages only.
+
+A `call` is the session's own number of one call to a role; an event of a call that was cancelled or has ended is
+ignored, so that the driver need not care about the order in which cancellations and results cross.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from actors.messages import Committed, Delta, Finished, JudgeRequest, Step, StepRequest, Verdict
+
+
+class Outcome(StrEnum):
+    """What became of a position, for traces and counts."""
+
+    ACCEPTED = "accepted"
+    RECOVERED = "recovered"
+    TARGET = "target"
+    CANCELLED = "cancelled"
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DraftStep:
+    """The look-ahead stream `call` yielded a step."""
+
+    call: int
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class DraftEnded:
+    """The look-ahead stream `call` is over; it wrote all it was asked for, or the text ended."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class DraftFailed:
+    """The look-ahead stream `call` broke. `permanent`: the draft cannot serve this request at all."""
+
+    call: int
+    reason: str
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DraftAvailable:
+    """The draft may be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStep:
+    """The target's step of `call` is done."""
+
+    call: int
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFailed:
+    """A call to the target broke, unary or stream. `error` is for the client if no other attempt helps."""
+
+    call: int
+    error: Exception
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdict of `call`. Whatever goes wrong with a verifier arrives as a rejection whose `degraded` says why."""
+
+    call: int
+    verdict: Verdict
+    degraded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A delta of the target's stream `call`."""
+
+    call: int
+    delta: Delta
+
+
+Event = DraftStep | DraftEnded | DraftFailed | DraftAvailable | TargetStep | TargetFailed | Judged | Streamed
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartDraft:
+    """Look ahead at most `depth` steps; the first is for `position`."""
+
+    call: int
+    position: int
+    request: StepRequest
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartTarget:
+    """Write the target's own step for `position`. `attempt` counts from 0: wait longer before later ones."""
+
+    call: int
+    position: int
+    request: StepRequest
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StartStream:
+    """Stream the target's text to its end."""
+
+    call: int
+    request: StepRequest
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Ask the verifier about `position`."""
+
+    call: int
+    position: int
+    request: JudgeRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End `call`, down into the engine."""
+
+    call: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviveDraft:
+    """Send `DraftAvailable` once the draft is worth another try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """For the trace: the step that just arrived from the draft belongs to `position`."""
+
+    position: int
+    call: int
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """For the trace: `position` has come to its end, as step number `step` of the output if it was committed."""
+
+    position: int
+    outcome: Outcome
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Send this to the client."""
+
+    output: Committed
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """All is sent; nothing runs any more."""
+
+    output: Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """No attempt helped: tell the client."""
+
+    error: Exception
+
+
+Command = (
+    StartDraft | StartTarget | StartStream | Judge | Cancel | ReviveDraft | Placed | Retired | Commit | Finish | Fail
+)

@@ -1,0 +1,112 @@
+"""From committed pieces to the text a client gets: channels, stop strings, counts.
+
+Promises: pure; every character of committed text leaves exactly once, in order, unless a stop string cuts it off;
+text that may be the beginning of a stop string or of a mark is held back until it is certain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.messages import Channel, Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The texts around the reasoning. Without `close` everything is content."""
+
+    open: str | None = None
+    close: str | None = None
+    starts_open: bool = True
+    """Whether the text begins inside the reasoning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Text that may be sent now."""
+
+    text: str
+    channel: Channel
+
+
+class OutputText:
+    """Takes pieces as they are committed, gives fragments to send; `stopped` names the stop string once one was met."""
+
+    def __init__(self, marks: Marks = Marks(), stop: tuple[str, ...] = ()) -> None:
+        self._marks = marks
+        self._stop = stop
+        self._held = ""
+        in_reasoning = marks.close is not None and marks.starts_open
+        self.channel = Channel.REASONING if in_reasoning else Channel.CONTENT
+        self._at_start = True
+        self.stopped: str | None = None
+        self.num_tokens = 0
+        self.num_reasoning_tokens = 0
+
+    def add(self, piece: Piece) -> list[Fragment]:
+        """Commit `piece`; what may be sent now. Nothing is added after a stop string was met."""
+        if self.stopped is not None:
+            return []
+        self.num_tokens += len(piece.token_ids)
+        if self.channel is Channel.REASONING:
+            self.num_reasoning_tokens += len(piece.token_ids)
+        text = self._held + piece.text
+        cut = self._find_stop(text)
+        if cut is not None:
+            text, self.stopped = text[: cut[0]], cut[1]
+        keep = 0 if cut is not None else self._possible_beginning(text)
+        self._held = text[len(text) - keep :]
+        return self._split(text[: len(text) - keep])
+
+    def close(self) -> list[Fragment]:
+        """The text has ended: what was held back."""
+        text, self._held = self._held, ""
+        return self._split(text)
+
+    def _find_stop(self, text: str) -> tuple[int, str] | None:
+        found = [(text.find(stop), stop) for stop in self._stop if stop in text]
+        return min(found) if found else None
+
+    def _watched(self) -> tuple[str, ...]:
+        marks = [m for m in (self._marks.open if self._at_start else None, self._marks.close) if m]
+        return (*self._stop, *(marks if self.channel is Channel.REASONING else ()))
+
+    def _possible_beginning(self, text: str) -> int:
+        """Length of the longest end of `text` that may be the beginning of something watched for."""
+        longest = 0
+        for watched in self._watched():
+            for size in range(min(len(watched) - 1, len(text)), longest, -1):
+                if text.endswith(watched[:size]):
+                    longest = size
+                    break
+        return longest
+
+    def _split(self, text: str) -> list[Fragment]:
+        """`text` by channel, the marks taken out, with the blank space around them."""
+        close = self._marks.close
+        if close is None:
+            return _fragments(text, Channel.CONTENT)
+        if self.channel is Channel.CONTENT:
+            if self._at_start:
+                text = text.lstrip("\n")
+                self._at_start = not text
+            return _fragments(text, Channel.CONTENT)
+        if self._at_start:
+            text = self._without_open(text)
+        reasoning, mark, content = text.partition(close)
+        if not mark:
+            return _fragments(reasoning, Channel.REASONING)
+        self.channel, self._at_start = Channel.CONTENT, True
+        return [*_fragments(reasoning, Channel.REASONING), *self._split(content)]
+
+    def _without_open(self, text: str) -> str:
+        text = text.lstrip("\n")
+        if text:
+            self._at_start = False
+            if self._marks.open and text.startswith(self._marks.open):
+                text = text[len(self._marks.open) :].lstrip("\n")
+        return text
+
+
+def _fragments(text: str, channel: Channel) -> list[Fragment]:
+    return [Fragment(text, channel)] if text else []

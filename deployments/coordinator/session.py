@@ -1,0 +1,414 @@
+"""One request's decisions: events in, commands out. No I/O, no clock, no randomness.
+
+Promises (each one is a test):
+- every draft step that arrives is accepted, rejected or cancelled exactly once;
+- every committed token leaves exactly once and in order, whatever order events come in;
+- with a verifier that rejects everything the output is the target's own, token for token;
+- a target step that is done never waits for a draft step;
+- after `Finish` or `Fail` every call that was started has ended or was told to `Cancel`.
+
+A position's step is decided on its own, under the condition that all before it end as they are now: a rejection deep
+in the window restarts the draft there at once, without waiting for the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from actors.messages import (
+    Committed,
+    Ending,
+    Finished,
+    JudgeRequest,
+    Origin,
+    Piece,
+    Prefix,
+    SpeculationSummary,
+    Step,
+    StepRequest,
+    TokenIds,
+)
+from deployments.coordinator.events import (
+    Cancel,
+    Command,
+    Commit,
+    DraftAvailable,
+    DraftEnded,
+    DraftFailed,
+    DraftStep,
+    Event,
+    Fail,
+    Finish,
+    Judge,
+    Judged,
+    Outcome,
+    Placed,
+    Retired,
+    ReviveDraft,
+    StartDraft,
+    StartStream,
+    StartTarget,
+    Streamed,
+    TargetFailed,
+    TargetStep,
+)
+from deployments.coordinator.output import OutputText
+from deployments.coordinator.settings import SessionSettings
+from deployments.coordinator.strategies import STRATEGIES, WindowView
+from deployments.coordinator.transitions import Signal, State
+from deployments.coordinator.window import EMPTY_PATH, Position, seeded, tail_text
+
+OUTCOMES = {State.ACCEPTED: Outcome.ACCEPTED, State.RECOVERED: Outcome.RECOVERED, State.OWN: Outcome.TARGET}
+SEED_STEP = 2_654_435_761
+"""Knuth's multiplicative constant: spreads the seeds of consecutive steps over the 63 bits that engines take."""
+
+
+class Session:
+    """The state machine of one request. `start()` once, then `handle(event)` for every event."""
+
+    def __init__(self, settings: SessionSettings) -> None:
+        self._settings = settings
+        self._strategy = STRATEGIES[settings.mode]()
+        self._output = OutputText(settings.marks, settings.stop)
+        self._in_reasoning = settings.marks.close is not None and settings.marks.starts_open
+        self._rule = replace(settings.rule, close=settings.marks.close if self._in_reasoning else None)
+        self._draft_prompt = settings.draft_prompt
+        self._window: list[Position] = []
+        self._path = EMPTY_PATH
+        self._num_tokens = 0
+        self._calls = 0
+        self._serials = 0
+        self._live: dict[int, Position | None] = {}
+        self._draft_call: int | None = None
+        self._draft_usable = True
+        self._stream_call: int | None = None
+        self._stream_attempts = 0
+        self._in_step = False
+        self._out: list[Command] = []
+        self._degraded: dict[str, None] = {}
+        self._counts = SpeculationSummary(settings.mode)
+        self.finished = False
+
+    # --- what the driver calls ---------------------------------------------------------------------------------------
+
+    def start(self) -> list[Command]:
+        """The first commands."""
+        if self._strategy.speculates and self._draft_prompt is None:
+            self._lose_draft("draft_unavailable", permanent=False)
+        if self._speculates_here():
+            self._open_position(EMPTY_PATH, 0)
+            self._start_wishes()
+        else:
+            self._start_stream()
+        return self._flush()
+
+    def handle(self, event: Event) -> list[Command]:
+        """The commands that `event` leads to; an event of a call that has ended is ignored."""
+        if self.finished:
+            return []
+        if isinstance(event, DraftAvailable):
+            self._draft_usable = True
+        elif event.call not in self._live:
+            return []
+        elif isinstance(event, DraftStep):
+            self._on_draft(event)
+        elif isinstance(event, DraftEnded):
+            self._forget_draft()
+        elif isinstance(event, DraftFailed):
+            self._forget_draft()
+            self._lose_draft(event.reason, event.permanent)
+        elif isinstance(event, TargetStep):
+            self._on_target(event)
+        elif isinstance(event, TargetFailed):
+            self._on_target_failed(event)
+        elif isinstance(event, Judged):
+            self._on_verdict(event)
+        else:
+            self._on_delta(event)
+        if not self.finished:
+            self._commit_heads()
+        if not self.finished and self._stream_call is None and self._window:
+            self._start_wishes()
+        return self._flush()
+
+    def draft_is_back(self, prompt: TokenIds) -> list[Command]:
+        """The draft's own rendering of the prompt is known now; as `DraftAvailable`."""
+        self._draft_prompt = prompt
+        return self.handle(DraftAvailable())
+
+    @property
+    def num_live_calls(self) -> int:
+        """Calls that were started and have neither ended nor been cancelled."""
+        return len(self._live)
+
+    def summary(self) -> SpeculationSummary:
+        """The counts so far."""
+        return replace(self._counts, output_tokens=self._num_tokens, degraded=tuple(self._degraded))
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def _on_draft(self, event: DraftStep) -> None:
+        tail = self._window[-1]
+        tail.take(Signal.DRAFT)
+        tail.draft = event.step
+        self._count(num_draft_steps=1)
+        self._out.append(Placed(tail.serial, event.call, event.step))
+        self._open_after(tail)
+
+    def _on_target(self, event: TargetStep) -> None:
+        position = self._position_of(event.call)
+        position.target, position.target_call = event.step, None
+        draft = position.draft
+        if draft is None:
+            self._decide_for_target(position, Signal.TARGET)
+        elif draft.equals(event.step):
+            position.take(Signal.EQUAL)
+        elif self._settings.verifier is None or not draft.ends_like(event.step):
+            self._decide_for_target(position, Signal.UNLIKE)
+        else:
+            position.take(Signal.DIFFERENT)
+            self._ask(position, self._settings.verifier, draft, event.step)
+
+    def _on_verdict(self, event: Judged) -> None:
+        position = self._position_of(event.call)
+        position.verdict, position.judge_call = event.verdict, None
+        if event.degraded:
+            self._degraded[event.degraded] = None
+        if event.verdict.accepted:
+            position.take(Signal.ACCEPT)
+        else:
+            self._decide_for_target(position, Signal.REJECT)
+
+    def _on_target_failed(self, event: TargetFailed) -> None:
+        position = self._live.pop(event.call)
+        if position is None:
+            self._stream_call = None
+            self._stream_attempts += 1
+            attempts = self._stream_attempts
+        else:
+            position.target_call = None
+            position.attempts += 1
+            attempts = position.attempts
+        if not event.retryable or attempts >= self._settings.max_attempts:
+            self._end(Fail(event.error))
+            return
+        self._degraded["target_retried"] = None
+        if position is None:
+            self._start_stream(attempts)
+
+    def _on_delta(self, event: Streamed) -> None:
+        delta = event.delta
+        self._stream_attempts = 0
+        over = delta.ending is Ending.END or self._num_tokens + len(delta.token_ids) >= self._settings.max_tokens
+        step_ends = over or delta.ending is not None
+        if over:
+            self._live.pop(event.call)
+            self._stream_call = None
+        if delta.token_ids or delta.text:
+            self._commit(Piece(delta.text, delta.token_ids, self._settings.vocabulary), Origin.TARGET)
+            self._in_step = True
+        if self._in_step and (step_ends or self._output.stopped is not None):
+            self._count(num_steps=1, num_target_steps=1)
+            self._in_step = False
+        if self._output.stopped is not None or over:
+            at_limit = self._output.stopped is None and delta.ending is not Ending.END
+            self._finish("length" if at_limit else "stop")
+
+    # --- decisions ---------------------------------------------------------------------------------------------------
+
+    def _decide_for_target(self, position: Position, signal: Signal) -> None:
+        """The target's step stands at `position`: whatever was built on another one goes, the draft starts anew."""
+        position.take(signal)
+        self._discard_after(position, f"{signal.name.lower()} at an earlier position")
+        self._cancel_draft("the draft's path was left")
+        self._open_after(position)
+
+    def _commit_heads(self) -> None:
+        while self._window and self._window[0].is_decided:
+            head = self._window.pop(0)
+            step = head.step
+            if step is None:
+                raise AssertionError("a decided position has a step")
+            outcome = OUTCOMES[head.state]
+            head.take(Signal.COMMIT)
+            self._out.append(Retired(head.serial, outcome, self._counts.num_steps))
+            self._commit(step.piece, Origin(outcome.value))
+            self._count_committed(head, outcome)
+            if self._output.stopped is not None or step.ending is Ending.END:
+                self._finish("stop")
+                return
+            if self._num_tokens >= self._settings.max_tokens:
+                self._finish("length")
+                return
+            if step.ending is Ending.CLOSE:
+                self._cancel_draft("the reasoning is closed")
+                self._start_stream()
+                return
+
+    def _commit(self, piece: Piece, origin: Origin) -> None:
+        """Make `piece` part of the output for ever."""
+        self._path = self._path.extended(piece)
+        self._num_tokens += len(piece.token_ids)
+        num_tokens, step = len(piece.token_ids), self._counts.num_steps
+        fragments = self._output.add(piece)
+        for fragment in fragments:
+            self._out.append(Commit(Committed(fragment.text, fragment.channel, origin, num_tokens, step)))
+            num_tokens = 0
+        if not fragments:
+            self._out.append(Commit(Committed("", self._output.channel, origin, num_tokens, step)))
+
+    def _finish(self, reason: str) -> None:
+        for fragment in self._output.close():
+            step = max(self._counts.num_steps - 1, 0)
+            self._out.append(Commit(Committed(fragment.text, fragment.channel, Origin.TARGET, 0, step)))
+        self._end(None)
+        self._out.append(
+            Finish(
+                Finished(
+                    finish_reason=reason,
+                    num_prompt_tokens=len(self._settings.target_prompt),
+                    num_output_tokens=self._num_tokens,
+                    num_reasoning_tokens=self._output.num_reasoning_tokens,
+                    summary=self.summary(),
+                    stop_reason=self._output.stopped,
+                )
+            )
+        )
+
+    def _end(self, last: Fail | None) -> None:
+        """Nothing runs any more after this."""
+        for position in self._window:
+            self._discard(position, "the request ended")
+        self._window = []
+        for call in list(self._live):
+            self._cancel(call, "the request ended")
+        self._draft_call = self._stream_call = None
+        self.finished = True
+        if last is not None:
+            self._out.append(last)
+
+    # --- the window --------------------------------------------------------------------------------------------------
+
+    def _speculates_here(self) -> bool:
+        return self._strategy.speculates and (self._in_reasoning or self._settings.speculate_content)
+
+    def _open_position(self, path: Prefix, num_tokens_before: int) -> None:
+        position = Position(self._serials, path, num_tokens_before)
+        self._serials += 1
+        self._window.append(position)
+
+    def _open_after(self, position: Position) -> None:
+        """The next position, unless the text, the reasoning or the budget ends with this one."""
+        step = position.step
+        path, num_tokens = position.next_path()
+        if step is not None and not step.ending.is_last and num_tokens < self._settings.max_tokens:
+            self._open_position(path, num_tokens)
+
+    def _discard_after(self, position: Position, reason: str) -> None:
+        index = self._window.index(position)
+        for later in self._window[index + 1 :]:
+            self._discard(later, reason)
+        del self._window[index + 1 :]
+
+    def _discard(self, position: Position, reason: str) -> None:
+        for call in (position.target_call, position.judge_call):
+            if call is not None:
+                self._cancel(call, reason)
+        position.take(Signal.DISCARD)
+        if position.draft is not None:
+            self._count(num_cancelled_steps=1, rejected_tokens=len(position.draft.token_ids))
+        self._out.append(Retired(position.serial, Outcome.CANCELLED, None))
+
+    # --- starting and ending calls -----------------------------------------------------------------------------------
+
+    def _start_wishes(self) -> None:
+        tail = self._window[-1]
+        can_draft = self._draft_usable and self._draft_prompt is not None and tail.state is State.OPEN
+        drafting = self._draft_call is not None
+        view = WindowView(tuple(self._window), self._settings.max_lookahead, drafting, can_draft)
+        wishes = self._strategy.wishes(view)
+        for position in wishes.targets:
+            call = self._new_call(position)
+            position.target_call = call
+            request = self._request(call, position.path, position.num_tokens_before, self._settings.target_prompt)
+            request = replace(request, priority=self._window.index(position))
+            self._out.append(StartTarget(call, position.serial, request, position.attempts))
+        if wishes.draft_depth > 0 and self._draft_prompt is not None:
+            call = self._draft_call = self._new_call(None)
+            request = self._request(call, tail.path, tail.num_tokens_before, self._draft_prompt)
+            self._out.append(StartDraft(call, tail.serial, request, wishes.draft_depth))
+
+    def _start_stream(self, attempt: int = 0) -> None:
+        call = self._stream_call = self._new_call(None)
+        request = self._request(call, self._path, self._num_tokens, self._settings.target_prompt)
+        self._out.append(StartStream(call, request, attempt))
+
+    def _ask(self, position: Position, verifier: str, draft: Step, target: Step) -> None:
+        call = position.judge_call = self._new_call(position)
+        context = tail_text(position.path.pieces, self._settings.context_chars)
+        request = JudgeRequest(self._settings.request_id, verifier, self._settings.question, context, draft, target)
+        self._out.append(Judge(call, position.serial, request))
+
+    def _request(self, call: int, path: Prefix, num_tokens_before: int, prompt: TokenIds) -> StepRequest:
+        sampling = self._settings.sampling
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=(sampling.seed + SEED_STEP * num_tokens_before) % 2**63)
+        return StepRequest(
+            call_id=f"{self._settings.request_id}-{call}",
+            session_id=self._settings.request_id,
+            prefix=seeded(path, prompt),
+            rule=self._rule,
+            max_tokens=self._settings.max_tokens - num_tokens_before,
+            sampling=sampling,
+        )
+
+    def _new_call(self, position: Position | None) -> int:
+        call = self._calls
+        self._calls += 1
+        self._live[call] = position
+        return call
+
+    def _position_of(self, call: int) -> Position:
+        position = self._live.pop(call)
+        if position is None:
+            raise AssertionError(f"call {call} belongs to no position")
+        return position
+
+    def _cancel(self, call: int, reason: str) -> None:
+        if call in self._live:
+            del self._live[call]
+            self._out.append(Cancel(call, reason))
+
+    def _cancel_draft(self, reason: str) -> None:
+        if self._draft_call is not None:
+            self._cancel(self._draft_call, reason)
+            self._draft_call = None
+
+    def _forget_draft(self) -> None:
+        if self._draft_call is not None:
+            self._live.pop(self._draft_call, None)
+        self._draft_call = None
+
+    def _lose_draft(self, reason: str, permanent: bool) -> None:
+        self._degraded[reason] = None
+        self._draft_usable = False
+        if not permanent:
+            self._out.append(ReviveDraft())
+
+    # --- counts ------------------------------------------------------------------------------------------------------
+
+    def _count_committed(self, position: Position, outcome: Outcome) -> None:
+        tokens = len(position.draft.token_ids) if position.draft is not None else 0
+        if outcome is Outcome.ACCEPTED:
+            self._count(num_steps=1, num_accepted_steps=1, accepted_tokens=tokens)
+        elif outcome is Outcome.RECOVERED:
+            self._count(num_steps=1, num_recovered_steps=1, rejected_tokens=tokens)
+        else:
+            self._count(num_steps=1, num_target_steps=1)
+
+    def _count(self, **more: int) -> None:
+        self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n for name, n in more.items()})
+
+    def _flush(self) -> list[Command]:
+        out, self._out = self._out, []
+        return out

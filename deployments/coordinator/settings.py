@@ -1,0 +1,33 @@
+"""What is fixed for one request before its session starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.messages import Sampling, StepRule, TokenIds
+from deployments.coordinator.output import Marks
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Everything that is fixed for one request. `vocabulary` and the prompts are the target's and the draft's own
+    words for it; `draft_prompt` None means that the draft could not be reached yet."""
+
+    request_id: str
+    target_prompt: TokenIds
+    draft_prompt: TokenIds | None
+    vocabulary: str
+    max_tokens: int
+    rule: StepRule = StepRule()
+    sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    marks: Marks = Marks()
+    mode: str = "lookahead"
+    speculate_content: bool = True
+    """Whether text outside a reasoning section may be speculated."""
+    max_lookahead: int = 4
+    verifier: str | None = None
+    """None: only equal steps are accepted, nobody is asked."""
+    question: str = ""
+    context_chars: int = 4000
+    max_attempts: int = 8

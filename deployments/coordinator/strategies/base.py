@@ -1,0 +1,40 @@
+"""What a strategy sees and what it may wish for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from deployments.coordinator.window import Position
+
+
+@dataclass(frozen=True, slots=True)
+class WindowView:
+    """The window as it is after an event: `positions[0]` is the head, the last one has the newest prefix."""
+
+    positions: Sequence[Position]
+    max_lookahead: int
+    drafting: bool
+    """Whether a look-ahead stream runs."""
+    can_draft: bool
+    """Whether a look-ahead stream may be started: the draft is there and the last position is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What to start now: target steps, and a look-ahead of `draft_depth` steps (0: none) from the last position."""
+
+    targets: tuple[Position, ...] = ()
+    draft_depth: int = 0
+
+
+class Strategy(Protocol):
+    """Decides what to start after each event."""
+
+    speculates: ClassVar[bool]
+    """False: the whole text is streamed from the target."""
+
+    def wishes(self, view: WindowView) -> Wishes:
+        """What to start, given the window; called after every event, so it must not wish twice for what runs."""
+        ...

@@ -1,0 +1,21 @@
+"""Asynchronous Lookahead Reasoning (arXiv 2506.19830, section 3): the target starts on every position as soon as its
+prefix exists, and the draft keeps the window full, without ever waiting for a verdict."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from deployments.coordinator.strategies.base import WindowView, Wishes
+
+
+class Lookahead:
+    """At most `max_lookahead` undecided or uncommitted steps ahead of the head's prefix."""
+
+    speculates: ClassVar[bool] = True
+
+    def wishes(self, view: WindowView) -> Wishes:
+        """Every position without a target step gets one; free places of the window are drafted."""
+        targets = tuple(position for position in view.positions if position.wants_target)
+        room = view.max_lookahead - (len(view.positions) - 1)
+        depth = room if view.can_draft and not view.drafting and room > 0 else 0
+        return Wishes(targets, depth)

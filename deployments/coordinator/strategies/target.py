@@ -1,0 +1,17 @@
+"""The target alone, streamed token by token: the base that every other strategy is measured against."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from deployments.coordinator.strategies.base import WindowView, Wishes
+
+
+class TargetOnly:
+    """Starts nothing; the session streams."""
+
+    speculates: ClassVar[bool] = False
+
+    def wishes(self, view: WindowView) -> Wishes:
+        """Nothing: there is no window."""
+        return Wishes()

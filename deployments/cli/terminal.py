@@ -1,0 +1,56 @@
+"""What every command shares at the terminal: common options, where words go, one machine-readable result.
+
+Promises: with ``--json`` nothing but one JSON document reaches stdout, and words for people go to stderr; text from a
+model or a server cannot move the cursor or switch the terminal's modes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+STEP_STYLES: Mapping[str, str] = {"accepted": "green", "recovered": "yellow", "target": "bright_blue"}
+"""One colour for each origin of a committed step, the same in `chat`, `trace` and `demo`."""
+
+Url = Annotated[str, typer.Option("--url", envvar="LOOKAHEAD_URL", help="Address of the server.")]
+ApiKey = Annotated[
+    str | None, typer.Option("--api-key", envvar="LOOKAHEAD_API_KEY", help="Key, if the server asks for one.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON result on stdout; words go to stderr.")]
+Fidelity = Annotated[str | None, typer.Option(help="How alike two steps must be: exact, strict, balanced or fast.")]
+Verifier = Annotated[str | None, typer.Option(help="A verifier by its configured name, in the place of a fidelity.")]
+Temperature = Annotated[float, typer.Option(min=0.0, max=2.0, help="0 always takes the likeliest token.")]
+
+
+def words_console(json_output: bool) -> Console:
+    """Where words for people go: stdout, or stderr if stdout belongs to the JSON result."""
+    return Console(stderr=json_output, highlight=False)
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Write `result` to stdout as one JSON document."""
+    sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, line breaks and tabs excepted."""
+    return "".join(letter for letter in text if letter in "\n\t" or (letter >= " " and not "\x7f" <= letter <= "\x9f"))
+
+
+def describe_steps(speculation: Mapping[str, Any] | None) -> str:
+    """The `speculation` object of a response in words; empty if there is none."""
+    if not speculation:
+        return ""
+    parts = [f"{speculation.get(f'num_{origin}_steps', 0)} {origin}" for origin in STEP_STYLES]
+    text = f"{speculation.get('num_steps', 0)} steps: {', '.join(parts)}"
+    if speculation.get("num_accepted_steps", 0) or speculation.get("num_recovered_steps", 0):
+        text += f" · accept rate {100 * float(speculation.get('accept_rate', 0.0)):.0f} %"
+    return text

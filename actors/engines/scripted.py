@@ -210,8 +210,6 @@ class ScriptedEngine:
             await self._sleep(self._options.token_s + self._options.sequence_s * (len(self._running) - 1))
             await self.check_health()
             self.num_tokens += 1
-            if token != END and not pending and not script.after(written):
-                pending = [END]
             ending = _ending(token, step, rule)
             if ending is None and max_steps is not None and in_step >= rule.max_tokens:
                 ending = Ending.CAP

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from actors.messages import Committed, Delta, Finished, JudgeRequest, Step, StepRequest, Verdict
+from actors.messages import Committed, Delta, Finished, JudgeRequest, Step, StepRequest, TokenIds, Verdict
 
 
 class Outcome(StrEnum):
@@ -50,7 +50,9 @@ class DraftFailed:
 
 @dataclass(frozen=True, slots=True)
 class DraftAvailable:
-    """The draft may be tried again."""
+    """The draft answers again: `prompt` is its own rendering of the prompt."""
+
+    prompt: TokenIds
 
 
 @dataclass(frozen=True, slots=True)

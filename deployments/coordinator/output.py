@@ -39,6 +39,7 @@ class OutputText:
         in_reasoning = marks.close is not None and marks.starts_open
         self.channel = Channel.REASONING if in_reasoning else Channel.CONTENT
         self._at_start = True
+        self._open = marks.open
         self.stopped: str | None = None
         self.num_tokens = 0
         self.num_reasoning_tokens = 0
@@ -68,7 +69,7 @@ class OutputText:
         return min(found) if found else None
 
     def _watched(self) -> tuple[str, ...]:
-        marks = [m for m in (self._marks.open if self._at_start else None, self._marks.close) if m]
+        marks = [m for m in (self._open if self._at_start else None, self._marks.close) if m]
         return (*self._stop, *(marks if self.channel is Channel.REASONING else ()))
 
     def _possible_beginning(self, text: str) -> int:
@@ -101,10 +102,9 @@ class OutputText:
 
     def _without_open(self, text: str) -> str:
         text = text.lstrip("\n")
-        if text:
-            self._at_start = False
-            if self._marks.open and text.startswith(self._marks.open):
-                text = text[len(self._marks.open) :].lstrip("\n")
+        if self._open is not None and text.startswith(self._open):
+            text, self._open = text[len(self._open) :].lstrip("\n"), None
+        self._at_start = not text
         return text
 
 

@@ -107,7 +107,7 @@ class Session:
         if self.finished:
             return []
         if isinstance(event, DraftAvailable):
-            self._draft_usable = True
+            self._draft_prompt, self._draft_usable = event.prompt, True
         elif event.call not in self._live:
             return []
         elif isinstance(event, DraftStep):
@@ -131,11 +131,6 @@ class Session:
             self._start_wishes()
         return self._flush()
 
-    def draft_is_back(self, prompt: TokenIds) -> list[Command]:
-        """The draft's own rendering of the prompt is known now; as `DraftAvailable`."""
-        self._draft_prompt = prompt
-        return self.handle(DraftAvailable())
-
     @property
     def num_live_calls(self) -> int:
         """Calls that were started and have neither ended nor been cancelled."""
@@ -149,6 +144,9 @@ class Session:
 
     def _on_draft(self, event: DraftStep) -> None:
         tail = self._window[-1]
+        if tail.state is not State.OPEN:
+            self._cancel_draft("more steps than were asked for")
+            return
         tail.take(Signal.DRAFT)
         tail.draft = event.step
         self._count(num_draft_steps=1)

@@ -1,0 +1,263 @@
+"""The driver: runs a session's commands against the roles, and the roles' results into the session.
+
+Promises: every task has an owner and is cancelled and awaited before `run` returns, whatever ends it; commands that
+start or cancel work go before text is handed out, so that a slow reader never delays an engine; an error of the draft
+or the verifier never ends a request. The same code runs over engines in this process and over Ray Serve handles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from actors.errors import LookaheadError, RequestError, RoleUnavailable
+from actors.messages import Committed, Finished, Prompt, Verdict
+from actors.roles import Drafter, Target, Verifier
+from deployments.coordinator.events import (
+    Cancel,
+    Command,
+    Commit,
+    DraftAvailable,
+    DraftEnded,
+    DraftFailed,
+    DraftStep,
+    Event,
+    Fail,
+    Finish,
+    Judge,
+    Judged,
+    ReviveDraft,
+    StartDraft,
+    StartStream,
+    StartTarget,
+    Streamed,
+    TargetFailed,
+    TargetStep,
+)
+from deployments.coordinator.session import Session
+
+logger = logging.getLogger(__name__)
+
+MAX_DRAFT_RETRY_S = 30.0
+MAX_BACKOFF_S = 2.0
+FIRST_BACKOFF_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Whom the pipeline asks."""
+
+    target: Target
+    drafter: Drafter | None = None
+    verifier: Verifier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait, in seconds."""
+
+    verdict_s: float = 2.0
+    draft_retry_s: float = 2.0
+
+
+class Observer(Protocol):
+    """Sees all that goes through a pipeline, for traces and metrics. Must not raise and must not wait."""
+
+    def on_command(self, command: Command) -> None:
+        """`command` is about to be carried out."""
+        ...
+
+    def on_event(self, event: Event) -> None:
+        """`event` is about to be handled."""
+        ...
+
+
+class Pipeline:
+    """One request under way."""
+
+    def __init__(
+        self,
+        session: Session,
+        roles: Roles,
+        prompt: Prompt,
+        patience: Patience = Patience(),
+        observers: tuple[Observer, ...] = (),
+    ) -> None:
+        self._session = session
+        self._roles = roles
+        self._prompt = prompt
+        self._patience = patience
+        self._observers = observers
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._revival: asyncio.Task[None] | None = None
+        self._num_draft_failures = 0
+
+    async def run(self) -> AsyncIterator[Committed | Finished]:
+        """What is certain, as it becomes certain; the last item is a `Finished`.
+
+        Raises the target's error when no attempt helped. Close the iterator (`contextlib.aclosing`) to end early.
+        """
+        try:
+            commands = self._session.start()
+            while True:
+                for command in commands:
+                    self._carry_out(command)
+                for command in commands:
+                    if isinstance(command, Commit | Finish):
+                        yield command.output
+                    elif isinstance(command, Fail):
+                        raise command.error
+                if self._session.finished:
+                    return
+                event = await self._events.get()
+                for observer in self._observers:
+                    observer.on_event(event)
+                commands = self._session.handle(event)
+        finally:
+            await self._end_tasks()
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, command: Command) -> None:
+        for observer in self._observers:
+            observer.on_command(command)
+        if isinstance(command, StartDraft):
+            self._start(command.call, self._draft(command))
+        elif isinstance(command, StartTarget):
+            self._start(command.call, self._target(command))
+        elif isinstance(command, StartStream):
+            self._start(command.call, self._stream(command))
+        elif isinstance(command, Judge):
+            self._start(command.call, self._judge(command))
+        elif isinstance(command, Cancel):
+            self._cancel(command.call)
+        elif isinstance(command, ReviveDraft) and self._revival is None:
+            self._revival = asyncio.create_task(self._revive_draft())
+
+    def _start(self, call: int, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks[call] = task
+        task.add_done_callback(lambda _: self._tasks.pop(call, None))
+
+    def _cancel(self, call: int) -> None:
+        task = self._tasks.pop(call, None)
+        if task is not None:
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _end_tasks(self) -> None:
+        tasks = [*self._tasks.values(), *self._ending, *([self._revival] if self._revival else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    async def _draft(self, command: StartDraft) -> None:
+        drafter = self._roles.drafter
+        try:
+            if drafter is None:
+                raise RequestError("This deployment has no draft model.")
+            async with aclosing(_generator(drafter.look_ahead(command.request, command.depth))) as steps:
+                async for step in steps:
+                    self._num_draft_failures = 0
+                    self._events.put_nowait(DraftStep(command.call, step))
+            self._events.put_nowait(DraftEnded(command.call))
+        except RequestError as error:
+            logger.info("The draft cannot serve %s: %s", command.request.session_id, error)
+            self._events.put_nowait(DraftFailed(command.call, "draft_refused", permanent=True))
+        except Exception as error:
+            _report("draft", error)
+            self._num_draft_failures += 1
+            self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
+
+    async def _target(self, command: StartTarget) -> None:
+        await _back_off(command.attempt)
+        try:
+            step = await self._roles.target.step(command.request)
+        except Exception as error:
+            self._events.put_nowait(_target_failed(command.call, error))
+        else:
+            self._events.put_nowait(TargetStep(command.call, step))
+
+    async def _stream(self, command: StartStream) -> None:
+        await _back_off(command.attempt)
+        ended = False
+        try:
+            async with aclosing(_generator(self._roles.target.stream(command.request))) as deltas:
+                async for delta in deltas:
+                    ended = delta.ending is not None
+                    self._events.put_nowait(Streamed(command.call, delta))
+            if not ended:
+                raise RoleUnavailable("The target's stream broke off before the text ended.")
+        except Exception as error:
+            self._events.put_nowait(_target_failed(command.call, error))
+
+    async def _judge(self, command: Judge) -> None:
+        verifier, name = self._roles.verifier, command.request.verifier
+        degraded: str | None = None
+        try:
+            if verifier is None:
+                raise RoleUnavailable("This deployment has no verifier.")
+            async with asyncio.timeout(self._patience.verdict_s):
+                verdict = await verifier.judge(command.request)
+        except TimeoutError:
+            degraded = "verifier_late"
+            verdict = Verdict(
+                False, name, f"no verdict within {self._patience.verdict_s:g} s", None, self._patience.verdict_s
+            )
+        except Exception as error:
+            _report("verifier", error)
+            degraded = "verifier_failed"
+            verdict = Verdict(False, name, f"the verifier failed: {error}")
+        self._events.put_nowait(Judged(command.call, verdict, degraded))
+
+    async def _revive_draft(self) -> None:
+        """Ask the draft for the prompt, at longer and longer intervals, until it answers."""
+        drafter = self._roles.drafter
+        while drafter is not None:
+            delay = self._patience.draft_retry_s * 2.0 ** min(max(self._num_draft_failures - 1, 0), 10)
+            await asyncio.sleep(min(delay, MAX_DRAFT_RETRY_S))
+            try:
+                prompt = await drafter.encode(self._prompt)
+            except RequestError:
+                break
+            except Exception as error:
+                _report("draft", error)
+                self._num_draft_failures += 1
+            else:
+                self._events.put_nowait(DraftAvailable(prompt))
+                break
+        self._revival = None
+
+
+def _generator(items: AsyncIterator[Any]) -> Any:
+    """`items` as something `aclosing` takes: every iterator of a role is an async generator, but says so loosely."""
+    return items
+
+
+async def _back_off(attempt: int) -> None:
+    if attempt:
+        await asyncio.sleep(min(FIRST_BACKOFF_S * 2.0**attempt, MAX_BACKOFF_S))
+
+
+def _target_failed(call: int, error: Exception) -> TargetFailed:
+    if isinstance(error, LookaheadError):
+        return TargetFailed(call, error, retryable=not isinstance(error, RequestError))
+    _report("target", error)
+    return TargetFailed(call, RoleUnavailable(f"The target failed: {error}"))
+
+
+def _report(role: str, error: Exception) -> None:
+    """Expected losses in a line, anything else with its traceback, since it is a defect."""
+    if isinstance(error, LookaheadError):
+        logger.warning("The %s did not answer: %s", role, error)
+    else:
+        logger.error("The %s failed in a way nobody expected", role, exc_info=error)

@@ -1,0 +1,50 @@
+"""Controls: checks that do not read the steps' meaning, to measure the others against.
+
+Promises: no model, no state; `RandomCheck` gives the same answer on the same two texts, in every process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from actors.errors import ConfigError
+from actors.messages import JudgeRequest
+from actors.verifiers.check import Decision, Opinion
+
+
+class AlwaysCheck:
+    """Accepts everything: only the draft's steps are committed. An upper bound of speed."""
+
+    name = "always"
+
+    async def check(self, request: JudgeRequest) -> Opinion:
+        return Opinion(Decision.ACCEPT, "this control accepts everything")
+
+
+class NeverCheck:
+    """Rejects everything: only the target's steps are committed. A lower bound of speed."""
+
+    name = "never"
+
+    async def check(self, request: JudgeRequest) -> Opinion:
+        return Opinion(Decision.REJECT, "this control rejects everything")
+
+
+class RandomCheck:
+    """Accepts with probability `accept`, by a hash of `seed` and the two texts: what a verifier must be better than."""
+
+    name = "random"
+
+    def __init__(self, accept: float = 0.5, seed: int = 0) -> None:
+        if not 0.0 <= accept <= 1.0:
+            raise ConfigError(f"The check `random` accepts with probability {accept}, which is not between 0 and 1.")
+        self._accept = accept
+        self._seed = seed
+
+    async def check(self, request: JudgeRequest) -> Opinion:
+        # repr keeps the two texts apart: no pair of texts reads like another pair.
+        words = repr((self._seed, request.draft.text, request.target.text)).encode()
+        draw = int.from_bytes(hashlib.sha256(words).digest()[:8], "big") / 2**64
+        if draw < self._accept:
+            return Opinion(Decision.ACCEPT, f"the draw {draw:.3f} is below {self._accept:g}")
+        return Opinion(Decision.REJECT, f"the draw {draw:.3f} is not below {self._accept:g}")

@@ -1,0 +1,165 @@
+"""Same numbers: steps that mean the same name the same quantities in the same order and come to the same result.
+
+Promises: this check only ever rejects; it is a necessary condition, put before an embedding, which cannot tell
+"= 794" from "= 694". Where a text can be read in two ways, the reading that rejects is taken: a wrong rejection costs
+the time of a step, a wrong acceptance the answer.
+
+Read as equal: ``1,234.50`` and ``1234.5``, ``$5`` and ``5``, ``3/4`` and ``\\frac{3}{4}``, ``50%`` and ``50 percent``,
+``1.5 * 10^3`` and ``1500``, ``two`` and ``2``. Not numbers: ``1.`` and ``Step 2:`` at the beginning of a line. ``one``
+is left alone, since it is a pronoun more often than a number.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from decimal import Decimal
+
+from actors.messages import JudgeRequest
+from actors.verifiers.check import Decision, Opinion, different_endings
+
+Quantity = tuple[Decimal, str]
+"""A value and its unit: ``%``, a word such as ``million`` or ``half`` (value 1), ``k`` for thousands, or nothing."""
+
+_UNITS = ["two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_VALUES = {"zero": 0} | {word: value for value, word in enumerate(_UNITS + _TEENS, start=2)}
+_VALUES |= {word: value for value, word in zip(range(20, 100, 10), _TENS, strict=True)}
+_SCALES = "hundred|thousand|million|billion|trillion|dozen|half|third|quarter|twice|thrice|double|triple"
+
+_LATEX = (
+    (re.compile(r"\\[dtc]?frac"), " "),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"(?<=\d)\\[,;:! ](?=\d{3})"), ""),
+    (re.compile(r"\\(?=[$%])"), ""),
+    (re.compile(r"\\(?:times|cdot)(?![a-zA-Z])"), "×"),  # noqa: RUF001
+    (re.compile(r"\b(?:minus|negative)\s+(?=[\d$])", re.IGNORECASE), "-"),
+)
+_DASHES = str.maketrans({"−": "-", "–": "-", "—": " ", "⁄": "/"})  # noqa: RUF001
+
+_LIST_NUMBER = re.compile(r"\s*(?:[#>*•]+\s*|-\s+)*(?:step\s+\d+\b\s*[:.)]?|\d+[.)](?=\s+\S|\*))", re.IGNORECASE)
+_LINE_ENDS = ".:;!?*)]"
+
+_NUMBER = re.compile(
+    r"""
+    (?P<minus>-\s*(?=[$€£\d.]))? [$€£]? (?P<inner_minus>-(?=[\d.]))?
+    (?P<digits> \d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)? | \d+(?:\.\d+)? | (?<![\d.])\.\d+ )
+    (?: [eE](?P<exponent>[+-]?\d{1,4})(?!\w) | \s*[×x*·]\s*10\s*(?:\^|\*\*)\s*\{?(?P<power>[+-]?\d{1,4})(?!\d)\}? )?
+    (?P<unit> \s?(?:%|percent\b|per\ cent\b) | [kK]\b )?
+    """,  # noqa: RUF001
+    re.VERBOSE,
+)
+_WORD = re.compile(
+    rf"\b(?:(?P<tens>{'|'.join(_TENS)})[-\s](?P<ones>one|{'|'.join(_UNITS)})|(?P<value>{'|'.join(_VALUES)})"
+    rf"|(?P<scale>{_SCALES})s?|(?P<halves>halves))\b",
+    re.IGNORECASE,
+)
+
+
+class SameNumbersCheck:
+    """Rejects steps with different numbers or different results; else unsure."""
+
+    name = "same_numbers"
+
+    async def check(self, request: JudgeRequest) -> Opinion:
+        if rejection := different_endings(request):
+            return rejection
+        difference = find_difference(request.draft.text, request.target.text)
+        if difference is None:
+            return Opinion(Decision.UNSURE, "the numbers are the same")
+        return Opinion(Decision.REJECT, difference)
+
+
+def find_difference(draft: str, target: str) -> str | None:
+    """How the numbers of two texts differ, in words, or None if they do not. Symmetric but for the words."""
+    ours, theirs = _Reading(draft), _Reading(target)
+    if missing := set(theirs.quantities) ^ set(ours.quantities):
+        return f"only one of the two steps has {_listed(sorted(missing))}"
+    shorter, longer = sorted((ours.quantities, theirs.quantities), key=len)
+    # A number may be said once more or once less ("= 12. So 12 apples"), but none may stand in another's place.
+    if not _is_subsequence(shorter, longer):
+        return f"the numbers come in another order: {_listed(ours.quantities)} against {_listed(theirs.quantities)}"
+    if shorter and shorter[-1] != longer[-1]:
+        return f"the last numbers are {_listed(ours.quantities[-1:])} and {_listed(theirs.quantities[-1:])}"
+    if ours.result and theirs.result and ours.result != theirs.result:
+        return f"the results are {_listed([ours.result])} and {_listed([theirs.result])}"
+    return None
+
+
+def quantities(text: str) -> list[Quantity]:
+    """The quantities in `text`, in its order, repeated ones included."""
+    return _Reading(text).quantities
+
+
+class _Reading:
+    """The numbers of one text. `result` is the first one after the last sign of equality."""
+
+    def __init__(self, text: str) -> None:
+        text = _plain(text)
+        found = [(match.start(), _number(text, match)) for match in _NUMBER.finditer(text)]
+        found += [(match.start(), _word(match)) for match in _WORD.finditer(text)]
+        found.sort(key=lambda item: item[0])
+        self.quantities = [quantity for _, quantity in found]
+        equals = text.rfind("=")
+        results = [quantity for start, quantity in found if start > equals] if equals >= 0 else []
+        self.result = results[0] if results else None
+
+
+def _plain(text: str) -> str:
+    text = "".join(map(_plain_character, text)).translate(_DASHES)
+    for pattern, plain in _LATEX:
+        text = pattern.sub(plain, text)
+    lines, begins = [], True
+    for line in text.splitlines():
+        # After a line that just breaks off, "4." may be the end of its sentence and not the number of a list.
+        mark = _LIST_NUMBER.match(line) if begins else None
+        lines.append(line[mark.end() :] if mark else line)
+        begins = not line.strip() or line.rstrip()[-1] in _LINE_ENDS
+    return "\n".join(lines)
+
+
+def _plain_character(character: str) -> str:
+    kind = unicodedata.decomposition(character).partition(" ")[0]
+    if not kind.startswith("<"):
+        return character
+    plain = unicodedata.normalize("NFKC", character)
+    return {"<super>": f"^{plain}", "<sub>": f"_{plain}", "<fraction>": f" {plain}"}.get(kind, plain)
+
+
+def _number(text: str, match: re.Match[str]) -> Quantity:
+    digits, power = match["digits"].replace(",", ""), match["exponent"] or match["power"] or "0"
+    value = Decimal(f"{digits}e{power}")
+    negative = bool(match["inner_minus"]) or (bool(match["minus"]) and _is_sign(text, match))
+    unit = (match["unit"] or "").strip().lower()
+    return value.copy_negate() if negative else value, "%" if unit.startswith("per") else unit
+
+
+def _is_sign(text: str, match: re.Match[str]) -> bool:
+    """Whether the minus before a number belongs to it ("= -5", "is -5"), or subtracts ("8 - 5") or joins ("top-5")."""
+    before = text[: match.start()]
+    left = before.rpartition("\n")[2].rstrip()[-1:]
+    if not left or left in "=+-*/^×÷<>([{,:;$&|":  # noqa: RUF001
+        return True  # at the beginning of a line "- 5" may be a list, too: read as a minus, it differs from a bare 5
+    spaced = before[-1:].isspace() and not match["minus"][-1:].isspace()
+    return spaced and not left.isdigit() and left not in ")]}%"
+
+
+def _word(match: re.Match[str]) -> Quantity:
+    if scale := match["scale"] or (match["halves"] and "half"):
+        return Decimal(1), scale.lower()
+    if tens := match["tens"]:
+        ones = match["ones"].lower()
+        return Decimal(_VALUES[tens.lower()] + (1 if ones == "one" else _VALUES[ones])), ""
+    return Decimal(_VALUES[match["value"].lower()]), ""
+
+
+def _is_subsequence(shorter: Sequence[Quantity], longer: Sequence[Quantity]) -> bool:
+    rest = iter(longer)
+    return all(quantity in rest for quantity in shorter)
+
+
+def _listed(found: Sequence[Quantity]) -> str:
+    words = [unit if len(unit) > 1 else f"{value:f}{unit}"[:40] for value, unit in found[:8]]
+    return ", ".join(words) + (", ..." if len(found) > 8 else "")

@@ -1,0 +1,136 @@
+"""The check of numbers: what counts as one, when two lists of them agree, and that it never accepts."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.messages import Ending
+from actors.verifiers.check import Decision
+from actors.verifiers.numbers import SameNumbersCheck, find_difference, quantities
+
+READ = [
+    ("1,234.50", ["1234.5"]),
+    ("12,345,678 and 1,2,345", ["12345678", "1", "2345"]),
+    ("$5, €6 and .5", ["5", "6", "0.5"]),
+    ("50% of 50 percent, 50\\%", ["50%", "50%", "50%"]),
+    ("3/4 and \\frac{3}{4} and ¾", ["3", "4", "3", "4", "3", "4"]),
+    ("is -5, = - 5, (-5), $-5$, -$5, minus 5", ["-5"] * 6),
+    ("8 - 5, 8-5, 8 −5, 3–5, top-5, 20-year-old", ["8", "5", "8", "5", "8", "5", "3", "5", "5", "20"]),  # noqa: RUF001
+    ("10 minus 5", ["10", "5"]),
+    ("8 - -3", ["8", "-3"]),
+    ("3x4 and 3x + 4", ["3", "4", "3", "4"]),
+    ("1.5e3, 2E-3, 1.5 × 10^3, 1.5 \\times 10^{3}", ["1500", "0.002", "1500", "1500"]),  # noqa: RUF001
+    ("2^10, x², x_1", ["2", "10", "2", "1"]),
+    ("1{,}234 and 10\\,000", ["1234", "10000"]),
+    ("two, Twenty-one, ninety", ["2", "21", "90"]),
+    ("5 million, 5k, half", ["5", "1million", "5k", "1half"]),
+    ("one of them", []),
+    ("1. Add 3\n", ["3"]),
+    ("**Step 2:** add 3", ["3"]),
+    ("### 3. The total", []),
+    ("- 2. add 5", ["5"]),
+    ("The answer is\n4. So", ["4"]),
+    ("4.", ["4"]),
+    ("1.2.3", ["1.2", "3"]),
+    ("3:30", ["3", "30"]),
+    ("８ ÷ 2", ["8", "2"]),  # noqa: RUF001
+]
+
+SAME = [
+    ("So 3 * 4 = 12.", "3 × 4 gives \\(12\\)."),  # noqa: RUF001
+    ("3 * 4 = 12. So there are 12 apples.", "3 * 4 = 12 apples."),
+    ("The cost is $1,200.00", "It costs 1200 dollars"),
+    ("12/4 = 3", "\\frac{12}{4} = 3"),
+    ("two bags of 5", "2 bags of five"),
+    ("1. Add 3 and 5", "Add 3 and 5"),
+    ("No numbers here", "Nor there"),
+]
+
+DIFFERENT = [
+    ("The sum is = 794", "The sum is = 694"),
+    ("8 - 5 = 3", "5 - 8 = -3"),
+    ("10/2", "2/10"),
+    ("Tom has 3, Ann has 5", "Tom has 5, Ann has 3"),
+    ("Tom 3, Ann 5, Bob 3", "Tom 3, Ann 5, Bob 5"),
+    ("Tom 3, Ann 5", "Tom 3, Ann 5, Bob 3"),
+    ("50% of 10", "50 of 10"),
+    ("5 million", "5 thousand"),
+    ("$5k", "$5"),
+    ("x = 5", "x = -5"),
+    ("x = 5", "x = - 5"),
+    ("negative 5", "5"),
+    ("half of the eggs", "a third of the eggs"),
+    ("two eggs", "three eggs"),
+    ("x² = 9", "x^3 = 9"),
+    ("5²", "52"),
+    ("1.5", "15"),
+    ("1e5", "1e6"),
+    ("5 apples", "apples"),
+    ("a = 3, b = 5, 3", "a = 5, b = 3, 3"),
+]
+
+
+def shown(text: str) -> list[str]:
+    return [f"{value.normalize():f}{unit}" for value, unit in quantities(text)]
+
+
+@pytest.mark.parametrize(("text", "numbers"), READ)
+def test_reads_numbers_as_values(text, numbers):
+    assert shown(text) == numbers
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+async def test_is_unsure_where_the_numbers_agree(make_request, one, other):
+    assert find_difference(one, other) is None
+    assert (await SameNumbersCheck().check(make_request(one, other))).decision is Decision.UNSURE
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+async def test_rejects_where_they_differ(make_request, one, other):
+    for draft, target in ((one, other), (other, one)):
+        assert (await SameNumbersCheck().check(make_request(draft, target))).decision is Decision.REJECT
+
+
+async def test_says_which_number(make_request):
+    opinion = await SameNumbersCheck().check(make_request("3 + 4 = 7", "3 + 5 = 8"))
+    assert opinion.reason == "only one of the two steps has 4, 5, 7, 8"
+
+
+async def test_rejects_where_only_one_closes_the_reasoning(make_request):
+    request = make_request("So 5.", "So 5.", target_ending=Ending.CLOSE)
+    assert (await SameNumbersCheck().check(request)).decision is Decision.REJECT
+
+
+def test_numbers_of_any_length_and_size():
+    assert quantities("9" * 5000) == [(Decimal("9" * 5000), "")]
+    assert find_difference("9" * 50, "9" * 49 + "8") is not None
+    assert find_difference("1e9999", "1e9998") is not None
+    assert find_difference("1e99999999999999999999", "1e99999999999999999999") is None
+
+
+NUMERIC = st.text(st.sampled_from(list("0123456789 .,-+*/=x$%^e\n")), max_size=40) | st.text(max_size=40)
+
+
+@given(NUMERIC, NUMERIC)
+def test_symmetric_and_reflexive(one, other):
+    assert find_difference(one, one) is None
+    assert (find_difference(one, other) is None) == (find_difference(other, one) is None)
+
+
+@given(NUMERIC, st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
+def test_another_result_is_always_rejected(text, ours, theirs):
+    same = find_difference(f"{text}\nSo x = {ours}.", f"{text}\nSo x = {theirs}.") is None
+    assert same == (ours == theirs)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.data())
+def test_changing_one_number_is_always_found(numbers, data):
+    index = data.draw(st.integers(0, len(numbers) - 1))
+    changed = numbers.copy()
+    changed[index] += data.draw(st.integers(1, 50))
+    one, other = (" and ".join(map(str, found)) for found in (numbers, changed))
+    assert find_difference(one, other) is not None

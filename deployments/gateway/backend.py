@@ -1,0 +1,36 @@
+"""What the gateway needs from whoever writes the text.
+
+Promises nothing by itself: it is the interface between the HTTP side and the coordinators behind it. In production the
+backend is a pool of coordinator replicas; in the gateway's own tests it is a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from actors.messages import GenerationRequest, Output
+
+
+class Backend(Protocol):
+    """Writes completions, and knows how the cluster fares."""
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+        """One completion: first `Opened`, then any number of `Committed`, last `Finished`.
+
+        Raises an error of `actors.errors`, before or after the first answer. Closing the iterator (``aclose``) or
+        cancelling the task that reads it ends the work. After `Finished` the iterator is read to its natural end.
+        """
+        ...
+
+    async def readiness(self) -> dict[str, bool]:
+        """Every role that a request needs, and whether it is able to serve now."""
+        ...
+
+    async def trace(self, request_id: str) -> dict[str, Any] | None:
+        """The step trace of a recent request as a JSON object, or None if there is none under this id."""
+        ...
+
+    async def metrics(self) -> str:
+        """Metrics of the whole deployment in Prometheus' text format, version 0.0.4."""
+        ...

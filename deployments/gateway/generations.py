@@ -1,0 +1,132 @@
+"""The generations of one HTTP request, run side by side.
+
+Promises: outputs of one choice arrive in order; the first failure of any choice is the failure of all; no wait lasts
+past the deadline; when the block is left, for whatever reason, every iterator of the backend has been closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from actors.errors import DeadlineExceeded, ServiceError
+from actors.messages import Finished, GenerationRequest, Opened, Output
+from deployments.gateway.backend import Backend
+
+log = logging.getLogger("lookahead.gateway")
+
+QUEUE_SIZE = 64
+"""Outputs that wait for a slow client; then the backend's iterators are not read on."""
+FAREWELL_S = 1.0
+"""How long a finished iterator may take to end by itself before it is closed."""
+
+
+class Generations:
+    """One task a choice, all feeding one queue. Use as ``async with``, then `open`, then `receive` until `is_done`."""
+
+    def __init__(self, backend: Backend, requests: Sequence[GenerationRequest], timeout_s: float) -> None:
+        self._backend = backend
+        self._requests = tuple(requests)
+        self._timeout_s = timeout_s
+        self._queue: asyncio.Queue[tuple[int, Output | Exception]] = asyncio.Queue(QUEUE_SIZE)
+        self._opened: deque[tuple[int, Opened]] = deque()
+        self._all_open = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._num_unfinished = len(self._requests)
+        self._deadline = 0.0
+        self._leaving = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every choice's `Finished` has been received."""
+        return self._num_unfinished == 0
+
+    async def __aenter__(self) -> Self:
+        self._deadline = asyncio.get_running_loop().time() + self._timeout_s
+        self._tasks = [asyncio.create_task(self._pump(i, request)) for i, request in enumerate(self._requests)]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self.is_done and kind is None:
+                await asyncio.wait(self._tasks, timeout=FAREWELL_S)
+        finally:
+            self._leaving = True
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def open(self) -> None:
+        """Wait until every choice is valid and runs. Raises what the backend raises, or DeadlineExceeded."""
+        while len(self._opened) < len(self._requests):
+            index, output = await self._next(self._deadline)
+            if not isinstance(output, Opened):
+                raise RuntimeError(f"choice {index} began with {type(output).__name__}, not with Opened")
+            self._opened.append((index, output))
+        self._all_open.set()
+
+    async def receive(self, wait_s: float | None = None) -> tuple[int, Output] | None:
+        """The next output with the index of its choice; None if there is none within `wait_s` seconds."""
+        if self._opened:
+            return self._opened.popleft()
+        now = asyncio.get_running_loop().time()
+        until = self._deadline if wait_s is None else min(self._deadline, now + wait_s)
+        try:
+            index, output = await self._next(until)
+        except TimeoutError:
+            return None
+        if isinstance(output, Finished):
+            self._num_unfinished -= 1
+        return index, output
+
+    async def _next(self, until: float) -> tuple[int, Output]:
+        try:
+            async with asyncio.timeout_at(until):
+                index, output = await self._queue.get()
+        except TimeoutError:
+            if until < self._deadline:
+                raise
+            message = f"The time limit of {self._timeout_s:g} seconds passed; what was sent before is valid."
+            raise DeadlineExceeded(message) from None
+        if isinstance(output, Exception):
+            raise output
+        return index, output
+
+    async def _pump(self, index: int, request: GenerationRequest) -> None:
+        finished = False
+        try:
+            outputs = self._backend.generate(request)
+            try:
+                async for output in outputs:
+                    await self._queue.put((index, output))
+                    finished = finished or isinstance(output, Finished)
+                    if isinstance(output, Opened):
+                        # Until all choices are open nobody reads on, so nothing may pile up.
+                        await self._all_open.wait()
+            finally:
+                await _close(outputs)
+            if not finished:
+                raise ServiceError("The generation ended before it was finished.")
+        except asyncio.CancelledError:
+            if self._leaving:
+                raise
+            # Somebody behind the backend was cancelled, not we: without this the client would wait for ever.
+            await self._queue.put((index, ServiceError("The generation was cancelled by the server.")))
+        except Exception as error:
+            if finished:
+                log.warning("Request %s failed after it had finished.", request.request_id, exc_info=error)
+            else:
+                await self._queue.put((index, error))
+
+
+async def _close(outputs: AsyncIterator[Output]) -> None:
+    # A Protocol can only ask for an AsyncIterator; generators and streams that hold work have `aclose`.
+    close = getattr(outputs, "aclose", None)
+    if close is not None:
+        await close()

@@ -88,4 +88,4 @@ def load_encoder(model: str) -> SentenceEncoder:
     """The encoder for `model` (as `actors.models.resolve` names models), loaded once a process for all verifiers."""
     from actors.models import resolve
 
-    return SentenceEncoder(Path(resolve(model)))
+    return SentenceEncoder(resolve(model))

@@ -1,0 +1,113 @@
+"""The embedding check on the real MiniLM: what it tells apart, what it cannot, and that `same_numbers` covers that."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from actors.errors import WeightsError
+from actors.messages import Ending, JudgeRequest, Step, Verdict
+from actors.verifier import StepVerifier, create_verifier
+from actors.verifiers.embedding import SentenceEncoder, load_encoder
+
+pytestmark = pytest.mark.real
+
+MODEL = "package:all-minilm-l6-v2"
+EMBEDDING = {"kind": "embedding", "model": MODEL, "accept": 0.85, "reject": 0.85}
+
+PARAPHRASES = [
+    ("So the total cost is 3 * 4 = 12 dollars.", "The total cost is therefore 3 * 4 = 12 dollars."),
+    ("Each bag has 5 apples, so 6 bags have 6 * 5 = 30.", "A bag has 5 apples; for 6 bags that is 6 * 5 = 30 apples."),
+    (
+        "First, we find how many eggs she sells: 16 - 3 - 4 = 9 eggs.",
+        "First, let us work out the number of eggs she sells: 16 - 3 - 4 = 9.",
+    ),
+]
+OTHER_NUMBERS = [
+    ("The sum of both is 317 + 477 = 794", "The sum of both is 317 + 477 = 694"),
+    ("So the train needs 12 hours in all.", "So the train needs 13 hours in all."),
+    ("Tom pays $35 and Ann pays $53.", "Tom pays $53 and Ann pays $35."),
+]
+UNRELATED = [
+    ("So the total cost is 3 * 4 = 12 dollars.", "Let x be the age of the father; 3, 4 and 12 divide it."),
+    ("Therefore the answer is 12.", "Now we have to convert the 12 hours into minutes."),
+]
+
+
+@pytest.fixture(scope="module")
+def verifier() -> StepVerifier:
+    numbers_first = [{"kind": "exact"}, {"kind": "same_numbers"}, EMBEDDING]
+    return asyncio.run(create_verifier({"alone": [EMBEDDING], "balanced": numbers_first}, {}))
+
+
+async def judge(verifier: StepVerifier, name: str, draft: str, target: str) -> Verdict:
+    steps = [Step(text, (number,), "v", Ending.BOUNDARY) for number, text in enumerate((draft, target))]
+    return await verifier.judge(JudgeRequest("session", name, "", "", *steps))
+
+
+@pytest.mark.parametrize(("draft", "target"), PARAPHRASES)
+async def test_paraphrases_are_accepted(verifier, draft, target):
+    verdict = await judge(verifier, "balanced", draft, target)
+    assert verdict.accepted, verdict
+    assert verdict.verifier == "balanced/embedding"
+
+
+@pytest.mark.parametrize(("draft", "target"), UNRELATED)
+async def test_other_statements_with_the_same_numbers_are_rejected(verifier, draft, target):
+    verdict = await judge(verifier, "alone", draft, target)
+    assert not verdict.accepted, verdict
+
+
+@pytest.mark.parametrize(("draft", "target"), OTHER_NUMBERS)
+async def test_other_numbers_fool_the_embedding_but_not_the_cascade(verifier, draft, target):
+    assert (await judge(verifier, "alone", draft, target)).accepted
+    verdict = await judge(verifier, "balanced", draft, target)
+    assert not verdict.accepted
+    assert verdict.verifier == "balanced/same_numbers"
+
+
+async def test_a_step_longer_than_the_model_reads_is_not_judged_by_its_beginning(verifier):
+    long = "We go on and add the apples of the next bag. " * 40
+    verdict = await judge(verifier, "alone", long + "So they are red.", long + "So they are not red.")
+    assert not verdict.accepted
+    assert "too long" in verdict.reason
+
+
+async def test_a_text_of_many_tokens_that_still_fits_is_read_to_its_end():
+    encoder = load_encoder(MODEL)
+    long = "We add the apples of the next bag. " * 20
+    # About 180 tokens: fewer than the model reads, more than the 128 at which the tokenizer's own file cuts.
+    cosine = await encoder.similarity(long + "Ann is happy.", long + "The train leaves at night.")
+    assert cosine is not None
+    assert cosine < 0.9999
+
+
+async def test_similarity_is_symmetric_and_one_for_equal_texts():
+    encoder = load_encoder(MODEL)
+    for one, other in itertools.chain(PARAPHRASES, UNRELATED):
+        forth, back = await encoder.similarity(one, other), await encoder.similarity(other, one)
+        assert forth == pytest.approx(back, abs=1e-4)
+        assert await encoder.similarity(one, one) == pytest.approx(1.0, abs=1e-4)
+
+
+async def test_the_event_loop_goes_on_while_the_model_works():
+    encoder = load_encoder(MODEL)
+    running = [asyncio.create_task(encoder.similarity(*PARAPHRASES[0])) for _ in range(8)]
+    num_turns = 0
+    while not all(task.done() for task in running):
+        await asyncio.sleep(0)
+        num_turns += 1
+    cosines = {round(task.result() or 0.0, 5) for task in running}
+    assert len(cosines) == 1
+    assert num_turns > 100  # a model on the loop's own thread would leave it a turn or two
+
+
+async def test_one_model_serves_all_verifiers():
+    assert load_encoder(MODEL) is load_encoder(MODEL)
+
+
+def test_a_folder_without_a_model_is_an_error_in_words(tmp_path):
+    with pytest.raises(WeightsError, match="embedding model"):
+        SentenceEncoder(tmp_path)

@@ -1,0 +1,158 @@
+"""A model's own tokenizer: prompts and text to ids, ids to text one token at a time.
+
+Promises: the texts of consecutive tokens add up to the decoding of them all, also over two calls that divide a
+character or a word's leading space; special tokens have no text, except one that is the closing text of the
+reasoning; text that merely looks like a special token stays text in `encode_text`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from actors.boundaries import stop_ids
+from actors.errors import ConfigError, RequestError
+from actors.messages import Prompt, StepRule, TokenIds
+
+PRIMING_TOKENS = 16
+"""So many tokens of the prefix are decoded for context: more than one character or word ever has."""
+NUM_CACHED_PROMPTS = 64
+OPEN_TEMPLATE_ARGUMENTS = {"add_generation_prompt", "continue_final_message", "tools", "documents"}
+"""Arguments of `apply_chat_template` that a request may set; its others are ours, all other names the template's."""
+
+
+class ModelTokenizer:
+    """Wraps the fast tokenizer (of Hugging Face transformers) that belongs to a model; cheap to call, made once."""
+
+    def __init__(self, tokenizer: Any, vocab_size: int) -> None:
+        """`vocab_size` is the model's own, which may be larger than the tokenizer's."""
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise ConfigError(
+                f"The tokenizer {type(tokenizer).__name__} has no fast form, which step boundaries need; "
+                "choose a model with a tokenizer.json or another tokenizer_mode.",
+                "engine.options",
+            )
+        self._tokenizer = tokenizer
+        self._backend = backend
+        # A copy, because reading special tokens as text is a switch of the whole tokenizer.
+        self._plain = Tokenizer.from_str(backend.to_str())
+        self._plain.encode_special_tokens = True
+        self._vocab_size = vocab_size
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self.fingerprint = _fingerprint(vocabulary)
+        ids = sorted(vocabulary.values())
+        texts = backend.decode_batch([[token] for token in ids], skip_special_tokens=False)
+        self._texts: Mapping[int, str] = dict(zip(ids, texts, strict=True))
+        added = backend.get_added_tokens_decoder()
+        self._special = {token: entry.content for token, entry in added.items() if entry.special}
+        self.encode_prompt = lru_cache(NUM_CACHED_PROMPTS)(self._encode_prompt)
+        self.stop_ids = lru_cache(8)(self._stop_ids)
+
+    def encode_text(self, text: str) -> TokenIds:
+        """`text` as a continuation; nothing is added, and no special token is read out of it."""
+        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def text_stream(self, prefix: Sequence[int], close: str | None) -> TextStream:
+        """The text of what follows `prefix`, token by token."""
+        shown = {token: text for token, text in self._special.items() if text == close}
+        return TextStream(self._backend, prefix, shown)
+
+    def last_text(self, prefix: Sequence[int]) -> str:
+        """The text of the last few tokens of `prefix`, special tokens included."""
+        return str(self._backend.decode(list(prefix[-PRIMING_TOKENS:]), skip_special_tokens=False))
+
+    def _stop_ids(self, rule: StepRule) -> frozenset[int]:
+        return stop_ids(self._texts, rule)
+
+    def _encode_prompt(self, prompt: Prompt) -> TokenIds:
+        if prompt.token_ids is not None:
+            return self._checked(prompt.token_ids)
+        if prompt.text is not None:
+            return tuple(self._backend.encode(prompt.text, add_special_tokens=True).ids)
+        text = self._rendered(prompt)
+        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def _checked(self, token_ids: TokenIds) -> TokenIds:
+        if not token_ids:
+            raise RequestError("The prompt has no tokens; send at least one.", "prompt")
+        for token in token_ids:
+            if not 0 <= token < self._vocab_size:
+                raise RequestError(
+                    f"The prompt holds the token id {token}; this model's ids are 0 to {self._vocab_size - 1}.",
+                    "prompt",
+                )
+        return token_ids
+
+    def _rendered(self, prompt: Prompt) -> str:
+        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        options = {"add_generation_prompt": True, **self._template_options(prompt.template_options)}
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
+        except Exception as error:  # a template is a program of the model's author: it may raise anything
+            raise RequestError(
+                f"The model's chat template does not accept these messages: {error}. "
+                "Check their roles and order, and the template's options.",
+                "messages",
+            ) from error
+
+    def _template_options(self, text: str) -> dict[str, Any]:
+        try:
+            options = json.loads(text)
+        except ValueError as error:
+            raise RequestError(f"The chat template's options are not JSON: {error}.", "chat_template_kwargs") from error
+        if not isinstance(options, dict):
+            raise RequestError("The chat template's options must be a JSON object.", "chat_template_kwargs")
+        ours = set(inspect.signature(self._tokenizer.apply_chat_template).parameters) - OPEN_TEMPLATE_ARGUMENTS
+        if refused := sorted(ours & options.keys()):
+            raise RequestError(
+                f"The chat template's option {refused[0]!r} cannot be set by a request; leave it out.",
+                "chat_template_kwargs",
+            )
+        return options
+
+
+class TextStream:
+    """The text of one generation, token by token. A token that ends inside a character has no text of its own; the
+    character comes with the token that completes it."""
+
+    def __init__(self, backend: Tokenizer, prefix: Sequence[int], shown: Mapping[int, str]) -> None:
+        """`shown` has the text of those special tokens that must not be left out."""
+        self._backend = backend
+        self._shown = shown
+        window = list(prefix[-PRIMING_TOKENS:])
+        # A DecodeStream that starts on half a character would repeat all of its first tokens later: it starts before
+        # that character and is then led through it.
+        cut = len(window)
+        while cut and backend.decode(window[:cut], skip_special_tokens=True).endswith("\ufffd"):
+            cut -= 1
+        self._stream = DecodeStream(ids=window[:cut], skip_special_tokens=True)
+        for token in window[cut:]:
+            self.step(token)
+
+    def step(self, token: int) -> str:
+        """The text that `token` adds."""
+        if token in self._shown:
+            return self._shown[token]
+        try:
+            return self._stream.step(self._backend, token) or ""
+        except Exception as error:  # tokenizers raises bare Exceptions
+            if not str(error).startswith("Invalid prefix"):
+                raise
+            # Bytes that are no text at all can confuse the stream; it starts again at this token, as vLLM's does.
+            self._stream = DecodeStream(skip_special_tokens=True)
+            return self._stream.step(self._backend, token) or ""
+
+
+def _fingerprint(vocabulary: Mapping[str, int]) -> str:
+    digest = hashlib.sha256()
+    for token, number in sorted(vocabulary.items()):
+        digest.update(f"{len(token)}:{token}={number}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

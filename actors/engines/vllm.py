@@ -1,0 +1,330 @@
+"""A model in vLLM's asynchronous engine, in steps. The only file that imports vLLM; written against version 0.32.
+
+Promises: what is generated is exactly vLLM's own sampling, cut into steps without one forward pass more where one step
+is asked for; a generation that is closed or cancelled is aborted in vLLM at once; a dead engine is a `RoleUnavailable`;
+no engine process outlives this one, whatever ends it (`actors.engines.guard`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import multiprocessing
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import fields, replace
+from typing import Any
+
+from actors.boundaries import DeltaCutter, StepSplitter
+from actors.engines.guard import Guard
+from actors.engines.tokenizer import ModelTokenizer
+from actors.errors import (
+    CapacityError,
+    ConfigError,
+    ContextTooLong,
+    LookaheadError,
+    RequestError,
+    RoleUnavailable,
+    ServiceError,
+)
+from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, StepRule, TokenIds
+
+# vLLM reads these while it is imported. Whoever sets them keeps their own.
+for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
+    os.environ.setdefault(_name, _value)
+
+from vllm import AsyncEngineArgs, SamplingParams  # noqa: E402
+from vllm.exceptions import GracefulHTTPError, VLLMClientError  # noqa: E402
+from vllm.inputs import tokens_input  # noqa: E402
+from vllm.sampling_params import RequestOutputKind  # noqa: E402
+from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
+
+SHUTDOWN_S = 10.0
+"""Time that the engine's processes have to end by themselves; then vLLM kills them."""
+
+
+class VllmEngine:
+    """`actors.roles.Engine` over vLLM. Made by `create`; belongs to the event loop that made it."""
+
+    def __init__(self, engine: Any, info: RoleInfo, guard: Guard) -> None:
+        self._engine = engine
+        self._info = info
+        self._guard = guard
+        self._running: set[str] = set()
+        self._is_shut_down = False
+        config = engine.vllm_config
+        self._has_priorities = config.scheduler_config.policy == "priority"
+        self._has_speculation = config.speculative_config is not None
+        self._max_logprobs = config.model_config.max_logprobs
+        self._tokenizer = ModelTokenizer(engine.get_tokenizer(), config.model_config.get_vocab_size())
+        self._info = replace(info, vocabulary=self._tokenizer.fingerprint)
+        self._end_ids = _end_ids(config.model_config.try_get_generation_config())
+
+    @classmethod
+    async def create(
+        cls, model_path: str, model_name: str, options: Mapping[str, Any], replica: str, cpu_cores: str | None = None
+    ) -> VllmEngine:
+        """Load the model in the folder `model_path` into engine processes of its own; takes seconds to minutes.
+
+        `options` are fields of vLLM's `AsyncEngineArgs`; `cpu_cores` binds the threads of a CPU engine (``"0-3"``, one
+        list a worker, divided by ``|``). Raises ConfigError for what vLLM does not know or cannot start with.
+        """
+        arguments = _engine_arguments(model_path, options)
+        if cpu_cores is not None:
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cpu_cores
+        # A forked engine would inherit this process's threads' locks and open files.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        guard = Guard.start()
+        try:
+            config = arguments.create_engine_config()
+            engine = AsyncLLM.from_vllm_config(
+                config,
+                enable_log_requests=arguments.enable_log_requests,
+                disable_log_stats=arguments.disable_log_stats,
+            )
+        except Exception as error:  # anything may be wrong with a model, its options or the hardware
+            guard.stop()
+            raise ConfigError(
+                f"vLLM cannot start {model_name} with these options: {error} "
+                "Correct engine.options or choose another model; vLLM's own log above may say more.",
+                "engine.options",
+            ) from error
+        info = RoleInfo(model_name, "", config.model_config.max_model_len, replica)
+        try:
+            return cls(engine, info, guard)
+        except BaseException:
+            engine.shutdown()
+            guard.stop()
+            raise
+
+    def describe(self) -> RoleInfo:
+        """The model that is held here; `vocabulary` covers every token and its id, added ones included."""
+        return self._info
+
+    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        """`prompt` by the model's own chat template and tokenizer; RequestError if the template refuses it."""
+        return self._tokenizer.encode_prompt(prompt)
+
+    def encode_text(self, text: str) -> TokenIds:
+        """`text` as a continuation: no special tokens are added, none is parsed."""
+        return self._tokenizer.encode_text(text)
+
+    async def generate(
+        self,
+        call_id: str,
+        token_ids: TokenIds,
+        *,
+        max_tokens: int,
+        rule: StepRule,
+        max_steps: int | None,
+        sampling: Sampling,
+        priority: int = 0,
+        hints: tuple[TokenIds, ...] = (),
+    ) -> AsyncGenerator[Delta, None]:
+        """As `Engine.generate`; `max_tokens` shrinks to what the context has room for, ContextTooLong if that is
+        nothing. With a bound on steps the work also ends after one that `is_last`. `hints` are not used yet."""
+        budget = self._budget(token_ids, max_tokens)
+        if max_steps is not None:
+            if max_steps < 1:
+                raise RequestError("At least one step must be asked for.", "max_steps")
+            budget = min(budget, max_steps * rule.max_tokens)
+        before = self._tokenizer.last_text(token_ids) if rule.close else ""
+        splitter = StepSplitter(rule, capped=max_steps is not None, before=before)
+        cutter = DeltaCutter(splitter, self._tokenizer.text_stream(token_ids, rule.close).step, max_steps)
+        stops = sorted(self._tokenizer.stop_ids(rule) - self._end_ids) if max_steps == 1 else []
+        written: list[int] = []
+        num_cached_tokens: int | None = None
+        attempt = 0
+        while True:
+            # More than one attempt only where vLLM stopped at a boundary that no visible text precedes.
+            params = self._sampling_params(sampling, budget - len(written), stops)
+            request_id = f"{call_id}:{attempt}" if attempt else call_id
+            prompt = (*token_ids, *written)
+            async with aclosing(self._outputs(request_id, prompt, params, priority)) as outputs:
+                async for output in outputs:
+                    if num_cached_tokens is None:
+                        num_cached_tokens = output.num_cached_tokens or 0
+                    completion = output.outputs[0]
+                    written.extend(completion.token_ids)
+                    for delta in cutter.feed(completion.token_ids, self._final(completion)):
+                        yield replace(delta, replica=self._info.replica, num_cached_tokens=num_cached_tokens)
+                    if cutter.finished:
+                        return
+            attempt += 1
+
+    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
+        """Probability of each wanted token right after `token_ids`; prefill only, temperature 1.
+
+        With token-level speculation vLLM can only give the likeliest tokens (`max_logprobs`, 20 by default): a wanted
+        one that is not among them has probability 0.
+        """
+        self._budget(token_ids, 1)
+        params = SamplingParams(
+            max_tokens=1, temperature=1.0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        if self._has_speculation:
+            # A batch that mixes drafted tokens and `logprob_token_ids` mixes up their rows in vLLM 0.32's sampler.
+            params.logprobs = self._max_logprobs
+        else:
+            params.logprob_token_ids = sorted(set(wanted))
+        output = await self._final_output(call_id, token_ids, params)
+        likely = output.outputs[0].logprobs[0]
+        return tuple(math.exp(likely[token].logprob) if token in likely else 0.0 for token in wanted)
+
+    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+        """Log-probabilities (natural) of ``token_ids[start:]`` given what precedes each; prefill only.
+
+        `start` is at least 1: nothing precedes the first token. The prefix cache is not used, because vLLM computes
+        these over the whole prompt.
+        """
+        if start < 1:
+            raise RequestError("The first token has no probability: start must be at least 1.", "start")
+        if start >= len(token_ids):
+            return ()
+        self._budget(token_ids, 1)
+        params = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output = await self._final_output(call_id, token_ids, params)
+        rows = output.prompt_logprobs
+        return tuple(rows[at][token_ids[at]].logprob for at in range(start, len(token_ids)))
+
+    async def check_health(self) -> None:
+        """Raise RoleUnavailable if the engine cannot work any more."""
+        self._require_running()
+        with self._own_errors():
+            await self._engine.check_health()
+
+    def num_running(self) -> int:
+        """Requests that vLLM has not finished or aborted."""
+        return 0 if self._is_shut_down else int(self._engine.get_num_unfinished_requests())
+
+    async def shutdown(self) -> None:
+        """End all generations and every process of the engine. Safe to call twice."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        if self._running and not self._engine.errored:
+            await self._engine.abort(tuple(self._running))
+        engine, self._engine = self._engine, None
+        await asyncio.to_thread(engine.shutdown, SHUTDOWN_S)
+        multiprocessing.active_children()  # reaps what has ended
+        self._guard.stop()
+
+    def _budget(self, token_ids: TokenIds, max_tokens: int) -> int:
+        if max_tokens < 1:
+            raise RequestError("max_tokens must be at least 1.", "max_tokens")
+        if not token_ids:
+            raise RequestError("The prompt has no tokens; send at least one.", "prompt")
+        room = self._info.max_model_len - len(token_ids)
+        if room < 1:
+            raise ContextTooLong(
+                f"The text has {len(token_ids)} tokens and {self._info.model} reads at most "
+                f"{self._info.max_model_len}, the answer included; shorten it.",
+                "messages",
+            )
+        return min(max_tokens, room)
+
+    def _sampling_params(self, sampling: Sampling, max_tokens: int, stops: list[int]) -> Any:
+        with self._own_errors():
+            return SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                min_p=sampling.min_p,
+                repetition_penalty=sampling.repetition_penalty,
+                seed=sampling.seed,
+                max_tokens=max_tokens,
+                stop_token_ids=stops,
+                detokenize=False,
+                output_kind=RequestOutputKind.DELTA,
+                skip_clone=True,
+            )
+
+    async def _final_output(self, call_id: str, token_ids: TokenIds, params: Any) -> Any:
+        async with aclosing(self._outputs(call_id, token_ids, params, 0)) as outputs:
+            async for output in outputs:
+                self._final(output.outputs[0])
+                return output
+        raise ServiceError("The engine ended a request without a result; try again.")
+
+    async def _outputs(
+        self, request_id: str, token_ids: TokenIds, params: Any, priority: int
+    ) -> AsyncGenerator[Any, None]:
+        self._require_running()
+        prompt = tokens_input(list(token_ids))
+        self._running.add(request_id)
+        try:
+            with self._own_errors():
+                stream = self._engine.generate(
+                    prompt, params, request_id, priority=priority if self._has_priorities else 0
+                )
+                async with aclosing(stream):
+                    async for output in stream:
+                        yield output
+        finally:
+            self._running.discard(request_id)
+
+    def _final(self, completion: Any) -> Ending | None:
+        """Why vLLM writes no more: None if it goes on, or stopped where a step may end."""
+        match completion.finish_reason:
+            case None:
+                return None
+            case "length":
+                return Ending.CAP
+            case "stop":
+                is_end = completion.stop_reason is None or completion.stop_reason in self._end_ids
+                return Ending.END if is_end else None
+            case "abort":
+                raise RoleUnavailable(f"{self._info.model} is being shut down; another replica may answer.")
+            case reason:
+                raise ServiceError(f"{self._info.model} broke off a request ({reason}); try again.")
+
+    def _require_running(self) -> None:
+        if self._is_shut_down:
+            raise RoleUnavailable(f"{self._info.model} has been shut down; another replica may answer.")
+
+    @contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """vLLM's errors in the words of `actors.errors`."""
+        try:
+            yield
+        except LookaheadError:
+            raise
+        except EngineDeadError as error:
+            raise RoleUnavailable(
+                f"The engine of {self._info.model} has died; another replica may answer. Its log says why."
+            ) from error
+        except GracefulHTTPError as error:
+            raise CapacityError(f"{self._info.model} has too much work: {error} Try again later.") from error
+        except (VLLMClientError, ValueError) as error:
+            raise RequestError(f"{self._info.model} cannot serve this request: {error}") from error
+        except EngineGenerateError as error:
+            raise ServiceError(
+                f"{self._info.model} failed while it generated: {error.__cause__ or error}; try again."
+            ) from error
+
+
+def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
+    known = {field.name for field in fields(AsyncEngineArgs)}
+    for name in options:
+        if name == "model":
+            raise ConfigError("The model is chosen by `model`, not in engine.options; remove it there.", "model")
+        if name not in known:
+            raise ConfigError(f"vLLM has no option {name!r}; correct engine.options.", f"engine.options.{name}")
+    try:
+        return AsyncEngineArgs(model=model_path, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"vLLM refuses engine.options: {error}", "engine.options") from error
+
+
+def _end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:
+    """The ids that end the text by the model's generation config, besides the tokenizer's own."""
+    ids = generation_config.get("eos_token_id")
+    return frozenset() if ids is None else frozenset([ids] if isinstance(ids, int) else ids)

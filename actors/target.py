@@ -1,0 +1,36 @@
+"""The target role: writes what counts.
+
+Promises: a step is what the target itself writes after the prefix, no token more; a stream runs to the end of the text
+at the engine's full speed, its steps marked but never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from actors.errors import ServiceError
+from actors.messages import Delta, Step, StepRequest
+from actors.writer import ModelWriter
+
+
+class TargetModel(ModelWriter):
+    """`actors.roles.Target` over an engine."""
+
+    async def step(self, request: StepRequest) -> Step:
+        """The step that follows `request.prefix`, of at most ``min(max_tokens, rule.max_tokens)`` tokens."""
+        max_tokens = min(request.max_tokens, request.rule.max_tokens)
+        async with aclosing(self._steps(request, max_tokens, max_steps=1)) as steps:
+            async for step in steps:
+                return step
+        raise ServiceError(f"{self._info.model} ended a call without a step; try again.")
+
+    async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
+        """The text that follows `request.prefix`, token by token, to its end or to `max_tokens`.
+
+        The deltas' `ending` marks the steps inside; the stream's last delta has ``END``, or ``CAP`` at `max_tokens`.
+        """
+        deltas = self._deltas(request, request.max_tokens, max_steps=None)
+        async with aclosing(deltas):
+            async for delta in deltas:
+                yield delta

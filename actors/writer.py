@@ -1,0 +1,130 @@
+"""What draft and target have in common: an engine, its tokenizer, and prefixes as ids.
+
+Promises: ids that were generated in this model's own vocabulary are passed on as they are and never tokenised again;
+anything else is encoded from its text; every failure is an error of `actors.errors`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from functools import lru_cache
+from typing import cast
+from uuid import uuid4
+
+from actors.errors import ContextTooLong, RequestError, ServiceError
+from actors.messages import Delta, Piece, Prefix, Prompt, RoleInfo, Step, StepRequest, TokenIds
+from actors.roles import Engine
+
+NUM_CACHED_TEXTS = 256
+"""A prefix comes again with every call of a request: so many foreign texts are kept encoded."""
+
+
+class ModelWriter:
+    """Base of the two writing roles."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._info = engine.describe()
+        self._encode_text = lru_cache(NUM_CACHED_TEXTS)(engine.encode_text)
+
+    async def describe(self) -> RoleInfo:
+        """The model that is held here."""
+        return self._info
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        """`prompt` by this model's own chat template and tokenizer.
+
+        Raises RequestError if the template refuses it and ContextTooLong if it leaves no room for one token.
+        """
+        token_ids = self._engine.encode_prompt(prompt)
+        if len(token_ids) >= self._info.max_model_len:
+            raise ContextTooLong(
+                f"The prompt has {len(token_ids)} tokens; {self._info.model} reads at most "
+                f"{self._info.max_model_len}, the answer included. Shorten the prompt.",
+                "messages",
+            )
+        return token_ids
+
+    async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
+        """Probability of each label as the next token after `prompt`, in one prefill and one token.
+
+        A label counts by its first token, with and without a space before it: models differ in which they write.
+        """
+        token_ids = await self.encode(prompt)
+        first_tokens = [self._first_tokens(label) for label in labels]
+        wanted = tuple(sorted({token for tokens in first_tokens for token in tokens}))
+        call_id = f"{session_id}-labels-{uuid4().hex}"
+        found = await self._engine.next_token_probabilities(call_id, token_ids, wanted)
+        probability = dict(zip(wanted, found, strict=True))
+        return tuple(sum(probability[token] for token in tokens) for tokens in first_tokens)
+
+    async def check_health(self) -> None:
+        """Raise RoleUnavailable if the engine cannot work any more."""
+        await self._engine.check_health()
+
+    def num_running(self) -> int:
+        """Generations now in the engine."""
+        return self._engine.num_running()
+
+    async def shutdown(self) -> None:
+        """End the engine. Safe to call twice."""
+        await self._engine.shutdown()
+
+    def _first_tokens(self, label: str) -> set[int]:
+        spaced, space = self._encode_text(f" {label}"), self._encode_text(" ")
+        first = {ids[0] for ids in (self._encode_text(label), spaced) if ids}
+        # Where the space is a token of its own it says nothing of the label.
+        first -= set(space)
+        if not label.strip() or not first:
+            raise RequestError(f"The label {label!r} has no token of its own to be recognised by.", "labels")
+        return first
+
+    def _prefix_ids(self, prefix: Prefix) -> TokenIds:
+        ids = list(prefix.prompt_ids)
+        for piece in prefix.pieces:
+            ids.extend(self._piece_ids(piece))
+        return tuple(ids)
+
+    def _piece_ids(self, piece: Piece) -> TokenIds:
+        return piece.token_ids if piece.vocabulary == self._info.vocabulary else self._encode_text(piece.text)
+
+    def _deltas(self, request: StepRequest, max_tokens: int, max_steps: int | None) -> AsyncGenerator[Delta, None]:
+        deltas = self._engine.generate(
+            request.call_id,
+            self._prefix_ids(request.prefix),
+            max_tokens=max_tokens,
+            rule=request.rule,
+            max_steps=max_steps,
+            sampling=request.sampling,
+            priority=request.priority,
+            hints=request.hints,
+        )
+        return cast("AsyncGenerator[Delta, None]", deltas)  # an engine promises that it can be closed
+
+    async def _steps(self, request: StepRequest, max_tokens: int, max_steps: int) -> AsyncGenerator[Step, None]:
+        """At most `max_steps` consecutive steps of one generation, each as it ends, until one is the last."""
+        started = time.monotonic()
+        text, ids = "", list[int]()
+        async with aclosing(self._deltas(request, max_tokens, max_steps)) as deltas:
+            async for delta in deltas:
+                text += delta.text
+                ids.extend(delta.token_ids)
+                if delta.ending is None:
+                    continue
+                ended = time.monotonic()
+                yield Step(
+                    text=text,
+                    token_ids=tuple(ids),
+                    vocabulary=self._info.vocabulary,
+                    ending=delta.ending,
+                    elapsed_s=ended - started,
+                    replica=delta.replica,
+                    num_cached_tokens=delta.num_cached_tokens,
+                )
+                if delta.ending.is_last:
+                    return
+                started, text, ids = ended, "", []
+        if ids:
+            raise ServiceError(f"{self._info.model} broke off in the middle of a step; try again.")

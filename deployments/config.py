@@ -215,7 +215,9 @@ class Config(Strict):
     def _consistent(self) -> Config:
         for level, verifier in self.speculation.fidelities.items():
             if verifier not in self.verifier.verifiers:
-                raise ValueError(f"speculation.fidelities.{level} names the verifier {verifier!r}, which is not configured")
+                raise ValueError(
+                    f"speculation.fidelities.{level} names the verifier {verifier!r}, which is not configured"
+                )
         if self.speculation.fidelity not in self.speculation.fidelities:
             raise ValueError(f"speculation.fidelity is {self.speculation.fidelity!r}, which no fidelity stands for")
         if self.speculation.mode != "target" and self.draft is None:
@@ -228,6 +230,16 @@ class Config(Strict):
                     if check.engine == "draft" and self.draft is None:
                         raise ValueError(f"verifier {name!r} judges on the draft's engine, but there is no draft")
         return self
+
+
+def models_of(config: Config) -> list[str]:
+    """Every model that the deployment loads, as the configuration names it, once each: target, draft, the judge's own
+    and the verifiers' embeddings. Scripted engines load none."""
+    writers = [config.target, config.draft, config.verifier.judge]
+    models = [writer.model for writer in writers if writer is not None and writer.engine.kind == "vllm"]
+    checks = [check for cascade in config.verifier.verifiers.values() for check in cascade]
+    models += [check.model for check in checks if isinstance(check, EmbeddingCheck)]
+    return list(dict.fromkeys(models))
 
 
 def profile_names() -> list[str]:

@@ -1,4 +1,5 @@
-"""Same numbers: steps that mean the same name the same quantities in the same order and come to the same result.
+"""Same numbers: steps that mean the same name the same quantities in the same order, take away the
+same ones, and come to the same result.
 
 Promises: this check only ever rejects; it is a necessary condition, put before an embedding, which cannot tell
 "= 794" from "= 694". Where a text can be read in two ways, the reading that rejects is taken: a wrong rejection costs
@@ -15,12 +16,32 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, different_endings
 
-Quantity = tuple[Decimal, str]
-"""A value and its unit: ``%``, a word such as ``million`` or ``half`` (value 1), ``k`` for thousands, or nothing."""
+
+class Quantity(NamedTuple):
+    """A number as it stands in a text. `unit` is ``%``, ``k``, ``±``, a word such as ``million`` or ``half`` (of value
+    1), or nothing; `taken` is whether it is taken away from the number before it ("8 - 5")."""
+
+    value: Decimal
+    unit: str = ""
+    taken: bool = False
+
+    @property
+    def amount(self) -> tuple[Decimal, str]:
+        """The quantity, whatever is done with it."""
+        return self.value, self.unit
+
+    def __str__(self) -> str:
+        return (
+            self.unit
+            if len(self.unit) > 1 and self.unit.isalpha()
+            else f"{'- ' if self.taken else ''}{self.value:f}{self.unit}"[:40]
+        )
+
 
 _UNITS = ["two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
@@ -34,6 +55,7 @@ _LATEX = (
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"(?<=\d)\\[,;:! ](?=\d{3})"), ""),
     (re.compile(r"\\(?=[$%])"), ""),
+    (re.compile(r"\\pm(?![a-zA-Z])"), "±"),
     (re.compile(r"\\(?:times|cdot)(?![a-zA-Z])"), "×"),  # noqa: RUF001
     (re.compile(r"\b(?:minus|negative)\s+(?=[\d$])", re.IGNORECASE), "-"),
 )
@@ -44,7 +66,7 @@ _LINE_ENDS = ".:;!?*)]"
 
 _NUMBER = re.compile(
     r"""
-    (?P<minus>-\s*(?=[$€£\d.]))? [$€£]? (?P<inner_minus>-(?=[\d.]))?
+    (?:(?P<minus>[-±])[ \t]*)? [$€£]? (?P<inner_minus>-(?=[\d.]))?
     (?P<digits> \d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)? | \d+(?:\.\d+)? | (?<![\d.])\.\d+ )
     (?: [eE](?P<exponent>[+-]?\d{1,4})(?!\w) | \s*[×x*·]\s*10\s*(?:\^|\*\*)\s*\{?(?P<power>[+-]?\d{1,4})(?!\d)\}? )?
     (?P<unit> \s?(?:%|percent\b|per\ cent\b) | [kK]\b )?
@@ -75,12 +97,13 @@ class SameNumbersCheck:
 def find_difference(draft: str, target: str) -> str | None:
     """How the numbers of two texts differ, in words, or None if they do not. Symmetric but for the words."""
     ours, theirs = _Reading(draft), _Reading(target)
-    if missing := set(theirs.quantities) ^ set(ours.quantities):
-        return f"only one of the two steps has {_listed(sorted(missing))}"
+    if missing := {found.amount for found in ours.quantities} ^ {found.amount for found in theirs.quantities}:
+        return f"only one of the two steps has {_listed([Quantity(*amount) for amount in sorted(missing)])}"
     shorter, longer = sorted((ours.quantities, theirs.quantities), key=len)
     # A number may be said once more or once less ("= 12. So 12 apples"), but none may stand in another's place.
-    if not _is_subsequence(shorter, longer):
-        return f"the numbers come in another order: {_listed(ours.quantities)} against {_listed(theirs.quantities)}"
+    rest = iter(longer)
+    if not all(quantity in rest for quantity in shorter):
+        return f"the numbers are used otherwise: {_listed(ours.quantities)} against {_listed(theirs.quantities)}"
     if shorter and shorter[-1] != longer[-1]:
         return f"the last numbers are {_listed(ours.quantities[-1:])} and {_listed(theirs.quantities[-1:])}"
     if ours.result and theirs.result and ours.result != theirs.result:
@@ -131,35 +154,26 @@ def _plain_character(character: str) -> str:
 def _number(text: str, match: re.Match[str]) -> Quantity:
     digits, power = match["digits"].replace(",", ""), match["exponent"] or match["power"] or "0"
     value = Decimal(f"{digits}e{power}")
-    negative = bool(match["inner_minus"]) or (bool(match["minus"]) and _is_sign(text, match))
     unit = (match["unit"] or "").strip().lower()
-    return value.copy_negate() if negative else value, "%" if unit.startswith("per") else unit
-
-
-def _is_sign(text: str, match: re.Match[str]) -> bool:
-    """Whether the minus before a number belongs to it ("= -5", "is -5"), or subtracts ("8 - 5") or joins ("top-5")."""
-    before = text[: match.start()]
-    left = before.rpartition("\n")[2].rstrip()[-1:]
-    if not left or left in "=+-*/^×÷<>([{,:;$&|":  # noqa: RUF001
-        return True  # at the beginning of a line "- 5" may be a list, too: read as a minus, it differs from a bare 5
-    spaced = before[-1:].isspace() and not match["minus"][-1:].isspace()
-    return spaced and not left.isdigit() and left not in ")]}%"
+    unit = "%" if unit.startswith("per") else unit
+    if match["minus"] == "±":
+        return Quantity(value, "±" + unit)
+    # After a number on the same line a minus takes away; elsewhere it is read as a sign, which is wrong for "top-5" and
+    # for lists with dashes: it rejects where only one of the two has the dash.
+    left = text[: match.start()].rpartition("\n")[2].rstrip()[-1:]
+    taken = bool(match["minus"]) and (left.isdigit() or left == "%")
+    negative = bool(match["inner_minus"]) or (bool(match["minus"]) and not taken)
+    return Quantity(value.copy_negate() if negative else value, unit, taken)
 
 
 def _word(match: re.Match[str]) -> Quantity:
     if scale := match["scale"] or (match["halves"] and "half"):
-        return Decimal(1), scale.lower()
+        return Quantity(Decimal(1), scale.lower())
     if tens := match["tens"]:
         ones = match["ones"].lower()
-        return Decimal(_VALUES[tens.lower()] + (1 if ones == "one" else _VALUES[ones])), ""
-    return Decimal(_VALUES[match["value"].lower()]), ""
-
-
-def _is_subsequence(shorter: Sequence[Quantity], longer: Sequence[Quantity]) -> bool:
-    rest = iter(longer)
-    return all(quantity in rest for quantity in shorter)
+        return Quantity(Decimal(_VALUES[tens.lower()] + (1 if ones == "one" else _VALUES[ones])))
+    return Quantity(Decimal(_VALUES[match["value"].lower()]))
 
 
 def _listed(found: Sequence[Quantity]) -> str:
-    words = [unit if len(unit) > 1 else f"{value:f}{unit}"[:40] for value, unit in found[:8]]
-    return ", ".join(words) + (", ..." if len(found) > 8 else "")
+    return ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")

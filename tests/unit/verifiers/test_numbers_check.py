@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from actors.messages import Ending
 from actors.verifiers.check import Decision
-from actors.verifiers.numbers import SameNumbersCheck, find_difference, quantities
+from actors.verifiers.numbers import Quantity, SameNumbersCheck, find_difference, quantities
 
 READ = [
     ("1,234.50", ["1234.5"]),
@@ -19,9 +19,14 @@ READ = [
     ("50% of 50 percent, 50\\%", ["50%", "50%", "50%"]),
     ("3/4 and \\frac{3}{4} and ¾", ["3", "4", "3", "4", "3", "4"]),
     ("is -5, = - 5, (-5), $-5$, -$5, minus 5", ["-5"] * 6),
-    ("8 - 5, 8-5, 8 −5, 3–5, top-5, 20-year-old", ["8", "5", "8", "5", "8", "5", "3", "5", "5", "20"]),  # noqa: RUF001
-    ("10 minus 5", ["10", "5"]),
-    ("8 - -3", ["8", "-3"]),
+    ("8 - 5, 8-5, 8 −5, 3–5", ["8", "take 5", "8", "take 5", "8", "take 5", "3", "take 5"]),  # noqa: RUF001
+    ("10 minus 5, 50% - $5", ["10", "take 5", "50%", "take 5"]),
+    ("8 - -3, 8 - (-3)", ["8", "take -3", "8", "-3"]),
+    ("x - 5, (3 + 4) - 5, top-5", ["-5", "3", "4", "-5", "-5"]),
+    ("10\n- 5", ["10", "-5"]),
+    ("20-year-old", ["20"]),
+    ("±5, \\pm 5", ["5±", "5±"]),
+    ("x ---\n5", ["5"]),
     ("3x4 and 3x + 4", ["3", "4", "3", "4"]),
     ("1.5e3, 2E-3, 1.5 × 10^3, 1.5 \\times 10^{3}", ["1500", "0.002", "1500", "1500"]),  # noqa: RUF001
     ("2^10, x², x_1", ["2", "10", "2", "1"]),
@@ -48,6 +53,7 @@ SAME = [
     ("two bags of 5", "2 bags of five"),
     ("1. Add 3 and 5", "Add 3 and 5"),
     ("No numbers here", "Nor there"),
+    ("She eats 3, so 16 - 3 = 13 are left", "After that she has 16 - 3 = 13 left"),
 ]
 
 DIFFERENT = [
@@ -63,6 +69,12 @@ DIFFERENT = [
     ("x = 5", "x = -5"),
     ("x = 5", "x = - 5"),
     ("negative 5", "5"),
+    ("x - 5 = 0", "x + 5 = 0"),
+    ("x² - 5x + 6 = 0", "x² + 5x + 6 = 0"),
+    ("x = -5 or x = 5", "x = 5"),
+    ("x = ±5", "x = 5"),
+    ("10\n- 5", "10\n5"),
+    ("8 - 5 is left", "8 + 5 is left"),
     ("half of the eggs", "a third of the eggs"),
     ("two eggs", "three eggs"),
     ("x² = 9", "x^3 = 9"),
@@ -75,7 +87,7 @@ DIFFERENT = [
 
 
 def shown(text: str) -> list[str]:
-    return [f"{value.normalize():f}{unit}" for value, unit in quantities(text)]
+    return [f"{'take ' if q.taken else ''}{q.value.normalize():f}{q.unit}" for q in quantities(text)]
 
 
 @pytest.mark.parametrize(("text", "numbers"), READ)
@@ -106,7 +118,7 @@ async def test_rejects_where_only_one_closes_the_reasoning(make_request):
 
 
 def test_numbers_of_any_length_and_size():
-    assert quantities("9" * 5000) == [(Decimal("9" * 5000), "")]
+    assert quantities("9" * 5000) == [Quantity(Decimal("9" * 5000))]
     assert find_difference("9" * 50, "9" * 49 + "8") is not None
     assert find_difference("1e9999", "1e9998") is not None
     assert find_difference("1e99999999999999999999", "1e99999999999999999999") is None

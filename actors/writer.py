@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import lru_cache
-from typing import cast
 from uuid import uuid4
 
 from actors.errors import ContextTooLong, RequestError, ServiceError
@@ -91,7 +90,7 @@ class ModelWriter:
         return piece.token_ids if piece.vocabulary == self._info.vocabulary else self._encode_text(piece.text)
 
     def _deltas(self, request: StepRequest, max_tokens: int, max_steps: int | None) -> AsyncGenerator[Delta, None]:
-        deltas = self._engine.generate(
+        return self._engine.generate(
             request.call_id,
             self._prefix_ids(request.prefix),
             max_tokens=max_tokens,
@@ -101,7 +100,6 @@ class ModelWriter:
             priority=request.priority,
             hints=request.hints,
         )
-        return cast("AsyncGenerator[Delta, None]", deltas)  # an engine promises that it can be closed
 
     async def _steps(self, request: StepRequest, max_tokens: int, max_steps: int) -> AsyncGenerator[Step, None]:
         """At most `max_steps` consecutive steps of one generation, each as it ends, until one is the last."""

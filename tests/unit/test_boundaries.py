@@ -17,7 +17,8 @@ THINKING = StepRule(boundary="blank_line", max_tokens=100, close="</think>")
 def split(tokens: list[str], rule: StepRule = BLANK_LINE, **options: object) -> list[tuple[str, Ending | None]]:
     """The steps of `tokens` and their endings; the last is None if the text goes on."""
     splitter = StepSplitter(rule, **options)  # type: ignore[arg-type]
-    steps, text = [], ""
+    steps: list[tuple[str, Ending | None]] = []
+    text = ""
     for token in tokens:
         text += token
         if ending := splitter.feed(token):

@@ -36,7 +36,7 @@ class ByteTokenizer:
         if conversation[0]["role"] == "system":
             raise ValueError("System role not supported")
         lines = [f"{entry['role']}: {entry['content']}<end>" for entry in conversation]
-        return "".join(lines) + ("assistant:" if add_generation_prompt else "") + options.get("opening", "")
+        return "".join(lines) + ("assistant:" if add_generation_prompt else "") + str(options.get("opening", ""))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -44,6 +44,7 @@ class LetterEngine:
     calls: list[dict[str, object]] = field(default_factory=list)
     encoded: list[str] = field(default_factory=list)
     running: int = 0
+    started: asyncio.Event = field(default_factory=asyncio.Event)
     shut_down: bool = False
 
     def describe(self) -> RoleInfo:
@@ -67,13 +68,14 @@ class LetterEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         asked = {"max_tokens": max_tokens, "max_steps": max_steps, "priority": priority, "hints": hints}
         self.calls.append({"call_id": call_id, "token_ids": token_ids, "rule": rule, "sampling": sampling, **asked})
         splitter = StepSplitter(rule, capped=max_steps is not None)
         cutter = DeltaCutter(splitter, lambda token: "" if token == END else chr(token), max_steps)
         written = (*ids(self.script), END)[:max_tokens]
         self.running += 1
+        self.started.set()
         try:
             for number, token in enumerate(written, start=1):
                 await asyncio.sleep(0)
@@ -111,7 +113,7 @@ def request(prefix: Prefix | None = None, **changes: object) -> StepRequest:
 
 
 async def steps_of(engine: LetterEngine, depth: int, **changes: object) -> list[Step]:
-    return [step async for step in Draft(engine).look_ahead(request(**changes), depth)]
+    return [step async for step in Draft(engine).look_ahead(request(None, **changes), depth)]
 
 
 async def test_looking_ahead_is_one_generation_however_many_steps_it_yields() -> None:
@@ -162,8 +164,8 @@ async def test_a_cancelled_target_step_ends_the_generation() -> None:
     engine = LetterEngine("x" * 50)
     target = TargetModel(engine)
     task = asyncio.create_task(target.step(request(rule=StepRule(max_tokens=50))))
-    while target.num_running() == 0:
-        await asyncio.sleep(0)
+    await engine.started.wait()
+    assert target.num_running() == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

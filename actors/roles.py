@@ -9,7 +9,7 @@ Promises of every role: closing or cancelling a call ends the work in the engine
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from actors.messages import (
@@ -44,7 +44,7 @@ class Writer(Protocol):
 class Drafter(Writer, Protocol):
     """Writes steps ahead, cheaply."""
 
-    def look_ahead(self, request: StepRequest, depth: int) -> AsyncIterator[Step]:
+    def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
         """One stream of at most `depth` consecutive steps after `request.prefix`, each yielded as it ends.
 
         Ends early after a step whose ending `is_last`, or when `request.max_tokens` tokens were written in all.
@@ -59,7 +59,7 @@ class Target(Writer, Protocol):
         """The step that follows `request.prefix`, of at most ``min(max_tokens, rule.max_tokens)`` tokens."""
         ...
 
-    def stream(self, request: StepRequest) -> AsyncIterator[Delta]:
+    def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
         """The text that follows `request.prefix`, token by token, to its end or to `max_tokens`.
 
         The deltas' `ending` marks the steps inside; the stream's last delta has ``END``, or ``CAP`` at `max_tokens`.
@@ -116,7 +116,7 @@ class Engine(Protocol):
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Continue `token_ids` until `max_steps` steps (None: no bound), `max_tokens` tokens, or the end of the text.
 
         Each step's last delta says in `ending` why the step ended; a step is cut at ``rule.max_tokens`` (``CAP``),

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -177,7 +178,7 @@ class ScriptedEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`, one token a delta."""
         await self.check_health()
         room = self._options.max_model_len - len(token_ids)
@@ -187,14 +188,15 @@ class ScriptedEngine:
         self._running.add(call_id)
         try:
             await self._sleep(self._options.first_token_s)
-            async for delta in self._write(token_ids, min(max_tokens, room), rule, max_steps):
-                yield delta
+            async with aclosing(self._write(token_ids, min(max_tokens, room), rule, max_steps)) as deltas:
+                async for delta in deltas:
+                    yield delta
         finally:
             self._running.discard(call_id)
 
     async def _write(
         self, token_ids: TokenIds, max_tokens: int, rule: StepRule, max_steps: int | None
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         turn = len(token_ids) - 1 - token_ids[::-1].index(TURN)
         script = Script(self._options, detokenize(token_ids[:turn]))
         written = detokenize(token_ids[turn + 1 :])

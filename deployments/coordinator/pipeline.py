@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.errors import LookaheadError, RequestError, RoleUnavailable
+from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleUnavailable
 from actors.messages import Committed, Finished, Prompt, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.events import (
@@ -62,6 +62,8 @@ class Patience:
 
     verdict_s: float = 2.0
     draft_retry_s: float = 2.0
+    request_s: float | None = None
+    """Time limit of the whole request."""
 
 
 class Observer(Protocol):
@@ -98,11 +100,13 @@ class Pipeline:
         self._revival: asyncio.Task[None] | None = None
         self._num_draft_failures = 0
 
-    async def run(self) -> AsyncIterator[Committed | Finished]:
+    async def run(self) -> AsyncGenerator[Committed | Finished, None]:
         """What is certain, as it becomes certain; the last item is a `Finished`.
 
         Raises the target's error when no attempt helped. Close the iterator (`contextlib.aclosing`) to end early.
         """
+        now = asyncio.get_running_loop().time
+        deadline = None if self._patience.request_s is None else now() + self._patience.request_s
         try:
             commands = self._session.start()
             while True:
@@ -115,12 +119,21 @@ class Pipeline:
                         raise command.error
                 if self._session.finished:
                     return
-                event = await self._events.get()
+                event = await self._next_event(deadline)
                 for observer in self._observers:
                     observer.on_event(event)
                 commands = self._session.handle(event)
         finally:
             await self._end_tasks()
+
+    async def _next_event(self, deadline: float | None) -> Event:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._events.get()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The request was not done within {self._patience.request_s:g} s; ask for fewer tokens or more time."
+            ) from None
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -165,7 +178,7 @@ class Pipeline:
         try:
             if drafter is None:
                 raise RequestError("This deployment has no draft model.")
-            async with aclosing(_generator(drafter.look_ahead(command.request, command.depth))) as steps:
+            async with aclosing(drafter.look_ahead(command.request, command.depth)) as steps:
                 async for step in steps:
                     self._num_draft_failures = 0
                     self._events.put_nowait(DraftStep(command.call, step))
@@ -191,7 +204,7 @@ class Pipeline:
         await _back_off(command.attempt)
         ended = False
         try:
-            async with aclosing(_generator(self._roles.target.stream(command.request))) as deltas:
+            async with aclosing(self._roles.target.stream(command.request)) as deltas:
                 async for delta in deltas:
                     ended = delta.ending is not None
                     self._events.put_nowait(Streamed(command.call, delta))
@@ -236,11 +249,6 @@ class Pipeline:
                 self._events.put_nowait(DraftAvailable(prompt))
                 break
         self._revival = None
-
-
-def _generator(items: AsyncIterator[Any]) -> Any:
-    """`items` as something `aclosing` takes: every iterator of a role is an async generator, but says so loosely."""
-    return items
 
 
 async def _back_off(attempt: int) -> None:

@@ -1,0 +1,185 @@
+"""From a configuration to a Ray Serve application. The only place that wraps classes with Ray.
+
+Promises: every role is a deployment of its own, in its own processes, with the resources that the config names; the
+same function serves `lookahead serve`, `serve run deployments.app:build profile=local` and `serve deploy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+from ray.serve.handle import DeploymentHandle
+
+from actors.messages import GenerationRequest, Output
+from deployments.config import Config, PlacementConfig, load_config, load_profile, validate_config
+from deployments.coordinator.coordinator import Coordinator
+from deployments.coordinator.pipeline import Roles
+from deployments.coordinator.pools import TAKEN, DraftPool, Pool, TargetPool, VerifierPool
+from deployments.gateway.api import create_app
+from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
+from deployments.telemetry.metrics import merge
+
+AFFINITY = RequestRouterConfig(
+    request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+)
+"""All calls of one session to one replica, so that its prefix cache is hit."""
+GRACE_S = 3600.0
+"""A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""
+ASK_S = 5.0
+"""How long a role may take to say that it is there."""
+
+
+class CoordinatorReplica:
+    """`Coordinator` over Serve handles."""
+
+    def __init__(
+        self,
+        config: Config,
+        target: DeploymentHandle[Any],
+        draft: DeploymentHandle[Any] | None,
+        verifier: DeploymentHandle[Any],
+    ) -> None:
+        wait_s = config.speculation.replica_timeout_s
+        drafter = DraftPool(draft, "draft", wait_s) if draft is not None else None
+        roles = Roles(TargetPool(target, "target", wait_s), drafter, VerifierPool(verifier, wait_s))
+        self._coordinator = Coordinator(config, roles)
+        asked = {"target": target, "draft": draft, "verifier": verifier}
+        self._asked = {name: Pool(handle, name, ASK_S) for name, handle in asked.items() if handle is not None}
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[str | Output, None]:
+        """As `Coordinator.generate`, after `TAKEN`."""
+        yield TAKEN
+        async for output in self._coordinator.generate(request):
+            yield output
+
+    async def readiness(self) -> dict[str, bool]:
+        """Which roles answer now."""
+        ready: dict[str, bool] = {}
+        for name, pool in self._asked.items():
+            try:
+                await pool.call("describe", "")
+                ready[name] = True
+            except Exception:
+                ready[name] = False
+        return ready
+
+    def trace(self, request_id: str) -> dict[str, Any] | None:
+        """As `Coordinator.trace`."""
+        return self._coordinator.trace(request_id)
+
+    def metrics(self) -> str:
+        """As `Coordinator.metrics`."""
+        return self._coordinator.metrics()
+
+
+class CoordinatorBackend:
+    """The gateway's `Backend` over the coordinators."""
+
+    def __init__(self, handle: DeploymentHandle[Any], wait_s: float) -> None:
+        self._handle = handle
+        self._pool = Pool(handle, "coordinator", wait_s)
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+        """As `Backend.generate`."""
+        return self._pool.items("generate", request.request_id, request)
+
+    async def readiness(self) -> dict[str, bool]:
+        """As `Backend.readiness`."""
+        try:
+            ready: dict[str, bool] = await Pool(self._handle, "coordinator", 2 * ASK_S).call("readiness", "")
+        except Exception:
+            return {"coordinator": False}
+        return {"coordinator": True} | ready
+
+    async def trace(self, request_id: str) -> dict[str, Any] | None:
+        """As `Backend.trace`: any coordinator may have it."""
+        found = await self._handle.broadcast("trace", request_id).results_async(timeout_s=ASK_S, return_exceptions=True)
+        return next((trace for trace in found if isinstance(trace, dict)), None)
+
+    async def metrics(self) -> str:
+        """As `Backend.metrics`: the sum over coordinators."""
+        texts = await self._handle.broadcast("metrics").results_async(timeout_s=ASK_S, return_exceptions=True)
+        return merge(text for text in texts if isinstance(text, str))
+
+
+class GatewayReplica:
+    """The HTTP side."""
+
+    def __init__(self, config: Config, coordinator: DeploymentHandle[Any]) -> None:
+        self._config = config
+        self._backend = CoordinatorBackend(coordinator, config.speculation.replica_timeout_s)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Serve asks for the application when the replica starts."""
+        return create_app(self._config, lambda: self._backend)
+
+
+class BuildArgs(BaseModel):
+    """Arguments of `build` on Serve's command line and in its YAML: one of the three."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile: str | None = None
+    """A shipped profile."""
+    config: str | None = None
+    """Path of a config file on the machine that builds."""
+    settings: dict[str, Any] | None = None
+    """The whole configuration, inline."""
+
+    def resolve(self) -> Config:
+        """The configuration; ConfigError says what is wrong with it."""
+        if self.settings is not None:
+            return validate_config(self.settings, "settings")
+        if self.config is not None:
+            return load_config(self.config)
+        return load_profile(self.profile or "local")
+
+
+def build(args: BuildArgs) -> serve.Application:
+    """The application for `serve run` and `serve deploy`."""
+    return compose(args.resolve())
+
+
+def compose(config: Config) -> serve.Application:
+    """The application for `config`: gateway -> coordinator -> target, draft, verifier."""
+    target = _deployment(TargetReplica, "target", config.target.placement, affine=True).bind(config.target)
+    draft = None
+    if config.draft is not None:
+        draft = _deployment(DraftReplica, "draft", config.draft.placement, affine=True).bind(config.draft)
+    verifier = _deployment(VerifierReplica, "verifier", config.verifier.placement).bind(config, target, draft)
+    coordinator = _deployment(CoordinatorReplica, "coordinator", config.coordinator.placement).bind(
+        config, target, draft, verifier
+    )
+    gateway = serve.ingress()(GatewayReplica)
+    return _deployment(gateway, "gateway", config.gateway.placement).bind(config, coordinator)
+
+
+def _deployment(cls: type, name: str, placement: PlacementConfig, affine: bool = False) -> serve.Deployment:
+    """`cls` as a deployment where `placement` says."""
+    options: dict[str, Any] = {
+        "name": name,
+        "max_ongoing_requests": placement.max_ongoing_requests,
+        "graceful_shutdown_timeout_s": GRACE_S,
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "ray_actor_options": {
+            "num_cpus": placement.num_cpus,
+            "num_gpus": placement.num_gpus,
+            "resources": placement.resources,
+            "runtime_env": {"env_vars": placement.env},
+        },
+    }
+    if placement.autoscaling is not None:
+        options["autoscaling_config"] = placement.autoscaling
+    else:
+        options["num_replicas"] = placement.num_replicas
+    if placement.placement_group_bundles is not None:
+        options["placement_group_bundles"] = placement.placement_group_bundles
+        options["placement_group_strategy"] = placement.placement_group_strategy
+    if affine:
+        options["request_router_config"] = AFFINITY
+    return serve.deployment(**options)(cls)

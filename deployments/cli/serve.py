@@ -1,0 +1,220 @@
+"""`lookahead serve`: the whole cluster on this machine, or on the Ray cluster that this machine belongs to.
+
+Promises: weights are there before a process is started for them; the address is printed when all roles are able to
+serve; Ctrl-C, SIGTERM and errors end everything that was started; a deployment that cannot start says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actors.errors import ConfigError, ServiceError
+
+if TYPE_CHECKING:
+    from deployments.config import Config
+
+APP_NAME = "lookahead"
+POLL_S = 0.2
+START_LIMIT_S = 1800.0
+"""Longer than the largest published weights take to load."""
+
+
+def serve(
+    profile: Annotated[str | None, typer.Option(help="A shipped profile: local, scripted, ...")] = None,
+    config: Annotated[str | None, typer.Option(help="A config file instead of a profile.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 finds a free one.")] = None,
+    address: Annotated[
+        str, typer.Option(help="Ray cluster: 'local' starts one here, 'auto' joins the running one.")
+    ] = "local",
+) -> None:
+    """Start draft, target, verifier, coordinator and gateway, and serve until Ctrl-C.
+
+    Example: lookahead serve --profile local --port 8000
+    """
+    settings = choose(profile, config, host, port)
+    with _sigterm_as_interrupt(), running(settings, address=address) as url:
+        model = settings.served_model_name
+        typer.echo(f"Serving {model} at {url}/v1 - stop with Ctrl-C")
+        typer.echo(f'Try: lookahead chat "What is 12 * 13?" --url {url}', err=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)
+        typer.echo("Stopping ...", err=True)
+
+
+def choose(profile: str | None, config: str | None, host: str | None = None, port: int | None = None) -> Config:
+    """The configuration that the options name; `local` by default."""
+    from deployments.config import load_config, load_profile
+
+    if profile is not None and config is not None:
+        raise ConfigError("Give --profile or --config, not both.")
+    settings = load_config(config) if config is not None else load_profile(profile or "local")
+    changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=changes)})
+
+
+@contextlib.contextmanager
+def running(config: Config, *, address: str = "local") -> Iterator[str]:
+    """The cluster for `config`, as long as the context lasts; gives the base URL.
+
+    Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken.
+    """
+    import ray
+    from ray import serve as ray_serve
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import LoggingConfig
+
+    from deployments.app import compose
+
+    gateway = config.gateway
+    port = gateway.port or _free_port(gateway.host)
+    _check_port(gateway.host, port)
+    _fetch_weights(config)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    try:
+        quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
+        ray_serve.start(http_options=HTTPOptions(host=gateway.host, port=port), logging_config=quiet)
+        with _progress():
+            try:
+                ray_serve.run(compose(config), name=APP_NAME, logging_config=quiet)
+            except RuntimeError as error:
+                raise ServiceError(_why_not_started(error)) from error
+        yield f"http://{_reachable(gateway.host)}:{port}"
+    finally:
+        with _uninterrupted():
+            if address == "local":
+                ray_serve.shutdown()
+            else:
+                ray_serve.delete(APP_NAME)
+            ray.shutdown()
+
+
+def _fetch_weights(config: Config) -> None:
+    """Here, with a progress bar, rather than in a replica that nobody sees."""
+    from actors.models import is_cached, resolve
+    from deployments.cli.models import _bar
+    from deployments.config import models_of
+
+    for model in models_of(config):
+        if not is_cached(model):
+            with _bar(model) as report:
+                resolve(model, progress=report)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[None]:
+    """Shows on the terminal which roles are up, while the body runs."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    done = threading.Event()
+
+    def watch() -> None:
+        with console.status("Starting ...") as status:
+            while not done.wait(POLL_S):
+                status.update(_states())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    if console.is_terminal:
+        watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if watcher.is_alive():
+            watcher.join()
+
+
+def _states() -> str:
+    from ray import serve as ray_serve
+
+    try:
+        application = ray_serve.status().applications.get(APP_NAME)
+    except Exception:
+        application = None  # not there yet: nothing to show
+    if application is None:
+        return "Starting Ray Serve ..."
+    states = (f"{name} {deployment.status.value.lower()}" for name, deployment in application.deployments.items())
+    return "Starting: " + ", ".join(states)
+
+
+def _why_not_started(error: Exception) -> str:
+    """The deployments' own words, the last line of their traceback first."""
+    from ray import serve as ray_serve
+
+    application = ray_serve.status().applications.get(APP_NAME)
+    reasons: list[str] = []
+    for name, deployment in (application.deployments if application else {}).items():
+        if deployment.status.value != "HEALTHY" and deployment.message:
+            lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
+            reasons.append(f"{name}: {_innermost(lines)}")
+    return "The deployment did not start. " + (" ".join(reasons) or str(error))
+
+
+def _innermost(lines: list[str]) -> str:
+    """The line that names the error, in a message that holds a traceback."""
+    errors = [line for line in lines if "Error" in line.split(":")[0] and not line.startswith("ray::")]
+    return errors[-1] if errors else lines[-1]
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C, so that nothing is left running."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C must not leave half of the cluster running."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.", "port"
+            ) from error
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host

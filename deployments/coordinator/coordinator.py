@@ -1,0 +1,181 @@
+"""The coordinator: makes a session of each request and drives it. Knows Ray only through its roles.
+
+Promises: a request's wishes and the deployment's defaults are settled before any work starts; what cannot be served is
+refused before `Opened`; whatever ends a request, its calls end, its trace is kept and it is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from actors.errors import ContextTooLong, LookaheadError, RequestError
+from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
+from deployments.config import Config, ExactCheck, NeverCheck
+from deployments.coordinator.output import Marks
+from deployments.coordinator.pipeline import Patience, Pipeline, Roles
+from deployments.coordinator.session import Session
+from deployments.coordinator.settings import SessionSettings
+from deployments.telemetry.metrics import Metrics, RequestMetrics
+from deployments.telemetry.trace import TraceRecorder
+
+PROMPT_TAIL = 16
+"""So many last tokens of a prompt are looked at to see whether the template has closed the reasoning already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request gets, after its wishes and the defaults. `verifier` None: only equal steps are accepted."""
+
+    mode: str
+    max_lookahead: int
+    verifier: str | None
+
+
+def settle(config: Config, request: GenerationRequest) -> Plan:
+    """The plan for `request`; RequestError names the wish that cannot be met."""
+    wishes, defaults = request.speculation, config.speculation
+    mode = wishes.mode or defaults.mode
+    if mode != "target" and config.draft is None:
+        raise RequestError(f"This deployment has no draft model, so mode {mode!r} is not possible.", "speculation.mode")
+    if wishes.fidelity is not None and wishes.fidelity not in defaults.fidelities:
+        known = ", ".join(defaults.fidelities)
+        raise RequestError(
+            f"Fidelity {wishes.fidelity!r} is not configured; there are: {known}.", "speculation.fidelity"
+        )
+    verifier = wishes.verifier or dict(defaults.fidelities)[wishes.fidelity or defaults.fidelity]
+    if verifier not in config.verifier.verifiers:
+        known = ", ".join(config.verifier.verifiers)
+        raise RequestError(f"There is no verifier {verifier!r}; there are: {known}.", "speculation.verifier")
+    accepts_only_equal = all(
+        isinstance(check, ExactCheck | NeverCheck) for check in config.verifier.verifiers[verifier]
+    )
+    depth = wishes.max_lookahead if wishes.max_lookahead is not None else defaults.max_lookahead
+    return Plan(mode, depth, None if accepts_only_equal else verifier)
+
+
+class Coordinator:
+    """One replica of the brain."""
+
+    def __init__(self, config: Config, roles: Roles) -> None:
+        self._config = config
+        self._roles = roles
+        self._metrics = Metrics()
+        self._traces: OrderedDict[str, TraceRecorder] = OrderedDict()
+        self._target_info: RoleInfo | None = None
+        self._close_ids: TokenIds | None = None
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        """One completion: `Opened`, then `Committed` ..., then `Finished`.
+
+        Raises RequestError and ContextTooLong before `Opened`; RoleUnavailable and DeadlineExceeded at any time.
+        """
+        plan = settle(self._config, request)
+        clock = asyncio.get_running_loop().time
+        metrics = RequestMetrics(self._metrics, plan.mode, clock)
+        trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
+        self._keep(trace)
+        try:
+            settings = await self._settings(request, plan)
+            yield Opened(request.request_id, len(settings.target_prompt))
+            pipeline = Pipeline(
+                Session(settings), self._roles, request.prompt, self._patience(request), (trace, metrics)
+            )
+            async with aclosing(pipeline.run()) as outputs:
+                async for output in outputs:
+                    yield output
+        except LookaheadError as error:
+            trace.close(str(error))
+            raise
+        finally:
+            trace.close()
+            metrics.close()
+
+    def trace(self, request_id: str) -> dict[str, Any] | None:
+        """The trace of a recent request of this replica."""
+        trace = self._traces.get(request_id)
+        return trace.as_dict() if trace is not None else None
+
+    def metrics(self) -> str:
+        """This replica's metrics in Prometheus' text format."""
+        return self._metrics.text()
+
+    def _keep(self, trace: TraceRecorder) -> None:
+        self._traces[trace.request_id] = trace
+        self._traces.move_to_end(trace.request_id)
+        while len(self._traces) > self._config.telemetry.max_traces:
+            self._traces.popitem(last=False)
+
+    def _patience(self, request: GenerationRequest) -> Patience:
+        speculation = self._config.speculation
+        return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
+
+    async def _settings(self, request: GenerationRequest, plan: Plan) -> SessionSettings:
+        config = self._config
+        if self._target_info is None:
+            self._target_info = await self._roles.target.describe()
+        info = self._target_info
+        drafts = plan.mode != "target"
+        prompt, draft_prompt = await asyncio.gather(
+            self._roles.target.encode(request.prompt), self._draft_prompt(request.prompt, drafts)
+        )
+        marks = await self._marks(prompt)
+        step = config.speculation.step
+        thinks = marks.close is not None and marks.starts_open
+        return SessionSettings(
+            request_id=request.request_id,
+            target_prompt=prompt,
+            draft_prompt=draft_prompt,
+            vocabulary=info.vocabulary,
+            max_tokens=_max_tokens(request, len(prompt), info),
+            rule=StepRule(step.boundary, step.max_tokens, marks.close),
+            sampling=request.sampling,
+            stop=request.stop,
+            marks=marks,
+            mode=plan.mode,
+            speculate_content=config.speculation.scope == "all" and not thinks,
+            max_lookahead=plan.max_lookahead,
+            verifier=plan.verifier,
+            question=request.prompt.question,
+            max_attempts=config.speculation.max_attempts,
+        )
+
+    async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
+        """The draft's rendering of the prompt, or None: without a draft the target goes on alone."""
+        if not wanted or self._roles.drafter is None:
+            return None
+        try:
+            return await self._roles.drafter.encode(prompt)
+        except LookaheadError:
+            return None
+
+    async def _marks(self, prompt: TokenIds) -> Marks:
+        """The reasoning marks, and whether this prompt leaves the reasoning open."""
+        reasoning = self._config.reasoning
+        if reasoning.close is None:
+            return Marks()
+        if self._close_ids is None:
+            self._close_ids = await self._roles.target.encode(Prompt(text=reasoning.close))
+        closed = any(i in prompt[-PROMPT_TAIL:] for i in self._close_ids[-1:])
+        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not closed)
+
+
+def _max_tokens(request: GenerationRequest, num_prompt_tokens: int, info: RoleInfo) -> int:
+    room = info.max_model_len - num_prompt_tokens
+    if room < 1:
+        raise ContextTooLong(
+            f"The prompt has {num_prompt_tokens} tokens; the model's context of {info.max_model_len} has no room left.",
+            "messages",
+        )
+    if request.max_tokens is not None and request.max_tokens > room:
+        raise ContextTooLong(
+            f"The prompt has {num_prompt_tokens} tokens and {request.max_tokens} more were asked for; the model's "
+            f"context is {info.max_model_len}. Shorten the prompt or lower max_tokens to {room}.",
+            "max_tokens",
+        )
+    return room if request.max_tokens is None else request.max_tokens

@@ -1,0 +1,228 @@
+"""Prometheus metrics of one coordinator replica, in vLLM's manner lifted to steps, and their sum over replicas.
+
+Promises: an observer of a pipeline that never raises and never waits; names and labels are those of the HTTP contract;
+`merge` adds up what several replicas counted, so that one scrape of any gateway shows the whole deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from deployments.coordinator.events import (
+    Cancel,
+    Command,
+    Commit,
+    DraftStep,
+    Event,
+    Finish,
+    Judge,
+    Judged,
+    Outcome,
+    Placed,
+    Retired,
+    StartDraft,
+    StartStream,
+    StartTarget,
+    TargetStep,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # times of creation do not add up over replicas
+
+SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+)
+
+
+class Metrics:
+    """All that one coordinator replica counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        counter, r = Counter, self.registry
+        self.draft_steps = counter("lookahead_num_draft_steps", "Draft steps that arrived.", registry=r)
+        self.accepted_steps = counter("lookahead_num_accepted_steps", "Draft steps that were committed.", registry=r)
+        self.recovered_steps = counter(
+            "lookahead_num_recovered_steps", "Target steps committed in the place of a rejected draft step.", registry=r
+        )
+        self.target_steps = counter(
+            "lookahead_num_target_steps", "Target steps committed without a draft step to judge.", registry=r
+        )
+        self.accepted_per_position = counter(
+            "lookahead_num_accepted_steps_per_pos",
+            "Committed draft steps by how many uncommitted steps stood before them when they arrived.",
+            ["position"],
+            registry=r,
+        )
+        self.step_seconds = Histogram(
+            "lookahead_step_seconds", "Time an engine took for one step.", ["role"], buckets=SECONDS, registry=r
+        )
+        self.verdict_seconds = Histogram(
+            "lookahead_verdict_seconds", "Time of one verdict.", ["verifier"], buckets=SECONDS, registry=r
+        )
+        self.depth = Gauge("lookahead_lookahead_depth", "Depth of the look-ahead that was started last.", registry=r)
+        self.in_flight = Gauge("lookahead_requests_in_flight", "Requests under way.", registry=r)
+        self.first_step_seconds = Histogram(
+            "lookahead_time_to_first_step_seconds", "Request to first committed step.", buckets=SECONDS, registry=r
+        )
+        self.request_seconds = Histogram(
+            "lookahead_request_seconds", "Request to its end.", ["mode"], buckets=SECONDS, registry=r
+        )
+        self.cancelled = counter(
+            "lookahead_cancelled_steps", "Calls that were cancelled.", ["role", "reason"], registry=r
+        )
+        self.degraded = counter(
+            "lookahead_degraded", "Requests that ran with less than they asked for.", ["reason"], registry=r
+        )
+        self.wasted = counter(
+            "lookahead_wasted_tokens", "Tokens of whole steps that were thrown away.", ["role"], registry=r
+        )
+        self.output_tokens = counter("lookahead_output_tokens", "Committed tokens.", registry=r)
+
+    def text(self) -> str:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self.registry).decode()
+
+
+class RequestMetrics:
+    """Counts one request while it runs."""
+
+    def __init__(self, metrics: Metrics, mode: str, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._mode = mode
+        self._clock = clock
+        self._start = clock()
+        self._roles: dict[int, str] = {}
+        self._place: dict[int, int] = {}
+        self._target_tokens: dict[int, int] = {}
+        self._position: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._committed = False
+        metrics.in_flight.inc()
+
+    def on_command(self, command: Command) -> None:
+        """As `Observer.on_command`."""
+        m = self._metrics
+        if isinstance(command, StartDraft):
+            self._roles[command.call] = "draft"
+            m.depth.set(command.depth)
+        elif isinstance(command, StartTarget):
+            self._roles[command.call] = "target"
+            self._position[command.call] = command.position
+            self._open.add(command.position)
+        elif isinstance(command, StartStream):
+            self._roles[command.call] = "target"
+        elif isinstance(command, Judge):
+            self._roles[command.call] = "verifier"
+        elif isinstance(command, Cancel):
+            m.cancelled.labels(self._roles.get(command.call, "unknown"), command.reason).inc()
+        elif isinstance(command, Placed):
+            m.draft_steps.inc()
+            self._place[command.position] = sum(position < command.position for position in self._open)
+        elif isinstance(command, Retired):
+            self._retired(command)
+        elif isinstance(command, Commit):
+            m.output_tokens.inc(command.output.num_tokens)
+            if not self._committed:
+                self._committed = True
+                m.first_step_seconds.observe(self._clock() - self._start)
+        elif isinstance(command, Finish):
+            summary = command.output.summary
+            m.wasted.labels("draft").inc(summary.rejected_tokens)
+            for reason in summary.degraded:
+                m.degraded.labels(reason).inc()
+            if summary.mode == "target":
+                m.target_steps.inc(summary.num_target_steps)
+
+    def on_event(self, event: Event) -> None:
+        """As `Observer.on_event`."""
+        if isinstance(event, DraftStep):
+            self._metrics.step_seconds.labels("draft").observe(event.step.elapsed_s)
+        elif isinstance(event, TargetStep):
+            self._metrics.step_seconds.labels("target").observe(event.step.elapsed_s)
+            self._target_tokens[self._position.get(event.call, -1)] = len(event.step.token_ids)
+        elif isinstance(event, Judged):
+            self._metrics.verdict_seconds.labels(event.verdict.verifier).observe(event.verdict.latency_s)
+
+    def close(self) -> None:
+        """The request is over, however it ended."""
+        self._metrics.in_flight.dec()
+        self._metrics.request_seconds.labels(self._mode).observe(self._clock() - self._start)
+
+    def _retired(self, command: Retired) -> None:
+        m = self._metrics
+        self._open.discard(command.position)
+        place = self._place.pop(command.position, 0)
+        tokens = self._target_tokens.pop(command.position, 0)
+        if command.outcome is Outcome.ACCEPTED:
+            m.accepted_steps.inc()
+            m.accepted_per_position.labels(str(place)).inc()
+        elif command.outcome is Outcome.RECOVERED:
+            m.recovered_steps.inc()
+        elif command.outcome is Outcome.TARGET:
+            m.target_steps.inc()
+        else:
+            m.wasted.labels("target").inc(tokens)
+
+
+def merge(texts: Iterable[str]) -> str:
+    """The sum of several replicas' metrics, in Prometheus' text format."""
+    families: dict[str, Metric] = {}
+    sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text):
+            families.setdefault(family.name, family)
+            values = sums.setdefault(family.name, {})
+            for sample in family.samples:
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                values[key] = values.get(key, 0.0) + sample.value
+    registry = CollectorRegistry()
+    registry.register(_Summed(families, sums))
+    return generate_latest(registry).decode()
+
+
+class _Summed:
+    """A collector of sums, in the shape that `generate_latest` prints."""
+
+    def __init__(
+        self,
+        families: dict[str, Metric],
+        sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]],
+    ) -> None:
+        self._families = families
+        self._sums = sums
+
+    def collect(self) -> Iterable[Metric]:
+        """All families with their summed samples."""
+        for name, family in self._families.items():
+            summed = Metric(name, family.documentation, family.type)
+            for (sample, labels), value in self._sums[name].items():
+                summed.add_sample(sample, dict(labels), value)
+            yield summed

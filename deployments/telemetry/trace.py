@@ -1,0 +1,232 @@
+"""The step trace of a request: when each draft step, target step and verdict ran, where, and what became of it.
+
+Promises: an observer of a pipeline that never raises and never waits; times are seconds since the request began, by the
+clock that is handed in; what is still running when a request ends is closed as cancelled. `as_dict` is the JSON that
+`/v1/traces/{id}` serves and that `lookahead trace` draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from actors.messages import SpeculationSummary, Step
+from deployments.coordinator.events import (
+    Cancel,
+    Command,
+    Commit,
+    DraftEnded,
+    DraftFailed,
+    DraftStep,
+    Event,
+    Fail,
+    Finish,
+    Judge,
+    Judged,
+    Outcome,
+    Retired,
+    StartDraft,
+    StartStream,
+    StartTarget,
+    Streamed,
+    TargetFailed,
+    TargetStep,
+)
+
+
+@dataclass(slots=True)
+class Span:
+    """One piece of work. `outcome` empty: still running, or not yet decided."""
+
+    kind: str
+    position: int
+    start_s: float
+    end_s: float | None = None
+    step: int | None = None
+    outcome: str = ""
+    replica: str = ""
+    num_tokens: int = 0
+    num_cached_tokens: int = 0
+    text: str | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class TraceRecorder:
+    """Builds the trace of one request."""
+
+    def __init__(self, request_id: str, mode: str, started_at: float, clock: Callable[[], float], texts: bool) -> None:
+        self.request_id = request_id
+        self._mode = mode
+        self._started_at = started_at
+        self._clock = clock
+        self._zero = clock()
+        self._texts = texts
+        self._spans: list[Span] = []
+        self._running: dict[int, Span] = {}
+        self._commits: list[dict[str, Any]] = []
+        self._summary: SpeculationSummary | None = None
+        self._duration_s: float | None = None
+        self._error: str | None = None
+
+    def on_command(self, command: Command) -> None:
+        """As `Observer.on_command`."""
+        now = self._now()
+        if isinstance(command, StartDraft):
+            self._begin(command.call, Span("draft", command.position, now))
+        elif isinstance(command, StartTarget):
+            self._begin(command.call, Span("target", command.position, now))
+        elif isinstance(command, StartStream):
+            self._begin(command.call, Span("answer", -1, now))
+        elif isinstance(command, Judge):
+            self._begin(command.call, Span("verdict", command.position, now))
+        elif isinstance(command, Cancel):
+            self._end(command.call, "cancelled", reason=command.reason)
+        elif isinstance(command, Retired):
+            self._retire(command)
+        elif isinstance(command, Commit):
+            self._commit(command)
+        elif isinstance(command, Finish):
+            self._summary = command.output.summary
+            self.close()
+        elif isinstance(command, Fail):
+            self.close(str(command.error))
+
+    def on_event(self, event: Event) -> None:
+        """As `Observer.on_event`."""
+        if isinstance(event, DraftStep):
+            self._draft_step(event)
+        elif isinstance(event, DraftEnded):
+            self._drop(event.call)
+        elif isinstance(event, DraftFailed):
+            self._end(event.call, "failed", error=event.reason)
+        elif isinstance(event, TargetFailed):
+            self._end(event.call, "failed", error=str(event.error))
+        elif isinstance(event, TargetStep):
+            span = self._running.get(event.call)
+            if span is not None:
+                self._fill(span, event.step)
+                self._end(event.call, "")
+        elif isinstance(event, Judged):
+            verdict = event.verdict
+            outcome = "failed" if event.degraded else "accepted" if verdict.accepted else "rejected"
+            self._end(
+                event.call,
+                outcome,
+                accepted=verdict.accepted,
+                verifier=verdict.verifier,
+                score=verdict.score,
+                reason=verdict.reason,
+            )
+        elif isinstance(event, Streamed):
+            self._streamed(event)
+
+    def close(self, error: str | None = None) -> None:
+        """The request is over; what runs was cancelled. A second call changes nothing."""
+        if self._duration_s is not None:
+            return
+        self._duration_s, self._error = self._now(), error
+        for call in list(self._running):
+            self._end(call, "target" if self._running[call].kind == "answer" and error is None else "cancelled")
+        for span in self._spans:
+            span.outcome = span.outcome or "cancelled"
+
+    @property
+    def spans(self) -> list[Span]:
+        """All spans so far, in order of their start."""
+        return sorted(self._spans, key=lambda span: span.start_s)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The trace as JSON values."""
+        now = self._duration_s if self._duration_s is not None else self._now()
+        spans = [asdict(span) | {"end_s": span.end_s if span.end_s is not None else now} for span in self.spans]
+        trace = {
+            "request_id": self.request_id,
+            "mode": self._mode,
+            "started_at": self._started_at,
+            "duration_s": now,
+            "finished": self._duration_s is not None,
+            "spans": spans,
+            "commits": self._commits,
+            "summary": summary_dict(self._summary) if self._summary is not None else None,
+        }
+        return trace | ({"error": self._error} if self._error else {})
+
+    # --- building ----------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._clock() - self._zero
+
+    def _begin(self, call: int, span: Span) -> None:
+        self._running[call] = span
+        self._spans.append(span)
+
+    def _end(self, call: int, outcome: str, **detail: Any) -> None:
+        span = self._running.pop(call, None)
+        if span is not None:
+            span.end_s, span.outcome = self._now(), outcome
+            span.detail |= detail
+
+    def _drop(self, call: int) -> None:
+        """The stream ended right after its last step: the span that was opened for a next one never was work."""
+        span = self._running.pop(call, None)
+        if span is not None:
+            self._spans.remove(span)
+
+    def _draft_step(self, event: DraftStep) -> None:
+        """One step of a look-ahead is over, the next one of the same stream begins."""
+        span = self._running.get(event.call)
+        if span is None:
+            return
+        self._fill(span, event.step)
+        self._end(event.call, "")
+        self._begin(event.call, Span("draft", span.position + 1, self._now()))
+
+    def _streamed(self, event: Streamed) -> None:
+        span = self._running.get(event.call)
+        if span is None:
+            return
+        span.num_tokens += len(event.delta.token_ids)
+        span.replica = event.delta.replica or span.replica
+        span.num_cached_tokens = max(span.num_cached_tokens, event.delta.num_cached_tokens)
+        if self._texts:
+            span.text = (span.text or "") + event.delta.text
+
+    def _fill(self, span: Span, step: Step) -> None:
+        span.replica, span.num_tokens, span.num_cached_tokens = (
+            step.replica,
+            len(step.token_ids),
+            step.num_cached_tokens,
+        )
+        span.text = step.text if self._texts else None
+        span.detail["engine_s"] = step.elapsed_s
+
+    def _retire(self, command: Retired) -> None:
+        """The position has its end: so have the draft step and the target step that were written for it."""
+        draft = "rejected" if command.outcome is Outcome.RECOVERED else command.outcome.value
+        for span in self._spans:
+            if span.position == command.position:
+                span.step = command.step
+                if not span.outcome and span.end_s is not None:
+                    span.outcome = draft if span.kind == "draft" else command.outcome.value
+
+    def _commit(self, command: Commit) -> None:
+        output = command.output
+        if self._commits and self._commits[-1]["step"] == output.step:
+            last = self._commits[-1]
+            last["num_tokens"] += output.num_tokens
+            last["at_s"] = self._now()
+            last["text"] = last["text"] + output.text if self._texts else None
+            return
+        text = output.text if self._texts else None
+        entry = {"step": output.step, "at_s": self._now(), "origin": output.origin.value}
+        self._commits.append(entry | {"num_tokens": output.num_tokens, "text": text})
+
+
+def summary_dict(summary: SpeculationSummary) -> dict[str, Any]:
+    """The `speculation` object of the HTTP contract."""
+    return asdict(summary) | {
+        "degraded": list(summary.degraded),
+        "accept_rate": summary.accept_rate,
+        "draft_token_share": summary.draft_token_share,
+    }

@@ -17,10 +17,14 @@ from actors.verifiers.check import Decision, Opinion, different_endings
 _WIDTHS = ("<wide>", "<narrow>", "<noBreak>")
 _SIGNS = str.maketrans({"−": "-", "‘": "'", "’": "'", "“": '"', "”": '"'})  # noqa: RUF001
 
-# Pandoc's rule for a single dollar: no blank inside the marks, no digit after them; "$5 and $6" is no formula.
+# Bounded, so that marks which never close cost no time. Pandoc's rule for a single dollar: no blank inside the marks, no
+# digit after them; "$5 and $6" is no formula.
 _MATHS = re.compile(
-    r"\\\((?P<round>.+?)\\\)|\\\[(?P<square>.+?)\\\]|\$\$(?P<double>.+?)\$\$|(?<![\\$])\$(?P<single>\S|\S[^$\n]*?\S)\$(?!\d)",
-    re.DOTALL,
+    r"""
+    \\\((?P<round>.{1,400}?)\\\) | \\\[(?P<square>.{1,400}?)\\\] | \$\$(?P<double>.{1,400}?)\$\$
+    | (?<![\\$])\$(?P<single>\S|\S[^$\n]{0,400}?\S)\$(?!\d)
+    """,
+    re.DOTALL | re.VERBOSE,
 )
 _MATHS_SPACING = re.compile(
     r"(?<!\\)\\[,;:!]|\\q?quad(?![a-zA-Z])|\\(?:left|right)(?=[()\[\]|.])|\\displaystyle(?![a-zA-Z])|~"

@@ -17,8 +17,8 @@ from actors.verifiers.check import Decision, Opinion, different_endings
 _WIDTHS = ("<wide>", "<narrow>", "<noBreak>")
 _SIGNS = str.maketrans({"−": "-", "‘": "'", "’": "'", "“": '"', "”": '"'})  # noqa: RUF001
 
-# Bounded, so that marks which never close cost no time. Pandoc's rule for a single dollar: no blank inside the marks, no
-# digit after them; "$5 and $6" is no formula.
+# Bounded, so that marks which never close cost no time. Pandoc's rule for a single dollar: no blank inside the marks,
+# no digit after them; "$5 and $6" is no formula.
 _MATHS = re.compile(
     r"""
     \\\((?P<round>.{1,400}?)\\\) | \\\[(?P<square>.{1,400}?)\\\] | \$\$(?P<double>.{1,400}?)\$\$

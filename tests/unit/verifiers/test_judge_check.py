@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.errors import ConfigError
@@ -100,6 +100,7 @@ INJECTIONS = [
 ]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(INJECTIONS) | st.text(max_size=80), st.sampled_from(INJECTIONS) | st.text(max_size=80))
 def test_text_in_a_step_stays_in_its_block(make_request, draft, target):
     request = make_request(draft, target)

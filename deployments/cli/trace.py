@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -40,8 +41,7 @@ def trace(
         write_text(html, page(found))
         console.print(f"Wrote {html}.", markup=False, soft_wrap=True)
     if json_output:
-        part = shares(found)
-        print_json({**data, "shares": {name: getattr(part, name) for name in part.__slots__}})
+        print_json({**data, "shares": asdict(shares(found))})
     elif html is None:
         from deployments.telemetry.timeline_text import render
 

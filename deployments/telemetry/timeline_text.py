@@ -91,9 +91,9 @@ def _bands(trace: Trace, width: int) -> list[Text]:
 
 
 def _cells(row: Row, columns: int, seconds: float) -> list[tuple[str, str]]:
-    """One (letter, style) for each column; a span shorter than a column still gets one."""
+    """One (letter, style) for each column; short spans are drawn over long ones, so that none is lost."""
     cells = [("", "")] * columns
-    for span in row.spans:
+    for span in sorted(row.spans, key=lambda span: -span.elapsed_s):
         first = min(columns - 1, int(span.start_s / seconds))
         last = min(columns, max(first + 1, round(span.end_s / seconds)))
         letter, style = LETTERS.get(span.outcome, "?"), STYLES.get(span.outcome, "default")

@@ -1,0 +1,48 @@
+"""The ``lookahead`` command.
+
+Promises: every failure that has a name ends in one clear sentence on stderr and exit code 1, Ctrl-C in exit code 130;
+importing this module imports neither ray nor torch, so that ``lookahead --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from actors.errors import LookaheadError
+from deployments.cli import models
+from deployments.cli.bench import bench
+from deployments.cli.chat import chat
+from deployments.cli.demo import demo
+from deployments.cli.serve import serve
+from deployments.cli.trace import trace
+
+app = typer.Typer(
+    name="lookahead",
+    help="Step-level speculative reasoning: a draft model writes steps ahead, the target checks them in one batch.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (serve, chat, bench, trace, demo):
+    app.command()(_command)
+app.add_typer(models.app, name="models")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    try:
+        app(args=arguments)
+    except LookaheadError as error:
+        print(f"lookahead: {error}", file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == 130:
+            print("lookahead: stopped.", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()

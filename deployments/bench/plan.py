@@ -1,0 +1,123 @@
+"""What a benchmark run will do, in which order, and whether a folder holds the same run already.
+
+Promises: the order is a pure function of the plan; all modes meet each prompt within one block, in an order that turns
+from block to block, so that a machine that drifts hits all alike; a folder never mixes two plans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.errors import RequestError
+from deployments.bench.problems import Problem
+
+INSTRUCTION = (
+    "Solve the problem step by step. Leave a blank line between steps. End with a line of the form: The answer is N."
+)
+_BLOCK_FACTOR = 4
+"""With many requests at once a block is so many times the concurrency, so that the loop stays full most of the time."""
+_PLAN_FILE = "plan.json"
+REQUESTS_FILE = "requests.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that decides the results. `server` is an address, or a profile's or file's name with its fingerprint."""
+
+    server: str
+    data: str
+    num_problems: int
+    modes: tuple[str, ...]
+    concurrency: tuple[int, ...]
+    max_tokens: int
+    temperature: float
+    seed: int
+    fidelity: str | None = None
+    verifier: str | None = None
+    max_lookahead: int | None = None
+    instruction: str = INSTRUCTION
+
+    @property
+    def num_requests(self) -> int:
+        """Measured requests of the whole run."""
+        return self.num_problems * len(self.modes) * len(self.concurrency)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Prompts that one mode answers in one closed loop of `concurrency` requests at a time."""
+
+    mode: str
+    concurrency: int
+    indices: tuple[int, ...]
+
+
+def blocks(plan: Plan) -> Iterator[Block]:
+    """The run in order: per concurrency level, groups of prompts, each asked in every mode before the next group."""
+    for concurrency in plan.concurrency:
+        size = 1 if concurrency == 1 else concurrency * _BLOCK_FACTOR
+        num_groups = max(1, round(plan.num_problems / size))
+        edges = [round(plan.num_problems * group / num_groups) for group in range(num_groups + 1)]
+        for group in range(num_groups):
+            turn = group % len(plan.modes)
+            for mode in plan.modes[turn:] + plan.modes[:turn]:
+                yield Block(mode, concurrency, tuple(range(edges[group], edges[group + 1])))
+
+
+def fingerprint(value: Any) -> str:
+    """Twelve digits that differ where `value` differs."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def describe_data(source: str, problems: Sequence[Problem]) -> str:
+    """The name of the data with its fingerprint."""
+    return f"{Path(source).name} #{fingerprint([[p.question, p.answer] for p in problems])}"
+
+
+def claim_folder(folder: Path, plan: Plan, command: str) -> list[dict[str, Any]]:
+    """Note in `folder` that `plan` runs there; all starts so far, this one last.
+
+    Raises RequestError if the folder holds measured requests of a run with other settings, and names them.
+    """
+    path = folder / _PLAN_FILE
+    runs: list[dict[str, Any]] = []
+    wanted = json.loads(json.dumps(asdict(plan)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists() and _has_requests(folder):
+            held = json.loads(path.read_text(encoding="utf-8"))
+            _check_same(folder, held["plan"], wanted)
+            runs = held["runs"]
+        runs.append({"started_at": time.time(), "command": command})
+        path.write_text(json.dumps({"plan": wanted, "runs": runs}, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"The folder {folder} cannot be used: {error.strerror}.", "out") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{path} is broken ({error}); use another --out.", "out") from error
+    return runs
+
+
+def _has_requests(folder: Path) -> bool:
+    path = folder / REQUESTS_FILE
+    return path.exists() and path.stat().st_size > 0
+
+
+def _check_same(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
+    names = [name for name in wanted if held.get(name) != wanted[name]]
+    if names:
+        listed = "; ".join(f"{name} was {_short(held.get(name))}, now {_short(wanted[name])}" for name in names)
+        raise RequestError(
+            f"{folder} holds a run with other settings ({listed}). Use another --out, or the same settings to go on.",
+            "out",
+        )
+
+
+def _short(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,110 @@
+"""Made-up problems and data files."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors import RequestError
+from deployments.bench.problems import (
+    MAX_STEPS,
+    MIN_STEPS,
+    _comparison,
+    _journey,
+    _stock,
+    _wages,
+    read_problems,
+    synthetic,
+)
+
+
+def test_same_seed_same_problems():
+    assert synthetic(30, seed=7) == synthetic(30, seed=7)
+    assert synthetic(30, seed=7) != synthetic(30, seed=8)
+
+
+def test_more_problems_begin_with_fewer():
+    assert synthetic(40, seed=1)[:10] == synthetic(10, seed=1)
+
+
+def test_problems_differ_and_have_whole_answers():
+    problems = synthetic(200)
+    assert len({problem.question for problem in problems}) == 200
+    assert all(int(problem.answer) > 0 for problem in problems)
+    assert all(problem.question.endswith("?") for problem in problems)
+
+
+class Highest:
+    """A chance that always draws the highest number and the last choice."""
+
+    def randint(self, low, high):
+        return high
+
+    def choice(self, options):
+        return options[-1]
+
+    def sample(self, options, number):
+        return list(options)[:number]
+
+    def random(self):
+        return 0.9
+
+
+def test_answers_by_hand():
+    question, answer = _journey(Highest(), 4)
+    assert question.count("6 hours at 140 kilometres") == 2
+    assert answer == 2 * 6 * 140 - 9
+    question, answer = _wages(Highest(), 3)
+    assert "$32 an hour" in question
+    assert "gets $90 as a refund" in question
+    assert answer == 32 * 9 * 6 + 90
+    question, answer = _comparison(Highest(), 3)
+    assert "5 fewer" in question
+    assert answer == 40 + 35 + 30
+    question, answer = _stock(Highest(), 3)
+    assert answer == 20 * 24 + 9 * 15
+
+
+@given(
+    st.integers(0, 10_000), st.integers(MIN_STEPS, MAX_STEPS), st.sampled_from([_journey, _wages, _comparison, _stock])
+)
+def test_every_template_takes_every_number_of_steps(seed, num_steps, template):
+    question, answer = template(random.Random(seed), num_steps)
+    assert isinstance(answer, int)
+    assert question.endswith("?")
+
+
+def test_gsm8k_answers_are_understood(tmp_path):
+    path = tmp_path / "data.jsonl"
+    lines = [
+        {"question": "How many?", "answer": "2 + 2 = <<2+2=4>>4\n#### 4"},
+        {"question": "And?", "answer": 73},
+        {"question": "Who knows?"},
+    ]
+    path.write_text("\n\n".join(map(json.dumps, lines)) + "\n")
+    assert [problem.answer for problem in read_problems(path)] == ["4", "73", None]
+    assert len(read_problems(path, limit=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "holds no problem"),
+        ("{}", "line 1: there is no 'question'"),
+        ('{"question": "a"}\nhello', "line 2: not JSON"),
+    ],
+)
+def test_broken_files_name_the_line(tmp_path, content, words):
+    path = tmp_path / "data.jsonl"
+    path.write_text(content)
+    with pytest.raises(RequestError, match=words):
+        read_problems(path)
+
+
+def test_file_that_is_not_there(tmp_path):
+    with pytest.raises(RequestError, match="cannot be read"):
+        read_problems(tmp_path / "none.jsonl")

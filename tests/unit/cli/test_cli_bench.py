@@ -1,0 +1,199 @@
+"""``lookahead bench`` from the command line to the report, against a server that speaks the real stream."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.unit.cli import made_up
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three questions; the server answers 42, or what follows ANSWER in the question."""
+    path = tmp_path / "data.jsonl"
+    questions = ("What is 6 * 7?", "ANSWER7 please", "ANSWER9 please")
+    lines = [
+        {"question": question, "answer": f"so\n#### {answer}"}
+        for question, answer in zip(questions, (42, 7, 10), strict=True)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture
+def bench(server, lookahead, data, tmp_path):
+    def run(*arguments, out="run", source=data):
+        return lookahead(
+            "bench", "--url", server.url, "--data", str(source), "--out", str(tmp_path / out), "--max-tokens", "50",
+            *arguments,
+        )  # fmt: skip
+
+    return run
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+
+
+def test_run_writes_requests_and_both_reports(server, bench, tmp_path):
+    end = bench("--concurrency", "1,2", "--json")
+    assert end.code == 0, end.err
+    lines = lines_of(tmp_path / "run")
+    assert len(lines) == 12
+    assert [line["mode"] for line in lines[:4]] == ["target", "lookahead", "lookahead", "target"]
+    assert {line["correct"] for line in lines if line["index"] == 2} == {False}
+    assert all(line["output_tokens"] == 30 and line["error"] is None for line in lines)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert end.json == report
+    rows = {(row["mode"], row["concurrency"]): row for row in report["rows"]}
+    assert set(rows) == {("target", 1), ("lookahead", 1), ("target", 2), ("lookahead", 2)}
+    row = rows["lookahead", 1]
+    assert row["num_requests"] == 3
+    assert row["accuracy"] == pytest.approx(2 / 3)
+    assert row["accept_rate"] == 0.5
+    by_hand = [
+        next(x["latency_s"] for x in lines if (x["mode"], x["concurrency"], x["index"]) == ("target", 1, index))
+        / next(x["latency_s"] for x in lines if (x["mode"], x["concurrency"], x["index"]) == ("lookahead", 1, index))
+        for index in range(3)
+    ]
+    assert row["speedup_vs_target"] == pytest.approx(sorted(by_hand)[1])
+    assert report["environment"]["server"] == {"version": "9.9"}
+    assert report["complete"] is True
+    assert "lookahead at concurrency 1" in (tmp_path / "run" / "report.html").read_text()
+    assert server.most_open == 2
+
+
+def test_warm_up_is_asked_and_not_counted(server, bench, tmp_path):
+    assert bench("--limit", "1").code == 0
+    assert [body["max_tokens"] for body in server.bodies] == [24, 24, 50, 50]
+    assert len(lines_of(tmp_path / "run")) == 2
+
+
+def test_options_and_instruction_reach_the_server(server, bench):
+    assert bench("--limit", "1", "--temperature", "0.6", "--seed", "5", "--fidelity", "exact").code == 0
+    body = server.bodies[-1]
+    assert body["temperature"] == 0.6
+    assert body["seed"] == 5
+    assert body["speculation"]["fidelity"] == "exact"
+    assert "The answer is N" in body["messages"][0]["content"]
+
+
+def test_stopped_run_goes_on_where_it_was(server, bench, tmp_path):
+    assert bench().code == 0
+    path = tmp_path / "run" / "requests.jsonl"
+    kept = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(kept[:4]) + kept[4][:20])
+    asked = len(server.bodies)
+    end = bench()
+    assert end.code == 0
+    assert "Going on: 4 requests" in end.out
+    assert len(server.bodies) - asked == 2 + 2
+    assert len({(line["mode"], line["index"]) for line in lines_of(tmp_path / "run")}) == 6
+
+
+def test_finished_run_asks_nothing(server, bench):
+    assert bench().code == 0
+    asked = len(server.bodies)
+    assert bench().code == 0
+    assert len(server.bodies) == asked
+
+
+def test_other_settings_in_the_same_folder_are_refused(bench):
+    assert bench().code == 0
+    end = bench("--seed", "9")
+    assert end.code == 1
+    assert "seed was 0, now 9" in end.err
+
+
+def test_failures_are_counted_and_tried_again_on_demand(server, bench, tmp_path):
+    source = tmp_path / "bad.jsonl"
+    source.write_text('{"question": "BREAK", "answer": "42"}\n{"question": "Fine", "answer": "42"}')
+    end = bench("--json", source=source)
+    assert end.code == 0
+    assert {row["num_failed"] for row in end.json["rows"]} == {1}
+    assert {row["accuracy"] for row in end.json["rows"]} == {0.5}
+    assert "The target was lost" in end.err
+    asked = len(server.bodies)
+    assert bench(source=source).code == 0
+    assert len(server.bodies) == asked
+    server.fail_mid_stream = "NEVER"
+    end = bench("--retry-failed", "--json", source=source)
+    assert {row["num_failed"] for row in end.json["rows"]} == {0}
+    assert {row["num_tried_again"] for row in end.json["rows"]} == {1}
+    assert len(lines_of(tmp_path / "run")) == 6
+
+
+def test_mode_that_always_fails_is_a_failure(bench, tmp_path):
+    source = tmp_path / "bad.jsonl"
+    source.write_text('{"question": "BREAK", "answer": "42"}')
+    end = bench(source=source)
+    assert end.code == 1
+    assert "Every request failed in mode target, lookahead" in end.err
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_mode_the_server_does_not_know_stops_before_anything_is_measured(bench, tmp_path):
+    end = bench("--modes", "target,psychic")
+    assert end.code == 1
+    assert "Mode psychic does not work on this server" in end.err
+    assert lines_of(tmp_path / "run") == []
+    assert bench("--modes", "target").code == 0
+
+
+def test_traces_are_kept_on_demand(server, bench, tmp_path):
+    server.traces.update({f"req-{number}": made_up.trace(2) for number in range(1, 4)})
+    assert bench("--limit", "1", "--traces").code == 0
+    first, second = lines_of(tmp_path / "run")
+    assert first["trace"]["request_id"] == "chatcmpl-7f3a91c2"
+    assert "There is no trace" in second["trace"]["error"]
+
+
+def test_synthetic_problems(bench, tmp_path):
+    assert bench("--limit", "2", "--modes", "target", source="synthetic").code == 0
+    assert all(line["answer"].isdigit() for line in lines_of(tmp_path / "run"))
+
+
+def test_ctrl_c_keeps_what_was_measured(server, bench, monkeypatch, tmp_path):
+    from deployments.bench.record import Record
+
+    add = Record.add
+
+    def add_then_stop(self, line):
+        add(self, line)
+        if len(self.lines) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Record, "add", add_then_stop)
+    end = bench()
+    assert end.code == 130
+    assert "the same command goes on" in end.out
+    assert len(lines_of(tmp_path / "run")) == 3
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["complete"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--modes", ","), "must name modes"),
+        (("--modes", "target,target"), "each once"),
+        (("--concurrency", "one"), "must be whole numbers"),
+        (("--concurrency", "0"), "1 or more"),
+        (("--profile", "scripted"), "exactly one of"),
+    ],
+)
+def test_wrong_options_are_sentences(bench, arguments, words):
+    end = bench(*arguments)
+    assert (end.code, words in end.err) == (1, True)
+
+
+def test_server_that_is_not_there(lookahead, tmp_path):
+    end = lookahead("bench", "--url", "http://127.0.0.1:9", "--out", str(tmp_path / "run"))
+    assert end.code == 1
+    assert "No server answers" in end.err
+
+
+def test_unknown_profile(lookahead, tmp_path):
+    end = lookahead("bench", "--profile", "nope", "--out", str(tmp_path / "run"))
+    assert (end.code, "There is no profile 'nope'" in end.err) == (1, True)

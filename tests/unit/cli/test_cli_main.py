@@ -1,0 +1,35 @@
+"""What every command promises: help with an example, and an answer at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = ("chat", "bench", "trace", "demo")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(lookahead, command):
+    end = lookahead(command, "--help")
+    assert end.code == 0
+    assert f"Example: lookahead {command}" in " ".join(end.out.replace("│", " ").split())
+
+
+def test_help_lists_the_commands(lookahead):
+    end = lookahead("--help")
+    assert end.code == 0
+    for command in (*COMMANDS, "serve", "models"):
+        assert command in end.out
+
+
+def test_wrong_usage_is_exit_code_2(lookahead):
+    assert lookahead("trace").code == 2
+    assert lookahead("nonsense").code == 2
+
+
+def test_help_loads_nothing_heavy():
+    script = "import sys, deployments.cli.main; print([m for m in ('ray', 'torch', 'vllm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -16,6 +16,9 @@ from actors.errors import RequestError
 LANES: Mapping[str, str] = {"draft": "draft", "target": "target", "answer": "target", "verdict": "verifier"}
 """Which lane a kind of span is drawn in."""
 
+UNDECIDED = "undecided"
+"""Outcome of a span whose request is still running."""
+
 _EPSILON_S = 1e-6
 
 
@@ -25,6 +28,7 @@ class Span:
 
     kind: str
     position: int
+    """Serial of the position; below 0 for the answer, which is no step."""
     start_s: float
     end_s: float
     outcome: str
@@ -62,6 +66,8 @@ class Trace:
     spans: tuple[Span, ...]
     commits: tuple[Commit, ...]
     summary: Mapping[str, Any]
+    error: str | None = None
+    """Why the request failed, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def read_trace(data: Any) -> Trace:
     except (TypeError, ValueError, AttributeError) as error:
         raise RequestError(f"This is not a step trace: {error}.", "trace") from error
     name, mode = str(data.get("request_id", "")), str(data.get("mode", ""))
-    return Trace(name, mode, duration, spans, commits, data.get("summary") or {})
+    return Trace(name, mode, duration, spans, commits, data.get("summary") or {}, data.get("error"))
 
 
 def _read_span(item: Mapping[str, Any]) -> Span:
@@ -114,7 +120,7 @@ def _read_span(item: Mapping[str, Any]) -> Span:
         position=int(item["position"]),
         start_s=start,
         end_s=max(start, start if end is None else float(end)),
-        outcome=str(item.get("outcome") or "cancelled"),
+        outcome=str(item.get("outcome") or UNDECIDED),
         step=item.get("step"),
         replica=str(item.get("replica") or ""),
         num_tokens=int(item.get("num_tokens") or 0),

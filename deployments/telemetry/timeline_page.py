@@ -25,7 +25,7 @@ def page(trace: Trace) -> str:
     values = {
         "title": escape(f"Step trace {trace.request_id}".strip()),
         "subtitle": escape(subtitle),
-        "shares": escape(describe_shares(trace)),
+        "shares": escape(describe_shares(trace) + (f" The request failed: {trace.error}" if trace.error else "")),
         "steps": "\n".join(_step_row(trace, commit) for commit in trace.commits),
         "data": _script_safe(_drawing(trace)),
     }

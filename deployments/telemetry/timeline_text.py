@@ -12,7 +12,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deployments.telemetry.timeline import LANES, Row, Span, Trace, arrange, describe_shares, describe_verdict
+from deployments.telemetry.timeline import (
+    LANES,
+    UNDECIDED,
+    Row,
+    Span,
+    Trace,
+    arrange,
+    describe_shares,
+    describe_verdict,
+)
 
 LETTERS: Mapping[str, str] = {
     "accepted": "A",
@@ -21,6 +30,7 @@ LETTERS: Mapping[str, str] = {
     "rejected": "x",
     "cancelled": "c",
     "failed": "!",
+    UNDECIDED: "?",
 }
 STYLES: Mapping[str, str] = {
     "accepted": "black on green",
@@ -29,6 +39,7 @@ STYLES: Mapping[str, str] = {
     "rejected": "yellow",
     "cancelled": "bright_black",
     "failed": "white on red",
+    UNDECIDED: "cyan",
 }
 _MEANINGS: Mapping[str, str] = {
     "accepted": "accepted",
@@ -37,6 +48,7 @@ _MEANINGS: Mapping[str, str] = {
     "rejected": "rejected",
     "cancelled": "cancelled",
     "failed": "failed",
+    UNDECIDED: "not decided yet",
 }
 _LABEL_WIDTH = 9
 _COLUMNS_A_STEP = 6
@@ -49,18 +61,21 @@ def render(trace: Trace, width: int = 80) -> RenderableType:
     title = Text(f"{trace.request_id or 'trace'}  mode {trace.mode}", style="bold", overflow="fold")
     parts: list[RenderableType] = [title]
     if trace.spans:
-        parts += [_legend(), Text(), *_bands(trace, max(40, width)), _step_table(trace, width)]
+        parts += [_legend(trace), Text(), *_bands(trace, max(40, width)), _step_table(trace, width)]
     else:
         parts.append(Text("No calls to a model were recorded."))
     parts.append(Text(describe_shares(trace)))
+    if trace.error:
+        parts.append(Text(f"The request failed: {trace.error}", style="red"))
     return Group(*parts)
 
 
-def _legend() -> Text:
+def _legend(trace: Trace) -> Text:
     text = Text("A digit opens a step: the last digit of its position.", style="dim", no_wrap=True)
-    for number, (outcome, letter) in enumerate(LETTERS.items()):
+    present = {span.outcome for span in trace.spans}
+    for number, outcome in enumerate(outcome for outcome in LETTERS if outcome in present):
         text.append("\n" if number % 3 == 0 else "   ")
-        text.append(f"{letter}{letter}", style=STYLES[outcome])
+        text.append(LETTERS[outcome] * 2, style=STYLES[outcome])
         text.append(f" {_MEANINGS[outcome]}")
     return text
 
@@ -95,11 +110,11 @@ def _cells(row: Row, columns: int, seconds: float) -> list[tuple[str, str]]:
     cells = [("", "")] * columns
     for span in sorted(row.spans, key=lambda span: -span.elapsed_s):
         first = min(columns - 1, int(span.start_s / seconds))
-        last = min(columns, max(first + 1, round(span.end_s / seconds)))
+        last = min(columns, max(first + 1, int(span.end_s / seconds)))
         letter, style = LETTERS.get(span.outcome, "?"), STYLES.get(span.outcome, "default")
         for column in range(first, last):
             cells[column] = (letter, style)
-        if last - first > 1:
+        if last - first > 1 and span.position >= 0:
             cells[first] = (str(span.position % 10), style)
     return cells
 

@@ -56,7 +56,7 @@ def trace(num_steps: int = 12, seed: int = 3, draft_s: float = 0.45, target_s: f
         position += 2 if fate == "rejected" else 1
     lost = _span("target", position, None, head_ready, head_ready + 0.2, "failed", 0, None, {"error": "replica died"})
     spans.append(lost)
-    spans.append(_span("answer", position, None, head_ready + 0.2, head_ready + 1.4, "target", 12, "The answer is 77."))
+    spans.append(_span("answer", -1, None, head_ready + 0.2, head_ready + 1.4, "target", 12, "The answer is 77."))
     accepted = sum(commit["origin"] == "accepted" for commit in commits)
     recovered = sum(commit["origin"] == "recovered" for commit in commits)
     summary = {

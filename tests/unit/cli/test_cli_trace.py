@@ -92,6 +92,15 @@ def test_trace_without_calls_or_texts():
     assert "</html>" in page(read_trace(data))
 
 
+def test_request_that_runs_or_failed_says_so():
+    data = {**SMALL, "spans": [span("draft", 0, 0.0, 2.0, ""), span("answer", -1, 2.0, 9.0, "failed")]}
+    data["error"] = "The target was lost."
+    text = drawn(data)
+    assert "?? not decided yet" in text
+    assert "The request failed: The target was lost." in text
+    assert "The target was lost." in page(read_trace(data))
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -44,8 +44,17 @@ READINESS_S = 10.0
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def create_app(config: Config, get_backend: Callable[[], Backend], *, keep_alive_s: float = KEEP_ALIVE_S) -> FastAPI:
-    """The application for `config`. `get_backend` is called once a request, never before the first one."""
+def create_app(
+    config: Config,
+    get_backend: Callable[[], Backend],
+    *,
+    keep_alive_s: float = KEEP_ALIVE_S,
+    echo_request_id: bool = True,
+) -> FastAPI:
+    """The application for `config`. `get_backend` is called once a request, never before the first one.
+
+    Behind Ray Serve's proxy `echo_request_id` must be off: the proxy sends ``x-request-id`` itself.
+    """
     routes = Routes(config, get_backend, keep_alive_s)
     app = Described(
         title="lookahead-serve",
@@ -58,7 +67,7 @@ def create_app(config: Config, get_backend: Callable[[], Backend], *, keep_alive
     )
     app.include_router(routes.open())
     app.include_router(routes.v1(), dependencies=[Depends(Door(config.gateway))])
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, echo=echo_request_id)
     app.add_exception_handler(LookaheadError, _answer_known)
     app.add_exception_handler(HTTPException, _answer_http)
     return app

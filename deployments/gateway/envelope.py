@@ -21,10 +21,14 @@ MAX_ID_LENGTH = 128
 
 
 class Envelope:
-    """ASGI middleware; the request id is in ``request.state.request_id``."""
+    """ASGI middleware; the request id is in ``request.state.request_id``.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `echo` is off behind Ray Serve, whose proxy sends the header itself: sent by both it would be there twice.
+    """
+
+    def __init__(self, app: ASGIApp, echo: bool = True) -> None:
         self._app = app
+        self._echo = echo
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its id."""
@@ -41,7 +45,8 @@ class Envelope:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                MutableHeaders(scope=message)[HEADER] = request_id
+                if self._echo:
+                    MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
         try:

@@ -41,6 +41,9 @@ class Reply(Response):
         try:
             limit = self._timeout_s + SLOW_CLIENT_S
             await asyncio.wait((work, gone), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if self._generations.is_done:
+                # Nothing is left to cancel, and servers say "disconnect" once all is sent, too: let it end by itself.
+                await asyncio.wait((work,), timeout=SLOW_CLIENT_S)
         finally:
             for task in (work, gone):
                 task.cancel()

@@ -223,6 +223,8 @@ class ChatRequest(Generation):
     web_search_options: Never = None
     prompt_cache_key: Never = None
     prompt_cache_retention: Never = None
+    prompt_cache_options: Never = None
+    moderation: Never = None
 
 
 class CompletionRequest(Generation):

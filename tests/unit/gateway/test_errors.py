@@ -1,0 +1,269 @@
+"""Every error has OpenAI's form, the right status, and words that help; none tells what is inside the server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from actors.errors import (
+    CapacityError,
+    ContextTooLong,
+    DeadlineExceeded,
+    LookaheadError,
+    RequestError,
+    RoleUnavailable,
+    WeightsError,
+)
+from actors.messages import GenerationRequest
+from deployments.gateway.api import create_app
+from tests.unit.gateway.script import MODEL, ScriptedBackend, chat, client_of, completion, config, opened, said
+
+CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error object, which must be all that the body holds."""
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    return dict(body["error"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "line 1, column 2"),
+        (b"[]", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (b'{"temperature": NaN}', "NaN"),
+        (b'{"temperature": -Infinity}', "-Infinity"),
+        (b'{"temperature": 1e999}', "1e999"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "too long"),
+        (b'{"model": "\\ud83d"}', "surrogate"),
+        (b'{"\\udc00": 1}', "surrogate"),
+        (b'{"model": "\xff"}', "UTF-8"),
+        (b'{"a": ' + b"[" * 100_000, "nested"),
+        (b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}", "nested"),
+        (b'{"model": "a", "model": "b"}', "twice"),
+    ],
+)
+async def test_what_is_not_json(client: httpx.AsyncClient, raw: bytes, words: str) -> None:
+    response = await client.post(CHAT, content=raw, headers=JSON)
+    error = error_of(response)
+    assert response.status_code == 400
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_json")
+    assert words in error["message"]
+
+
+async def test_a_whole_surrogate_pair_is_text(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:
+    raw = b'{"model": "%s", "messages": [{"role": "user", "content": "\\ud83d\\ude00"}]}' % MODEL.encode()
+    assert (await client.post(CHAT, content=raw, headers=JSON)).status_code == 200
+    assert backend.requests[0].prompt.question == "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {},
+        {"content-type": "application/json; charset=latin-1"},
+        {"content-type": "application/json", "content-encoding": "gzip"},
+    ],
+)
+async def test_415(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    response = await client.post(CHAT, content=b"{}", headers=headers)
+    assert response.status_code == 415
+    assert error_of(response)["code"] == "unsupported_media_type"
+
+
+async def test_a_named_utf8_is_fine(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": 'Application/JSON; charset="UTF-8"'}
+    response = await client.post(CHAT, json=chat(), headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_413(backend: ScriptedBackend, chunked: bool) -> None:
+    async def in_chunks() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b" " * 100
+
+    async with client_of(create_app(config(max_body_bytes=1000), lambda: backend)) as client:
+        fits = await client.post(CHAT, content=b" " * 1000, headers=JSON)
+        response = await client.post(CHAT, content=in_chunks() if chunked else b" " * 1001, headers=JSON)
+    assert fits.status_code == 400
+    assert response.status_code == 413
+    error = error_of(response)
+    assert error["code"] == "request_too_large"
+    assert "1000 bytes" in error["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/embeddings", "/v1/chat/completions/", "/docs"])
+async def test_404_for_routes(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert response.status_code == 404
+    assert error_of(response)["code"] == "unknown_url"
+
+
+async def test_404_for_models(client: httpx.AsyncClient) -> None:
+    for response in (
+        await client.post(CHAT, json=chat(model="gpt-4o")),
+        await client.post("/v1/completions", json=completion(model="gpt-4o")),
+        await client.get("/v1/models/gpt-4o"),
+    ):
+        assert response.status_code == 404
+        error = error_of(response)
+        assert (error["code"], error["param"]) == ("model_not_found", "model")
+        assert MODEL in error["message"]
+
+
+async def test_404_for_traces(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/traces/never/heard of")
+    assert response.status_code == 404
+    assert error_of(response)["code"] == "trace_not_found"
+
+
+async def test_405(client: httpx.AsyncClient) -> None:
+    response = await client.get(CHAT)
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+    assert "POST" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (RequestError("The chat template refuses a system message.", "messages"), 400, "invalid_request"),
+        (ContextTooLong("Too long.", "messages"), 400, "context_length_exceeded"),
+        (CapacityError("Too many requests.", None, 2.5), 429, "rate_limit_exceeded"),
+        (RoleUnavailable("No target replica."), 503, "role_unavailable"),
+        (DeadlineExceeded("Too late."), 408, "deadline_exceeded"),
+    ],
+)
+async def test_what_the_backend_refuses(
+    backend: ScriptedBackend, client: httpx.AsyncClient, failure: LookaheadError, status: int, code: str, stream: bool
+) -> None:
+    backend.script = lambda request: [failure]
+    response = await client.post(CHAT, json=chat(stream=stream))
+    assert response.status_code == status
+    error = error_of(response)
+    assert (error["message"], error["code"], error["param"]) == (failure.message, code, failure.param)
+    assert response.headers.get("retry-after") == ("3" if status == 429 else None)
+
+
+@pytest.mark.parametrize("failure", [ValueError("secret /etc/keys"), WeightsError("secret /models/x is broken")])
+async def test_500_tells_the_request_id_and_nothing_else(
+    backend: ScriptedBackend, client: httpx.AsyncClient, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend.script = lambda request: [opened(request), said("x", 0), failure]
+    with caplog.at_level(logging.ERROR, logger="lookahead.gateway"):
+        response = await client.post(CHAT, json=chat(), headers={"x-request-id": "lost-1"})
+    error = error_of(response)
+    assert response.status_code == 500
+    assert (error["type"], error["code"]) == ("server_error", "internal_error")
+    assert "secret" not in response.text
+    assert "lost-1" in error["message"]
+    assert "secret" in caplog.text
+
+
+async def test_a_backend_that_cannot_be_had_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
+    def get_backend() -> ScriptedBackend:
+        raise RuntimeError("no handle")
+
+    async with client_of(create_app(config(), get_backend)) as client:
+        for response in (await client.post(CHAT, json=chat()), await client.get("/metrics")):
+            assert response.status_code == 500
+            assert error_of(response)["code"] == "internal_error"
+    assert "no handle" in caplog.text
+
+
+async def test_a_backend_that_does_not_begin_with_opened_is_a_500(
+    backend: ScriptedBackend, client: httpx.AsyncClient
+) -> None:
+    backend.script = lambda request: [said("x", 0)]
+    assert (await client.post(CHAT, json=chat())).status_code == 500
+
+
+async def test_a_backend_that_stops_too_soon_is_a_503(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:
+    backend.script = lambda request: [opened(request), said("x", 0)]
+    response = await client.post(CHAT, json=chat())
+    assert response.status_code == 503
+    assert error_of(response)["code"] == "service_unavailable"
+
+
+async def test_one_failing_choice_fails_all_and_closes_the_others(
+    backend: ScriptedBackend, client: httpx.AsyncClient
+) -> None:
+    def script(request: GenerationRequest) -> list[Any]:
+        if request.request_id == "r-1":
+            return [opened(request), RoleUnavailable("The target died.")]
+        return [opened(request), said("x", 0), 60.0]
+
+    backend.script = script
+    response = await client.post(CHAT, json=chat(n=3), headers={"x-request-id": "r"})
+    assert response.status_code == 503
+    assert backend.ends == {"r-0": "closed", "r-1": "failed", "r-2": "closed"}
+
+
+@pytest.mark.parametrize("request_id", ["", "x" * 129, "\u00e9", "a\tb"])
+async def test_request_ids_that_cannot_be_used(client: httpx.AsyncClient, request_id: str) -> None:
+    response = await client.get("/health", headers=[(b"x-request-id", request_id.encode())])
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "x-request-id"
+    assert response.headers["x-request-id"] != request_id
+
+
+async def test_a_missing_request_id_is_made_up(client: httpx.AsyncClient) -> None:
+    ids = {(await client.get("/health")).headers["x-request-id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+async def test_behind_a_proxy_that_echoes_the_id_itself(backend: ScriptedBackend) -> None:
+    async with client_of(create_app(config(), lambda: backend, echo_request_id=False)) as client:
+        response = await client.post(CHAT, json=chat(), headers={"x-request-id": "by-proxy"})
+    assert "x-request-id" not in response.headers
+    assert backend.requests[0].request_id == "by-proxy"
+
+
+class TestKeys:
+    """With keys configured."""
+
+    @pytest.fixture
+    async def client(self, backend: ScriptedBackend) -> AsyncIterator[httpx.AsyncClient]:
+        async with client_of(create_app(config(api_keys=["one", "zw\u00f6lf"]), lambda: backend)) as client:
+            yield client
+
+    @pytest.mark.parametrize("key", [b"one", "zw\u00f6lf".encode()])
+    async def test_a_right_key(self, client: httpx.AsyncClient, key: bytes) -> None:
+        response = await client.post(CHAT, json=chat(), headers=[(b"authorization", b"Bearer " + key)])
+        assert response.status_code == 200
+
+    @pytest.mark.parametrize("header", [None, "Bearer two", "Bearer", "Basic one", "one", "Bearer onee", "Bearer \xff"])
+    async def test_401(self, backend: ScriptedBackend, client: httpx.AsyncClient, header: str | None) -> None:
+        headers = [(b"authorization", header.encode("latin-1"))] if header is not None else []
+        for response in (
+            await client.post(CHAT, json=chat(), headers=headers),
+            await client.get("/v1/models", headers=headers),
+            await client.get("/v1/traces/x", headers=headers),
+        ):
+            assert response.status_code == 401
+            assert response.headers["www-authenticate"] == "Bearer"
+            error = error_of(response)
+            assert error["code"] == "invalid_api_key"
+            assert "two" not in error["message"]
+        assert backend.requests == []
+
+    async def test_probes_need_no_key(self, client: httpx.AsyncClient) -> None:
+        for path in ("/health", "/ready", "/version", "/metrics"):
+            assert (await client.get(path)).status_code == 200

@@ -4,13 +4,12 @@ Promises: the conversion runs in a process of its own, which gives its memory ba
 it and needs no network; no code that comes with a model is run; what is saved is plain bf16, finite, with nothing
 quantised left in weights or configuration.
 
-Needs twice the finished size in memory at most; the time goes half into the weights and half into the tokenizer.
+Needs the finished size in memory, and for a moment the largest matrix in float32 beside it.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import shutil
 import subprocess
@@ -29,6 +28,9 @@ NUM_STEPS = 5
 def convert(source: Path, out: Path, *, tied: bool = False, progress: Progress = silent) -> Path:
     """The GGUF file `source` as the folder `out`, which is replaced if it is there; `tied` shares one matrix between
     input and output where the file holds two. Raises WeightsError."""
+    with source.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise WeightsError(f"{source} is not a GGUF file; perhaps it was not downloaded whole.")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     root = str(Path(__file__).resolve().parents[1])
@@ -84,13 +86,14 @@ def _main(source: Path, out: Path, tied: bool) -> None:
 
 
 def _convert_here(source: Path, out: Path, tied: bool) -> None:
+    # First of all, so that a damaged file is known before the large libraries are loaded.
+    _read_quickly_and_once(source)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    _read_quickly_and_once()
     where = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
     _report(1)
     model = AutoModelForCausalLM.from_pretrained(
@@ -110,9 +113,9 @@ def _convert_here(source: Path, out: Path, tied: bool) -> None:
     _report(5)
 
 
-def _read_quickly_and_once() -> None:
-    """Makes gguf's reader fast enough: transformers opens the file anew for configuration, weights and tokenizer, and
-    each time takes 12 s to cut a memory map into 300,000 words of vocabulary; cutting a plain array takes 3.5 s."""
+def _read_quickly_and_once(source: Path) -> None:
+    """Reads `source`, and hands what was read to transformers, which would open it anew for configuration, weights and
+    tokenizer and each time take 12 s to cut a memory map into 300,000 words; cutting a plain array takes 3.5 s."""
     import gguf
     import numpy
 
@@ -121,15 +124,14 @@ def _read_quickly_and_once() -> None:
     def plain_map(path: str, mode: Any) -> Any:
         return memory_map(path, mode=mode).view(numpy.ndarray)
 
-    @functools.cache
-    def read(path: str) -> Any:
-        numpy.memmap = plain_map  # type: ignore[assignment, misc]
-        try:
-            return reader(path)
-        finally:
-            numpy.memmap = memory_map  # type: ignore[misc]
-
+    numpy.memmap = plain_map  # type: ignore[assignment, misc]
+    opened = gguf.GGUFReader(source)
+    numpy.memmap = memory_map  # type: ignore[misc]
     reader = gguf.GGUFReader
+
+    def read(path: str) -> Any:
+        return opened if Path(path) == source else reader(path)
+
     gguf.GGUFReader = read
 
 

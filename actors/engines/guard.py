@@ -2,7 +2,7 @@
 
 Promises: whatever ends a process that holds an engine (SIGKILL and SIGTERM too), the engine's processes are killed
 within about two seconds, and nobody else's. The guard is a process of its own, because a killed parent can do nothing
-any more; it watches its parent's id once a second and ends with it. Linux only: elsewhere `start` gives no guard.
+any more; it looks at its parent's id once a second and ends with it. Linux only: elsewhere `start` gives no guard.
 
 This file is also the guard's program, so it imports the standard library alone.
 """
@@ -16,7 +16,10 @@ import sys
 import time
 
 POLL_S = 1.0
-"""How often the guard looks. One look costs about a millisecond of CPU per hundred processes on the machine."""
+"""How often the guard looks whether its parent is there, and for engine processes until it has found some."""
+KNOWN_POLL_S = 10.0
+"""How often it looks for more of them. A look costs some two milliseconds of CPU per hundred processes of the machine;
+what the known ones have started in between is found at the end."""
 ENGINE_MARKS = (b"VLLM::", b"from multiprocessing.spawn import")
 """Command lines of engine processes: vLLM's own titles, and what a spawned process is called before it has one."""
 
@@ -52,12 +55,16 @@ class Guard:
 def watch(parent: int) -> None:
     """Remember `parent`'s engine processes while it lives, and kill them once it is gone."""
     engine: dict[int, str] = {}
+    next_look = 0.0
     while os.getppid() == parent:
-        engine = engine_processes(parent)
+        if time.monotonic() >= next_look:
+            engine = engine_processes(parent)
+            next_look = time.monotonic() + (KNOWN_POLL_S if engine else POLL_S)
         time.sleep(POLL_S)
-    # What the engine's processes started since the last look goes too.
-    roots = {pid for pid, started in engine.items() if _running().get(pid, (0, ""))[1] == started}
-    for pid in roots | _descendants(roots):
+    running = _running()
+    # An id that was given to another process since has another start time.
+    roots = {pid for pid, started in engine.items() if pid in running and running[pid][1] == started}
+    for pid in roots | _descendants(roots, running):
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -68,11 +75,10 @@ def engine_processes(parent: int) -> dict[int, str]:
     """The ids and start times of `parent`'s children that are an engine's, and of all that these started."""
     running = _running()
     children = {pid for pid, (owner, _) in running.items() if owner == parent and _is_engine(pid)}
-    return {pid: running[pid][1] for pid in children | _descendants(children) if pid in running}
+    return {pid: running[pid][1] for pid in children | _descendants(children, running)}
 
 
-def _descendants(roots: set[int]) -> set[int]:
-    running = _running()
+def _descendants(roots: set[int], running: dict[int, tuple[int, str]]) -> set[int]:
     found: set[int] = set()
     newest = roots
     while newest:

@@ -202,8 +202,10 @@ class VllmEngine:
             await self._engine.check_health()
 
     def num_running(self) -> int:
-        """Requests that vLLM has not finished or aborted."""
-        return 0 if self._is_shut_down else int(self._engine.get_num_unfinished_requests())
+        """Requests that vLLM has not finished or aborted; a dead engine runs none."""
+        if self._is_shut_down or self._engine.errored:
+            return 0
+        return int(self._engine.get_num_unfinished_requests())
 
     async def shutdown(self) -> None:
         """End all generations and every process of the engine. Safe to call twice."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -274,3 +275,16 @@ async def test_an_engine_that_cannot_start_leaves_nothing_behind(engine: Engine)
     with pytest.raises(ConfigError, match="max_model_len"):
         await create_engine("vllm", MODEL, {**OPTIONS, "max_model_len": 10**6})
     assert engine_processes(os.getpid()) == before
+
+
+async def test_a_dead_engine_is_unavailable_at_once(engine: Engine) -> None:
+    """The last test of this file: it kills the engine. The fixture then sees that a dead one is shut down too."""
+    deltas = generate(engine, engine.encode_prompt(TEA), max_steps=None, max_tokens=400)
+    await anext(deltas)
+    os.kill(min(engine_processes(os.getpid())), signal.SIGKILL)
+    with pytest.raises(RoleUnavailable, match="has died"):
+        await all_of(deltas)
+    with pytest.raises(RoleUnavailable):
+        await engine.check_health()
+    with pytest.raises(RoleUnavailable):
+        await all_of(generate(engine, (1, 2), max_steps=1))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MAX_STOP = 16
+MAX_MESSAGES = 4096
 MAX_SEED = 2**63 - 1
 MAX_TOKENS = 2**31 - 1
 
@@ -78,7 +79,7 @@ def _stop(value: object) -> tuple[str, ...]:
     if not isinstance(strings, list) or not all(isinstance(string, str) for string in strings):
         raise PydanticCustomError("stop_type", "Input should be a string or an array of strings")
     if len(strings) > MAX_STOP:
-        raise PydanticCustomError("too_long", f"Input should have at most {MAX_STOP} strings")
+        raise PydanticCustomError("too_many_stops", f"Input should have at most {MAX_STOP} strings")
     if "" in strings:
         raise PydanticCustomError("empty_stop", "Input should not hold an empty string")
     return tuple(strings)
@@ -198,7 +199,7 @@ class Generation(Body):
 class ChatRequest(Generation):
     """Body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: PositiveTokens | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 

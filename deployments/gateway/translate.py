@@ -214,7 +214,10 @@ def _explain(problem: Any) -> LookaheadError:
         return bad_request("missing_required_parameter", f"'{param}' is required.", param)
     if kind == "unsupported_parameter":
         return bad_request(kind, f"'{param}' is not supported by this server: {problem['msg']}.", param)
-    should = EXPECTED.get(kind) or problem["msg"].removeprefix("Input should ")
+    if kind == "too_long":
+        should = f"have at most {problem['ctx']['max_length']} items"
+    else:
+        should = EXPECTED.get(kind) or problem["msg"].removeprefix("Input should ")
     code = "invalid_type" if kind.endswith("_type") else "invalid_value"
     return bad_request(code, f"'{param}' should {should}; it is {_show(problem['input'])}.", param)
 

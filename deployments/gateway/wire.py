@@ -18,6 +18,9 @@ from actors.errors import RequestError
 MAX_DEPTH = 64
 """Levels of arrays and objects in a request; no honest request comes near, and Python's stack has an end."""
 
+MAX_KEYS = 1024
+"""Keys of one object; checking hundreds of thousands would hold up everybody else's streams for seconds."""
+
 
 class NotJson(RequestError):
     """The body is not JSON that can be taken."""
@@ -99,6 +102,8 @@ def _finite(digits: str) -> float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise NotJson(f"The body holds an object of more than {MAX_KEYS} keys.")
     # A key given twice would be ignored in silence once.
     value: dict[str, Any] = {}
     for key, item in pairs:

@@ -54,6 +54,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
         (b'{"a": ' + b"[" * 100_000, "nested"),
         (b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}", "nested"),
         (b'{"model": "a", "model": "b"}', "twice"),
+        (b"{" + b",".join(b'"%d": 1' % number for number in range(1025)) + b"}", "1024 keys"),
     ],
 )
 async def test_what_is_not_json(client: httpx.AsyncClient, raw: bytes, words: str) -> None:

@@ -137,6 +137,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"stream": True, "stream_options": {"more": 1}}, "stream_options.more", "Unrecognized"),
     ({"messages": "hello"}, "messages", "an array"),
     ({"messages": []}, "messages", "not be empty"),
+    (
+        {"messages": [{"role": "user", "content": "x"}] * 4097},
+        "messages",
+        "should have at most 4096 items; it is an array",
+    ),
     ({"messages": [{"role": "user"}]}, "messages[0].content", "required"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "'assistant'"),
     ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "a string"),

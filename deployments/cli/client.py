@@ -183,7 +183,8 @@ async def _read(
 ) -> None:
     done = False
     async with http.stream("POST", "/v1/chat/completions", json=question.body()) as response:
-        reply.request_id = response.headers.get("x-request-id", "")
+        # A proxy on the way may add the header a second time.
+        reply.request_id = next(iter(response.headers.get_list("x-request-id")), "")
         if response.is_error:
             await response.aread()
             raise _refusal(response)

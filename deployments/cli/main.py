@@ -1,11 +1,12 @@
 """The ``lookahead`` command.
 
-Promises: every failure that has a name ends in one clear sentence on stderr and exit code 1, Ctrl-C in exit code 130;
-importing this module imports neither ray nor torch, so that ``lookahead --help`` answers at once.
+Promises: every failure that has a name ends in one clear sentence on stderr and exit code 1, Ctrl-C and SIGTERM in exit
+code 130; importing this module imports neither ray nor torch, so that ``lookahead --help`` answers at once.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -32,7 +33,8 @@ app.add_typer(models.app, name="models")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(args=arguments)
     except LookaheadError as error:
@@ -42,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if end.code == 130:
             print("lookahead: stopped.", file=sys.stderr)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    """SIGTERM ends like Ctrl-C: streams are closed and a cluster that was started is shut down."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

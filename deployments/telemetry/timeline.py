@@ -186,10 +186,11 @@ def describe_shares(trace: Trace) -> str:
 
 
 def describe_verdict(spans: Iterable[Span]) -> str:
-    """The verdict among the spans of a step, in a few words; empty if there is none."""
-    verdicts = [span.detail for span in spans if span.kind == "verdict"]
+    """The verdict among the spans of a step, in a few words; empty if there was nothing to judge."""
+    found = list(spans)
+    verdicts = [span.detail for span in found if span.kind == "verdict"]
     if not verdicts:
-        return ""
+        return "equal" if any(span.kind == "draft" and span.outcome == "accepted" for span in found) else ""
     detail = verdicts[-1]
     score = detail.get("score")
     shown = "" if score is None else f"{float(score):.2f} "

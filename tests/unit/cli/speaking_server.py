@@ -101,10 +101,12 @@ class SpeakingServer:
             if self.refuse in question:
                 return _error(429, "Too much work for now.")
             number = len(self.bodies)
-            headers = {"x-request-id": f"req-{number}"}
-            return StreamingResponse(
-                self._speak(question, mode, f"req-{number}"), media_type="text/event-stream", headers=headers
-            )
+            stream = self._speak(question, mode, f"req-{number}")
+            answer = StreamingResponse(stream, media_type="text/event-stream")
+            # Twice, as behind Ray Serve's proxy.
+            answer.headers.append("x-request-id", f"req-{number}")
+            answer.headers.append("x-request-id", f"req-{number}")
+            return answer
 
         return app
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -33,3 +35,24 @@ def test_help_loads_nothing_heavy():
     script = "import sys, deployments.cli.main; print([m for m in ('ray', 'torch', 'vllm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_signal_closes_the_stream_and_ends_with_130(server, kind):
+    server.delays["lookahead"] = 60.0
+    command = [sys.executable, "-m", "deployments.cli.main", "chat", "Hi", "--url", server.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not server.open_streams and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(kind)
+            _, words = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert words.strip().splitlines()[-1] == "lookahead: stopped."
+    deadline = time.monotonic() + 5
+    while server.open_streams and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert server.num_closed_early == 1

@@ -83,6 +83,11 @@ def test_table_has_each_step_with_times_and_verdict():
     )
 
 
+def test_steps_that_were_equal_needed_no_verdict():
+    data = {**SMALL, "spans": SMALL["spans"][:-1]}
+    assert "A accepted  equal" in drawn(data)
+
+
 def test_trace_without_calls_or_texts():
     assert "No calls" in drawn({"spans": []})
     data = made_up.trace(3)

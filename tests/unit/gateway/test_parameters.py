@@ -140,7 +140,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (
         {"messages": [{"role": "user", "content": "x"}] * 4097},
         "messages",
-        "should have at most 4096 items; it is an array",
+        "at most 4096 items; it is an array",
     ),
     ({"messages": [{"role": "user"}]}, "messages[0].content", "required"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "'assistant'"),

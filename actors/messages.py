@@ -77,7 +77,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """Where a step ends. `boundary` names a rule of `actors.boundaries`; `close` is the text that ends the reasoning."""
+    """Where a step ends. `boundary` names a rule of `actors.boundaries`; `close` is the text that ends reasoning."""
 
     boundary: str = "blank_line"
     max_tokens: int = 256

@@ -116,7 +116,8 @@ class GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application when the replica starts."""
-        return create_app(self._config, lambda: self._backend)
+        # Serve's proxy echoes x-request-id itself; twice would make clients read "id, id".
+        return create_app(self._config, lambda: self._backend, echo_request_id=False)
 
 
 class BuildArgs(BaseModel):

@@ -81,7 +81,7 @@ def fetch(
     for model in models:
         began = time.monotonic()
         cached = is_cached(model)
-        with _bar(model) as report:
+        with progress_bar(model) as report:
             path = resolve(model, progress=report)
         seconds = time.monotonic() - began
         results.append({"model": model, "path": str(path), "was_cached": cached, "seconds": round(seconds, 2)})
@@ -105,7 +105,7 @@ def _models_to_fetch(names: list[str], profile: str | None, config: Path | None)
 
 
 @contextmanager
-def _bar(model: str) -> Iterator[Report]:
+def progress_bar(model: str) -> Iterator[Report]:
     """One bar on stderr for one model; it shows nothing until there is something to report."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

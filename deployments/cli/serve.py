@@ -106,12 +106,12 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
 def _fetch_weights(config: Config) -> None:
     """Here, with a progress bar, rather than in a replica that nobody sees."""
     from actors.models import is_cached, resolve
-    from deployments.cli.models import _bar
+    from deployments.cli.models import progress_bar
     from deployments.config import models_of
 
     for model in models_of(config):
         if not is_cached(model):
-            with _bar(model) as report:
+            with progress_bar(model) as report:
                 resolve(model, progress=report)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -124,11 +125,11 @@ class Coordinator:
         prompt, draft_prompt = await asyncio.gather(
             self._roles.target.encode(request.prompt), self._draft_prompt(request.prompt, drafts)
         )
-        marks = await self._marks(prompt)
+        marks = await self._marks(prompt) if request.prompt.messages else Marks()
         step = config.speculation.step
         thinks = marks.close is not None and marks.starts_open
         return SessionSettings(
-            request_id=request.request_id,
+            session_id=uuid.uuid4().hex,
             target_prompt=prompt,
             draft_prompt=draft_prompt,
             vocabulary=info.vocabulary,

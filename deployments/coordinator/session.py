@@ -344,7 +344,7 @@ class Session:
     def _ask(self, position: Position, verifier: str, draft: Step, target: Step) -> None:
         call = position.judge_call = self._new_call(position)
         context = tail_text(position.path.pieces, self._settings.context_chars)
-        request = JudgeRequest(self._settings.request_id, verifier, self._settings.question, context, draft, target)
+        request = JudgeRequest(self._settings.session_id, verifier, self._settings.question, context, draft, target)
         self._out.append(Judge(call, position.serial, request))
 
     def _request(self, call: int, path: Prefix, num_tokens_before: int, prompt: TokenIds) -> StepRequest:
@@ -352,8 +352,8 @@ class Session:
         if sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + SEED_STEP * num_tokens_before) % 2**63)
         return StepRequest(
-            call_id=f"{self._settings.request_id}-{call}",
-            session_id=self._settings.request_id,
+            call_id=f"{self._settings.session_id}-{call}",
+            session_id=self._settings.session_id,
             prefix=seeded(path, prompt),
             rule=self._rule,
             max_tokens=self._settings.max_tokens - num_tokens_before,

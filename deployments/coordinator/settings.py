@@ -11,9 +11,10 @@ from deployments.coordinator.output import Marks
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     """Everything that is fixed for one request. `vocabulary` and the prompts are the target's and the draft's own
-    words for it; `draft_prompt` None means that the draft could not be reached yet."""
+    words for it; `draft_prompt` None means that the draft could not be reached yet. `session_id` is ours and unique,
+    whatever id the client chose: it names the calls in the engines."""
 
-    request_id: str
+    session_id: str
     target_prompt: TokenIds
     draft_prompt: TokenIds | None
     vocabulary: str

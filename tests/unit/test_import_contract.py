@@ -1,4 +1,4 @@
-"""The arrows between rooms: `deployments` may import `actors`, never the other way; the pure rooms import nothing heavy."""
+"""The arrows between rooms: `deployments` imports `actors`, never back; the pure rooms import nothing heavy."""
 
 from __future__ import annotations
 

@@ -329,9 +329,13 @@ def test_the_time_limit_is_kept() -> None:
         bench = Bench()
         coordinator = await bench.coordinator()
         seen: list[Output] = []
-        with pytest.raises(DeadlineExceeded, match=r"3 s"):
+
+        async def read() -> None:
             async for output in coordinator.generate(request(mode="target", timeout_s=3.0)):
                 seen.append(output)
+
+        with pytest.raises(DeadlineExceeded, match=r"3 s"):
+            await read()
         assert len(seen) > 10
         assert asyncio.get_running_loop().time() == pytest.approx(3.0)
         assert bench.target_engine.num_running() == 0

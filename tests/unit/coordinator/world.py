@@ -90,7 +90,7 @@ def target_only(options: ScriptOptions, max_tokens: int, rule: StepRule) -> Toke
 
 def settings(target: ScriptOptions = TARGET, **changes: object) -> SessionSettings:
     base = SessionSettings(
-        request_id="r",
+        session_id="r",
         target_prompt=prompt_ids(target),
         draft_prompt=prompt_ids(target),
         vocabulary=target.vocabulary,

@@ -1,0 +1,55 @@
+"""One Ray cluster with the scripted profile for all tests here; each test may ask for its own settings by request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from deployments.cli.serve import running
+from deployments.config import Config, load_profile, validate_config
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token file in the home of whoever runs the tests
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running endpoint."""
+
+    url: str
+    config: Config
+
+    @property
+    def openai(self) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def trace(self, request_id: str) -> dict[str, object]:
+        answer = httpx.get(f"{self.url}/v1/traces/{request_id}")
+        assert answer.status_code == 200, answer.text
+        trace: dict[str, object] = answer.json()
+        return trace
+
+    def metric(self, name: str) -> float:
+        """Sum of a metric's samples over all labels."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+def scripted() -> Config:
+    """The scripted profile, on a free port, with two target replicas."""
+    settings = load_profile("scripted").model_dump()
+    settings["gateway"]["port"] = 0
+    settings["target"]["placement"]["num_replicas"] = 2
+    settings["speculation"]["draft_retry_s"] = 0.5
+    return validate_config(settings, "test")
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    config = scripted()
+    with running(config) as url:
+        yield Served(url, config)

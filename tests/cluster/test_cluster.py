@@ -1,0 +1,225 @@
+"""The whole road over real Ray processes, with scripted engines: the promises, once each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import ray
+from ray import serve
+
+from actors.engines.scripted import ScriptOptions, detokenize
+from actors.messages import Message, Prompt, StepRule
+from tests.cluster.conftest import Served
+from tests.unit.coordinator.world import write
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+MODEL = "lookahead-scripted"
+
+
+def truth(question: str, served: Served) -> str:
+    """What the target alone says to `question`."""
+    from actors.engines.scripted import ScriptedEngine
+
+    options = ScriptOptions(**served.config.target.engine.options)
+    prompt = ScriptedEngine(options).encode_prompt(Prompt(messages=(Message("user", question),)))
+    return detokenize(tuple(i for d in write(options, prompt, 10_000, StepRule(), None) for i in d.token_ids))
+
+
+def ask(served: Served, question: str, request_id: str | None = None, **options: Any) -> Any:
+    headers = {"x-request-id": request_id} if request_id else {}
+    return served.openai.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": question}],
+        temperature=0,
+        extra_body={"speculation": options.pop("speculation", {})},
+        extra_headers=headers,
+        **options,
+    )
+
+
+def text_of(stream: Any) -> str:
+    return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_the_text_is_the_targets_streamed_and_whole(served: Served, mode: str) -> None:
+    question = f"How many in {mode}?"
+    options = {"speculation": {"mode": mode, "fidelity": "exact"}}
+    whole = ask(served, question, **options)
+    assert whole.choices[0].message.content == truth(question, served)
+    assert whole.choices[0].finish_reason == "stop"
+    assert text_of(ask(served, question, stream=True, **options)) == truth(question, served)
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+
+
+def test_reject_all_is_the_target_and_accept_all_is_the_draft(served: Served) -> None:
+    question = "Whose words are these?"
+    rejecting = ask(served, question, speculation={"verifier": "never"})
+    assert rejecting.choices[0].message.content == truth(question, served)
+    accepting = ask(served, question, speculation={"verifier": "always"})
+    summary = accepting.model_extra["speculation"]
+    assert summary["num_recovered_steps"] == 0
+    assert summary["num_accepted_steps"] > 0
+    details = accepting.usage.completion_tokens_details
+    assert details.accepted_prediction_tokens > 0
+
+
+def test_lookahead_is_faster_and_the_trace_shows_why(served: Served) -> None:
+    question = "Is it faster?"
+    start = time.perf_counter()
+    ask(served, question, speculation={"mode": "target"})
+    alone = time.perf_counter() - start
+    start = time.perf_counter()
+    answer = ask(served, question, "trace-me", speculation={"mode": "lookahead"})
+    assert time.perf_counter() - start < alone
+    trace = served.trace("trace-me")
+    spans: Any = trace["spans"]
+    targets = [s for s in spans if s["kind"] == "target"]
+    assert any(a["start_s"] < b["start_s"] < a["end_s"] for a in targets for b in targets), "no two targets overlap"
+    assert {s["replica"] for s in targets if s["replica"]} != set()
+    assert trace["summary"]["num_steps"] == answer.model_extra["speculation"]["num_steps"]  # type: ignore[index]
+
+
+def test_one_request_stays_on_one_replica_of_each_role(served: Served) -> None:
+    seen: set[str] = set()
+    for number in range(8):
+        ask(served, f"Where am I? {number}", f"stay-{number}")
+        spans: Any = served.trace(f"stay-{number}")["spans"]
+        replicas = {s["replica"] for s in spans if s["kind"] == "target" and s["replica"]}
+        assert len(replicas) == 1
+        seen |= replicas
+    assert len(seen) == 2, "both replicas get work"
+
+
+def replicas(role: str = "") -> list[Any]:
+    """The living replica actors of `role`, or of all roles."""
+    names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True)]
+    return [ray.get_actor(n, namespace="serve") for n in names if n.startswith(f"SERVE_REPLICA::lookahead#{role}")]
+
+
+def test_roles_are_separate_processes(served: Served) -> None:
+    details = serve.status().applications["lookahead"].deployments
+    assert set(details) == {"gateway", "coordinator", "target", "draft", "verifier"}
+    pids = [ray.get(replica.__ray_call__.remote(lambda _: os.getpid())) for replica in replicas()]
+    assert len(pids) == 6
+    assert len(set(pids)) == 6
+
+
+def test_many_at_once_all_get_their_own_words(served: Served) -> None:
+    def one(number: int) -> bool:
+        question = f"Who am I? {number}"
+        stream = ask(served, question, stream=True, speculation={"fidelity": "exact"})
+        return text_of(stream) == truth(question, served)
+
+    with ThreadPoolExecutor(24) as pool:
+        assert all(pool.map(one, range(24)))
+
+
+async def wait_for_idle(served: Served) -> None:
+    """Until no engine generates and no request is in flight; fails after 10 s."""
+    handles = [serve.get_deployment_handle(name, "lookahead") for name in ("target", "draft")]
+    deadline = time.monotonic() + 10
+    while True:
+        running = [sum(await handle.broadcast("num_running").results_async()) for handle in handles]
+        if sum(running) == 0 and served.metric("lookahead_requests_in_flight") == 0:
+            return
+        assert time.monotonic() < deadline, f"still generating: {running}"
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_goes_away_ends_the_work(served: Served, mode: str, stream: bool) -> None:
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": f"Leave {mode} {stream}"}],
+        "stream": stream,
+        "speculation": {"mode": mode},
+    }
+
+    async def read() -> None:
+        async with asyncio.timeout(0.6), httpx.AsyncClient() as client:
+            await client.post(f"{served.url}/v1/chat/completions", json=body)
+
+    with pytest.raises(TimeoutError):
+        await read()
+    await wait_for_idle(served)
+
+
+def kill_one(role: str) -> None:
+    """SIGKILL to a replica of `role`."""
+    ray.kill(replicas(role)[0], no_restart=True)
+
+
+def wait_until_healthy(served: Served) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if httpx.get(f"{served.url}/ready", timeout=30).status_code == 200:
+            return
+        time.sleep(0.2)
+    raise AssertionError("not ready again within 60 s")
+
+
+@pytest.mark.parametrize("role", ["draft", "verifier", "target"])
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_a_killed_replica_costs_a_pause_and_no_word(served: Served, role: str, mode: str) -> None:
+    wait_until_healthy(served)
+    question = f"What if the {role} dies in {mode}?"
+    stream = ask(served, question, stream=True, speculation={"mode": mode, "fidelity": "exact"})
+    text, killed = "", False
+    for chunk in stream:
+        text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+        if text and not killed:
+            kill_one(role)
+            killed = True
+    assert killed
+    assert text == truth(question, served)
+    wait_until_healthy(served)
+
+
+def test_errors_are_openais(served: Served) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        served.openai.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "x"}])
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError, match="wings"):
+        ask(served, "x", speculation={"wings": 2})
+    with pytest.raises(openai.BadRequestError, match="context"):
+        ask(served, "x", max_tokens=10**6)
+    assert httpx.get(f"{served.url}/nowhere").json()["error"]["type"] == "invalid_request_error"
+
+
+def test_metrics_count_what_happened(served: Served) -> None:
+    before = served.metric("lookahead_num_draft_steps_total")
+    answer = ask(served, "Count me.", speculation={"mode": "lookahead"})
+    after = served.metric("lookahead_num_draft_steps_total")
+    assert after - before == answer.model_extra["speculation"]["num_draft_steps"] > 0
+    text = httpx.get(f"{served.url}/metrics").text
+    for name in (
+        "lookahead_num_accepted_steps_total",
+        "lookahead_num_recovered_steps_total",
+        "lookahead_num_accepted_steps_per_pos_total",
+        "lookahead_step_seconds_bucket",
+        "lookahead_verdict_seconds_bucket",
+        "lookahead_lookahead_depth",
+        "lookahead_requests_in_flight",
+        "lookahead_time_to_first_step_seconds_bucket",
+        "lookahead_request_seconds_bucket",
+        "lookahead_cancelled_steps_total",
+        "lookahead_wasted_tokens_total",
+    ):
+        assert f"\n{name}" in text, name
+
+
+def test_completions_and_n(served: Served) -> None:
+    answer = served.openai.completions.create(model=MODEL, prompt="Once upon", max_tokens=5, n=2, temperature=0)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert {choice.finish_reason for choice in answer.choices} == {"length"}
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 10

@@ -216,6 +216,8 @@ class VllmEngine:
             await self._engine.abort(tuple(self._running))
         engine, self._engine = self._engine, None
         await asyncio.to_thread(engine.shutdown, SHUTDOWN_S)
+        # vLLM closes its sockets, but leaves their context and its threads to the garbage collector.
+        engine.engine_core.resources.ctx.destroy(linger=0)
         multiprocessing.active_children()  # reaps what has ended
         self._guard.stop()
 

@@ -7,6 +7,7 @@ used without network and without a lock; several processes may resolve the same 
 ``hf:ORG/NAME``, ``ORG/NAME``  a model on the Hugging Face hub, in the hub's own cache; ``HF_HUB_OFFLINE`` is respected
 a folder                       used as it is
 a ``.gguf`` file               converted once into the cache
+``int8:`` before any of them   the same model in int8 (`actors.int8`), converted once into the cache
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from actors import gguf_conversion, package_models
+from actors import gguf_conversion, int8, package_models
 from actors.errors import WeightsError
 from actors.package_models import CATALOGUE, ModelPackage
 from actors.weights_cache import Phase, Progress, default_cache, is_complete, keep, require_space, silent
@@ -41,6 +42,8 @@ HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tik
 HUB_IGNORED = ("original/*", "onnx/*", "openvino/*", "metal/*")
 """Folders with the same weights in other forms."""
 
+INT8 = "int8:"
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -55,6 +58,8 @@ def resolve(model: str, *, cache: Path | None = None, progress: Progress | None 
     `cache` is by default ``$LOOKAHEAD_CACHE`` or ``~/.cache/lookahead-serve``. Raises WeightsError.
     """
     report = progress or silent
+    if model.startswith(INT8):
+        return _in_int8(model.removeprefix(INT8), cache, report)
     source, rest = source_of(model)
     if source == "package":
         return fetch_package(package_models.find(rest), cache=cache, progress=report)
@@ -68,6 +73,9 @@ def resolve(model: str, *, cache: Path | None = None, progress: Progress | None 
 
 def is_cached(model: str, *, cache: Path | None = None) -> bool:
     """Whether `resolve` would find `model` without fetching or converting. WeightsError if `model` can be no model."""
+    if model.startswith(INT8):
+        base = model.removeprefix(INT8)
+        return is_cached(base, cache=cache) and is_complete(*_int8_place(base, cache))
     source, rest = source_of(model)
     if source == "package":
         package = package_models.find(rest)
@@ -143,6 +151,20 @@ def _gguf_place(path: Path, cache: Path) -> tuple[Path, str]:
     stat = path.stat()
     identity = hashlib.sha256(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
     return cache / "models" / f"gguf-{path.stem}-{identity[:12]}", identity
+
+
+def _in_int8(base: str, cache: Path | None, progress: Progress) -> Path:
+    def make(staging: Path) -> Path:
+        return int8.quantise(resolve(base, cache=cache, progress=progress), staging / "int8", progress)
+
+    return keep(*_int8_place(base, cache), make, progress)
+
+
+def _int8_place(base: str, cache: Path | None) -> tuple[Path, str]:
+    """Folder and identity of the int8 form of `base`, which is known by its name."""
+    identity = hashlib.sha256(f"int8 {int8.VERSION} {base}".encode()).hexdigest()
+    name = re.sub(r"[^\w.-]+", "-", base.removeprefix("package:")).strip("-")
+    return (cache or default_cache()) / "models" / f"{name}-int8-{identity[:12]}", identity
 
 
 # --- folders and the hub ---------------------------------------------------------------------------------------------

@@ -58,7 +58,8 @@ class WriterConfig(Strict):
     """A role that writes: draft or target."""
 
     model: str
-    """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, or a ``.gguf`` file."""
+    """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, or a ``.gguf`` file; ``int8:`` before any of them
+    makes an int8 copy of it, once."""
     engine: EngineConfig = EngineConfig()
     placement: PlacementConfig = PlacementConfig()
 

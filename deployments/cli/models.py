@@ -108,7 +108,7 @@ def _models_to_fetch(names: list[str], profile: str | None, config: Path | None)
 def progress_bar(model: str) -> Iterator[Report]:
     """One bar on stderr for one model; it shows nothing until there is something to report."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True, emoji=False), transient=True) as progress:
         task: TaskID | None = None
 
         def report(phase: Phase, done: int, total: int) -> None:

@@ -120,7 +120,7 @@ def _progress() -> Iterator[None]:
     """Shows on the terminal which roles are up, while the body runs."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     done = threading.Event()
 
     def watch() -> None:

@@ -31,7 +31,7 @@ Temperature = Annotated[float, typer.Option(min=0.0, max=2.0, help="0 always tak
 
 def words_console(json_output: bool) -> Console:
     """Where words for people go: stdout, or stderr if stdout belongs to the JSON result."""
-    return Console(stderr=json_output, highlight=False)
+    return Console(stderr=json_output, highlight=False, emoji=False)
 
 
 def print_json(result: Mapping[str, Any]) -> None:

@@ -180,7 +180,6 @@ class TelemetryConfig(Strict):
     """Traces of so many recent requests are kept."""
     trace_texts: bool = True
     """Whether traces hold the text of steps; off where prompts must not be stored."""
-    push_interval_s: PositiveFloat = 1.0
 
 
 class GatewayConfig(Strict):

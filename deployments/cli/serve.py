@@ -80,7 +80,8 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     gateway = config.gateway
     port = gateway.port or _free_port(gateway.host)
     _check_port(gateway.host, port)
-    _fetch_weights(config)
+    if address == "local":  # elsewhere each node fetches what its roles need
+        _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     logging.getLogger("ray.serve").setLevel(logging.ERROR)

@@ -29,6 +29,10 @@ PROMPT_TAIL = 16
 """So many last tokens of a prompt are looked at to see whether the template has closed the reasoning already."""
 
 
+DRAFT_PROMPT_S = 1.0
+"""A request waits so long for the draft's rendering of its prompt; later it goes on without, until the draft answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a request gets, after its wishes and the defaults. `verifier` None: only equal steps are accepted."""
@@ -151,8 +155,9 @@ class Coordinator:
         if not wanted or self._roles.drafter is None:
             return None
         try:
-            return await self._roles.drafter.encode(prompt)
-        except LookaheadError:
+            async with asyncio.timeout(DRAFT_PROMPT_S):
+                return await self._roles.drafter.encode(prompt)
+        except (LookaheadError, TimeoutError):
             return None
 
     async def _marks(self, prompt: TokenIds) -> Marks:

@@ -60,6 +60,9 @@ SECONDS = (
     600.0,
 )
 
+LARGEST = frozenset({"lookahead_lookahead_depth"})
+"""Of these the largest value over replicas is shown; all others add up."""
+
 
 class Metrics:
     """All that one coordinator replica counts."""
@@ -202,7 +205,8 @@ def merge(texts: Iterable[str]) -> str:
             values = sums.setdefault(family.name, {})
             for sample in family.samples:
                 key = (sample.name, tuple(sorted(sample.labels.items())))
-                values[key] = values.get(key, 0.0) + sample.value
+                before = values.get(key, 0.0)
+                values[key] = max(before, sample.value) if family.name in LARGEST else before + sample.value
     registry = CollectorRegistry()
     registry.register(_Summed(families, sums))
     return generate_latest(registry).decode()

@@ -1,0 +1,149 @@
+"""Target-only through this server against `vllm serve`: the same weights, flags, core and prompts, in one run.
+
+Promises: both servers are up all the time and only one is asked at a time, in alternating order, so that a drifting
+machine hits both alike; each round is a pair; the ratio is of tokens per second, ours over vLLM's.
+
+Run: ``python -m deployments.bench.against_vllm --profile local``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from actors.errors import ServiceError
+from actors.models import resolve
+from deployments.bench.figures import bootstrap_ci
+from deployments.bench.problems import synthetic
+from deployments.cli.serve import running
+from deployments.config import Config, load_profile, validate_config
+
+START_LIMIT_S = 600.0
+STOP_LIMIT_S = 30.0
+
+
+def main(
+    profile: Annotated[str, typer.Option(help="Whose target is measured.")] = "local",
+    concurrency: Annotated[str, typer.Option(help="Requests at once, several levels with commas between.")] = "1,4",
+    rounds: Annotated[int, typer.Option(min=3, help="Pairs of measurements a level.")] = 6,
+    max_tokens: Annotated[int, typer.Option(min=8, help="Tokens a request.")] = 64,
+    port: Annotated[int, typer.Option(help="Port for vllm serve.")] = 8123,
+) -> None:
+    """Compare, and print one JSON document."""
+    config = target_only(load_profile(profile))
+    levels = [int(level) for level in concurrency.split(",")]
+    with vllm_serve(config, port) as theirs, running(config) as ours:
+        rows = asyncio.run(measure(config, {"ours": ours, "vllm": theirs}, levels, rounds, max_tokens))
+    print(json.dumps(rows, indent=2))
+
+
+def target_only(config: Config) -> Config:
+    """`config` without a draft, on a free port."""
+    data = config.model_dump() | {"draft": None}
+    data["speculation"] |= {"mode": "target", "fidelity": "exact", "fidelities": {"exact": "exact"}}
+    data["verifier"]["verifiers"] = {"exact": [{"kind": "exact"}]}
+    data["gateway"]["port"] = 0
+    return validate_config(data, "comparison")
+
+
+@contextlib.contextmanager
+def vllm_serve(config: Config, port: int) -> Iterator[str]:
+    """`vllm serve` with the target's weights, options, environment and cores; its base URL."""
+    placement, options = config.target.placement, config.target.engine.options
+    flags: list[str] = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        flags += [flag] if value is True else ["--no-" + flag[2:]] if value is False else [flag, str(value)]
+    path = str(resolve(config.target.model))
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", path]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", config.served_model_name, *flags]
+    cores = {"VLLM_CPU_OMP_THREADS_BIND": placement.cpu_cores} if placement.cpu_cores else {}
+    environment = os.environ | placement.env | cores | {"VLLM_LOGGING_LEVEL": "ERROR"}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_up(url, server)
+        yield url
+    finally:
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _wait_until_up(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise ServiceError(f"vllm serve ended with exit code {server.returncode} before it was ready.")
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/health").status_code == 200:
+                return
+        time.sleep(1)
+    raise ServiceError(f"vllm serve was not ready within {START_LIMIT_S:g} s.")
+
+
+async def measure(
+    config: Config, urls: dict[str, str], levels: list[int], rounds: int, max_tokens: int
+) -> list[dict[str, Any]]:
+    """A row for each level: tokens per second of both, and the paired ratio with its interval."""
+    rows = []
+    async with httpx.AsyncClient(timeout=600) as http:
+        for name in urls:
+            await _burst(http, config, urls[name], 1, -1, 8)
+        for level in levels:
+            rates: dict[str, list[float]] = {name: [] for name in urls}
+            for number in range(rounds):
+                for name in sorted(urls, reverse=bool(number % 2)):
+                    rates[name].append(await _burst(http, config, urls[name], level, number, max_tokens))
+            ratios = [ours / theirs for ours, theirs in zip(rates["ours"], rates["vllm"], strict=True)]
+            medians = {f"{name}_tokens_per_s": statistics.median(values) for name, values in rates.items()}
+            interval = bootstrap_ci(ratios, seed=0)
+            rows.append({"concurrency": level, **medians, "ratio": statistics.median(ratios), "ratio_ci95": interval})
+    return rows
+
+
+async def _burst(
+    http: httpx.AsyncClient, config: Config, url: str, concurrency: int, number: int, max_tokens: int
+) -> float:
+    """Tokens per second over `concurrency` streams at once. Both servers get the same problems in a round."""
+    problems = synthetic(concurrency, seed=1000 + number)
+
+    async def one(question: str) -> int:
+        body = {
+            "model": config.served_model_name,
+            "messages": [{"role": "user", "content": question + " Explain every step at length."}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        tokens = 0
+        async with http.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: {"):
+                    chunk = json.loads(line[len("data: ") :])
+                    tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+        return tokens
+
+    start = time.perf_counter()
+    counts = await asyncio.gather(*(one(problem.question) for problem in problems))
+    return sum(counts) / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    typer.run(main)

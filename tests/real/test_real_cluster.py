@@ -1,0 +1,98 @@
+"""The whole road with nothing fake on it: vLLM engines in Serve replicas, a real draft, target, judge and embedding.
+
+Small models and float32, so that greedy decoding is reproducible and the suite stays short.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from deployments.cli.serve import running
+from deployments.config import load_profile, validate_config
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+
+QUESTION = "List three reasons to take a walk, one short paragraph each, with a blank line between them."
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    data = load_profile("local").model_dump()
+    for role in ("target", "draft"):
+        data[role]["model"] = "package:smollm2-135m-instruct"
+        data[role]["engine"]["options"] |= {"dtype": "float32", "max_model_len": 1024}
+        data[role]["placement"]["env"] = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    data["gateway"]["port"] = 0
+    data["speculation"]["verdict_timeout_s"] = 30.0
+    with running(validate_config(data, "test")) as base:
+        yield base
+    assert engine_processes() == [], "engines outlive the cluster"
+
+
+def engine_processes() -> list[str]:
+    """Engine processes whose ancestors have gone or are this test's."""
+    deadline = time.monotonic() + 15
+    while True:
+        listing = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
+        found = [line for line in listing.splitlines() if "VLLM::" in line]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
+def ask(url: str, request_id: str, **speculation: Any) -> Any:
+    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300)
+    return client.chat.completions.create(
+        model="lookahead-local",
+        messages=[{"role": "user", "content": QUESTION}],
+        max_tokens=120,
+        temperature=0,
+        extra_body={"speculation": speculation},
+        extra_headers={"x-request-id": request_id},
+    )
+
+
+def trace(url: str, request_id: str) -> Any:
+    return httpx.get(f"{url}/v1/traces/{request_id}").json()
+
+
+def test_lookahead_with_exact_says_what_the_target_says(url: str) -> None:
+    alone = ask(url, "alone", mode="target")
+    ahead = ask(url, "ahead", mode="lookahead", fidelity="exact")
+    assert ahead.choices[0].message.content == alone.choices[0].message.content
+    assert ahead.usage.completion_tokens == alone.usage.completion_tokens
+    summary = ahead.model_extra["speculation"]
+    assert summary["degraded"] == []
+    assert summary["num_accepted_steps"] > 0, "draft and target are one model: steps must agree"
+    spans = [s for s in trace(url, "ahead")["spans"] if s["kind"] == "target"]
+    assert any(a["start_s"] < b["start_s"] < a["end_s"] for a in spans for b in spans), "target steps overlap"
+    assert any(span["num_cached_tokens"] > 0 for span in spans), "consecutive steps find the prefix cache"
+
+
+@pytest.mark.parametrize("verifier", ["balanced", "judge"])
+def test_real_verifiers_answer(url: str, verifier: str) -> None:
+    """Sampled, so that the two models differ and somebody has to judge."""
+    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300)
+    answer = client.chat.completions.create(
+        model="lookahead-local",
+        messages=[{"role": "user", "content": QUESTION}],
+        max_tokens=100,
+        temperature=0.8,
+        extra_body={"speculation": {"mode": "lookahead", "verifier": verifier}},
+        extra_headers={"x-request-id": f"verify-{verifier}"},
+    )
+    assert answer.choices[0].message.content
+    summary = (answer.model_extra or {})["speculation"]
+    assert summary["degraded"] == []
+    verdicts = [s for s in trace(url, f"verify-{verifier}")["spans"] if s["kind"] == "verdict" and s["detail"]]
+    assert all("reason" in s["detail"] for s in verdicts)

@@ -30,7 +30,7 @@ PROMPT_TAIL = 16
 
 
 DRAFT_PROMPT_S = 1.0
-"""A request waits so long for the draft's rendering of its prompt; later it goes on without, until the draft answers."""
+"""A request waits so long for the draft to render its prompt; then it goes on without, until the draft answers."""
 
 
 @dataclass(frozen=True, slots=True)

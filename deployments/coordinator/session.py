@@ -55,6 +55,7 @@ from deployments.coordinator.events import (
 from deployments.coordinator.output import OutputText
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies import STRATEGIES, WindowView
+from deployments.coordinator.tally import Tally
 from deployments.coordinator.transitions import Signal, State
 from deployments.coordinator.window import EMPTY_PATH, Position, seeded, tail_text
 
@@ -85,8 +86,7 @@ class Session:
         self._stream_attempts = 0
         self._in_step = False
         self._out: list[Command] = []
-        self._degraded: dict[str, None] = {}
-        self._counts = SpeculationSummary(settings.mode)
+        self._tally = Tally(settings.mode)
         self.finished = False
 
     # --- what the driver calls ---------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class Session:
 
     def summary(self) -> SpeculationSummary:
         """The counts so far."""
-        return replace(self._counts, output_tokens=self._num_tokens, degraded=tuple(self._degraded))
+        return self._tally.summary(self._num_tokens)
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Session:
             return
         tail.take(Signal.DRAFT)
         tail.draft = event.step
-        self._count(num_draft_steps=1)
+        self._tally.drafted()
         self._out.append(Placed(tail.serial, event.call, event.step))
         self._open_after(tail)
 
@@ -171,7 +171,7 @@ class Session:
         position = self._position_of(event.call)
         position.verdict, position.judge_call = event.verdict, None
         if event.degraded:
-            self._degraded[event.degraded] = None
+            self._tally.degraded(event.degraded)
         if event.verdict.accepted:
             position.take(Signal.ACCEPT)
         else:
@@ -190,7 +190,7 @@ class Session:
         if not event.retryable or attempts >= self._settings.max_attempts:
             self._end(Fail(event.error))
             return
-        self._degraded["target_retried"] = None
+        self._tally.degraded("target_retried")
         if position is None:
             self._start_stream(attempts)
 
@@ -206,7 +206,7 @@ class Session:
             self._commit(Piece(delta.text, delta.token_ids, self._settings.vocabulary), Origin.TARGET)
             self._in_step = True
         if self._in_step and (step_ends or self._output.stopped is not None):
-            self._count(num_steps=1, num_target_steps=1)
+            self._tally.committed(Outcome.TARGET)
             self._in_step = False
         if self._output.stopped is not None or over:
             at_limit = self._output.stopped is None and delta.ending is not Ending.END
@@ -229,9 +229,9 @@ class Session:
                 raise AssertionError("a decided position has a step")
             outcome = OUTCOMES[head.state]
             head.take(Signal.COMMIT)
-            self._out.append(Retired(head.serial, outcome, self._counts.num_steps))
+            self._out.append(Retired(head.serial, outcome, self._tally.num_steps))
             self._commit(step.piece, Origin(outcome.value))
-            self._count_committed(head, outcome)
+            self._tally.committed(outcome, head.draft)
             if self._output.stopped is not None or step.ending is Ending.END:
                 self._finish("stop")
                 return
@@ -247,7 +247,7 @@ class Session:
         """Make `piece` part of the output for ever."""
         self._path = self._path.extended(piece)
         self._num_tokens += len(piece.token_ids)
-        num_tokens, step = len(piece.token_ids), self._counts.num_steps
+        num_tokens, step = len(piece.token_ids), self._tally.num_steps
         fragments = self._output.add(piece)
         for fragment in fragments:
             self._out.append(Commit(Committed(fragment.text, fragment.channel, origin, num_tokens, step)))
@@ -257,7 +257,7 @@ class Session:
 
     def _finish(self, reason: str) -> None:
         for fragment in self._output.close():
-            step = max(self._counts.num_steps - 1, 0)
+            step = max(self._tally.num_steps - 1, 0)
             self._out.append(Commit(Committed(fragment.text, fragment.channel, Origin.TARGET, 0, step)))
         self._end(None)
         self._out.append(
@@ -314,7 +314,7 @@ class Session:
                 self._cancel(call, reason)
         position.take(Signal.DISCARD)
         if position.draft is not None:
-            self._count(num_cancelled_steps=1, rejected_tokens=len(position.draft.token_ids))
+            self._tally.cancelled(position.draft)
         self._out.append(Retired(position.serial, Outcome.CANCELLED, None))
 
     # --- starting and ending calls -----------------------------------------------------------------------------------
@@ -388,24 +388,10 @@ class Session:
         self._draft_call = None
 
     def _lose_draft(self, reason: str, permanent: bool) -> None:
-        self._degraded[reason] = None
+        self._tally.degraded(reason)
         self._draft_usable = False
         if not permanent:
             self._out.append(ReviveDraft())
-
-    # --- counts ------------------------------------------------------------------------------------------------------
-
-    def _count_committed(self, position: Position, outcome: Outcome) -> None:
-        tokens = len(position.draft.token_ids) if position.draft is not None else 0
-        if outcome is Outcome.ACCEPTED:
-            self._count(num_steps=1, num_accepted_steps=1, accepted_tokens=tokens)
-        elif outcome is Outcome.RECOVERED:
-            self._count(num_steps=1, num_recovered_steps=1, rejected_tokens=tokens)
-        else:
-            self._count(num_steps=1, num_target_steps=1)
-
-    def _count(self, **more: int) -> None:
-        self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n for name, n in more.items()})
 
     def _flush(self) -> list[Command]:
         out, self._out = self._out, []

@@ -18,6 +18,7 @@ PURE = [
     "deployments.coordinator.output",
     "deployments.coordinator.events",
     "deployments.coordinator.settings",
+    "deployments.coordinator.tally",
     "deployments.coordinator.strategies",
     "deployments.coordinator.session",
 ]

@@ -1,0 +1,50 @@
+"""What speculation did for one request, counted as it happens. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from actors.messages import SpeculationSummary, Step
+from deployments.coordinator.events import Outcome
+
+
+class Tally:
+    """Counts of steps and draft tokens, and the reasons for running with less than was asked."""
+
+    def __init__(self, mode: str) -> None:
+        self._counts = SpeculationSummary(mode)
+        self._degraded: dict[str, None] = {}
+
+    @property
+    def num_steps(self) -> int:
+        """Steps committed so far, which is the index of the next one."""
+        return self._counts.num_steps
+
+    def drafted(self) -> None:
+        """A draft step arrived."""
+        self._add(num_draft_steps=1)
+
+    def committed(self, outcome: Outcome, draft: Step | None = None) -> None:
+        """A step was committed; `draft` is what the draft wrote for it, if anything."""
+        tokens = len(draft.token_ids) if draft is not None else 0
+        if outcome is Outcome.ACCEPTED:
+            self._add(num_steps=1, num_accepted_steps=1, accepted_tokens=tokens)
+        elif outcome is Outcome.RECOVERED:
+            self._add(num_steps=1, num_recovered_steps=1, rejected_tokens=tokens)
+        else:
+            self._add(num_steps=1, num_target_steps=1)
+
+    def cancelled(self, draft: Step) -> None:
+        """A draft step was thrown away undecided, or with the path it stood on."""
+        self._add(num_cancelled_steps=1, rejected_tokens=len(draft.token_ids))
+
+    def degraded(self, reason: str) -> None:
+        """Something did not work as it should; each reason is told once."""
+        self._degraded[reason] = None
+
+    def summary(self, num_output_tokens: int) -> SpeculationSummary:
+        """The counts so far."""
+        return replace(self._counts, output_tokens=num_output_tokens, degraded=tuple(self._degraded))
+
+    def _add(self, **more: int) -> None:
+        self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n for name, n in more.items()})

@@ -7,6 +7,7 @@ serve; Ctrl-C, SIGTERM and errors end everything that was started; a deployment 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -96,7 +97,8 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
                 raise ServiceError(_why_not_started(error)) from error
         yield f"http://{_reachable(gateway.host)}:{port}"
     finally:
-        with _uninterrupted():
+        # Ray's listener prints that the controller it was told to kill is dead, and on stdout.
+        with _uninterrupted(), contextlib.redirect_stdout(io.StringIO()):
             if address == "local":
                 ray_serve.shutdown()
             else:

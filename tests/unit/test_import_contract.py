@@ -19,6 +19,7 @@ PURE = [
     "deployments.coordinator.events",
     "deployments.coordinator.settings",
     "deployments.coordinator.tally",
+    "deployments.coordinator.theory",
     "deployments.coordinator.strategies",
     "deployments.coordinator.session",
 ]

@@ -65,7 +65,7 @@ class WriterConfig(Strict):
 
 
 class ExactCheck(Strict):
-    """Accepts equal text, white space and case of the markup aside; else unsure."""
+    """Accepts text that is equal but for its markup and white space inside lines; else unsure."""
 
     kind: Literal["exact"] = "exact"
 
@@ -129,6 +129,14 @@ class VerifierConfig(Strict):
     """The judge's own model, for checks with ``engine: own``."""
     placement: PlacementConfig = PlacementConfig(num_cpus=0.5)
 
+    @model_validator(mode="after")
+    def _judge_lives_here(self) -> VerifierConfig:
+        if self.judge is not None:
+            placement = self.judge.placement
+            if placement != PlacementConfig(cpu_cores=placement.cpu_cores):
+                raise ValueError("judge.placement: only cpu_cores counts; the judge runs in the verifier's replica")
+        return self
+
 
 class StepConfig(Strict):
     """What a step is."""
@@ -151,7 +159,7 @@ class SpeculationConfig(Strict):
 
     mode: Mode = "lookahead"
     max_lookahead: Annotated[int, Field(ge=1, le=64)] = 4
-    fidelity: Fidelity = "balanced"
+    fidelity: Fidelity = "exact"
     fidelities: dict[Fidelity, str] = {"exact": "exact"}
     """Which verifier stands for which fidelity."""
     scope: Literal["think", "all"] = "all"

@@ -85,12 +85,13 @@ class Coordinator:
         metrics = RequestMetrics(self._metrics, plan.mode, clock)
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)
+        session: Session | None = None
         try:
             settings = await self._settings(request, plan)
+            session = Session(settings)
             yield Opened(request.request_id, len(settings.target_prompt))
-            pipeline = Pipeline(
-                Session(settings), self._roles, request.prompt, self._patience(request), (trace, metrics)
-            )
+            observers = (trace, metrics)
+            pipeline = Pipeline(session, self._roles, request.prompt, self._patience(request), observers)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
                     yield output
@@ -99,7 +100,7 @@ class Coordinator:
             raise
         finally:
             trace.close()
-            metrics.close()
+            metrics.close(session.summary() if session is not None else None)
 
     def trace(self, request_id: str) -> dict[str, Any] | None:
         """The trace of a recent request of this replica."""

@@ -19,13 +19,13 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.messages import SpeculationSummary
 from deployments.coordinator.events import (
     Cancel,
     Command,
     Commit,
     DraftStep,
     Event,
-    Finish,
     Judge,
     Judged,
     Outcome,
@@ -156,13 +156,6 @@ class RequestMetrics:
             if not self._committed:
                 self._committed = True
                 m.first_step_seconds.observe(self._clock() - self._start)
-        elif isinstance(command, Finish):
-            summary = command.output.summary
-            m.wasted.labels("draft").inc(summary.rejected_tokens)
-            for reason in summary.degraded:
-                m.degraded.labels(reason).inc()
-            if summary.mode == "target":
-                m.target_steps.inc(summary.num_target_steps)
 
     def on_event(self, event: Event) -> None:
         """As `Observer.on_event`."""
@@ -174,10 +167,17 @@ class RequestMetrics:
         elif isinstance(event, Judged):
             self._metrics.verdict_seconds.labels(event.verdict.verifier).observe(event.verdict.latency_s)
 
-    def close(self) -> None:
-        """The request is over, however it ended."""
-        self._metrics.in_flight.dec()
-        self._metrics.request_seconds.labels(self._mode).observe(self._clock() - self._start)
+    def close(self, summary: SpeculationSummary | None) -> None:
+        """The request is over, however it ended; `summary` is None if it never began."""
+        m = self._metrics
+        m.in_flight.dec()
+        m.request_seconds.labels(self._mode).observe(self._clock() - self._start)
+        if summary is None:
+            return
+        m.wasted.labels("draft").inc(summary.rejected_tokens)
+        m.target_steps.inc(summary.num_target_steps)
+        for reason in summary.degraded:
+            m.degraded.labels(reason).inc()
 
     def _retired(self, command: Retired) -> None:
         m = self._metrics
@@ -189,9 +189,7 @@ class RequestMetrics:
             m.accepted_per_position.labels(str(place)).inc()
         elif command.outcome is Outcome.RECOVERED:
             m.recovered_steps.inc()
-        elif command.outcome is Outcome.TARGET:
-            m.target_steps.inc()
-        else:
+        elif command.outcome is Outcome.CANCELLED:
             m.wasted.labels("target").inc(tokens)
 
 

@@ -23,9 +23,8 @@ from deployments.cli.terminal import ApiKey, Json, print_json, words_console
 
 MODES = ("target", "lookahead")
 QUESTION = (
-    "A bakery bakes 18 trays of rolls with 24 rolls on each tray. It sells a third of the rolls in the morning and 150 "
-    "more in the afternoon. The rest is packed in bags of 6 rolls. How many bags are there? "
-    "Reason step by step, with a blank line between steps, and end with: The answer is N."
+    "A shop has 14 boxes of 12 pencils and sells 95 of the pencils. How many pencils are left? "
+    "Write three short steps with a blank line between them, and end with: The answer is N."
 )
 _EASY = 0.9
 _SAME = 0.03
@@ -37,7 +36,7 @@ def demo(
     config: Annotated[Path | None, typer.Option(help="Start the cluster of this config file.")] = None,
     url: Annotated[str | None, typer.Option(help="Use a server that runs already.")] = None,
     question: Annotated[str, typer.Option(help="What to ask.", show_default=False)] = QUESTION,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 400,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 200,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for each answer.")] = DEFAULT_TIMEOUT_S,
     api_key: ApiKey = None,
     json_output: Json = False,

@@ -22,8 +22,8 @@ import ray
 from deployments.cli.serve import running
 from deployments.config import Config, load_profile, validate_config
 
-NUM_WARM_UP = 4
-LEVELS = ((1, 24), (8, 48), (32, 96))
+NUM_WARM_UP = 2
+LEVELS = ((1, 6), (8, 24), (32, 64))
 """Requests at once, and requests in all."""
 
 

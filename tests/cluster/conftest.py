@@ -1,4 +1,4 @@
-"""One Ray cluster with the scripted profile for all tests of this folder; it ends before another folder starts its own."""
+"""One Ray cluster with the scripted profile for the tests of this folder; it ends before another one starts."""
 
 from __future__ import annotations
 

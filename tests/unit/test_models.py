@@ -154,8 +154,8 @@ def test_a_hub_model_that_cannot_be_fetched_is_explained(hub: Path) -> None:
 
 def test_the_models_of_a_configuration() -> None:
     assert models_of(load_profile("local")) == [
-        "package:qwen2.5-coder-1.5b-instruct",
-        "package:qwen2.5-coder-0.5b-instruct",
+        "int8:package:qwen2.5-coder-1.5b-instruct",
+        "int8:package:qwen2.5-coder-0.5b-instruct",
         "package:all-minilm-l6-v2",
     ]
     assert models_of(load_profile("scripted")) == []
@@ -214,3 +214,35 @@ def test_fetch_fails_with_the_reason_and_without_a_result() -> None:
 @pytest.mark.parametrize("command", ["list", "fetch"])
 def test_every_command_has_an_example(command: str) -> None:
     assert f"lookahead models {command}" in " ".join(run(app, [command, "--help"]).stdout.split())
+
+
+def test_int8_keeps_the_model_within_rounding(tmp_path: Path) -> None:
+    """Weights come back within half a step of their row's scale, a tied output matrix is written out."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from actors import int8
+
+    source = tmp_path / "source"
+    source.mkdir()
+    weights = {
+        int8.EMBEDDING: torch.randn(12, 8, dtype=torch.bfloat16),
+        "model.layers.0.self_attn.q_proj.weight": torch.randn(6, 8, dtype=torch.bfloat16),
+        "model.norm.weight": torch.ones(8, dtype=torch.bfloat16),
+    }
+    save_file(weights, source / "model.safetensors")
+    (source / "config.json").write_text('{"tie_word_embeddings": true}')
+    made = int8.quantise(source, tmp_path / "out")
+    found = load_file(made / "model.safetensors")
+    for name, original in ((int8.HEAD, int8.EMBEDDING), ("model.layers.0.self_attn.q_proj.weight",) * 2):
+        scale = found[f"{name}_scale"]
+        assert found[name].dtype is torch.int8
+        off = (found[name].float() * scale - weights[original].float()).abs()
+        assert bool((off <= scale * 0.501).all())
+    assert torch.equal(found["model.norm.weight"], weights["model.norm.weight"])
+    assert torch.equal(found[int8.EMBEDDING], weights[int8.EMBEDDING])
+    config = json.loads((made / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+    assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+    with pytest.raises(WeightsError, match="quantised already"):
+        int8.quantise(made, tmp_path / "again")

@@ -41,7 +41,13 @@ def test_help_loads_nothing_heavy():
 def test_signal_closes_the_stream_and_ends_with_130(server, kind):
     server.delays["lookahead"] = 60.0
     command = [sys.executable, "-m", "deployments.cli.main", "chat", "Hi", "--url", server.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+
+    def as_at_a_terminal():
+        """A background job of a shell starts with SIGINT ignored, and hands that down."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, preexec_fn=as_at_a_terminal) as process:
         try:
             deadline = time.monotonic() + 60
             while not server.open_streams and time.monotonic() < deadline:

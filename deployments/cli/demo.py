@@ -22,10 +22,7 @@ from deployments.cli.cluster import chosen_config, server, server_key
 from deployments.cli.terminal import ApiKey, Json, print_json, words_console
 
 MODES = ("target", "lookahead")
-QUESTION = (
-    "A shop has 14 boxes of 12 pencils and sells 95 of the pencils. How many pencils are left? "
-    "Think step by step, with a blank line between the steps, and give the number at the end."
-)
+QUESTION = "What is 14 * 12 - 95? Think in three short steps, with a blank line between the steps."
 _EASY = 0.9
 _SAME = 0.03
 """Ratios this near to 1 are called the same."""
@@ -36,7 +33,7 @@ def demo(
     config: Annotated[Path | None, typer.Option(help="Start the cluster of this config file.")] = None,
     url: Annotated[str | None, typer.Option(help="Use a server that runs already.")] = None,
     question: Annotated[str, typer.Option(help="What to ask.", show_default=False)] = QUESTION,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 200,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for each answer.")] = DEFAULT_TIMEOUT_S,
     api_key: ApiKey = None,
     json_output: Json = False,

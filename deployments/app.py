@@ -141,9 +141,9 @@ class BuildArgs(BaseModel):
         return load_profile(self.profile or "local")
 
 
-def build(args: BuildArgs) -> serve.Application:
-    """The application for `serve run` and `serve deploy`."""
-    return compose(args.resolve())
+def build(args: BuildArgs | dict[str, Any]) -> serve.Application:
+    """The application for `serve run` and `serve deploy`, which hand over their arguments as a mapping."""
+    return compose(BuildArgs.model_validate(args).resolve())
 
 
 def compose(config: Config) -> serve.Application:

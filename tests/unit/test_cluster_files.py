@@ -219,3 +219,13 @@ def test_operations_page_gives_the_timeouts_of_the_config() -> None:
 
 def operations() -> str:
     return (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_serve_run_hands_over_a_plain_mapping() -> None:
+    """`serve run deployments.app:build profile=scripted` calls the builder like this."""
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+
+    from deployments.app import build
+
+    application = call_user_app_builder_with_args_if_necessary(build, {"profile": "scripted"})
+    assert type(application).__name__ == "Application"

@@ -33,8 +33,6 @@ SERVE_TRANSPORT = {
 """Calls between replicas go by gRPC on the replica's own loop: half the CPU and half the waiting that actor calls cost
 the coordinator. Every call is ended by ``response.cancel()``, which works there too."""
 POLL_S = 0.2
-START_LIMIT_S = 1800.0
-"""Longer than the largest published weights take to load."""
 
 
 def serve(

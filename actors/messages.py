@@ -139,6 +139,12 @@ class Step:
     replica: str = ""
     num_cached_tokens: int = 0
     """Tokens of the prefix that were found in the engine's prefix cache."""
+    num_running: int = 0
+    """Generations in the engine when the step ended, this one included; 0 where unknown."""
+    num_proposed: int = 0
+    """Draft tokens proposed within the step; 0 where unknown."""
+    num_hint_accepted: int = 0
+    """Tokens of the step that came from a hint; 0 where unknown."""
 
     @property
     def piece(self) -> Piece:
@@ -154,6 +160,30 @@ class Step:
     def ends_like(self, other: Step) -> bool:
         """Whether both or neither end the text, and both or neither close the reasoning."""
         return all((self.ending is e) == (other.ending is e) for e in (Ending.CLOSE, Ending.END))
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationStats:
+    """What an engine's token-level speculation did since it started, whatever its method.
+
+    A draft is one proposal of one or more tokens for one sequence and one forward pass.
+    """
+
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    accepted_per_position: tuple[int, ...] = ()
+    """Drafts whose token at each position was accepted; it never rises with the position."""
+    num_hint_tokens: int = 0
+    """Of the draft tokens, those that continued a hint. Hints and n-grams are told apart only by our own proposer."""
+    num_hint_accepted_tokens: int = 0
+    num_ngram_tokens: int = 0
+    num_ngram_accepted_tokens: int = 0
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Accepted over proposed tokens (TAR); 0 where nothing was proposed."""
+        return self.num_accepted_tokens / self.num_draft_tokens if self.num_draft_tokens else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +205,9 @@ class StepRequest:
     """Write the step, the steps or the text that follow `prefix`.
 
     `call_id` is unique for ever and names the call in the engine; `session_id` is the same for all calls of one user
-    request and keeps them on one replica. Lower `priority` goes first. `hints` are token sequences that the engine may
-    try as drafts of its own tokens.
+    request and keeps them on one replica. Lower `priority` goes first. `hints` are token sequences, likeliest first, in
+    the vocabulary of the model that is asked: the engine may try them as drafts of its own tokens. They change the speed
+    and never the text.
     """
 
     call_id: str
@@ -187,6 +218,9 @@ class StepRequest:
     sampling: Sampling = Sampling()
     priority: int = 0
     hints: tuple[TokenIds, ...] = ()
+    token_speculation: str = "hints"
+    """What the engine may propose to itself: ``hints`` (hints, else n-gram look-up), ``ngram`` or ``none``. An engine
+    with another proposer than ours takes no notice."""
 
 
 @dataclass(frozen=True, slots=True)

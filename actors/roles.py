@@ -18,6 +18,7 @@ from actors.messages import (
     Prompt,
     RoleInfo,
     Sampling,
+    SpeculationStats,
     Step,
     StepRequest,
     StepRule,
@@ -38,6 +39,17 @@ class Writer(Protocol):
 
         Raises RequestError if the template refuses it and ContextTooLong if it leaves no room for one token.
         """
+        ...
+
+    async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
+        """Further hints for the running call `call_id`, in this model's vocabulary; they are tried before older ones.
+
+        A call that has ended, or that this replica does not know, is no error: hints change the speed only.
+        """
+        ...
+
+    async def speculation_stats(self) -> SpeculationStats | None:
+        """What token-level speculation did in this engine so far; None where it does not speculate."""
         ...
 
 
@@ -116,12 +128,22 @@ class Engine(Protocol):
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        token_speculation: str = "hints",
     ) -> AsyncGenerator[Delta, None]:
         """Continue `token_ids` until `max_steps` steps (None: no bound), `max_tokens` tokens, or the end of the text.
 
         Each step's last delta says in `ending` why the step ended; a step is cut at ``rule.max_tokens`` (``CAP``),
         except where `max_steps` is None: then steps are marked but never cut. Closing the iterator aborts the work.
+        `hints` and `token_speculation` are as in `StepRequest`.
         """
+        ...
+
+    async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
+        """Further hints for the running generation `call_id`; no error if it has ended or is unknown."""
+        ...
+
+    async def speculation_stats(self) -> SpeculationStats | None:
+        """What token-level speculation did since the start; None where the engine does not speculate."""
         ...
 
     async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:

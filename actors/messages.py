@@ -225,7 +225,10 @@ class StepRequest:
 
 @dataclass(frozen=True, slots=True)
 class JudgeRequest:
-    """Do `draft` and `target`, both written after the same words, mean the same? `verifier` names a configured one."""
+    """Do `draft` and `target`, both written after the same words, mean the same? `verifier` names a configured one.
+
+    `target` None asks for the draft step alone (SpecReason): only checks that need no second version can then be sure.
+    """
 
     session_id: str
     verifier: str
@@ -233,18 +236,25 @@ class JudgeRequest:
     context: str
     """The last words before the step."""
     draft: Step
-    target: Step
+    target: Step | None
+    prefix: Prefix | None = None
+    """All that stands before the step, in the target's rendering; only the likelihood check needs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer to a `JudgeRequest`. `score` is the probability or similarity that decided, if there was one."""
+    """The answer to a `JudgeRequest`."""
 
     accepted: bool
     verifier: str
     reason: str
     score: float | None = None
+    """The similarity, mark or probability that the last scoring check gave, on that check's own scale."""
     latency_s: float = 0.0
+    probability: float | None = None
+    """That both mean the same (without `target`: that the draft step may stand); None where nothing is calibrated."""
+    is_cached: bool = False
+    """Whether an equal request had been judged before; `latency_s` is this call's own."""
 
 
 # --- a request to the coordinator and its answers --------------------------------------------------------------------

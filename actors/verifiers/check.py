@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from actors.errors import ConfigError
-from actors.messages import JudgeRequest
+from actors.messages import JudgeRequest, Step
 
 
 class Decision(StrEnum):
@@ -68,11 +68,13 @@ class Zones:
         return Opinion(Decision.UNSURE, f"{what} is {score:.3f}, neither high nor low enough", score)
 
 
-def different_endings(request: JudgeRequest) -> Opinion | None:
-    """A rejection where only one of the two steps ends the text or closes the reasoning: whatever the words say, what
-    may follow is not the same."""
-    if request.draft.ends_like(request.target):
-        return None
-    return Opinion(
-        Decision.REJECT, f"the draft's step ends by {request.draft.ending}, the target's by {request.target.ending}"
-    )
+def both_steps(request: JudgeRequest) -> tuple[Step, Step] | Opinion:
+    """The draft's step and the target's, or the opinion of every check that compares them where it cannot: unsure
+    without a target's step, a rejection where only one of the two ends the text or closes the reasoning (whatever the
+    words say, what may follow is not the same)."""
+    draft, target = request.draft, request.target
+    if target is None:
+        return Opinion(Decision.UNSURE, "there is no step of the target to compare with")
+    if not draft.ends_like(target):
+        return Opinion(Decision.REJECT, f"the draft's step ends by {draft.ending}, the target's by {target.ending}")
+    return draft, target

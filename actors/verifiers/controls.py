@@ -43,7 +43,7 @@ class RandomCheck:
 
     async def check(self, request: JudgeRequest) -> Opinion:
         # repr keeps the two texts apart: no pair of texts reads like another pair.
-        words = repr((self._seed, request.draft.text, request.target.text)).encode()
+        words = repr((self._seed, request.draft.text, request.target and request.target.text)).encode()
         draw = int.from_bytes(hashlib.sha256(words).digest()[:8], "big") / 2**64
         if draw < self._accept:
             return Opinion(Decision.ACCEPT, f"the draw {draw:.3f} is below {self._accept:g}")

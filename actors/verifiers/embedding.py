@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from actors.errors import WeightsError
 from actors.messages import JudgeRequest
-from actors.verifiers.check import Decision, Opinion, Zones, different_endings
+from actors.verifiers.check import Decision, Opinion, Zones, both_steps
 
 
 class Similarity(Protocol):
@@ -44,9 +44,11 @@ class EmbeddingCheck:
         return cls(load_encoder(model), accept, reject)
 
     async def check(self, request: JudgeRequest) -> Opinion:
-        if rejection := different_endings(request):
-            return rejection
-        cosine = await self._encoder.similarity(request.draft.text, request.target.text)
+        steps = both_steps(request)
+        if isinstance(steps, Opinion):
+            return steps
+        draft, target = steps
+        cosine = await self._encoder.similarity(draft.text, target.text)
         if cosine is None:
             return Opinion(Decision.UNSURE, "a step is too long for the embedding model")
         return self._zones.opinion(cosine, "the cosine")

@@ -12,7 +12,7 @@ import re
 import unicodedata
 
 from actors.messages import JudgeRequest
-from actors.verifiers.check import Decision, Opinion, different_endings
+from actors.verifiers.check import Decision, Opinion, both_steps
 
 _WIDTHS = ("<wide>", "<narrow>", "<noBreak>")
 _SIGNS = str.maketrans({"−": "-", "‘": "'", "’": "'", "“": '"', "”": '"'})  # noqa: RUF001
@@ -41,9 +41,11 @@ class ExactCheck:
     name = "exact"
 
     async def check(self, request: JudgeRequest) -> Opinion:
-        if rejection := different_endings(request):
-            return rejection
-        if normalise(request.draft.text) == normalise(request.target.text):
+        steps = both_steps(request)
+        if isinstance(steps, Opinion):
+            return steps
+        draft, target = steps
+        if normalise(draft.text) == normalise(target.text):
             return Opinion(Decision.ACCEPT, "the texts are equal")
         return Opinion(Decision.UNSURE, "the texts are not equal")
 

@@ -12,7 +12,7 @@ import hashlib
 
 from actors.messages import JudgeRequest, Message, Prompt
 from actors.roles import LabelScorer
-from actors.verifiers.check import Decision, Opinion, Zones, different_endings
+from actors.verifiers.check import Decision, Opinion, Zones, both_steps
 
 LABELS = ("A", "B")
 MIN_LABEL_MASS = 0.5
@@ -41,8 +41,9 @@ class JudgeCheck:
         self._max_chars = max_chars
 
     async def check(self, request: JudgeRequest) -> Opinion:
-        if rejection := different_endings(request):
-            return rejection
+        steps = both_steps(request)
+        if isinstance(steps, Opinion):
+            return steps
         prompt, same, different = judge_prompt(request, self._max_chars)
         found = await self._scorer.label_probabilities(prompt, (same, different), request.session_id)
         mass = sum(found)
@@ -54,15 +55,15 @@ class JudgeCheck:
 def judge_prompt(request: JudgeRequest, max_chars: int) -> tuple[Prompt, str, str]:
     """The prompt, the label that stands for "same" in it, and the label that stands for "different"."""
     question, context = _tail(request.question, max_chars), _tail(request.context, max_chars)
-    draft, target = request.draft.text.strip(), request.target.text.strip()
-    digest = hashlib.sha256(repr((question, context, draft, target)).encode()).hexdigest()
+    ours, theirs = (step.text.strip() for step in (request.draft, request.target) if step is not None)
+    digest = hashlib.sha256(repr((question, context, ours, theirs)).encode()).hexdigest()
     same, different = LABELS if int(digest[-1], 16) % 2 else LABELS[::-1]
     answers = {same: "Both versions say the same.", different: "The versions do not say the same."}
     parts = [
         _block("Problem", question, hashlib.sha256(question.encode()).hexdigest()[:12]),
         _block("Solution so far", context, digest[:12]) if context.strip() else "",
-        _block("Version 1 of the next step", draft, digest[:12]),
-        _block("Version 2 of the next step", target, digest[:12]),
+        _block("Version 1 of the next step", ours, digest[:12]),
+        _block("Version 2 of the next step", theirs, digest[:12]),
         "Which is true?",
         *(f"{label}) {answers[label]}" for label in LABELS),
         f"Answer with one letter, {LABELS[0]} or {LABELS[1]}.",

@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from actors.messages import JudgeRequest
-from actors.verifiers.check import Decision, Opinion, different_endings
+from actors.verifiers.check import Decision, Opinion, both_steps
 
 
 class Quantity(NamedTuple):
@@ -86,9 +86,11 @@ class SameNumbersCheck:
     name = "same_numbers"
 
     async def check(self, request: JudgeRequest) -> Opinion:
-        if rejection := different_endings(request):
-            return rejection
-        difference = find_difference(request.draft.text, request.target.text)
+        steps = both_steps(request)
+        if isinstance(steps, Opinion):
+            return steps
+        draft, target = steps
+        difference = find_difference(draft.text, target.text)
         if difference is None:
             return Opinion(Decision.UNSURE, "the numbers are the same")
         return Opinion(Decision.REJECT, difference)

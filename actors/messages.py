@@ -53,6 +53,8 @@ class Prompt:
     token_ids: TokenIds | None = None
     template_options: str = "{}"
     """Keyword arguments for the chat template, as a JSON object."""
+    literal: bool = False
+    """Whether what looks like a special token inside a message is text: for prompts of our own that quote others."""
 
     @property
     def question(self) -> str:
@@ -206,8 +208,8 @@ class StepRequest:
 
     `call_id` is unique for ever and names the call in the engine; `session_id` is the same for all calls of one user
     request and keeps them on one replica. Lower `priority` goes first. `hints` are token sequences, likeliest first, in
-    the vocabulary of the model that is asked: the engine may try them as drafts of its own tokens. They change the speed
-    and never the text.
+    the vocabulary of the model that is asked: the engine may try them as drafts of its own tokens. They never change
+    the text.
     """
 
     call_id: str
@@ -269,6 +271,7 @@ class SpeculationOptions:
     branches: int | None = None
     verifier: str | None = None
     fidelity: str | None = None
+    token_speculation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

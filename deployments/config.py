@@ -138,6 +138,9 @@ class VerifierConfig(Strict):
         return self
 
 
+TokenSpeculation = Literal["hints", "ngram", "none"]
+
+
 class StepConfig(Strict):
     """What a step is."""
 
@@ -165,6 +168,10 @@ class SpeculationConfig(Strict):
     scope: Literal["think", "all"] = "all"
     """``think``: only reasoning is speculated; ``all``: the text of a model without reasoning marks too."""
     step: StepConfig = StepConfig()
+    token_speculation: TokenSpeculation = "hints"
+    """What engines with our proposer guess inside a step: hints, n-gram look-up only, or nothing."""
+    num_nearby_hints: Annotated[int, Field(ge=0, le=16)] = 4
+    """So many sequences from rejected steps go with a call as hints, beside the draft's step for its own position."""
     verdict_timeout_s: PositiveFloat = 2.0
     """A verdict that takes longer is a rejection."""
     replica_timeout_s: PositiveFloat = 60.0

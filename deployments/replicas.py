@@ -16,8 +16,20 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.draft import Draft
 from actors.engines import create_engine
-from actors.messages import Delta, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
-from actors.roles import Engine, LabelScorer
+from actors.messages import (
+    Delta,
+    JudgeRequest,
+    Piece,
+    Prefix,
+    Prompt,
+    RoleInfo,
+    SpeculationStats,
+    Step,
+    StepRequest,
+    TokenIds,
+    Verdict,
+)
+from actors.roles import Engine, Scorer
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from actors.writer import ModelWriter
@@ -50,6 +62,18 @@ class WriterReplica:
     async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
         """As `Target.label_probabilities`."""
         return await self._writer.label_probabilities(prompt, labels, session_id)
+
+    async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
+        """As `Target.token_logprobs`."""
+        return await self._writer.token_logprobs(prefix, piece, session_id)
+
+    async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
+        """As `Writer.add_hints`."""
+        await self._writer.add_hints(call_id, session_id, hints)
+
+    async def speculation_stats(self) -> SpeculationStats | None:
+        """As `Writer.speculation_stats`."""
+        return await self._writer.speculation_stats()
 
     async def num_running(self) -> int:
         """Generations now in this replica's engine."""
@@ -107,7 +131,7 @@ class VerifierReplica:
         self, config: Config, target: DeploymentHandle[Any], draft: DeploymentHandle[Any] | None
     ) -> None:
         wait_s = config.speculation.verdict_timeout_s
-        scorers: dict[str, LabelScorer] = {"target": TargetPool(target, "target", wait_s)}
+        scorers: dict[str, Scorer] = {"target": TargetPool(target, "target", wait_s)}
         if draft is not None:
             scorers["draft"] = DraftPool(draft, "draft", wait_s)
         self._judge: ModelWriter | None = None

@@ -40,6 +40,7 @@ class Plan:
     mode: str
     max_lookahead: int
     verifier: str | None
+    token_speculation: str
 
 
 def settle(config: Config, request: GenerationRequest) -> Plan:
@@ -61,7 +62,8 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
         isinstance(check, ExactCheck | NeverCheck) for check in config.verifier.verifiers[verifier]
     )
     depth = wishes.max_lookahead if wishes.max_lookahead is not None else defaults.max_lookahead
-    return Plan(mode, depth, None if accepts_only_equal else verifier)
+    token_speculation = wishes.token_speculation or defaults.token_speculation
+    return Plan(mode, depth, None if accepts_only_equal else verifier, token_speculation)
 
 
 class Coordinator:
@@ -149,6 +151,8 @@ class Coordinator:
             verifier=plan.verifier,
             question=request.prompt.question,
             max_attempts=config.speculation.max_attempts,
+            token_speculation=plan.token_speculation,
+            num_nearby_hints=config.speculation.num_nearby_hints,
         )
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:

@@ -115,6 +115,15 @@ class StartTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class AddHints:
+    """Hand `hints` to the target's call that the engine knows as `call_id`. Fire and forget: it may be over."""
+
+    call_id: str
+    session_id: str
+    hints: tuple[TokenIds, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StartStream:
     """Stream the target's text to its end."""
 
@@ -185,5 +194,16 @@ class Fail:
 
 
 Command = (
-    StartDraft | StartTarget | StartStream | Judge | Cancel | ReviveDraft | Placed | Retired | Commit | Finish | Fail
+    StartDraft
+    | StartTarget
+    | AddHints
+    | StartStream
+    | Judge
+    | Cancel
+    | ReviveDraft
+    | Placed
+    | Retired
+    | Commit
+    | Finish
+    | Fail
 )

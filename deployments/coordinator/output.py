@@ -18,7 +18,12 @@ class Marks:
     open: str | None = None
     close: str | None = None
     starts_open: bool = True
-    """Whether the text begins inside the reasoning."""
+    """Whether the text begins inside the reasoning, where there are marks."""
+
+    @property
+    def is_open_at_start(self) -> bool:
+        """Whether there is reasoning, and the text begins inside it."""
+        return self.close is not None and self.starts_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,7 @@ class OutputText:
         self._marks = marks
         self._stop = stop
         self._held = ""
-        in_reasoning = marks.close is not None and marks.starts_open
-        self.channel = Channel.REASONING if in_reasoning else Channel.CONTENT
+        self.channel = Channel.REASONING if marks.is_open_at_start else Channel.CONTENT
         self._at_start = True
         self._open = marks.open
         self.stopped: str | None = None

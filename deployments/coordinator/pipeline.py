@@ -18,6 +18,7 @@ from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleUn
 from actors.messages import Committed, Finished, Prompt, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.events import (
+    AddHints,
     Cancel,
     Command,
     Commit,
@@ -96,9 +97,11 @@ class Pipeline:
         self._observers = observers
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[None]] = set()
+        """Tasks whose result nobody waits for: calls that end, hints on their way."""
         self._revival: asyncio.Task[None] | None = None
         self._num_draft_failures = 0
+        self._hints_failed = False
 
     async def run(self) -> AsyncGenerator[Committed | Finished, None]:
         """What is certain, as it becomes certain; the last item is a `Finished`.
@@ -148,6 +151,8 @@ class Pipeline:
             self._start(command.call, self._stream(command))
         elif isinstance(command, Judge):
             self._start(command.call, self._judge(command))
+        elif isinstance(command, AddHints):
+            self._keep(asyncio.create_task(self._add_hints(command)))
         elif isinstance(command, Cancel):
             self._cancel(command.call)
         elif isinstance(command, ReviveDraft) and self._revival is None:
@@ -162,11 +167,14 @@ class Pipeline:
         task = self._tasks.pop(call, None)
         if task is not None:
             task.cancel()
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._keep(task)
+
+    def _keep(self, errand: asyncio.Task[None]) -> None:
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
 
     async def _end_tasks(self) -> None:
-        tasks = [*self._tasks.values(), *self._ending, *([self._revival] if self._revival else [])]
+        tasks = [*self._tasks.values(), *self._errands, *([self._revival] if self._revival else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -199,6 +207,14 @@ class Pipeline:
             self._events.put_nowait(_target_failed(command.call, error))
         else:
             self._events.put_nowait(TargetStep(command.call, step))
+
+    async def _add_hints(self, command: AddHints) -> None:
+        try:
+            await self._roles.target.add_hints(command.call_id, command.session_id, command.hints)
+        except Exception as error:
+            if not self._hints_failed:
+                self._hints_failed = True
+                logger.debug("Hints do not reach the target, which goes on without: %s", error)
 
     async def _stream(self, command: StartStream) -> None:
         await _back_off(command.attempt)

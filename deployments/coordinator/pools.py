@@ -20,7 +20,19 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from actors.errors import CapacityError, LookaheadError, RoleUnavailable
-from actors.messages import Delta, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
+from actors.messages import (
+    Delta,
+    JudgeRequest,
+    Piece,
+    Prefix,
+    Prompt,
+    RoleInfo,
+    SpeculationStats,
+    Step,
+    StepRequest,
+    TokenIds,
+    Verdict,
+)
 
 TAKEN = "taken"
 """First item of every stream of a replica: the call has a replica now."""
@@ -96,11 +108,25 @@ class WriterPool:
         ids: TokenIds = await self._pool.call("encode", "", prompt)
         return ids
 
+    async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
+        """As `Writer.add_hints`."""
+        await self._pool.call("add_hints", session_id, call_id, session_id, hints)
+
+    async def speculation_stats(self) -> SpeculationStats | None:
+        """As `Writer.speculation_stats`, of one replica."""
+        stats: SpeculationStats | None = await self._pool.call("speculation_stats", "")
+        return stats
+
     async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
         """As `Target.label_probabilities`."""
         result: tuple[float, ...] = await self._pool.call(
             "label_probabilities", session_id, prompt, tuple(labels), session_id
         )
+        return result
+
+    async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
+        """As `Target.token_logprobs`."""
+        result: tuple[float, ...] = await self._pool.call("token_logprobs", session_id, prefix, piece, session_id)
         return result
 
 

@@ -13,32 +13,27 @@ in the window restarts the draft there at once, without waiting for the head.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from actors.messages import (
-    Committed,
     Ending,
-    Finished,
     JudgeRequest,
     Origin,
     Piece,
     Prefix,
     SpeculationSummary,
     Step,
-    StepRequest,
     TokenIds,
 )
+from deployments.coordinator.calls import Calls
 from deployments.coordinator.events import (
+    AddHints,
     Cancel,
     Command,
-    Commit,
     DraftAvailable,
     DraftEnded,
     DraftFailed,
     DraftStep,
     Event,
     Fail,
-    Finish,
     Judge,
     Judged,
     Outcome,
@@ -52,16 +47,15 @@ from deployments.coordinator.events import (
     TargetFailed,
     TargetStep,
 )
-from deployments.coordinator.output import OutputText
+from deployments.coordinator.hints import Hints
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies import STRATEGIES, WindowView
 from deployments.coordinator.tally import Tally
+from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.transitions import Signal, State
 from deployments.coordinator.window import EMPTY_PATH, Position, seeded, tail_text
 
 OUTCOMES = {State.ACCEPTED: Outcome.ACCEPTED, State.RECOVERED: Outcome.RECOVERED, State.OWN: Outcome.TARGET}
-SEED_STEP = 2_654_435_761
-"""Knuth's multiplicative constant: spreads the seeds of consecutive steps over the 63 bits that engines take."""
 
 
 class Session:
@@ -70,23 +64,20 @@ class Session:
     def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
         self._strategy = STRATEGIES[settings.mode]()
-        self._output = OutputText(settings.marks, settings.stop)
-        self._in_reasoning = settings.marks.close is not None and settings.marks.starts_open
-        self._rule = replace(settings.rule, close=settings.marks.close if self._in_reasoning else None)
+        self._transcript = Transcript(settings)
+        self._calls = Calls(settings)
+        self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
+        self._tally = Tally(settings.mode)
         self._draft_prompt = settings.draft_prompt
+        self._draft_vocabulary: str | None = None
         self._window: list[Position] = []
-        self._path = EMPTY_PATH
-        self._num_tokens = 0
-        self._calls = 0
-        self._serials = 0
-        self._live: dict[int, Position | None] = {}
+        self._num_positions = 0
         self._draft_call: int | None = None
         self._draft_usable = True
         self._stream_call: int | None = None
         self._stream_attempts = 0
         self._in_step = False
         self._out: list[Command] = []
-        self._tally = Tally(settings.mode)
         self.finished = False
 
     # --- what the driver calls ---------------------------------------------------------------------------------------
@@ -108,7 +99,7 @@ class Session:
             return []
         if isinstance(event, DraftAvailable):
             self._draft_prompt, self._draft_usable = event.prompt, True
-        elif event.call not in self._live:
+        elif event.call not in self._calls:
             return []
         elif isinstance(event, DraftStep):
             self._on_draft(event)
@@ -134,11 +125,11 @@ class Session:
     @property
     def num_live_calls(self) -> int:
         """Calls that were started and have neither ended nor been cancelled."""
-        return len(self._live)
+        return len(self._calls)
 
     def summary(self) -> SpeculationSummary:
         """The counts so far."""
-        return self._tally.summary(self._num_tokens)
+        return self._tally.summary(self._transcript.num_tokens)
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -149,8 +140,11 @@ class Session:
             return
         tail.take(Signal.DRAFT)
         tail.draft = event.step
+        self._draft_vocabulary = event.step.vocabulary
         self._tally.drafted()
         self._out.append(Placed(tail.serial, event.call, event.step))
+        if tail.target_call is not None and (hints := self._own_hints(tail)):
+            self._out.append(AddHints(self._calls.call_id(tail.target_call), self._settings.session_id, hints))
         self._open_after(tail)
 
     def _on_target(self, event: TargetStep) -> None:
@@ -178,7 +172,7 @@ class Session:
             self._decide_for_target(position, Signal.REJECT)
 
     def _on_target_failed(self, event: TargetFailed) -> None:
-        position = self._live.pop(event.call)
+        position = self._calls.end(event.call)
         if position is None:
             self._stream_call = None
             self._stream_attempts += 1
@@ -197,29 +191,42 @@ class Session:
     def _on_delta(self, event: Streamed) -> None:
         delta = event.delta
         self._stream_attempts = 0
-        over = delta.ending is Ending.END or self._num_tokens + len(delta.token_ids) >= self._settings.max_tokens
+        over = (
+            delta.ending is Ending.END
+            or self._transcript.num_tokens + len(delta.token_ids) >= self._settings.max_tokens
+        )
         step_ends = over or delta.ending is not None
         if over:
-            self._live.pop(event.call)
+            self._calls.end(event.call)
             self._stream_call = None
         if delta.token_ids or delta.text:
             self._commit(Piece(delta.text, delta.token_ids, self._settings.vocabulary), Origin.TARGET)
             self._in_step = True
-        if self._in_step and (step_ends or self._output.stopped is not None):
+        if self._in_step and (step_ends or self._transcript.stopped is not None):
             self._tally.committed(Outcome.TARGET)
             self._in_step = False
-        if self._output.stopped is not None or over:
-            at_limit = self._output.stopped is None and delta.ending is not Ending.END
+        if self._transcript.stopped is not None or over:
+            at_limit = self._transcript.stopped is None and delta.ending is not Ending.END
             self._finish("length" if at_limit else "stop")
 
     # --- decisions ---------------------------------------------------------------------------------------------------
 
     def _decide_for_target(self, position: Position, signal: Signal) -> None:
         """The target's step stands at `position`: whatever was built on another one goes, the draft starts anew."""
+        self._leave(position)
         position.take(signal)
         self._discard_after(position, f"{signal.name.lower()} at an earlier position")
         self._cancel_draft("the draft's path was left")
         self._open_after(position)
+
+    def _leave(self, position: Position) -> None:
+        """Keep what was written for `position` and behind it as hints."""
+        later = self._window[self._window.index(position) :]
+        path = [p.step for p in later]
+        self._hints.leave(position.num_tokens_before, [step for step in path if step is not None])
+        for p in later[1:]:
+            if p.target is not None and p.target is not p.step:
+                self._hints.leave(p.num_tokens_before, [p.target])
 
     def _commit_heads(self) -> None:
         while self._window and self._window[0].is_decided:
@@ -232,10 +239,10 @@ class Session:
             self._out.append(Retired(head.serial, outcome, self._tally.num_steps))
             self._commit(step.piece, Origin(outcome.value))
             self._tally.committed(outcome, head.draft)
-            if self._output.stopped is not None or step.ending is Ending.END:
+            if self._transcript.stopped is not None or step.ending is Ending.END:
                 self._finish("stop")
                 return
-            if self._num_tokens >= self._settings.max_tokens:
+            if self._transcript.num_tokens >= self._settings.max_tokens:
                 self._finish("length")
                 return
             if step.ending is Ending.CLOSE:
@@ -244,41 +251,18 @@ class Session:
                 return
 
     def _commit(self, piece: Piece, origin: Origin) -> None:
-        """Make `piece` part of the output for ever."""
-        self._path = self._path.extended(piece)
-        self._num_tokens += len(piece.token_ids)
-        num_tokens, step = len(piece.token_ids), self._tally.num_steps
-        fragments = self._output.add(piece)
-        for fragment in fragments:
-            self._out.append(Commit(Committed(fragment.text, fragment.channel, origin, num_tokens, step)))
-            num_tokens = 0
-        if not fragments:
-            self._out.append(Commit(Committed("", self._output.channel, origin, num_tokens, step)))
+        self._out += self._transcript.commit(piece, origin, self._tally.num_steps)
 
     def _finish(self, reason: str) -> None:
-        for fragment in self._output.close():
-            step = max(self._tally.num_steps - 1, 0)
-            self._out.append(Commit(Committed(fragment.text, fragment.channel, Origin.TARGET, 0, step)))
         self._end(None)
-        self._out.append(
-            Finish(
-                Finished(
-                    finish_reason=reason,
-                    num_prompt_tokens=len(self._settings.target_prompt),
-                    num_output_tokens=self._num_tokens,
-                    num_reasoning_tokens=self._output.num_reasoning_tokens,
-                    summary=self.summary(),
-                    stop_reason=self._output.stopped,
-                )
-            )
-        )
+        self._out += self._transcript.finish(reason, self.summary())
 
     def _end(self, last: Fail | None) -> None:
         """Nothing runs any more after this."""
         for position in self._window:
             self._discard(position, "the request ended")
         self._window = []
-        for call in list(self._live):
+        for call in self._calls.live:
             self._cancel(call, "the request ended")
         self._draft_call = self._stream_call = None
         self.finished = True
@@ -288,11 +272,12 @@ class Session:
     # --- the window --------------------------------------------------------------------------------------------------
 
     def _speculates_here(self) -> bool:
-        return self._strategy.speculates and (self._in_reasoning or self._settings.speculate_content)
+        in_reasoning = self._settings.marks.is_open_at_start
+        return self._strategy.speculates and (in_reasoning or self._settings.speculate_content)
 
     def _open_position(self, path: Prefix, num_tokens_before: int) -> None:
-        position = Position(self._serials, path, num_tokens_before)
-        self._serials += 1
+        position = Position(self._num_positions, path, num_tokens_before)
+        self._num_positions += 1
         self._window.append(position)
 
     def _open_after(self, position: Position) -> None:
@@ -326,55 +311,66 @@ class Session:
         view = WindowView(tuple(self._window), self._settings.max_lookahead, drafting, can_draft)
         wishes = self._strategy.wishes(view)
         for position in wishes.targets:
-            call = self._new_call(position)
-            position.target_call = call
-            request = self._request(call, position.path, position.num_tokens_before, self._settings.target_prompt)
-            request = replace(request, priority=self._window.index(position))
-            self._out.append(StartTarget(call, position.serial, request, position.attempts))
+            self._start_target(position)
         if wishes.draft_depth > 0 and self._draft_prompt is not None:
-            call = self._draft_call = self._new_call(None)
-            request = self._request(call, tail.path, tail.num_tokens_before, self._draft_prompt)
-            self._out.append(StartDraft(call, tail.serial, request, wishes.draft_depth))
+            self._start_draft(self._draft_prompt, tail, wishes.draft_depth)
+
+    def _start_target(self, position: Position) -> None:
+        call = position.target_call = self._calls.begin(position)
+        place = position.num_tokens_before
+        request = self._calls.request(
+            call,
+            self._settings.target_prompt,
+            position.path,
+            place,
+            priority=self._window.index(position),
+            hints=self._own_hints(position) + self._hints.near(place, self._settings.vocabulary),
+        )
+        self._out.append(StartTarget(call, position.serial, request, position.attempts))
+
+    def _start_draft(self, prompt: TokenIds, tail: Position, depth: int) -> None:
+        call = self._draft_call = self._calls.begin(None)
+        place, vocabulary = tail.num_tokens_before, self._draft_vocabulary
+        hints = self._hints.near(place, vocabulary) if vocabulary is not None else ()
+        request = self._calls.request(call, prompt, tail.path, place, hints=hints)
+        self._out.append(StartDraft(call, tail.serial, request, depth))
 
     def _start_stream(self, attempt: int = 0) -> None:
-        call = self._stream_call = self._new_call(None)
-        request = self._request(call, self._path, self._num_tokens, self._settings.target_prompt)
+        call = self._stream_call = self._calls.begin(None)
+        path, place = self._transcript.path, self._transcript.num_tokens
+        hints = self._hints.near(place, self._settings.vocabulary)
+        request = self._calls.request(call, self._settings.target_prompt, path, place, hints=hints)
         self._out.append(StartStream(call, request, attempt))
 
+    def _own_hints(self, position: Position) -> tuple[TokenIds, ...]:
+        """The draft's step for `position`, if the target can read it."""
+        draft = position.draft
+        if (
+            draft is None
+            or draft.vocabulary != self._settings.vocabulary
+            or self._settings.token_speculation != "hints"
+        ):
+            return ()
+        return (draft.token_ids,)
+
     def _ask(self, position: Position, verifier: str, draft: Step, target: Step) -> None:
-        call = position.judge_call = self._new_call(position)
+        call = position.judge_call = self._calls.begin(position)
         context = tail_text(position.path.pieces, self._settings.context_chars)
-        request = JudgeRequest(self._settings.session_id, verifier, self._settings.question, context, draft, target)
+        prefix = seeded(position.path, self._settings.target_prompt)
+        request = JudgeRequest(
+            self._settings.session_id, verifier, self._settings.question, context, draft, target, prefix
+        )
         self._out.append(Judge(call, position.serial, request))
 
-    def _request(self, call: int, path: Prefix, num_tokens_before: int, prompt: TokenIds) -> StepRequest:
-        sampling = self._settings.sampling
-        if sampling.seed is not None:
-            sampling = replace(sampling, seed=(sampling.seed + SEED_STEP * num_tokens_before) % 2**63)
-        return StepRequest(
-            call_id=f"{self._settings.session_id}-{call}",
-            session_id=self._settings.session_id,
-            prefix=seeded(path, prompt),
-            rule=self._rule,
-            max_tokens=self._settings.max_tokens - num_tokens_before,
-            sampling=sampling,
-        )
-
-    def _new_call(self, position: Position | None) -> int:
-        call = self._calls
-        self._calls += 1
-        self._live[call] = position
-        return call
-
     def _position_of(self, call: int) -> Position:
-        position = self._live.pop(call)
+        position = self._calls.end(call)
         if position is None:
             raise AssertionError(f"call {call} belongs to no position")
         return position
 
     def _cancel(self, call: int, reason: str) -> None:
-        if call in self._live:
-            del self._live[call]
+        if call in self._calls:
+            self._calls.end(call)
             self._out.append(Cancel(call, reason))
 
     def _cancel_draft(self, reason: str) -> None:
@@ -384,8 +380,8 @@ class Session:
 
     def _forget_draft(self) -> None:
         if self._draft_call is not None:
-            self._live.pop(self._draft_call, None)
-        self._draft_call = None
+            self._calls.end(self._draft_call)
+            self._draft_call = None
 
     def _lose_draft(self, reason: str, permanent: bool) -> None:
         self._tally.degraded(reason)

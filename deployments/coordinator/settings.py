@@ -32,3 +32,7 @@ class SessionSettings:
     question: str = ""
     context_chars: int = 4000
     max_attempts: int = 8
+    token_speculation: str = "hints"
+    """How the engines guess tokens inside a step: ``hints`` (and look-up where none fits), ``ngram`` or ``none``."""
+    num_nearby_hints: int = 4
+    """So many sequences from paths that were left go with a call, beside the draft's step for its own position."""

@@ -162,6 +162,7 @@ class Speculation(Body):
     branches: int | None = None
     verifier: str | None = None
     fidelity: Annotated[str | None, Field(examples=["balanced"])] = None
+    token_speculation: Annotated[str | None, Field(examples=["hints"])] = None
 
 
 class Generation(Body):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from actors.errors import LookaheadError, UnknownModel
 from actors.messages import GenerationRequest, Message, Prompt, Sampling, SpeculationOptions
-from deployments.config import Config, Mode
+from deployments.config import Config, Mode, TokenSpeculation
 from deployments.gateway.errors import bad_request
 from deployments.gateway.schemas import Body, ChatRequest, CompletionRequest, Generation, Speculation
 
@@ -150,6 +150,7 @@ def _speculation(wishes: Speculation | None, config: Config) -> SpeculationOptio
     fidelities: dict[str, str] = {str(level): verifier for level, verifier in config.speculation.fidelities.items()}
     _check_name("verifier", wishes.verifier, list(config.verifier.verifiers))
     _check_name("fidelity", wishes.fidelity, list(fidelities))
+    _check_name("token_speculation", wishes.token_speculation, list(get_args(TokenSpeculation)))
     if wishes.verifier and wishes.fidelity and fidelities[wishes.fidelity] != wishes.verifier:
         message = (
             f"'speculation.fidelity' {wishes.fidelity!r} stands for the verifier {fidelities[wishes.fidelity]!r}, "

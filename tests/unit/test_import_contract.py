@@ -20,6 +20,9 @@ PURE = [
     "deployments.coordinator.settings",
     "deployments.coordinator.tally",
     "deployments.coordinator.theory",
+    "deployments.coordinator.transcript",
+    "deployments.coordinator.calls",
+    "deployments.coordinator.hints",
     "deployments.coordinator.strategies",
     "deployments.coordinator.session",
 ]

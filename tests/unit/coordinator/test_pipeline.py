@@ -324,6 +324,34 @@ def test_a_target_replica_that_dies_costs_a_pause_and_no_word(mode: str) -> None
     assert "target_retried" in answer.finished.summary.degraded
 
 
+class Deaf(TargetModel):
+    """A target that hints do not reach, the odd ones at once and the even ones never."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine)
+        self.asked: list[tuple[str, tuple[TokenIds, ...]]] = []
+
+    async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
+        self.asked.append((call_id, hints))
+        if len(self.asked) % 2:
+            raise RoleUnavailable("nobody is there")
+        await asyncio.sleep(1e6)
+
+
+def test_hints_that_do_not_arrive_cost_nothing() -> None:
+    async def scene() -> tuple[Answer, Deaf]:
+        bench = Bench(draft=replace(DRAFT, agree=0.5))
+        target = Deaf(bench.target_engine)
+        bench.roles = replace(bench.roles, target=target)
+        return await bench.ask(mode="lookahead", verifier="exact"), target
+
+    answer, target = run_virtually(scene())
+    assert answer.text == truth()
+    assert answer.finished.summary.degraded == ()
+    assert len(target.asked) > 2
+    assert len({call for call, _ in target.asked}) == len(target.asked), "a call gets its draft step once"
+
+
 def test_the_time_limit_is_kept() -> None:
     async def scene() -> None:
         bench = Bench()

@@ -11,6 +11,7 @@ from actors.engines.scripted import ScriptedEngine, ScriptOptions, detokenize
 from actors.errors import RoleUnavailable
 from actors.messages import Committed, Delta, Finished, Prompt, Sampling, Step, StepRequest, StepRule, TokenIds, Verdict
 from deployments.coordinator.events import (
+    AddHints,
     Cancel,
     Command,
     Commit,
@@ -160,7 +161,10 @@ class World:
                 request = command.request
                 deltas = write(self.target, ids_of(request), request.max_tokens, request.rule, None)
                 self.under_way[command.call] = [Streamed(command.call, delta) for delta in deltas]
+            elif isinstance(command, AddHints):
+                assert command.call_id in {f"r-{call}" for call in self.under_way}, "hints for a call that is over"
             elif isinstance(command, Judge):
+                assert command.request.target is not None
                 accepted = self.verdicts(command.request.draft, command.request.target)
                 verdict = Verdict(accepted, command.request.verifier, "scripted")
                 self.under_way[command.call] = [Judged(command.call, verdict)]

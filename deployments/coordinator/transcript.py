@@ -1,0 +1,55 @@
+"""What is committed, for ever: the path behind the window and the text on its way to the client. Pure.
+
+Promises: every piece leaves exactly once and in order, as `Commit` commands whose token counts add up to `num_tokens`.
+"""
+
+from __future__ import annotations
+
+from actors.messages import Committed, Finished, Origin, Piece, SpeculationSummary
+from deployments.coordinator.events import Commit, Finish
+from deployments.coordinator.output import OutputText
+from deployments.coordinator.settings import SessionSettings
+from deployments.coordinator.window import EMPTY_PATH
+
+
+class Transcript:
+    """The output of one request so far."""
+
+    def __init__(self, settings: SessionSettings) -> None:
+        self._num_prompt_tokens = len(settings.target_prompt)
+        self._output = OutputText(settings.marks, settings.stop)
+        self.path = EMPTY_PATH
+        self.num_tokens = 0
+
+    @property
+    def stopped(self) -> str | None:
+        """The stop string that was met, if one was: nothing more is sent."""
+        return self._output.stopped
+
+    def commit(self, piece: Piece, origin: Origin, step: int) -> list[Commit]:
+        """Make `piece`, of step number `step`, part of the output for ever."""
+        self.path = self.path.extended(piece)
+        self.num_tokens += len(piece.token_ids)
+        num_tokens = len(piece.token_ids)
+        commits: list[Commit] = []
+        for fragment in self._output.add(piece):
+            commits.append(Commit(Committed(fragment.text, fragment.channel, origin, num_tokens, step)))
+            num_tokens = 0
+        return commits or [Commit(Committed("", self._output.channel, origin, num_tokens, step))]
+
+    def finish(self, reason: str, summary: SpeculationSummary) -> list[Commit | Finish]:
+        """The text that was held back, and the last word."""
+        step = max(summary.num_steps - 1, 0)
+        commits = [
+            Commit(Committed(fragment.text, fragment.channel, Origin.TARGET, 0, step))
+            for fragment in self._output.close()
+        ]
+        finished = Finished(
+            finish_reason=reason,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_output_tokens=self.num_tokens,
+            num_reasoning_tokens=self._output.num_reasoning_tokens,
+            summary=summary,
+            stop_reason=self._output.stopped,
+        )
+        return [*commits, Finish(finished)]

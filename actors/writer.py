@@ -13,7 +13,7 @@ from functools import lru_cache
 from uuid import uuid4
 
 from actors.errors import ContextTooLong, RequestError, ServiceError
-from actors.messages import Delta, Piece, Prefix, Prompt, RoleInfo, Step, StepRequest, TokenIds
+from actors.messages import Delta, Piece, Prefix, Prompt, RoleInfo, SpeculationStats, Step, StepRequest, TokenIds
 from actors.roles import Engine
 
 NUM_CACHED_TEXTS = 256
@@ -59,6 +59,20 @@ class ModelWriter:
         probability = dict(zip(wanted, found, strict=True))
         return tuple(sum(probability[token] for token in tokens) for tokens in first_tokens)
 
+    async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
+        """Natural log-probability of each token of `piece` given `prefix` and what precedes the token; prefill only."""
+        before = self._prefix_ids(prefix)
+        call_id = f"{session_id}-logprobs-{uuid4().hex}"
+        return await self._engine.token_logprobs(call_id, (*before, *self._piece_ids(piece)), len(before))
+
+    async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
+        """Further hints for the running call `call_id`; no error where it has ended or is unknown."""
+        await self._engine.add_hints(call_id, hints)
+
+    async def speculation_stats(self) -> SpeculationStats | None:
+        """What token-level speculation did in this engine so far; None where it does not speculate."""
+        return await self._engine.speculation_stats()
+
     async def check_health(self) -> None:
         """Raise RoleUnavailable if the engine cannot work any more."""
         await self._engine.check_health()
@@ -99,6 +113,7 @@ class ModelWriter:
             sampling=request.sampling,
             priority=request.priority,
             hints=request.hints,
+            token_speculation=request.token_speculation,
         )
 
     async def _steps(self, request: StepRequest, max_tokens: int, max_steps: int) -> AsyncGenerator[Step, None]:
@@ -120,6 +135,7 @@ class ModelWriter:
                     elapsed_s=ended - started,
                     replica=delta.replica,
                     num_cached_tokens=delta.num_cached_tokens,
+                    num_running=self._engine.num_running(),
                 )
                 if delta.ending.is_last:
                     return

@@ -12,13 +12,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from typing import Any
 
+from actors.engines.hint_calls import HintCalls, HintedCall
+from actors.engines.hint_matching import HintTrack, MatchRules
 from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
-from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, StepRule, TokenIds
+from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, SpeculationStats, StepRule, TokenIds
 
 TURN = 0
 """Token that ends the prompt and begins the model's turn."""
@@ -51,6 +54,8 @@ class ScriptOptions:
     token_s: float = 0.0
     sequence_s: float = 0.0
     """Time one more running sequence adds to each token."""
+    hint_gain: float = 1.0
+    """Tokens that continue a hint come so many times faster."""
     max_model_len: int = 32768
     vocabulary: str = VOCABULARY
     """Two engines with different names exchange text instead of ids."""
@@ -127,6 +132,24 @@ class Script:
         return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % below
 
 
+class HintFollower:
+    """Where one generation stands in its hints; the rules are those of the real proposer."""
+
+    def __init__(self) -> None:
+        self.written: list[int] = []
+        self._tracks: dict[TokenIds, HintTrack] = {}
+
+    def guess(self, hints: tuple[TokenIds, ...]) -> int | None:
+        """The next token by the hint that agrees longest; None where none fits."""
+        rules, best, agreement = MatchRules(), None, -1
+        for hint in hints:
+            track = self._tracks.setdefault(hint, HintTrack(hint))
+            track.follow(self.written, rules)
+            if track.fits(rules) and track.agreement > agreement:
+                best, agreement = track.hint[track.offset], track.agreement
+        return best
+
+
 class ScriptedEngine:
     """`actors.roles.Engine` over a `Script`."""
 
@@ -135,6 +158,9 @@ class ScriptedEngine:
         self._replica = replica
         self._running: set[str] = set()
         self._broken: str | None = None
+        self._hint_calls = HintCalls(vocabulary_size=sys.maxsize)
+        self._num_hint_tokens = 0
+        self._num_hint_accepted_tokens = 0
         self.num_generations = 0
         self.num_tokens = 0
         """Tokens generated since the start, which shows whether cancelled work goes on."""
@@ -178,6 +204,7 @@ class ScriptedEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        token_speculation: str = "hints",
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`, one token a delta."""
         await self.check_health()
@@ -187,16 +214,27 @@ class ScriptedEngine:
         self.num_generations += 1
         self._running.add(call_id)
         try:
-            await self._sleep(self._options.first_token_s)
-            async with aclosing(self._write(token_ids, min(max_tokens, room), rule, max_steps)) as deltas:
-                async for delta in deltas:
-                    yield delta
+            with self._hint_calls.running(call_id, hints if token_speculation == "hints" else ()) as call:
+                await self._sleep(self._options.first_token_s)
+                async with aclosing(self._write(call, token_ids, min(max_tokens, room), rule, max_steps)) as deltas:
+                    async for delta in deltas:
+                        yield delta
         finally:
             self._running.discard(call_id)
 
+    async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
+        """As `Engine.add_hints`."""
+        self._hint_calls.add(call_id, hints)
+
+    async def speculation_stats(self) -> SpeculationStats | None:
+        """As `Engine.speculation_stats`: one token a draft, for each token where a hint had one to offer."""
+        proposed, accepted = self._num_hint_tokens, self._num_hint_accepted_tokens
+        return SpeculationStats(proposed, proposed, accepted, (accepted,), proposed, accepted)
+
     async def _write(
-        self, token_ids: TokenIds, max_tokens: int, rule: StepRule, max_steps: int | None
+        self, call: HintedCall, token_ids: TokenIds, max_tokens: int, rule: StepRule, max_steps: int | None
     ) -> AsyncGenerator[Delta, None]:
+        follower = HintFollower()
         turn = len(token_ids) - 1 - token_ids[::-1].index(TURN)
         script = Script(self._options, detokenize(token_ids[:turn]))
         written = detokenize(token_ids[turn + 1 :])
@@ -209,7 +247,12 @@ class ScriptedEngine:
             token = pending.pop(0)
             text = detokenize((token,))
             written, step, in_step = written + text, step + text, in_step + 1
-            await self._sleep(self._options.token_s + self._options.sequence_s * (len(self._running) - 1))
+            guess = follower.guess(call.hints)
+            follower.written.append(token)
+            self._num_hint_tokens += guess is not None
+            self._num_hint_accepted_tokens += guess == token
+            token_s = self._options.token_s + self._options.sequence_s * (len(self._running) - 1)
+            await self._sleep(token_s / (self._options.hint_gain if guess == token else 1.0))
             await self.check_health()
             self.num_tokens += 1
             ending = _ending(token, step, rule)

@@ -8,16 +8,21 @@ no engine process outlives this one, whatever ends it (`actors.engines.guard`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import asdict, fields, replace
+from typing import Any, get_args
 
 from actors.boundaries import DeltaCutter, StepSplitter
+from actors.engines.acceptance import SpeculationCounter
 from actors.engines.guard import Guard
+from actors.engines.hint_calls import HintCalls
+from actors.engines.hint_matching import MatchRules
+from actors.engines.hints import engine_options, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import (
     CapacityError,
@@ -28,13 +33,14 @@ from actors.errors import (
     RoleUnavailable,
     ServiceError,
 )
-from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, StepRule, TokenIds
+from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, SpeculationStats, StepRule, TokenIds
 
 # vLLM reads these while it is imported. Whoever sets them keeps their own.
 for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
     os.environ.setdefault(_name, _value)
 
 from vllm import AsyncEngineArgs, SamplingParams  # noqa: E402
+from vllm.config.speculative import SpeculativeMethod  # noqa: E402
 from vllm.exceptions import GracefulHTTPError, VLLMClientError  # noqa: E402
 from vllm.inputs import tokens_input  # noqa: E402
 from vllm.sampling_params import RequestOutputKind  # noqa: E402
@@ -44,12 +50,16 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # no
 SHUTDOWN_S = 10.0
 """Time that the engine's processes have to end by themselves; then vLLM kills them."""
 
+logger = logging.getLogger(__name__)
+
 
 class VllmEngine:
     """`actors.roles.Engine` over vLLM. Made by `create`; belongs to the event loop that made it."""
 
-    def __init__(self, engine: Any, info: RoleInfo, guard: Guard) -> None:
+    def __init__(self, engine: Any, info: RoleInfo, guard: Guard, counter: SpeculationCounter) -> None:
         self._engine = engine
+        self._counter = counter
+        self._takes_hints = False
         self._info = info
         self._guard = guard
         self._running: set[str] = set()
@@ -59,6 +69,7 @@ class VllmEngine:
         self._has_speculation = config.speculative_config is not None
         self._max_logprobs = config.model_config.max_logprobs
         self._tokenizer = ModelTokenizer(engine.get_tokenizer(), config.model_config.get_vocab_size())
+        self._hint_calls = HintCalls(config.model_config.get_vocab_size())
         self._info = replace(info, vocabulary=self._tokenizer.fingerprint)
         self._end_ids = _end_ids(config.model_config.try_get_generation_config())
 
@@ -69,18 +80,22 @@ class VllmEngine:
         """Load the model in the folder `model_path` into engine processes of its own; takes seconds to minutes.
 
         `options` are fields of vLLM's `AsyncEngineArgs`; `cpu_cores` binds the threads of a CPU engine (``"0-3"``, one
-        list a worker, divided by ``|``). Raises ConfigError for what vLLM does not know or cannot start with.
+        list a worker, divided by ``|``). Besides vLLM's methods, `speculative_config` has ``hints``
+        (`actors.engines.hints`). Raises ConfigError for what vLLM does not know or cannot start with.
         """
-        arguments = _engine_arguments(model_path, options)
+        arguments, hint_rules = _engine_arguments(model_path, options)
         if cpu_cores is not None:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cpu_cores
         # A forked engine would inherit this process's threads' locks and open files.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         guard = Guard.start()
+        counter = SpeculationCounter()
         try:
             config = arguments.create_engine_config()
+            counts = config.speculative_config is not None and not arguments.disable_log_stats
             engine = AsyncLLM.from_vllm_config(
                 config,
+                stat_loggers=[counter.attach] if counts else None,
                 enable_log_requests=arguments.enable_log_requests,
                 disable_log_stats=arguments.disable_log_stats,
             )
@@ -93,7 +108,10 @@ class VllmEngine:
             ) from error
         info = RoleInfo(model_name, "", config.model_config.max_model_len, replica)
         try:
-            return cls(engine, info, guard)
+            made = cls(engine, info, guard, counter)
+            if hint_rules is not None:
+                await made._attach_proposer(hint_rules)
+            return made
         except BaseException:
             engine.shutdown()
             guard.stop()
@@ -122,9 +140,11 @@ class VllmEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        token_speculation: str = "hints",
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`; `max_tokens` shrinks to what the context has room for, ContextTooLong if that is
-        nothing. With a bound on steps the work also ends after one that `is_last`. `hints` are not used yet."""
+        nothing. With a bound on steps the work also ends after one that `is_last`. `hints` and `token_speculation` have
+        an effect where `speculative_config` has the method ``hints``."""
         budget = self._budget(token_ids, max_tokens)
         if max_steps is not None:
             if max_steps < 1:
@@ -137,22 +157,44 @@ class VllmEngine:
         written: list[int] = []
         num_cached_tokens: int | None = None
         attempt = 0
-        while True:
-            # More than one attempt only where vLLM stopped at a boundary that no visible text precedes.
-            params = self._sampling_params(sampling, budget - len(written), stops)
-            request_id = f"{call_id}:{attempt}" if attempt else call_id
-            prompt = (*token_ids, *written)
-            async with aclosing(self._outputs(request_id, prompt, params, priority)) as outputs:
-                async for output in outputs:
-                    if num_cached_tokens is None:
-                        num_cached_tokens = output.num_cached_tokens or 0
-                    completion = output.outputs[0]
-                    written.extend(completion.token_ids)
-                    for delta in cutter.feed(completion.token_ids, self._final(completion)):
-                        yield replace(delta, replica=self._info.replica, num_cached_tokens=num_cached_tokens)
-                    if cutter.finished:
-                        return
-            attempt += 1
+        with self._hint_calls.running(call_id, hints) as call:
+            while True:
+                # More than one attempt only where vLLM stopped at a boundary that no visible text precedes.
+                params = self._sampling_params(sampling, budget - len(written), stops)
+                call.request_id = f"{call_id}:{attempt}" if attempt else call_id
+                if self._takes_hints:
+                    params.extra_args = request_arguments(call.request_id, call.hints, token_speculation, len(written))
+                prompt = (*token_ids, *written)
+                async with aclosing(self._outputs(call.request_id, prompt, params, priority)) as outputs:
+                    async for output in outputs:
+                        if num_cached_tokens is None:
+                            num_cached_tokens = output.num_cached_tokens or 0
+                        completion = output.outputs[0]
+                        written.extend(completion.token_ids)
+                        for delta in cutter.feed(completion.token_ids, self._final(completion)):
+                            yield replace(delta, replica=self._info.replica, num_cached_tokens=num_cached_tokens)
+                        if cutter.finished:
+                            return
+                attempt += 1
+
+    async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
+        """As `Engine.add_hints`: returns when the engine has them, between two of its forward passes."""
+        news = self._hint_calls.add(call_id, hints)
+        if news is not None and self._takes_hints and not self._is_shut_down:
+            with self._own_errors():
+                await self._engine.collective_rpc("lookahead_add_hints", args=news)
+
+    async def speculation_stats(self) -> SpeculationStats | None:
+        """As `Engine.speculation_stats`."""
+        if not self._has_speculation:
+            return None
+        counts: dict[str, int] = {}
+        if self._takes_hints:
+            self._require_running()
+            with self._own_errors():
+                of_workers = await self._engine.collective_rpc("lookahead_counts")
+            counts = next((found for found in of_workers if found), {})  # all workers that propose count the same
+        return self._counter.stats(counts)
 
     async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
         """Probability of each wanted token right after `token_ids`; prefill only, temperature 1.
@@ -169,6 +211,8 @@ class VllmEngine:
             params.logprobs = self._max_logprobs
         else:
             params.logprob_token_ids = sorted(set(wanted))
+        if self._takes_hints:
+            params.extra_args = request_arguments(call_id, speculation="none")
         output = await self._final_output(call_id, token_ids, params)
         likely = output.outputs[0].logprobs[0]
         return tuple(math.exp(likely[token].logprob) if token in likely else 0.0 for token in wanted)
@@ -220,6 +264,15 @@ class VllmEngine:
         engine.engine_core.resources.ctx.destroy(linger=0)
         multiprocessing.active_children()  # reaps what has ended
         self._guard.stop()
+
+    async def _attach_proposer(self, rules: MatchRules) -> None:
+        attached = await self._engine.collective_rpc("lookahead_attach", args=(asdict(rules),))
+        self._takes_hints = any(attached)
+        if not self._takes_hints:
+            logger.warning(
+                "%s takes no hints: this vLLM's workers are others than version 0.32's. Texts do not change.",
+                self._info.model,
+            )
 
     def _budget(self, token_ids: TokenIds, max_tokens: int) -> int:
         if max_tokens < 1:
@@ -315,7 +368,7 @@ class VllmEngine:
             ) from error
 
 
-def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
+def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> tuple[Any, MatchRules | None]:
     known = {field.name for field in fields(AsyncEngineArgs)}
     for name in options:
         if name == "model":
@@ -323,7 +376,8 @@ def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
         if name not in known:
             raise ConfigError(f"vLLM has no option {name!r}; correct engine.options.", f"engine.options.{name}")
     try:
-        return AsyncEngineArgs(model=model_path, **options)
+        translated, hint_rules = engine_options(options, get_args(SpeculativeMethod))
+        return AsyncEngineArgs(model=model_path, **translated), hint_rules
     except (TypeError, ValueError) as error:
         raise ConfigError(f"vLLM refuses engine.options: {error}", "engine.options") from error
 

@@ -19,6 +19,7 @@ from actors.messages import (
     Prompt,
     RoleInfo,
     Sampling,
+    SpeculationStats,
     Step,
     StepRequest,
     StepRule,
@@ -46,6 +47,7 @@ class LetterEngine:
     running: int = 0
     started: asyncio.Event = field(default_factory=asyncio.Event)
     shut_down: bool = False
+    further_hints: list[tuple[str, tuple[TokenIds, ...]]] = field(default_factory=list)
 
     def describe(self) -> RoleInfo:
         return RoleInfo("letters", "unicode", 40, "replica-1")
@@ -68,8 +70,10 @@ class LetterEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        token_speculation: str = "hints",
     ) -> AsyncGenerator[Delta, None]:
         asked = {"max_tokens": max_tokens, "max_steps": max_steps, "priority": priority, "hints": hints}
+        asked["token_speculation"] = token_speculation
         self.calls.append({"call_id": call_id, "token_ids": token_ids, "rule": rule, "sampling": sampling, **asked})
         splitter = StepSplitter(rule, capped=max_steps is not None)
         cutter = DeltaCutter(splitter, lambda token: "" if token == END else chr(token), max_steps)
@@ -88,6 +92,12 @@ class LetterEngine:
                     return
         finally:
             self.running -= 1
+
+    async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
+        self.further_hints.append((call_id, hints))
+
+    async def speculation_stats(self) -> SpeculationStats | None:
+        return SpeculationStats(num_drafts=2, num_draft_tokens=8, num_accepted_tokens=6)
 
     async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
         self.calls.append({"call_id": call_id, "token_ids": token_ids, "wanted": wanted})
@@ -131,6 +141,29 @@ async def test_a_step_carries_all_that_a_prefix_needs() -> None:
     assert step.piece == Piece("One.\n\n", ids("One.\n\n"), "unicode")
     assert (step.replica, step.num_cached_tokens) == ("replica-1", 7)
     assert step.elapsed_s > 0
+
+
+async def test_hints_and_the_kind_of_speculation_reach_the_engine() -> None:
+    engine = LetterEngine()
+    target = TargetModel(engine)
+    await target.step(request(hints=((1, 2),), token_speculation="ngram"))
+    assert engine.calls[0]["hints"] == ((1, 2),)
+    assert engine.calls[0]["token_speculation"] == "ngram"
+    await target.add_hints("call-1", "session-1", ((3, 4),))
+    assert engine.further_hints == [("call-1", ((3, 4),))]
+
+
+async def test_a_step_says_how_many_generations_shared_the_engine() -> None:
+    engine = LetterEngine(running=2)
+    (step,) = await steps_of(engine, 1)
+    assert step.num_running == 3
+
+
+async def test_statistics_of_speculation_are_the_engines() -> None:
+    stats = await TargetModel(LetterEngine()).speculation_stats()
+    assert stats is not None
+    assert stats.acceptance_rate == 0.75
+    assert SpeculationStats().acceptance_rate == 0.0
 
 
 async def test_looking_ahead_ends_with_the_text() -> None:
@@ -187,6 +220,7 @@ async def test_the_target_writes_one_step_and_passes_the_request_on() -> None:
             "max_steps": 1,
             "priority": -4,
             "hints": ((1, 2),),
+            "token_speculation": "hints",
         }
     ]
 

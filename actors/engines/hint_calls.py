@@ -1,0 +1,65 @@
+"""The hints of the calls that run in an engine, kept where the calls come in.
+
+Promises: hints reach their call whether they come before it, with it or while it runs; hints with ids that the model
+does not have are dropped, since looking one up would end the engine; nothing is kept of a call that has ended, and at
+most `MAX_EARLY` sets of hints of calls that never come.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from actors.messages import TokenIds
+
+MAX_EARLY = 256
+"""Hints may overtake their call on the way here: they are kept for so many calls, and the oldest make room."""
+
+Hints = tuple[TokenIds, ...]
+
+
+@dataclass(slots=True)
+class HintedCall:
+    """A running call: the name of its request in the engine, and its hints so far, the likeliest first."""
+
+    request_id: str
+    hints: Hints
+
+
+class HintCalls:
+    """The running calls by their id."""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        self._vocabulary_size = vocabulary_size
+        self._calls: dict[str, HintedCall] = {}
+        self._early: OrderedDict[str, Hints] = OrderedDict()
+
+    @contextmanager
+    def running(self, call_id: str, hints: Hints) -> Iterator[HintedCall]:
+        """The call `call_id` for as long as it runs."""
+        call = HintedCall(call_id, (*self._early.pop(call_id, ()), *self.usable(hints)))
+        self._calls[call_id] = call
+        try:
+            yield call
+        finally:
+            if self._calls.get(call_id) is call:
+                del self._calls[call_id]
+
+    def add(self, call_id: str, hints: Hints) -> tuple[str, Hints] | None:
+        """Put `hints` before the call's. What the engine has to be told now, and of which request; None if nothing."""
+        usable = self.usable(hints)
+        if not usable:
+            return None
+        if (call := self._calls.get(call_id)) is not None:
+            call.hints = (*usable, *call.hints)
+            return call.request_id, usable
+        self._early[call_id] = (*usable, *self._early.pop(call_id, ()))
+        while len(self._early) > MAX_EARLY:
+            self._early.popitem(last=False)
+        return None
+
+    def usable(self, hints: Hints) -> Hints:
+        """Those of `hints` that have a token, and only tokens of the vocabulary."""
+        return tuple(hint for hint in hints if hint and min(hint) >= 0 and max(hint) < self._vocabulary_size)

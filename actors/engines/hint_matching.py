@@ -1,0 +1,164 @@
+"""Which tokens to propose for a sequence: what follows in a hint, or what followed the same words before.
+
+Promises: pure and deterministic; knows token ids only, no engine; a proposal is a guess that somebody else verifies, so
+nothing here can change a text. Cost: the tokens that are new since the last call for each hint, and one comparison over
+the context where no hint fits.
+
+Rules, in order. A hint is followed while the sequence goes along it. After a divergence it is taken up again where its
+tokens are the sequence's last 4, 3 or 2, at the place nearest to where it would stand by now. A hint that agreed all
+along wins, else the one with the longest agreement; of equals the earlier one. Where none fits, the latest occurrence
+of the sequence's last tokens in its own context is continued (n-gram look-up, as vLLM's). Where there is none either,
+nothing is proposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.integer[Any]]
+
+MAX_HINTS = 16
+"""A sequence keeps so many hints, the newest; a request that is rejected again and again does not collect more."""
+
+
+class Source(StrEnum):
+    """Where a proposal comes from."""
+
+    HINT = "hint"
+    NGRAM = "ngram"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRules:
+    """How much is proposed, and on how much agreement; all in tokens."""
+
+    num_hint_tokens: int = 16
+    num_ngram_tokens: int = 4
+    realign_min: int = 2
+    realign_max: int = 4
+    ngram_min: int = 2
+    ngram_max: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """`tokens` may be the next ones of the sequence."""
+
+    tokens: list[int]
+    source: Source
+
+
+NO_PROPOSAL = Proposal([], Source.NOTHING)
+
+
+class HintTrack:
+    """One hint and the place in it where the sequence stands."""
+
+    def __init__(self, hint: Sequence[int]) -> None:
+        self.hint = list(hint)
+        self.offset = 0
+        """Where in the hint the sequence's next token is expected; may lie behind its end."""
+        self.agreement = 0
+        """The last so many tokens of the sequence are those before `offset`."""
+        self.diverged = False
+        self._num_seen = 0
+        self._ends: dict[int, list[int]] = {}
+        for at, token in enumerate(self.hint):
+            self._ends.setdefault(token, []).append(at + 1)
+
+    def follow(self, written: Sequence[int], rules: MatchRules) -> None:
+        """`written` is all that the sequence has written since the hint's beginning."""
+        for token in written[self._num_seen :]:
+            fits = self.offset < len(self.hint) and self.hint[self.offset] == token
+            self.agreement = self.agreement + 1 if fits else 0
+            self.diverged = self.diverged or not fits
+            self.offset += 1  # after a divergence one token is taken to stand for one
+        self._num_seen = len(written)
+        if self.diverged and self.agreement < rules.realign_min:
+            self._realign(written, rules)
+
+    def fits(self, rules: MatchRules) -> bool:
+        """Whether the hint has something to say here."""
+        return self.offset < len(self.hint) and (not self.diverged or self.agreement >= rules.realign_min)
+
+    def _realign(self, written: Sequence[int], rules: MatchRules) -> None:
+        best = (0, 0, self.offset)
+        for end in self._ends.get(written[-1], ()):
+            longest = min(rules.realign_max, end, len(written))
+            length = 1
+            while length < longest and self.hint[end - length - 1] == written[-length - 1]:
+                length += 1
+            if end < len(self.hint):
+                best = max(best, (length, -abs(end - self.offset), end))
+        if best[0] >= rules.realign_min:
+            self.agreement, _, self.offset = best
+
+
+class HintedSequence:
+    """What is known of one running sequence: its hints, the likeliest first."""
+
+    def __init__(self, rules: MatchRules, *, uses_hints: bool = True, uses_ngrams: bool = True) -> None:
+        self._rules = rules
+        self._uses_hints = uses_hints
+        self._uses_ngrams = uses_ngrams
+        self._tracks: list[HintTrack] = []
+
+    def add(self, hints: Iterable[Sequence[int]]) -> None:
+        """Put `hints` before those that are there. Each begins where the sequence's own writing begins."""
+        if not self._uses_hints:
+            return
+        known = [track.hint for track in self._tracks]
+        new = [list(hint) for hint in hints if hint]
+        fresh = [HintTrack(hint) for at, hint in enumerate(new) if hint not in known and hint not in new[:at]]
+        self._tracks = [*fresh, *self._tracks][:MAX_HINTS]
+
+    def propose(self, context: Tokens, num_written: int, room: int) -> Proposal:
+        """At most `room` tokens after `context` (shape ``(num_tokens,)``), the last `num_written` of which the sequence
+        wrote itself since its hints' beginning."""
+        if self._tracks:
+            written = context[len(context) - num_written :].tolist()
+            for track in self._tracks:
+                track.follow(written, self._rules)
+            fitting = [track for track in self._tracks if track.fits(self._rules)]
+            if fitting:
+                best = max(fitting, key=lambda track: (not track.diverged, track.agreement))
+                size = min(self._rules.num_hint_tokens, room)
+                return Proposal(best.hint[best.offset : best.offset + size], Source.HINT)
+        if self._uses_ngrams:
+            found = look_up(context, self._rules, min(self._rules.num_ngram_tokens, room))
+            if found:
+                return Proposal(found, Source.NGRAM)
+        return NO_PROPOSAL
+
+
+def look_up(context: Tokens, rules: MatchRules, num_tokens: int) -> list[int]:
+    """The tokens that followed the latest occurrence of the longest ending of `context` that occurs in it before."""
+    if len(context) < 2 or num_tokens < 1:
+        return []
+    ends = np.flatnonzero(context[:-1] == context[-1])
+    length = 1
+    while length < rules.ngram_max and ends.size:
+        longer = ends[ends >= length]
+        longer = longer[context[longer - length] == context[-1 - length]]
+        if not longer.size:
+            break
+        ends, length = longer, length + 1
+    if length < rules.ngram_min or not ends.size:
+        return []
+    start = int(ends[-1]) + 1
+    return context[start : start + num_tokens].tolist()  # type: ignore[no-any-return]  # numpy says Any
+
+
+def cut_after(tokens: list[int], stops: frozenset[int]) -> list[int]:
+    """`tokens` up to and with the first that ends the sequence: what follows it would be verified for nothing."""
+    for at, token in enumerate(tokens):
+        if token in stops:
+            return tokens[: at + 1]
+    return tokens

@@ -1,0 +1,245 @@
+"""The proposer inside vLLM: hints and n-gram look-up as drafts of the model's own tokens. Knows vLLM 0.32's insides.
+
+Promises: the text is never changed, only the speed (vLLM verifies every proposed token); nothing is kept of requests
+that have ended; where vLLM's insides are others than expected it says so once and goes on with less: n-gram look-up
+without the requests' wishes, or nothing.
+
+How it gets in: `speculative_config={"method": "custom_class", "model": PROPOSER}` makes vLLM build a `HintProposer` in
+each worker, and `worker_extension_cls=EXTENSION` adds methods to the worker that `collective_rpc` can call: one hands
+the proposer the model runner, which knows the requests by their place in the batch, another brings further hints. A
+request's own come in the `extra_args` of its sampling parameters. This file imports nothing of vLLM: it only touches
+what vLLM hands it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actors.engines.hint_matching import NO_PROPOSAL, HintedSequence, MatchRules, Proposal, Source, cut_after
+
+METHOD = "hints"
+"""Our name among the methods of `speculative_config`."""
+PROPOSER = "actors.engines.hints.HintProposer"
+EXTENSION = "actors.engines.hints.HintWorker"
+EXTRA_ARGS = "lookahead"
+"""Key of a request's hints in `SamplingParams.extra_args`."""
+MAX_EARLY = 256
+"""Hints are kept for so many requests that the model runner does not know yet. Most of them come within a moment; those
+that were aborted before never come."""
+
+SETTINGS = {
+    "num_speculative_tokens": "num_hint_tokens",
+    "num_ngram_tokens": "num_ngram_tokens",
+    "prompt_lookup_min": "ngram_min",
+    "prompt_lookup_max": "ngram_max",
+    "realign_min": "realign_min",
+    "realign_max": "realign_max",
+}
+"""Settings in `speculative_config`, with vLLM's names where it has one, and the fields of `MatchRules` they set."""
+COUNTS = tuple(f"num_{source}{kind}_tokens" for source in (Source.HINT, Source.NGRAM) for kind in ("", "_accepted"))
+
+logger = logging.getLogger(__name__)
+
+
+# --- in the process that has the engine ------------------------------------------------------------------------------
+
+
+def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> tuple[dict[str, Any], MatchRules | None]:
+    """vLLM's options for ours, and the rules for the proposer: None where it is not asked for, or cannot be had.
+
+    `options` has ``speculative_config: {method: hints, num_speculative_tokens: 16, num_ngram_tokens: 4,
+    prompt_lookup_min: 2, prompt_lookup_max: 4, realign_min: 2, realign_max: 4}`` (the defaults) or anything of vLLM's
+    own, which passes as it is. `methods` are those that this vLLM knows. Raises ValueError for what cannot be.
+    """
+    wanted = options.get("speculative_config")
+    if not isinstance(wanted, Mapping) or wanted.get("method") != METHOD:
+        return dict(options), None
+    unknown = sorted(set(wanted) - {*SETTINGS, "method"})
+    if unknown:
+        raise ValueError(f"method {METHOD} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(SETTINGS))}.")
+    if options.get("worker_extension_cls"):
+        raise ValueError(f"method {METHOD} needs worker_extension_cls for itself; leave it out.")
+    rules = MatchRules(**{SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
+    if min(asdict(rules).values()) < 1 or rules.ngram_min > rules.ngram_max or rules.realign_min > rules.realign_max:
+        raise ValueError(f"method {METHOD} needs counts of at least 1, and no minimum over its maximum.")
+    if "custom_class" not in methods:
+        logger.warning("This vLLM takes no proposer from outside: hints are not used, n-gram look-up is.")
+        ngram = {"num_speculative_tokens": rules.num_ngram_tokens, "method": "ngram"}
+        bounds = {"prompt_lookup_min": rules.ngram_min, "prompt_lookup_max": rules.ngram_max}
+        return {**options, "speculative_config": {**ngram, **bounds}}, None
+    size = max(rules.num_hint_tokens, rules.num_ngram_tokens)
+    own = {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": size}
+    return {**options, "speculative_config": own, "worker_extension_cls": EXTENSION}, rules
+
+
+def request_arguments(
+    key: str, hints: Iterable[Sequence[int]] = (), speculation: str = METHOD, num_written: int = 0
+) -> dict[str, Any]:
+    """`extra_args` of a request. `key` is what `add_hints` will name it by; the last `num_written` tokens of its prompt
+    were already written since the hints' beginning."""
+    wishes = {"key": key, "hints": [list(h) for h in hints], "speculation": speculation, "num_written": num_written}
+    return {EXTRA_ARGS: wishes}
+
+
+# --- in vLLM's worker ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Running:
+    """A request that the model runner knows."""
+
+    sequence: HintedSequence
+    key: str
+    start: int
+    """Index of the first token that counts as written."""
+    last_index: int
+    """No token after this one can become part of the request."""
+    stops: frozenset[int]
+    last: Proposal = NO_PROPOSAL
+
+
+class HintProposer:
+    """vLLM's `custom_class` proposer. One a worker; used by the worker's one thread."""
+
+    def __init__(self, vllm_config: Any) -> None:
+        self._rules = MatchRules(num_hint_tokens=vllm_config.speculative_config.num_speculative_tokens)
+        self._max_model_len = int(vllm_config.model_config.max_model_len)
+        self._runner: Any = None
+        self._is_off = False
+        self._running: dict[str, _Running] = {}
+        self._id_of: dict[str, str] = {}
+        self._early: OrderedDict[str, list[list[int]]] = OrderedDict()
+        self._counts = dict.fromkeys(COUNTS, 0)
+
+    def load_model(self, *_: Any, **__: Any) -> None:
+        """There is none; vLLM calls this of every proposer."""
+
+    def attach(self, runner: Any, rules: Mapping[str, int]) -> bool:
+        """Take the model runner, from which requests are read. False, and a warning, if it is another than expected."""
+        self._rules = MatchRules(**rules)
+        try:
+            _ = (runner.input_batch.req_ids, runner.requests.keys())
+        except AttributeError as error:
+            self._degrade(f"the model runner is another ({error})", is_off=False)
+            return False
+        self._runner = runner
+        return True
+
+    def add_hints(self, key: str, hints: list[list[int]]) -> None:
+        """Further hints for the request `key`, or for when it comes."""
+        running = self._running.get(self._id_of.get(key, ""))
+        if running is not None:
+            running.sequence.add(hints)
+            return
+        self._early[key] = [*hints, *self._early.pop(key, ())]
+        while len(self._early) > MAX_EARLY:
+            self._early.popitem(last=False)
+
+    def counts(self) -> dict[str, int]:
+        """Tokens proposed and accepted, by source, of proposals that have been verified."""
+        return dict(self._counts)
+
+    def propose(
+        self, sampled_token_ids: list[list[int]], num_tokens_no_spec: Any, token_ids_cpu: Any, *_: Any, **__: Any
+    ) -> list[list[int]]:
+        """Draft tokens for each sequence of the batch.
+
+        Args, by place in the batch: the tokens just sampled (none where the prompt is not read to its end yet); how
+        many tokens the sequence has, shape ``(num_seqs,)``; its token ids, shape ``(num_seqs, max_model_len)``.
+        """
+        if self._is_off:
+            return [[] for _ in sampled_token_ids]
+        try:
+            return [
+                self._propose(at, len(sampled), int(num_tokens_no_spec[at]), token_ids_cpu) if sampled else []
+                for at, sampled in enumerate(sampled_token_ids)
+            ]
+        except Exception as error:  # a failure here would end the engine, and all that is at stake is speed
+            self._degrade(f"a proposal failed ({type(error).__name__}: {error})", is_off=self._runner is None)
+            return [[] for _ in sampled_token_ids]
+        finally:
+            self._forget_ended()
+
+    def _propose(self, at: int, num_sampled: int, num_tokens: int, token_ids: Any) -> list[int]:
+        context = token_ids[at, :num_tokens]
+        room = self._max_model_len - num_tokens - 1
+        if self._runner is None:
+            sequence = HintedSequence(self._rules, uses_hints=False)
+            return sequence.propose(context, 0, room).tokens
+        running = self._of_request(self._runner.input_batch.req_ids[at])
+        self._count(running.last, num_sampled - 1)
+        room = min(room, running.last_index - num_tokens)
+        found = running.sequence.propose(context, max(0, num_tokens - running.start), max(0, room))
+        running.last = Proposal(cut_after(found.tokens, running.stops), found.source)
+        return running.last.tokens
+
+    def _of_request(self, request_id: str) -> _Running:
+        running = self._running.get(request_id)
+        if running is None:
+            request = self._runner.requests[request_id]
+            params = request.sampling_params
+            wishes = (params.extra_args or {}).get(EXTRA_ARGS) or {"speculation": "ngram"}
+            key, speculation = wishes.get("key", request_id), wishes["speculation"]
+            sequence = HintedSequence(
+                self._rules, uses_hints=speculation == METHOD, uses_ngrams=speculation in (METHOD, "ngram")
+            )
+            sequence.add(wishes.get("hints", ()))
+            sequence.add(self._early.pop(key, ()))
+            num_prompt_tokens = int(request.num_prompt_tokens)
+            running = _Running(
+                sequence,
+                key,
+                start=num_prompt_tokens - wishes.get("num_written", 0),
+                last_index=num_prompt_tokens + (params.max_tokens or self._max_model_len) - 1,
+                stops=frozenset(params.stop_token_ids or ()),
+            )
+            self._running[request_id] = running
+            self._id_of[key] = request_id
+        return running
+
+    def _count(self, proposal: Proposal, num_accepted: int) -> None:
+        if proposal.tokens:
+            self._counts[f"num_{proposal.source}_tokens"] += len(proposal.tokens)
+            self._counts[f"num_{proposal.source}_accepted_tokens"] += min(num_accepted, len(proposal.tokens))
+
+    def _forget_ended(self) -> None:
+        if self._runner is None or len(self._running) <= len(self._runner.requests):
+            return
+        for request_id in self._running.keys() - self._runner.requests.keys():
+            key = self._running.pop(request_id).key
+            if self._id_of.get(key) == request_id:
+                del self._id_of[key]
+
+    def _degrade(self, why: str, is_off: bool) -> None:
+        self._is_off = is_off
+        self._runner = None
+        self._running.clear()
+        self._id_of.clear()
+        self._early.clear()
+        left = "nothing is proposed any more" if is_off else "n-gram look-up goes on for all requests"
+        logger.warning("Hinted decoding is switched off in this engine: %s; %s. Texts do not change.", why, left)
+
+
+class HintWorker:
+    """What `worker_extension_cls` adds to vLLM's worker; the names are unlike any of the worker's own."""
+
+    model_runner: Any
+
+    def lookahead_attach(self, rules: Mapping[str, int]) -> bool:
+        """Hand the proposer of this worker its model runner; False where there is none or it refuses."""
+        proposer = getattr(getattr(self, "model_runner", None), "drafter", None)
+        return isinstance(proposer, HintProposer) and proposer.attach(self.model_runner, rules)
+
+    def lookahead_add_hints(self, key: str, hints: list[list[int]]) -> None:
+        """As `HintProposer.add_hints`."""
+        if isinstance(proposer := getattr(self.model_runner, "drafter", None), HintProposer):
+            proposer.add_hints(key, hints)
+
+    def lookahead_counts(self) -> dict[str, int]:
+        """As `HintProposer.counts`."""
+        proposer = getattr(self.model_runner, "drafter", None)
+        return proposer.counts() if isinstance(proposer, HintProposer) else {}

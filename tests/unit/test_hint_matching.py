@@ -1,0 +1,153 @@
+"""What is proposed from hints and from the context."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.engines.hint_matching import (
+    MAX_HINTS,
+    HintedSequence,
+    MatchRules,
+    Proposal,
+    Source,
+    cut_after,
+    look_up,
+)
+
+RULES = MatchRules(num_hint_tokens=3, num_ngram_tokens=2)
+PROMPT = [900, 901, 902]
+
+
+def propose(hints: list[list[int]], written: list[int], rules: MatchRules = RULES, room: int = 99) -> Proposal:
+    sequence = HintedSequence(rules)
+    sequence.add(hints)
+    return sequence.propose(np.array(PROMPT + written, dtype=np.int32), len(written), room)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ([], [1, 2, 3]),
+        ([1], [2, 3, 4]),
+        ([1, 2, 3, 4, 5], [6, 7, 8]),
+        ([1, 2, 3, 4, 5, 6, 7], [8]),
+        ([1, 2, 50, 4, 5], [6, 7, 8]),  # another token
+        ([1, 2, 50, 51, 3, 4], [5, 6, 7]),  # one more token
+        ([1, 2, 5, 6], [7, 8]),  # some fewer
+    ],
+)
+def test_a_hint_is_continued_and_taken_up_again(written: list[int], expected: list[int]) -> None:
+    assert propose([[1, 2, 3, 4, 5, 6, 7, 8]], written) == Proposal(expected, Source.HINT)
+
+
+@pytest.mark.parametrize("written", [[50], [50, 1], [1, 50], [1, 2, 50], [1, 2, 50, 4], list(range(1, 9))])
+def test_without_agreement_of_two_tokens_nothing_is_proposed(written: list[int]) -> None:
+    assert propose([[1, 2, 3, 4, 5, 6, 7, 8]], written) == Proposal([], Source.NOTHING)
+
+
+def test_the_nearest_of_equal_places_is_taken() -> None:
+    hint = [1, 2, 10, 3, 4, 1, 2, 20, 3, 4, 1, 2, 30]
+    assert propose([hint], [1, 2, 10, 3, 4, 9, 2, 20, 3, 1, 2]).tokens == [30]
+    assert propose([hint], [8, 9, 9, 9, 1, 2]).tokens == [20, 3, 4]
+    assert propose([hint], [9, 1, 2]).tokens == [10, 3, 4]
+
+
+def test_a_longer_agreement_beats_a_nearer_one() -> None:
+    assert propose([[7, 1, 2, 50, 51, 9, 1, 2, 60]], [8, 9, 1, 2]).tokens == [60]
+
+
+def test_a_hint_that_agreed_all_along_beats_one_taken_up_again_and_the_first_of_equals_wins() -> None:
+    first, second = [9, 9, 1, 2, 3, 70], [1, 2, 3, 80]
+    assert propose([first, second], [1, 2, 3]).tokens == [80]
+    assert propose([[1, 2, 40], [1, 2, 41]], [1, 2]).tokens == [40]
+
+
+def test_following_token_by_token_finds_what_a_look_at_the_whole_finds_while_the_hint_fits() -> None:
+    hint = list(range(1, 40))
+    sequence = HintedSequence(RULES)
+    sequence.add([hint])
+    for size in range(len(hint)):
+        found = sequence.propose(np.array(PROMPT + hint[:size]), size, 99)
+        assert found.tokens == hint[size : size + 3]
+
+
+def test_a_hint_pushed_later_comes_first_and_counts_from_the_beginning() -> None:
+    sequence = HintedSequence(RULES)
+    sequence.add([[1, 2, 3, 4]])
+    written = [1, 2]
+    sequence.propose(np.array(written), 2, 99)
+    sequence.add([[1, 2, 30, 40]])
+    assert sequence.propose(np.array(written), 2, 99).tokens == [30, 40]
+    assert sequence.propose(np.array([1, 2, 3]), 3, 99).tokens == [4]
+
+
+def test_hints_are_few_and_never_twice() -> None:
+    sequence = HintedSequence(RULES)
+    for value in range(100):
+        sequence.add([[value], [value]])
+    assert len(sequence._tracks) == MAX_HINTS
+    assert sequence._tracks[0].hint == [99]
+    sequence.add([[]])
+    assert sequence._tracks[0].hint == [99]
+
+
+def test_where_no_hint_fits_the_context_is_looked_up() -> None:
+    written = [60, 61, 62, 63, 7, 60, 61]
+    assert propose([[1, 2, 3]], written) == Proposal([62, 63], Source.NGRAM)
+    assert propose([], [1, 2, 3]) == Proposal([], Source.NOTHING)
+
+
+def test_a_sequence_may_be_kept_from_hints_or_from_both() -> None:
+    context = np.array([60, 61, 62, 63, 7, 60, 61])
+    ngram = HintedSequence(RULES, uses_hints=False)
+    ngram.add([[60, 61, 99]])
+    assert ngram.propose(context, 2, 99) == Proposal([62, 63], Source.NGRAM)
+    none = HintedSequence(RULES, uses_hints=False, uses_ngrams=False)
+    assert none.propose(context, 2, 99) == Proposal([], Source.NOTHING)
+
+
+def test_no_more_is_proposed_than_there_is_room() -> None:
+    assert propose([[1, 2, 3, 4, 5]], [1], room=2).tokens == [2, 3]
+    assert propose([], [60, 61, 62, 60, 61], room=1).tokens == [62]
+    assert propose([], [60, 61, 62, 60, 61], room=0).tokens == []
+
+
+def slow_look_up(context: list[int], rules: MatchRules, num_tokens: int) -> list[int]:
+    for length in range(rules.ngram_max, rules.ngram_min - 1, -1):
+        for end in range(len(context) - 1, length - 1, -1):
+            if length <= len(context) and context[end - length : end] == context[-length:]:
+                return context[end : end + num_tokens]
+    return []
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 3), st.integers(0, 2), st.integers(1, 5))
+def test_the_look_up_is_the_obvious_one(context: list[int], least: int, more: int, num_tokens: int) -> None:
+    rules = MatchRules(ngram_min=least, ngram_max=least + more)
+    expected = slow_look_up(context, rules, num_tokens) if context else []
+    assert look_up(np.array(context, dtype=np.int32), rules, num_tokens) == expected
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=3), st.lists(st.integers(0, 3), max_size=30))
+def test_whatever_is_written_a_proposal_is_a_part_of_a_hint_or_of_the_context(
+    hints: list[list[int]], written: list[int]
+) -> None:
+    sequence = HintedSequence(RULES)
+    sequence.add(hints)
+    for size in range(len(written) + 1):
+        context = PROMPT + written[:size]
+        found = sequence.propose(np.array(context), size, 5)
+        sources = hints if found.source is Source.HINT else [context]
+        assert len(found.tokens) <= 5
+        assert any(
+            found.tokens == source[at : at + len(found.tokens)]
+            for source in [*sources, []]
+            for at in range(len(source) + 1)
+        )
+
+
+def test_nothing_is_proposed_behind_a_token_that_ends_the_sequence() -> None:
+    assert cut_after([1, 2, 3, 4], frozenset({3, 4})) == [1, 2, 3]
+    assert cut_after([1, 2], frozenset({3})) == [1, 2]

@@ -1,0 +1,296 @@
+"""The proposer inside the engine, over a model runner of our own: what it reads, keeps, counts and survives."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field, fields
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.engines import hint_calls, hints
+from actors.engines.hint_calls import HintCalls
+from actors.engines.hint_matching import MatchRules
+from actors.engines.hints import (
+    COUNTS,
+    EXTENSION,
+    METHOD,
+    PROPOSER,
+    SETTINGS,
+    HintProposer,
+    HintWorker,
+    engine_options,
+    request_arguments,
+)
+from actors.messages import SpeculationStats
+
+RULES = MatchRules(num_hint_tokens=4, num_ngram_tokens=2)
+MAX_LEN = 64
+METHODS = ("ngram", "custom_class")
+HINT = [1, 2, 3, 4, 5, 6, 7, 8]
+PROMPT = [90, 91, 92, 90, 91]
+
+
+@dataclass
+class Runner:
+    """What the proposer reads of vLLM's model runner, and the batch that vLLM hands it."""
+
+    requests: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, list[int]] = field(default_factory=dict)
+    input_batch: Any = field(default_factory=lambda: SimpleNamespace(req_ids=[]))
+
+    def begin(self, request_id: str, arguments: dict[str, Any] | None, max_tokens: int = 32, stops: Any = ()) -> None:
+        params = SimpleNamespace(extra_args=arguments, max_tokens=max_tokens, stop_token_ids=list(stops))
+        self.requests[request_id] = SimpleNamespace(sampling_params=params, num_prompt_tokens=len(PROMPT))
+        self.tokens[request_id] = list(PROMPT)
+        self.input_batch.req_ids.append(request_id)
+
+    def end(self, request_id: str) -> None:
+        del self.requests[request_id]
+        self.input_batch.req_ids.remove(request_id)
+
+    def step(self, proposer: HintProposer, sampled: dict[str, list[int]]) -> dict[str, list[int]]:
+        """One forward pass in which each request was given `sampled`, and what is proposed then."""
+        ids = self.input_batch.req_ids
+        for request_id, tokens in sampled.items():
+            self.tokens[request_id].extend(tokens)
+        token_ids = np.zeros((8, MAX_LEN), dtype=np.int32)
+        for at, request_id in enumerate(ids):
+            token_ids[at, : len(self.tokens[request_id])] = self.tokens[request_id]
+        lengths = np.array([len(self.tokens[i]) for i in ids] + [0] * (8 - len(ids)))
+        drafts = proposer.propose([sampled.get(i, []) for i in ids], lengths, token_ids, slot_mappings=None)
+        return dict(zip(ids, drafts, strict=True))
+
+
+def make(rules: MatchRules = RULES) -> tuple[HintProposer, Runner]:
+    config = SimpleNamespace(num_speculative_tokens=rules.num_hint_tokens)
+    model = SimpleNamespace(max_model_len=MAX_LEN)
+    proposer, runner = HintProposer(SimpleNamespace(speculative_config=config, model_config=model)), Runner()
+    proposer.load_model(object())
+    assert proposer.attach(runner, asdict(rules))
+    return proposer, runner
+
+
+def test_each_request_is_proposed_what_its_own_hints_say() -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a", [HINT]))
+    runner.begin("b-1", request_arguments("b", [[1, 20, 21]]))
+    runner.begin("c-1", request_arguments("c", [HINT], "ngram"))
+    runner.begin("d-1", request_arguments("d", [HINT], "none"))
+    runner.begin("e-1", None)
+    found = runner.step(proposer, {"a-1": [1], "b-1": [1], "c-1": [92], "d-1": [92], "e-1": [92]})
+    assert found == {"a-1": [2, 3, 4, 5], "b-1": [20, 21], "c-1": [90, 91], "d-1": [], "e-1": [90, 91]}
+
+
+def test_a_prompt_that_is_not_read_to_its_end_gets_no_proposal() -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a", [HINT]))
+    assert runner.step(proposer, {"a-1": []}) == {"a-1": []}
+
+
+def test_places_in_the_batch_may_change() -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a", [HINT]))
+    runner.begin("b-1", request_arguments("b", [[11, 12, 13, 14, 15, 16]]))
+    runner.step(proposer, {"a-1": [1], "b-1": [11]})
+    runner.input_batch.req_ids.reverse()
+    assert runner.step(proposer, {"a-1": [2], "b-1": [12]}) == {"b-1": [13, 14, 15, 16], "a-1": [3, 4, 5, 6]}
+
+
+def test_hints_reach_a_request_before_it_begins_and_while_it_runs() -> None:
+    proposer, runner = make()
+    proposer.add_hints("a", [HINT])
+    runner.begin("a-1", request_arguments("a"))
+    assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4, 5]
+    proposer.add_hints("a", [[1, 2, 30, 31]])
+    assert runner.step(proposer, {"a-1": [2]})["a-1"] == [30, 31]
+
+
+def test_what_an_earlier_attempt_wrote_counts_as_written() -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a:1", [[90, 91, 1, 2, 3]], num_written=2))
+    assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3]
+
+
+def test_nothing_is_proposed_beyond_what_the_request_may_write() -> None:
+    proposer, runner = make()
+    runner.begin("short", request_arguments("short", [HINT]), max_tokens=3)
+    runner.begin("stops", request_arguments("stops", [HINT]), stops=(4,))
+    assert runner.step(proposer, {"short": [1], "stops": [1]}) == {"short": [2], "stops": [2, 3, 4]}
+    assert runner.step(proposer, {"short": [2, 3]})["short"] == []
+
+
+def test_nothing_is_proposed_beyond_the_context() -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a", [list(range(100))]), max_tokens=500)
+    written = list(range(MAX_LEN - len(PROMPT) - 3))
+    assert runner.step(proposer, {"a-1": written})["a-1"] == [len(written), len(written) + 1]
+
+
+def test_accepted_tokens_are_counted_by_source() -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a", [HINT]))
+    runner.step(proposer, {"a-1": [1]})  # proposes 2 3 4 5
+    runner.step(proposer, {"a-1": [2, 91, 92]})  # two places accepted; looks up 90 91
+    runner.step(proposer, {"a-1": [90, 91, 92]})  # both accepted
+    expected = {"num_hint_tokens": 4, "num_hint_accepted_tokens": 2}
+    assert proposer.counts() == {**expected, "num_ngram_tokens": 2, "num_ngram_accepted_tokens": 2}
+    assert set(COUNTS) <= {f.name for f in fields(SpeculationStats)}
+
+
+def test_nothing_is_kept_of_requests_that_ended_or_never_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hints, "MAX_EARLY", 10)
+    proposer, runner = make()
+    for number in range(50):
+        runner.begin(f"r{number}-x", request_arguments(f"r{number}", [HINT]))
+        runner.step(proposer, {f"r{number}-x": [1]})
+        runner.end(f"r{number}-x")
+        proposer.add_hints(f"never{number}", [HINT])
+    runner.begin("last", request_arguments("last", [HINT]))
+    runner.step(proposer, {"last": [1]})
+    assert list(proposer._running) == ["last"]
+    assert list(proposer._id_of) == ["last"]
+    assert list(proposer._early) == [f"never{number}" for number in range(40, 50)]
+
+
+@pytest.mark.parametrize("missing", ["input_batch", "requests"])
+def test_another_model_runner_leaves_ngrams_and_one_warning(missing: str, caplog: pytest.LogCaptureFixture) -> None:
+    proposer, runner = make()
+    other = SimpleNamespace(input_batch=runner.input_batch, requests=runner.requests)
+    delattr(other, missing)
+    proposer, _ = make()
+    proposer._runner = None
+    with caplog.at_level(logging.WARNING):
+        assert not proposer.attach(other, asdict(RULES))
+        runner.begin("a-1", request_arguments("a", [HINT]))
+        assert runner.step(proposer, {"a-1": [92]}) == {"a-1": [90, 91]}
+        proposer.add_hints("a", [HINT])
+        runner.step(proposer, {"a-1": [1]})
+    assert len(caplog.records) == 1
+    assert missing in caplog.text
+    assert "n-gram look-up goes on" in caplog.text
+
+
+def test_a_runner_that_turns_out_to_be_another_is_left_at_the_first_failure(caplog: pytest.LogCaptureFixture) -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a", [HINT]))
+    del runner.requests["a-1"].num_prompt_tokens
+    assert runner.step(proposer, {"a-1": [1]}) == {"a-1": []}
+    assert runner.step(proposer, {"a-1": [91, 92]}) == {"a-1": [90, 91]}
+    assert len(caplog.records) == 1
+
+
+def test_another_call_than_expected_ends_all_proposals(caplog: pytest.LogCaptureFixture) -> None:
+    proposer, _ = make()
+    for _ in range(3):
+        assert proposer.propose([[1], [2]], None, None, 5) == [[], []]
+    assert len(caplog.records) == 2, "hints are off, then n-grams"
+    assert "nothing is proposed" in caplog.text
+
+
+def test_a_worker_hands_its_runner_to_its_proposer() -> None:
+    proposer, runner = make()
+    worker = HintWorker()
+    runner.drafter = proposer  # type: ignore[attr-defined]
+    worker.model_runner = runner
+    assert worker.lookahead_attach(asdict(RULES))
+    worker.lookahead_add_hints("a", [HINT])
+    runner.begin("a-1", request_arguments("a"))
+    assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4, 5]
+    assert worker.lookahead_counts() == dict.fromkeys(COUNTS, 0)
+
+
+@pytest.mark.parametrize("model_runner", [SimpleNamespace(), SimpleNamespace(drafter=object())])
+def test_a_worker_without_our_proposer_says_so(model_runner: Any) -> None:
+    worker = HintWorker()
+    worker.model_runner = model_runner
+    assert not worker.lookahead_attach(asdict(RULES))
+    worker.lookahead_add_hints("a", [HINT])
+    assert worker.lookahead_counts() == {}
+
+
+def test_the_names_that_vllm_is_given_are_those_of_the_classes() -> None:
+    for name, found in ((PROPOSER, HintProposer), (EXTENSION, HintWorker)):
+        assert name == f"{found.__module__}.{found.__name__}"
+    assert set(SETTINGS.values()) == {f.name for f in fields(MatchRules)}
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def test_our_method_becomes_a_custom_class() -> None:
+    ours = {"method": METHOD, "num_speculative_tokens": 7, "num_ngram_tokens": 3, "prompt_lookup_max": 5}
+    options, rules = engine_options({"dtype": "float32", "speculative_config": ours}, METHODS)
+    assert rules == MatchRules(num_hint_tokens=7, num_ngram_tokens=3, ngram_max=5)
+    expected = {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": 7}
+    assert options == {"dtype": "float32", "speculative_config": expected, "worker_extension_cls": EXTENSION}
+
+
+@pytest.mark.parametrize("speculative_config", [None, {"method": "ngram", "num_speculative_tokens": 4}, "text"])
+def test_any_other_method_passes_as_it_is(speculative_config: Any) -> None:
+    options = {"speculative_config": speculative_config}
+    assert engine_options(options, METHODS) == (options, None)
+    assert engine_options({}, METHODS) == ({}, None)
+
+
+def test_a_vllm_without_custom_classes_looks_up_ngrams(caplog: pytest.LogCaptureFixture) -> None:
+    options, rules = engine_options({"speculative_config": {"method": METHOD}}, ("ngram",))
+    assert rules is None
+    bounds = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}
+    assert options == {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4, **bounds}}
+    assert "hints are not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"model": "x"}, "no setting model"),
+        ({"num_speculative_tokens": 0}, "at least 1"),
+        ({"prompt_lookup_min": 5}, "no minimum over"),
+        ({"realign_min": 5}, "no minimum over"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        engine_options({"speculative_config": {"method": METHOD, **settings}}, METHODS)
+
+
+def test_the_workers_extension_has_one_place() -> None:
+    with pytest.raises(ValueError, match="worker_extension_cls"):
+        engine_options({"speculative_config": {"method": METHOD}, "worker_extension_cls": "x.Y"}, METHODS)
+
+
+# --- the calls' hints ------------------------------------------------------------------------------------------------
+
+
+def test_a_call_has_the_hints_that_came_before_with_and_during_it() -> None:
+    calls = HintCalls(vocabulary_size=100)
+    assert calls.add("a", ((1,),)) is None
+    with calls.running("a", ((2,),)) as call:
+        assert call.hints == ((1,), (2,))
+        call.request_id = "a:1"
+        assert calls.add("a", ((3,),)) == ("a:1", ((3,),))
+        assert call.hints == ((3,), (1,), (2,))
+    with calls.running("a", ()) as again:
+        assert again.hints == ()
+
+
+def test_tokens_that_the_model_does_not_have_are_no_hint() -> None:
+    calls = HintCalls(vocabulary_size=100)
+    with calls.running("a", ((1, 100), (), (-1, 2), (99,))) as call:
+        assert call.hints == ((99,),)
+        assert calls.add("a", ((100,),)) is None
+
+
+def test_hints_for_calls_that_never_come_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hint_calls, "MAX_EARLY", 3)
+    calls = HintCalls(vocabulary_size=100)
+    for number in range(10):
+        calls.add(f"call-{number}", ((number,),))
+    assert list(calls._early) == ["call-7", "call-8", "call-9"]
+    with calls.running("call-9", ()) as call:
+        assert call.hints == ((9,),)
+    assert list(calls._early) == ["call-7", "call-8"]
+    assert not calls._calls

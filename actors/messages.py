@@ -55,6 +55,8 @@ class Prompt:
     """Keyword arguments for the chat template, as a JSON object."""
     literal: bool = False
     """Whether what looks like a special token inside a message is text: for prompts of our own that quote others."""
+    answer_prefix: str = ""
+    """With messages: what the answer begins with, such as the mark that closes a reasoning which the template opens."""
 
     @property
     def question(self) -> str:
@@ -100,6 +102,11 @@ class Piece:
     def joined(self, other: Piece) -> Piece:
         """This piece followed by `other`, which must be of the same vocabulary."""
         return Piece(self.text + other.text, self.token_ids + other.token_ids, self.vocabulary)
+
+    def without(self, beginning: Piece) -> Piece:
+        """What follows `beginning`, which this piece begins with."""
+        text, token_ids = self.text[len(beginning.text) :], self.token_ids[len(beginning.token_ids) :]
+        return Piece(text, token_ids, self.vocabulary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +309,8 @@ class Origin(StrEnum):
     RECOVERED = "recovered"
     """The target's own step in the place of a rejected draft step."""
     TARGET = "target"
-    """The target's own step; there was no draft step to judge."""
+    """The target's own step; there was no draft step to judge. Or a part of a step that is certain before it is known
+    which of the two stands."""
 
 
 @dataclass(frozen=True, slots=True)

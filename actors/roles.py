@@ -15,6 +15,8 @@ from typing import Protocol
 from actors.messages import (
     Delta,
     JudgeRequest,
+    Piece,
+    Prefix,
     Prompt,
     RoleInfo,
     Sampling,
@@ -94,11 +96,18 @@ class Verifier(Protocol):
         ...
 
 
-class LabelScorer(Protocol):
-    """The part of a writer that a judge needs."""
+class Scorer(Protocol):
+    """The part of a writer that a verifier's checks need."""
 
     async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
         """As `Target.label_probabilities`."""
+        ...
+
+    async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
+        """Natural log-probability of each token of `piece`, given `prefix` and what precedes the token; prefill only.
+
+        A piece of another vocabulary is encoded from its text, so the number of tokens may be another.
+        """
         ...
 
 

@@ -1,65 +1,112 @@
 """The verifier role: named cascades of checks, cheap ones first.
 
 Promises: every call for a configured verifier ends in a verdict. A step is accepted only because one check said so,
-named in the verdict; where no check is sure, or the one that is asked fails, it is rejected. Nothing is kept between
-calls.
+named in the verdict; where no check is sure, or the one that is asked fails, it is rejected. Equal requests are judged
+once: while that runs and as long as the verdict is remembered; a caller that is cancelled takes it from no other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from actors.errors import ConfigError, RequestError
-from actors.messages import JudgeRequest, Verdict
-from actors.roles import LabelScorer
+from actors.messages import JudgeRequest, Step, Verdict
+from actors.roles import Scorer
 from actors.verifiers import build_check
 from actors.verifiers.check import Check, Decision
+from actors.verifiers.shared import SharedWork
 
 logger = logging.getLogger(__name__)
+
+NUM_REMEMBERED = 4096
+"""Verdicts that are remembered: a few hundred bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """A verdict without its time. One that came of a failure may be another the next time."""
+
+    verdict: Verdict
+    has_failed: bool = False
 
 
 class StepVerifier:
     """Judges steps by the checks of the verifier that a request names, in their order, until one decides."""
 
-    def __init__(self, verifiers: Mapping[str, Sequence[Check]]) -> None:
+    def __init__(self, verifiers: Mapping[str, Sequence[Check]], num_remembered: int = NUM_REMEMBERED) -> None:
         if empty := [name for name, checks in verifiers.items() if not checks]:
             raise ConfigError(f"The verifier {empty[0]!r} has no checks.", f"verifier.verifiers.{empty[0]}")
         self._verifiers = {name: tuple(checks) for name, checks in verifiers.items()}
+        self._shared = SharedWork[_Outcome](num_remembered, keep=lambda outcome: not outcome.has_failed)
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         """A verdict; its `verifier` is ``NAME/CHECK`` where one check decided.
 
         RequestError if no verifier is named so.
         """
-        name = request.verifier
-        if name not in self._verifiers:
+        if request.verifier not in self._verifiers:
             known = ", ".join(self._verifiers)
-            raise RequestError(f"There is no verifier {name!r}; there are: {known}.", "speculation.verifier")
+            raise RequestError(
+                f"There is no verifier {request.verifier!r}; there are: {known}.", "speculation.verifier"
+            )
         started = time.perf_counter()
-        reasons: list[str] = []
-        score: float | None = None
-        for check in self._verifiers[name]:
-            decided_by = f"{name}/{check.name}"
-            try:
-                opinion = await check.check(request)
-            except Exception as error:
-                # A verifier that is broken costs speed; one that guesses would cost the answer.
-                logger.exception("The check %s failed; the step is rejected.", decided_by)
-                reason = f"the check {check.name} failed: {str(error) or type(error).__name__}"
-                return Verdict(False, decided_by, reason, latency_s=time.perf_counter() - started)
-            if opinion.decision is not Decision.UNSURE:
-                accepted = opinion.decision is Decision.ACCEPT
-                return Verdict(accepted, decided_by, opinion.reason, opinion.score, time.perf_counter() - started)
-            reasons.append(f"{check.name}: {opinion.reason}")
-            score = opinion.score if opinion.score is not None else score
-        return Verdict(False, name, f"no check was sure ({'; '.join(reasons)})", score, time.perf_counter() - started)
+        checks = self._verifiers[request.verifier]
+        key = request_key(request, any(check.reads_context for check in checks))
+        outcome, is_cached = await self._shared.result(key, lambda: _decide(request, checks))
+        verdict = outcome.verdict
+        reason = f"{verdict.reason} (judged before)" if is_cached else verdict.reason
+        return replace(verdict, reason=reason, is_cached=is_cached, latency_s=time.perf_counter() - started)
+
+
+async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> _Outcome:
+    """The first sure check decides; `score` and `probability` are its own, or the last ones that an unsure one gave."""
+    name = request.verifier
+    reasons: list[str] = []
+    score: float | None = None
+    probability: float | None = None
+    for check in checks:
+        decided_by = f"{name}/{check.name}"
+        try:
+            opinion = await check.check(request)
+        except Exception as error:
+            # A verifier that is broken costs speed; one that guesses would cost the answer.
+            logger.exception("The check %s failed; the step is rejected.", decided_by)
+            reason = f"the check {check.name} failed: {str(error) or type(error).__name__}"
+            return _Outcome(Verdict(False, decided_by, reason), has_failed=True)
+        if opinion.decision is not Decision.UNSURE:
+            accepted = opinion.decision is Decision.ACCEPT
+            return _Outcome(
+                Verdict(accepted, decided_by, opinion.reason, opinion.score, probability=opinion.probability)
+            )
+        reasons.append(f"{check.name}: {opinion.reason}")
+        if opinion.score is not None:
+            score, probability = opinion.score, opinion.probability
+    reason = f"no check was sure ({'; '.join(reasons)})"
+    return _Outcome(Verdict(False, name, reason, score, probability=probability))
+
+
+def request_key(request: JudgeRequest, with_context: bool) -> bytes:
+    """Equal for requests that are judged alike: the verifier and what its checks read of the request. Whose request it
+    is and how long the steps took is no part of it."""
+    read: list[object] = [request.verifier, _read(request.draft), request.target and _read(request.target)]
+    if with_context:
+        tokens = (request.draft.token_ids, request.draft.vocabulary, request.prefix)
+        read += [request.question, request.context, tokens]
+    # repr keeps neighbouring texts apart: no two lists read alike.
+    return hashlib.sha256(repr(read).encode()).digest()
+
+
+def _read(step: Step) -> tuple[str, str]:
+    return step.text, step.ending
 
 
 async def create_verifier(
-    verifiers: Mapping[str, Sequence[Mapping[str, object]]], scorers: Mapping[str, LabelScorer]
+    verifiers: Mapping[str, Sequence[Mapping[str, object]]], scorers: Mapping[str, Scorer]
 ) -> StepVerifier:
     """A verifier with all models loaded. `verifiers` holds for each name the checks' settings, each with its ``kind``.
 
@@ -72,7 +119,7 @@ async def create_verifier(
     return StepVerifier(built)
 
 
-def _build(name: str, settings: Mapping[str, object], scorers: Mapping[str, LabelScorer]) -> Check:
+def _build(name: str, settings: Mapping[str, object], scorers: Mapping[str, Scorer]) -> Check:
     if "kind" not in settings:
         raise ConfigError(f"A check of the verifier {name!r} has no kind.", f"verifier.verifiers.{name}")
     options = {key: value for key, value in settings.items() if key != "kind"}

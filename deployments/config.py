@@ -18,6 +18,10 @@ from actors.errors import ConfigError
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Mode = Literal["target", "lookahead"]
 Fidelity = Literal["exact", "strict", "balanced", "fast"]
+EngineName = Literal["target", "draft", "own"]
+"""Who is asked: the target's engine, the draft's, or `verifier.judge`."""
+Calibration = tuple[tuple[float, Fraction], ...]
+"""Points ``[score, probability]``, as `lookahead calibrate` writes them: the measured probability of agreement."""
 
 
 class Strict(BaseModel):
@@ -76,6 +80,12 @@ class SameNumbersCheck(Strict):
     kind: Literal["same_numbers"] = "same_numbers"
 
 
+class SamePolarityCheck(Strict):
+    """Rejects steps whose negations, directions or operations contradict each other; else unsure."""
+
+    kind: Literal["same_polarity"] = "same_polarity"
+
+
 class EmbeddingCheck(Strict):
     """Cosine similarity of sentence embeddings: accepts at `accept` or more, rejects below `reject`, else unsure."""
 
@@ -83,16 +93,44 @@ class EmbeddingCheck(Strict):
     model: str = "package:all-minilm-l6-v2"
     accept: Fraction = 0.85
     reject: Fraction = 0.85
+    calibration: Calibration = ()
 
 
 class JudgeCheck(Strict):
     """An LLM asked whether two steps mean the same; decides by the probability of its two labels."""
 
     kind: Literal["judge"] = "judge"
-    engine: Literal["target", "draft", "own"] = "target"
+    engine: EngineName = "target"
     accept: Fraction = 0.7
     reject: Fraction = 0.7
     max_chars: PositiveInt = 6000
+    answer_prefix: str = ""
+    calibration: Calibration = ()
+
+
+class ScoreCheck(Strict):
+    """SpecReason's: an LLM marks the draft step alone from 0 to 9; the target's step is not needed."""
+
+    kind: Literal["score"] = "score"
+    engine: EngineName = "target"
+    accept: Annotated[float, Field(ge=0.0, le=9.0)] = 7.0
+    reject: Annotated[float, Field(ge=0.0, le=9.0)] = 7.0
+    mark: Literal["expected", "greedy"] = "expected"
+    max_chars: PositiveInt = 6000
+    answer_prefix: str = ""
+    calibration: Calibration = ()
+
+
+class LikelihoodCheck(Strict):
+    """The mean probability that the target gives the tokens of the draft step; the target's step is not needed."""
+
+    kind: Literal["likelihood"] = "likelihood"
+    engine: EngineName = "target"
+    accept: Fraction = 0.8
+    reject: Fraction = 0.8
+    floor: Fraction = 0.01
+    """A step with a token below it is rejected."""
+    calibration: Calibration = ()
 
 
 class AlwaysCheck(Strict):
@@ -116,7 +154,16 @@ class RandomCheck(Strict):
 
 
 Check = Annotated[
-    ExactCheck | SameNumbersCheck | EmbeddingCheck | JudgeCheck | AlwaysCheck | NeverCheck | RandomCheck,
+    ExactCheck
+    | SameNumbersCheck
+    | SamePolarityCheck
+    | EmbeddingCheck
+    | JudgeCheck
+    | ScoreCheck
+    | LikelihoodCheck
+    | AlwaysCheck
+    | NeverCheck
+    | RandomCheck,
     Field(discriminator="kind"),
 ]
 
@@ -239,11 +286,11 @@ class Config(Strict):
             raise ValueError(f"speculation.mode is {self.speculation.mode!r}, which needs a draft model")
         for name, checks in self.verifier.verifiers.items():
             for check in checks:
-                if isinstance(check, JudgeCheck):
-                    if check.engine == "own" and self.verifier.judge is None:
-                        raise ValueError(f"verifier {name!r} has a judge of its own, but verifier.judge is not set")
-                    if check.engine == "draft" and self.draft is None:
-                        raise ValueError(f"verifier {name!r} judges on the draft's engine, but there is no draft")
+                engine = getattr(check, "engine", None)
+                if engine == "own" and self.verifier.judge is None:
+                    raise ValueError(f"verifier {name!r} has a judge of its own, but verifier.judge is not set")
+                if engine == "draft" and self.draft is None:
+                    raise ValueError(f"verifier {name!r} judges on the draft's engine, but there is no draft")
         return self
 
 

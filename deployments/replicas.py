@@ -64,7 +64,7 @@ class WriterReplica:
         return await self._writer.label_probabilities(prompt, labels, session_id)
 
     async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
-        """As `Target.token_logprobs`."""
+        """As `Scorer.token_logprobs`."""
         return await self._writer.token_logprobs(prefix, piece, session_id)
 
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,11 +21,13 @@ from tokenizers.decoders import DecodeStream
 
 from actors.boundaries import stop_ids
 from actors.errors import ConfigError, RequestError
-from actors.messages import Prompt, StepRule, TokenIds
+from actors.messages import Message, Prompt, StepRule, TokenIds
 
 PRIMING_TOKENS = 16
 """So many tokens of the prefix are decoded for context: more than one character or word ever has."""
 NUM_CACHED_PROMPTS = 64
+_HOLDER = re.compile("(\ue000\\d+\ue001)")
+"""Stands for a message while the template is rendered: characters for private use, which no template writes."""
 OPEN_TEMPLATE_ARGUMENTS = {"add_generation_prompt", "continue_final_message", "tools", "documents"}
 """Arguments of `apply_chat_template` that a request may set; its others are ours, all other names the template's."""
 
@@ -77,8 +81,22 @@ class ModelTokenizer:
             return self._checked(prompt.token_ids)
         if prompt.text is not None:
             return tuple(self._backend.encode(prompt.text, add_special_tokens=True).ids)
+        if prompt.literal:
+            return self._encode_literally(prompt)
         text = self._rendered(prompt)
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def _encode_literally(self, prompt: Prompt) -> TokenIds:
+        """The template's own words with their special tokens, the messages without any."""
+        holders = [f"\ue000{number}\ue001" for number in range(len(prompt.messages))]
+        messages = tuple(Message(m.role, holder) for m, holder in zip(prompt.messages, holders, strict=True))
+        ids: list[int] = []
+        for part in _HOLDER.split(self._rendered(replace(prompt, messages=messages))):
+            if part in holders:
+                ids.extend(self.encode_text(prompt.messages[holders.index(part)].content))
+            else:
+                ids.extend(self._backend.encode(part, add_special_tokens=False).ids)
+        return tuple(ids)
 
     def _checked(self, token_ids: TokenIds) -> TokenIds:
         if not token_ids:
@@ -95,13 +113,14 @@ class ModelTokenizer:
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         options = {"add_generation_prompt": True, **self._template_options(prompt.template_options)}
         try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
+            rendered = self._tokenizer.apply_chat_template(messages, tokenize=False, **options)
         except Exception as error:  # a template is a program of the model's author: it may raise anything
             raise RequestError(
                 f"The model's chat template does not accept these messages: {error}. "
                 "Check their roles and order, and the template's options.",
                 "messages",
             ) from error
+        return f"{rendered}{prompt.answer_prefix}"
 
     def _template_options(self, text: str) -> dict[str, Any]:
         try:

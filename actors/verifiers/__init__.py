@@ -10,26 +10,32 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from actors.errors import ConfigError
-from actors.roles import LabelScorer
+from actors.roles import Scorer
 from actors.verifiers.check import Check
 from actors.verifiers.controls import AlwaysCheck, NeverCheck, RandomCheck
 from actors.verifiers.embedding import EmbeddingCheck
 from actors.verifiers.exact import ExactCheck
 from actors.verifiers.judge import JudgeCheck
+from actors.verifiers.likelihood import LikelihoodCheck
 from actors.verifiers.numbers import SameNumbersCheck
+from actors.verifiers.polarity import SamePolarityCheck
+from actors.verifiers.score import ScoreCheck
 
 CHECKS: dict[str, Callable[..., Check]] = {
     "exact": ExactCheck,
     "same_numbers": SameNumbersCheck,
+    "same_polarity": SamePolarityCheck,
     "embedding": EmbeddingCheck.create,
     "judge": JudgeCheck,
+    "score": ScoreCheck,
+    "likelihood": LikelihoodCheck,
     "always": AlwaysCheck,
     "never": NeverCheck,
     "random": RandomCheck,
 }
 
 
-def build_check(kind: str, options: Mapping[str, object], scorers: Mapping[str, LabelScorer]) -> Check:
+def build_check(kind: str, options: Mapping[str, object], scorers: Mapping[str, Scorer]) -> Check:
     """The check `kind` with its settings in `options`; may load a model, which takes seconds.
 
     `scorers` are the models that can be asked, by the name of their engine (``target``, ``draft``, ``own``).

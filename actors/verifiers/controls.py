@@ -16,6 +16,7 @@ class AlwaysCheck:
     """Accepts everything: only the draft's steps are committed. An upper bound of speed."""
 
     name = "always"
+    reads_context = False
 
     async def check(self, request: JudgeRequest) -> Opinion:
         return Opinion(Decision.ACCEPT, "this control accepts everything")
@@ -25,6 +26,7 @@ class NeverCheck:
     """Rejects everything: only the target's steps are committed. A lower bound of speed."""
 
     name = "never"
+    reads_context = False
 
     async def check(self, request: JudgeRequest) -> Opinion:
         return Opinion(Decision.REJECT, "this control rejects everything")
@@ -34,6 +36,7 @@ class RandomCheck:
     """Accepts with probability `accept`, by a hash of `seed` and the two texts: what a verifier must be better than."""
 
     name = "random"
+    reads_context = False
 
     def __init__(self, accept: float = 0.5, seed: int = 0) -> None:
         if not 0.0 <= accept <= 1.0:

@@ -1,21 +1,28 @@
 """Embedding: cosine similarity of the two steps' sentence embeddings.
 
 Promises: the model is loaded when the check is made, once a process, and runs on one thread of its own, so that neither
-the event loop nor the engines' cores wait for it. A step that is longer than the model reads is never judged by its
-beginning: unsure. Alone this check is unsafe (cosine 1.00 between "= 794" and "= 694"): put `same_numbers` before it.
+the event loop nor the engines' cores wait for it; requests that come while it works are encoded together in its next
+batch. A step that is longer than the model reads is never judged by its beginning: unsure. Alone this check is unsafe
+(cosine 1.00 between "= 794" and "= 694", .9 between "is" and "is not"): put `same_numbers` and `same_polarity` before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from actors.errors import WeightsError
 from actors.messages import JudgeRequest
-from actors.verifiers.check import Decision, Opinion, Zones, both_steps
+from actors.verifiers.check import Calibration, Decision, Opinion, Points, Zones, both_steps
+
+MAX_BATCH = 32
+"""Pairs in one batch: more would let the first of them wait longer than a batch saves."""
+
+Pair = tuple[str, str]
 
 
 class Similarity(Protocol):
@@ -30,18 +37,25 @@ class EmbeddingCheck:
     """Accepts a cosine of `accept` or more, rejects one below `reject`, else unsure."""
 
     name = "embedding"
+    reads_context = False
 
-    def __init__(self, encoder: Similarity, accept: float = 0.85, reject: float = 0.85) -> None:
+    def __init__(
+        self, encoder: Similarity, accept: float = 0.85, reject: float = 0.85, calibration: Points = ()
+    ) -> None:
         self._encoder = encoder
-        self._zones = Zones(accept, reject)
+        self._zones = Zones(accept, reject, Calibration.of(calibration))
 
     @classmethod
     def create(
-        cls, model: str = "package:all-minilm-l6-v2", accept: float = 0.85, reject: float = 0.85
+        cls,
+        model: str = "package:all-minilm-l6-v2",
+        accept: float = 0.85,
+        reject: float = 0.85,
+        calibration: Points = (),
     ) -> EmbeddingCheck:
         """A check with `model` loaded, which takes seconds. WeightsError if it cannot be had or loaded."""
-        Zones(accept, reject)  # a wrong setting is found before the model is fetched
-        return cls(load_encoder(model), accept, reject)
+        Zones(accept, reject, Calibration.of(calibration))  # a wrong setting is found before the model is fetched
+        return cls(load_encoder(model), accept, reject, calibration)
 
     async def check(self, request: JudgeRequest) -> Opinion:
         steps = both_steps(request)
@@ -71,18 +85,61 @@ class SentenceEncoder:
         # One thread that owns the model; more would take cores from the engines, and calls here are short.
         self._thread = ThreadPoolExecutor(1, "embedding", initializer=torch.set_num_threads, initargs=(1,))
         self._model = self._thread.submit(load).result()
+        self._batches = Batches(self._thread, self._similarities)
 
     async def similarity(self, one: str, other: str) -> float | None:
-        """Cosine of the two texts' embeddings, encoded in one batch; None if the model would cut one of them."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._similarity, one.strip(), other.strip())
+        """Cosine of the two texts' embeddings; None if the model would cut one of them."""
+        return await self._batches.result((one.strip(), other.strip()))
 
-    def _similarity(self, one: str, other: str) -> float | None:
-        encoded = self._model.tokenizer([one, other], truncation=False, verbose=False)["input_ids"]
-        if max(len(ids) for ids in encoded) > self._model.max_seq_length:
-            return None
-        first, second = self._model.encode([one, other], normalize_embeddings=True, show_progress_bar=False)
-        return float(first @ second)
+    def _similarities(self, pairs: list[Pair]) -> list[float | None]:
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        encoded = self._model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        lengths = dict(zip(texts, map(len, encoded), strict=True))
+        readable = [text for text in texts if lengths[text] <= self._model.max_seq_length]
+        vectors = self._model.encode(readable, normalize_embeddings=True, show_progress_bar=False) if readable else ()
+        found = dict(zip(readable, vectors, strict=True))
+        return [float(found[a] @ found[b]) if a in found and b in found else None for a, b in pairs]
+
+
+class Batches:
+    """Hands pairs to `compute` on `thread`, those that wait together: at most `MAX_BATCH`, in the order they came.
+
+    A caller that is cancelled takes its own pair away and no other; a computation that fails, fails for its batch.
+    Works for callers on any event loop.
+    """
+
+    def __init__(self, thread: ThreadPoolExecutor, compute: Any) -> None:
+        self._thread = thread
+        self._compute = compute
+        self._waiting: SimpleQueue[tuple[Pair, Future[float | None]]] = SimpleQueue()
+
+    async def result(self, pair: Pair) -> float | None:
+        """What `compute` gives for `pair`."""
+        future: Future[float | None] = Future()
+        self._waiting.put((pair, future))
+        # One turn a pair: the first turn takes all that wait, the others find nothing left to do.
+        self._thread.submit(self._turn)
+        return await asyncio.wrap_future(future)
+
+    def _turn(self) -> None:
+        batch: list[tuple[Pair, Future[float | None]]] = []
+        while len(batch) < MAX_BATCH:
+            try:
+                pair, future = self._waiting.get_nowait()
+            except Empty:
+                break
+            if future.set_running_or_notify_cancel():
+                batch.append((pair, future))
+        if not batch:
+            return
+        try:
+            results = self._compute([pair for pair, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                future.set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)
 
 
 @functools.cache

@@ -39,6 +39,7 @@ class ExactCheck:
     """Accepts steps whose normalised texts are equal; else unsure."""
 
     name = "exact"
+    reads_context = False
 
     async def check(self, request: JudgeRequest) -> Opinion:
         steps = both_steps(request)
@@ -46,7 +47,7 @@ class ExactCheck:
             return steps
         draft, target = steps
         if normalise(draft.text) == normalise(target.text):
-            return Opinion(Decision.ACCEPT, "the texts are equal")
+            return Opinion(Decision.ACCEPT, "the texts are equal", probability=1.0)
         return Opinion(Decision.UNSURE, "the texts are not equal")
 
 

@@ -84,6 +84,7 @@ class SameNumbersCheck:
     """Rejects steps with different numbers or different results; else unsure."""
 
     name = "same_numbers"
+    reads_context = False
 
     async def check(self, request: JudgeRequest) -> Opinion:
         steps = both_steps(request)

@@ -125,7 +125,7 @@ class WriterPool:
         return result
 
     async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
-        """As `Target.token_logprobs`."""
+        """As `Scorer.token_logprobs`."""
         result: tuple[float, ...] = await self._pool.call("token_logprobs", session_id, prefix, piece, session_id)
         return result
 

@@ -1,6 +1,10 @@
-"""The embedding check's zones, and loading, without a model. The real model is in tests/real."""
+"""The embedding check's zones, batches and loading, without a model. The real model is in tests/real."""
 
 from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -8,7 +12,7 @@ from actors.errors import ConfigError
 from actors.messages import Ending
 from actors.verifiers import embedding
 from actors.verifiers.check import Decision
-from actors.verifiers.embedding import EmbeddingCheck
+from actors.verifiers.embedding import MAX_BATCH, Batches, EmbeddingCheck
 
 
 class ScriptedEncoder:
@@ -49,3 +53,64 @@ def test_wrong_thresholds_are_found_before_a_model_is_fetched(monkeypatch):
     monkeypatch.setattr(embedding, "load_encoder", lambda model: pytest.fail("fetched a model"))
     with pytest.raises(ConfigError, match="between 0 and 1"):
         EmbeddingCheck.create(accept=1.5, reject=0.5)
+
+
+async def test_a_calibration_gives_the_probability(make_request):
+    check = EmbeddingCheck(ScriptedEncoder(0.9), calibration=[[0.8, 0.5], [1.0, 0.9]])
+    assert (await check.check(make_request("one", "other"))).probability == pytest.approx(0.7)
+
+
+class HeldThread:
+    """Batches on a real thread that is busy until it is let go; notes the batches it computed."""
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1)
+        self.go = threading.Event()
+        self.batches = []
+        self.thread.submit(self.go.wait, 10)
+
+    def compute(self, pairs):
+        self.batches.append(pairs)
+        if ("broken", "") in pairs:
+            raise ValueError("broken")
+        return [float(one) for one, _ in pairs]
+
+
+@pytest.fixture(name="held")
+def held_fixture():
+    held = HeldThread()
+    yield held
+    held.go.set()
+    held.thread.shutdown()
+
+
+async def started(*awaited) -> list[asyncio.Task]:
+    tasks = [asyncio.create_task(one) for one in awaited]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_pairs_that_wait_together_are_computed_together(held):
+    batches = Batches(held.thread, held.compute)
+    tasks = await started(*(batches.result((str(i), "")) for i in range(MAX_BATCH + 3)))
+    held.go.set()
+    assert await asyncio.gather(*tasks) == [float(i) for i in range(MAX_BATCH + 3)]
+    assert [len(batch) for batch in held.batches] == [MAX_BATCH, 3]
+
+
+async def test_a_cancelled_caller_takes_only_its_own_pair(held):
+    batches = Batches(held.thread, held.compute)
+    one, two, three = await started(*(batches.result((str(i), "")) for i in (1, 2, 3)))
+    two.cancel()
+    await asyncio.sleep(0)
+    held.go.set()
+    assert await asyncio.gather(one, three) == [1.0, 3.0]
+    assert held.batches == [[("1", ""), ("3", "")]]
+
+
+async def test_a_failure_is_for_its_batch_and_the_next_one_works(held):
+    batches = Batches(held.thread, held.compute)
+    held.go.set()
+    with pytest.raises(ValueError, match="broken"):
+        await batches.result(("broken", ""))
+    assert await batches.result(("4", "")) == 4.0

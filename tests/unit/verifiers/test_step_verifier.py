@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.errors import ConfigError, RequestError, RoleUnavailable
+from actors.messages import Prefix
 from actors.verifier import StepVerifier, create_verifier
 from actors.verifiers import CHECKS
 from actors.verifiers.check import Decision, Opinion
@@ -20,6 +22,8 @@ from actors.verifiers.numbers import SameNumbersCheck
 
 class ScriptedCheck:
     """Has one opinion, or raises one error; counts its calls."""
+
+    reads_context = False
 
     def __init__(self, name: str, outcome: Decision | BaseException, score: float | None = None) -> None:
         self.name = name
@@ -36,7 +40,10 @@ class ScriptedCheck:
 
 class ScriptedScorer:
     async def label_probabilities(self, prompt, labels, session_id):
-        return (0.9, 0.1)
+        return (0.9, 0.1) if len(labels) == 2 else (0.0,) * 8 + (0.5, 0.5)
+
+    async def token_logprobs(self, prefix, piece, session_id):
+        return (-0.1,) * len(piece.token_ids)
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -115,16 +122,21 @@ async def test_makes_every_check_that_needs_no_model_of_its_own(make_request):
     settings = {
         "exact": [{"kind": "exact"}],
         "judge": [{"kind": "same_numbers"}, {"kind": "judge", "engine": "own", "accept": 0.7, "reject": 0.7}],
+        "score": [{"kind": "same_polarity"}, {"kind": "score", "engine": "own"}],
+        "likelihood": [{"kind": "likelihood", "engine": "own"}],
         "random": [{"kind": "random", "accept": 1.0, "seed": 3}],
         "always": [{"kind": "always"}],
         "never": [{"kind": "never"}],
     }
     assert {check["kind"] for checks in settings.values() for check in checks} == set(CHECKS) - {"embedding"}
     verifier = await create_verifier(settings, {"own": ScriptedScorer()})
-    verdicts = [await verifier.judge(make_request("So 3.", "It is 3.", verifier=name)) for name in settings]
+    request = replace(make_request("So 3.", "It is 3."), prefix=Prefix((1, 2)))
+    verdicts = [await verifier.judge(replace(request, verifier=name)) for name in settings]
     assert {verdict.verifier: verdict.accepted for verdict in verdicts} == {
         "exact": False,
         "judge/judge": True,
+        "score/score": True,
+        "likelihood/likelihood": True,
         "random/random": True,
         "always/always": True,
         "never/never": False,

@@ -1,0 +1,119 @@
+"""The check of polarity: what contradicts, what may be said in other words, and that it never accepts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.messages import Ending
+from actors.verifiers.check import Decision
+from actors.verifiers.polarity import SamePolarityCheck, find_contradiction
+
+SAME = [
+    ("So the total is 12 apples.", "In total there are 12 apples."),
+    ("That isn't possible.", "That is impossible."),
+    ("She no longer works there.", "She does not work there any more."),
+    ("The claim is false.", "The claim is not true."),
+    ("x is at least 5", "x ≥ 5"),
+    (r"so $x \geq 5$", "so x is no less than 5"),
+    ("no more than 5", "at most 5"),
+    ("5 or more", "at least 5"),
+    ("x is greater than 5", "x > 5"),
+    ("x is not 3", r"$x \neq 3$"),
+    ("Subtract 3 from 16.", "16 - 3"),
+    ("Subtract 3 from 16: 16 - 3 = 13.", "16 - 3 = 13"),
+    ("10 minus 5", "10-5"),
+    ("3 times 4", "3 * 4"),
+    ("3 × 4", "3 x 4"),  # noqa: RUF001
+    (r"$\frac{3}{4} \times 8$", "3/4 * 8"),
+    ("3 squared", "3^2"),
+    ("2^10", "2**10"),
+    (r"$\sqrt{16}$", "the square root of 16"),
+    ("- Tom: 5\n- Ann: 6", "Tom: 5, Ann: 6"),
+    ("> 5 apples", "5 apples"),
+    ("3 + 4 => 7", "3 + 4 -> 7"),
+    ("<b>5</b> apples", "5 apples"),
+    ("**5** + 3", "5 + 3"),
+    ("not only red but also blue", "red and blue"),
+    ("He has 5 more apples, so 12.", "That makes 12."),
+    ("the top-5 list, a well-known e-mail", "the list"),
+    ("3 km/h", "3 km"),
+]
+
+DIFFERENT = [
+    ("The number is prime.", "The number is not prime."),
+    ("Tom can come.", "Tom can't come."),
+    ("This holds.", "This never holds."),
+    ("x = 3", "x ≠ 3"),
+    ("x == 3", "x != 3"),
+    ("So we add 5 to 3.", "So we subtract 5 from 3."),
+    ("Divide by 3.", "Multiply by 3."),
+    ("3x + 4", "3x - 4"),
+    ("3x + 4 = y", "3 x 4 = y"),
+    ("Subtract 3 from 16.", "16 + 3"),
+    ("2^10", "2 * 10"),
+    ("5 - 3 + 2", "5 + 3 - 2"),
+    ("Tom is older than Ann.", "Tom is younger than Ann."),
+    ("x > 5", "x < 5"),
+    ("if a<b and c>d", "if a>b and c<d"),
+    ("x ≥ 5", "x > 5"),
+    ("at least 5", "at most 5"),
+    ("5 or more", "5 or fewer"),
+    ("the largest angle", "the smallest angle"),
+    ("The price increases by 5.", "The price decreases by 5."),
+    ("She buys 5 eggs.", "She sells 5 eggs."),
+    ("before noon", "after noon"),
+    ("All of them fit.", "Some of them fit."),
+    ("n is even", "n is odd"),
+    ("a positive root", "a negative root"),
+    ("a multiple of 6", "a divisor of 6"),
+    ("the area", "the perimeter"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+async def test_is_unsure_where_nothing_contradicts(make_request, one, other):
+    assert find_contradiction(one, other) is None
+    assert (await SamePolarityCheck().check(make_request(one, other))).decision is Decision.UNSURE
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+async def test_rejects_contradictions(make_request, one, other):
+    for draft, target in ((one, other), (other, one)):
+        assert (await SamePolarityCheck().check(make_request(draft, target))).decision is Decision.REJECT
+
+
+def test_says_what_contradicts_what():
+    assert find_contradiction("It is not 3.", "It is 3.") == (
+        '"not" against no negation: the steps do not deny as often'
+    )
+    assert find_contradiction("add 3 to 5", "subtract 3 from 5") == (
+        "add in one step stands against subtract in the other"
+    )
+
+
+async def test_other_endings_are_rejected(make_request):
+    request = make_request("So 5.", "So 5.", target_ending=Ending.CLOSE)
+    assert (await SamePolarityCheck().check(request)).decision is Decision.REJECT
+
+
+TEXT = "not no more less > < ≥ at least add subtract + - * / x 3 5 ( ) even odd isn't the 3-4"
+WORDS = st.lists(st.sampled_from([*TEXT.split(), "\n"]), max_size=12).map(" ".join) | st.text(max_size=40)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(WORDS, WORDS)
+def test_symmetric_and_reflexive(one, other):
+    assert find_contradiction(one, one) is None
+    assert (find_contradiction(one, other) is None) == (find_contradiction(other, one) is None)
+
+
+@given(WORDS)
+def test_one_negation_more_is_always_found(text):
+    assert find_contradiction(f"{text}\nThat is 5.", f"{text}\nThat is not 5.") is not None
+
+
+def test_long_texts_take_no_time():
+    text = "<" * 20000 + "3 - " * 20000
+    assert find_contradiction(text, text) is None

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from deployments.bench.record import Measurement, latest
+from deployments.bench.variants import baseline, wishes
 
-BASELINE = "target"
 _NUM_RESAMPLES = 4000
 _LEVEL = 0.95
 _Z95 = 1.959964
@@ -80,13 +80,13 @@ def busy_s(intervals: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def pairs(lines: Iterable[Measurement]) -> list[dict[str, Any]]:
-    """One entry for each prompt that was answered whole both by the target alone and by another mode."""
+def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
+    """One entry for each prompt that was answered whole both by the variant `against` and by another one."""
     whole = {key: line for key, line in latest(lines).items() if line.error is None and line.output_tokens > 0}
     found = []
     for (concurrency, mode, index), line in sorted(whole.items()):
-        base = whole.get((concurrency, BASELINE, index))
-        if mode == BASELINE or base is None:
+        base = whole.get((concurrency, against, index))
+        if mode == against or base is None:
             continue
         base_s, own_s = base.latency_s / base.output_tokens, line.latency_s / line.output_tokens
         found.append(
@@ -116,16 +116,17 @@ def rows(
         groups[line.concurrency, line.mode].append(line)
     num_lines = Counter((line.concurrency, line.mode) for line in lines)
     ratios: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
-    for pair in pairs(lines):
+    against = baseline(modes)
+    for pair in pairs(lines, against):
         ratios[pair["concurrency"], pair["mode"]].append(pair)
     return [
         {
             "mode": mode,
-            "token_speculation": token_speculation,
+            "token_speculation": wishes(mode).get("token_speculation", token_speculation),
             "concurrency": concurrency,
             **_counts(groups[concurrency, mode], num_lines[concurrency, mode]),
             **_quality(groups[concurrency, mode]),
-            **_ratios(mode, ratios[concurrency, mode], seed),
+            **_ratios(mode == against, ratios[concurrency, mode], seed),
         }
         for concurrency, mode in sorted(groups, key=lambda key: (key[0], modes.index(key[1])))
     ]
@@ -170,8 +171,8 @@ def _quality(group: Sequence[Measurement]) -> dict[str, Any]:
     }
 
 
-def _ratios(mode: str, ratios: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
-    if mode == BASELINE:
+def _ratios(is_baseline: bool, ratios: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+    if is_baseline:
         return {
             "speedup_vs_target": 1.0,
             "speedup_ci95": None,

@@ -12,8 +12,6 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from deployments.bench.figures import BASELINE
-
 _WIDTH = 760
 _LEFT = 190
 _RIGHT = 70
@@ -42,8 +40,8 @@ def page(report: Mapping[str, Any]) -> str:
     values = {
         "claims": _claims(report),
         "table": _table(report["rows"]),
-        "speedups": _speedup_plot(report["rows"], report["pairs"]),
-        "throughput": _throughput_plot(report["rows"]),
+        "speedups": _speedup_plot(report["rows"], report["pairs"], report["baseline"]),
+        "throughput": _throughput_plot(report["rows"], report["baseline"]),
         "definitions": _definitions(report["definitions"]),
         "command": escape(str(environment.get("command", ""))),
         "environment": escape(json.dumps(environment, indent=2, ensure_ascii=False)),
@@ -83,9 +81,9 @@ def _cell(row: Mapping[str, Any], name: str, form: str) -> str:
     return f"<td>{escape(form.format(value))}</td>"
 
 
-def _speedup_plot(rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> str:
+def _speedup_plot(rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], against: str) -> str:
     """A line for each mode and concurrency: a dot a prompt, the median, its interval; the axis is logarithmic."""
-    shown = [row for row in rows if row["mode"] != BASELINE and row["speedup_vs_target"]]
+    shown = [row for row in rows if row["mode"] != against and row["speedup_vs_target"]]
     if not shown:
         return "<p>No prompt was answered whole in two modes.</p>"
     ratios = [pair["speedup"] for pair in pairs]
@@ -117,13 +115,13 @@ def _speedup_plot(rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str
     return _svg(height, parts, "Speed-up of each mode over the target alone, a dot for each prompt")
 
 
-def _throughput_plot(rows: Sequence[Mapping[str, Any]]) -> str:
+def _throughput_plot(rows: Sequence[Mapping[str, Any]], against: str) -> str:
     most = max((row["tokens_per_s"] for row in rows), default=0.0) or 1.0
     parts = []
     for number, row in enumerate(rows):
         top = 6 + 26 * number
         wide = (_WIDTH - _LEFT - _RIGHT) * row["tokens_per_s"] / most
-        kind = "base" if row["mode"] == BASELINE else "other"
+        kind = "base" if row["mode"] == against else "other"
         parts.append(_text(_LEFT - 12, top + 14, f"{row['mode']}, {row['concurrency']} at once", "end", ""))
         parts.append(f'<rect class="{kind}" x="{_LEFT}" y="{top}" width="{wide:.1f}" height="19" rx="3"/>')
         parts.append(_text(_LEFT + wide + 8, top + 14, f"{row['tokens_per_s']:.1f}", "start", "strong"))

@@ -21,6 +21,7 @@ from deployments.bench.grading import is_correct
 from deployments.bench.plan import Block, Plan, blocks
 from deployments.bench.problems import Problem
 from deployments.bench.record import Measurement, Record
+from deployments.bench.variants import wishes
 from deployments.cli.client import Question, Reply, ask, get_json
 
 _WARM_UP = "What is 6 times 7?"
@@ -122,13 +123,8 @@ class Runner:
 
     def _question(self, mode: str, text: str, index: int, max_tokens: int) -> Question:
         plan = self.plan
-        wishes = {
-            "mode": mode,
-            "fidelity": plan.fidelity,
-            "verifier": plan.verifier,
-            "max_lookahead": plan.max_lookahead,
-        }
-        speculation = {name: value for name, value in wishes.items() if value is not None}
+        defaults = {"fidelity": plan.fidelity, "verifier": plan.verifier, "max_lookahead": plan.max_lookahead}
+        speculation = {name: value for name, value in defaults.items() if value is not None} | wishes(mode)
         message = Message("user", f"{text}\n\n{plan.instruction}")
         return Question((message,), self.model, max_tokens, plan.temperature, plan.seed + index, speculation)
 

@@ -35,7 +35,11 @@ def bench(
     profile: Annotated[str | None, typer.Option(help="Start this shipped profile for the run.")] = None,
     config: Annotated[Path | None, typer.Option(help="Start the cluster of this config file for the run.")] = None,
     url: Annotated[str | None, typer.Option(help="Measure a server that runs already.")] = None,
-    modes: Annotated[str, typer.Option(help="Modes to compare, with commas between.")] = "target,lookahead",
+    modes: Annotated[
+    modes: Annotated[
+        str, typer.Option(help="What to compare, with commas between: MODE or MODE:WISH:WISH (lookahead:exact:ngram).")
+    ] = "target,lookahead",
+    ] = "target,lookahead",
     data: Annotated[str, typer.Option(help="JSON lines with question and answer, or 'synthetic'.")] = "synthetic",
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many problems.")] = None,
     concurrency: Annotated[str, typer.Option(help="Requests at once; several levels with commas between.")] = "1",
@@ -169,9 +173,13 @@ def _problems(data: str, limit: int | None, seed: int) -> list[Problem]:
 
 
 def _modes(text: str) -> tuple[str, ...]:
+    from deployments.bench.variants import wishes
+
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) != len(names):
         raise RequestError(f"--modes {text!r} must name modes, each once, with commas between.", "modes")
+    for name in names:
+        wishes(name)
     return tuple(names)
 
 

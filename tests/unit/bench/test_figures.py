@@ -53,7 +53,7 @@ def test_busy_time_leaves_gaps_out():
 
 def test_speedup_is_per_token_and_latency_ratio_is_not():
     lines = [line("target", 0, 10.0, 100), line("lookahead", 0, 6.0, 120)]
-    (pair,) = pairs(lines)
+    (pair,) = pairs(lines, "target")
     assert pair["speedup"] == pytest.approx((10 / 100) / (6 / 120))
     assert pair["latency_ratio"] == pytest.approx(10 / 6)
 
@@ -68,7 +68,7 @@ def test_pairs_are_of_one_prompt_and_one_concurrency_and_whole():
         line("target", 3, 1.0, 0),
         line("lookahead", 3, 1.0, 10),
     ]
-    assert pairs(lines) == []
+    assert pairs(lines, "target") == []
 
 
 def test_row_has_the_contract_and_the_median_of_ratios():

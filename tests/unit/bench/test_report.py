@@ -40,12 +40,12 @@ def row(speedup, interval, **rest):
     ],
 )
 def test_claim_is_no_more_than_the_interval_allows(speedup, interval, words):
-    assert words in report.claim(row(speedup, interval), [])
+    assert words in report.claim(row(speedup, interval), [], "target")
 
 
 def test_claim_tells_the_accuracy_of_both():
     base = {"mode": "target", "concurrency": 1, "accuracy": 0.5}
-    text = report.claim(row(1.5, (1.2, 1.8), accuracy=0.25), [base])
+    text = report.claim(row(1.5, (1.2, 1.8), accuracy=0.25), [base], "target")
     assert text.endswith("; 25% of answers right against 50%.")
 
 

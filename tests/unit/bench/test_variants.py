@@ -1,0 +1,45 @@
+"""A variant is a mode and wishes in one word; the first target-only one is the baseline."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.errors import RequestError
+from deployments.bench.figures import rows
+from deployments.bench.variants import baseline, wishes
+from tests.unit.bench.test_figures import line
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("target", {"mode": "target"}),
+        ("target:ngram", {"mode": "target", "token_speculation": "ngram"}),
+        ("lookahead:exact", {"mode": "lookahead", "fidelity": "exact"}),
+        ("lookahead:depth=8:none", {"mode": "lookahead", "max_lookahead": 8, "token_speculation": "none"}),
+        ("specreason:verifier=score:branches=2", {"mode": "specreason", "verifier": "score", "branches": 2}),
+    ],
+)
+def test_words_become_wishes(variant, expected):
+    assert wishes(variant) == expected
+
+
+@pytest.mark.parametrize("variant", ["target:fasst", "lookahead:depth=0", "lookahead:depth=x", "a:exact:fast", "a:"])
+def test_unknown_words_are_refused(variant):
+    with pytest.raises(RequestError) as caught:
+        wishes(variant)
+    assert caught.value.param == "modes"
+
+
+def test_the_baseline_is_the_first_variant_of_the_target_alone():
+    assert baseline(("lookahead", "target:none", "target:ngram")) == "target:none"
+    assert baseline(("lookahead",)) == "target"
+
+
+def test_rows_are_paired_with_the_baseline_and_name_their_token_speculation():
+    variants = ("target:none", "target:ngram", "lookahead:exact")
+    lines = [line(variant, index, 4.0 / (1 + at), 40) for at, variant in enumerate(variants) for index in range(3)]
+    plain, ngram, lookahead = rows(lines, variants, seed=0, token_speculation="hints")
+    assert (plain["speedup_vs_target"], ngram["speedup_vs_target"]) == (1.0, 2.0)
+    assert lookahead["speedup_vs_target"] == pytest.approx(3.0)
+    assert [row["token_speculation"] for row in (plain, ngram, lookahead)] == ["none", "ngram", "hints"]

@@ -39,7 +39,6 @@ def bench(
     modes: Annotated[
         str, typer.Option(help="What to compare, with commas between: MODE or MODE:WISH:WISH (lookahead:exact:ngram).")
     ] = "target,lookahead",
-    ] = "target,lookahead",
     data: Annotated[str, typer.Option(help="JSON lines with question and answer, or 'synthetic'.")] = "synthetic",
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many problems.")] = None,
     concurrency: Annotated[str, typer.Option(help="Requests at once; several levels with commas between.")] = "1",

@@ -36,8 +36,7 @@ def bench(
     config: Annotated[Path | None, typer.Option(help="Start the cluster of this config file for the run.")] = None,
     url: Annotated[str | None, typer.Option(help="Measure a server that runs already.")] = None,
     modes: Annotated[
-    modes: Annotated[
-        str, typer.Option(help="What to compare, with commas between: MODE or MODE:WISH:WISH (lookahead:exact:ngram).")
+        str, typer.Option(help="What to compare, commas between: MODE or MODE:WISH:WISH (lookahead:exact:ngram).")
     ] = "target,lookahead",
     data: Annotated[str, typer.Option(help="JSON lines with question and answer, or 'synthetic'.")] = "synthetic",
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many problems.")] = None,

@@ -73,8 +73,9 @@ class HintTrack:
         for at, token in enumerate(self.hint):
             self._ends.setdefault(token, []).append(at + 1)
 
-    def follow(self, written: Sequence[int], rules: MatchRules) -> None:
-        """`written` is all that the sequence has written since the hint's beginning."""
+    def follow(self, written: Sequence[int], tail: Sequence[int], rules: MatchRules) -> None:
+        """`written` is all that the sequence has written since the hint's beginning; `tail` its last tokens, at least
+        `realign_max` where there are as many, of which the prompt may have been a part."""
         for token in written[self._num_seen :]:
             fits = self.offset < len(self.hint) and self.hint[self.offset] == token
             self.agreement = self.agreement + 1 if fits else 0
@@ -82,18 +83,18 @@ class HintTrack:
             self.offset += 1  # after a divergence one token is taken to stand for one
         self._num_seen = len(written)
         if self.diverged and self.agreement < rules.realign_min:
-            self._realign(written, rules)
+            self._realign(tail, rules)
 
     def fits(self, rules: MatchRules) -> bool:
         """Whether the hint has something to say here."""
         return self.offset < len(self.hint) and (not self.diverged or self.agreement >= rules.realign_min)
 
-    def _realign(self, written: Sequence[int], rules: MatchRules) -> None:
+    def _realign(self, tail: Sequence[int], rules: MatchRules) -> None:
         best = (0, 0, self.offset)
-        for end in self._ends.get(written[-1], ()):
-            longest = min(rules.realign_max, end, len(written))
+        for end in self._ends.get(tail[-1], ()):
+            longest = min(rules.realign_max, end, len(tail))
             length = 1
-            while length < longest and self.hint[end - length - 1] == written[-length - 1]:
+            while length < longest and self.hint[end - length - 1] == tail[-length - 1]:
                 length += 1
             if end < len(self.hint):
                 best = max(best, (length, -abs(end - self.offset), end))
@@ -124,8 +125,9 @@ class HintedSequence:
         wrote itself since its hints' beginning."""
         if self._tracks:
             written = context[len(context) - num_written :].tolist()
+            tail = context[-self._rules.realign_max :].tolist()
             for track in self._tracks:
-                track.follow(written, self._rules)
+                track.follow(written, tail, self._rules)
             fitting = [track for track in self._tracks if track.fits(self._rules)]
             if fitting:
                 best = max(fitting, key=lambda track: (not track.diverged, track.agreement))

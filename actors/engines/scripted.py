@@ -144,7 +144,7 @@ class HintFollower:
         rules, best, agreement = MatchRules(), None, -1
         for hint in hints:
             track = self._tracks.setdefault(hint, HintTrack(hint))
-            track.follow(self.written, rules)
+            track.follow(self.written, self.written, rules)
             if track.fits(rules) and track.agreement > agreement:
                 best, agreement = track.hint[track.offset], track.agreement
         return best

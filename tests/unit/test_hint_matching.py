@@ -65,6 +65,12 @@ def test_a_hint_that_agreed_all_along_beats_one_taken_up_again_and_the_first_of_
     assert propose([[1, 2, 40], [1, 2, 41]], [1, 2]).tokens == [40]
 
 
+def test_what_stood_before_the_call_helps_to_find_the_place() -> None:
+    """A path that was left began before this call, and its words before the call's place are the prompt's."""
+    assert propose([[7, 8, 901, 902, 30, 31, 32]], [30]) == Proposal([31, 32], Source.HINT)
+    assert propose([[7, 8, 900, 902, 30, 31, 32]], [31]) == Proposal([], Source.NOTHING)
+
+
 def test_following_token_by_token_finds_what_a_look_at_the_whole_finds_while_the_hint_fits() -> None:
     hint = list(range(1, 40))
     sequence = HintedSequence(RULES)

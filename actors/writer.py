@@ -26,6 +26,8 @@ class ModelWriter:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._info = engine.describe()
+        self._num_generations = 0
+        """Of steps and streams. The engine's own count may already lack the one whose last token has just come."""
         self._encode_text = lru_cache(NUM_CACHED_TEXTS)(engine.encode_text)
 
     async def describe(self) -> RoleInfo:
@@ -103,8 +105,10 @@ class ModelWriter:
     def _piece_ids(self, piece: Piece) -> TokenIds:
         return piece.token_ids if piece.vocabulary == self._info.vocabulary else self._encode_text(piece.text)
 
-    def _deltas(self, request: StepRequest, max_tokens: int, max_steps: int | None) -> AsyncGenerator[Delta, None]:
-        return self._engine.generate(
+    async def _deltas(
+        self, request: StepRequest, max_tokens: int, max_steps: int | None
+    ) -> AsyncGenerator[Delta, None]:
+        deltas = self._engine.generate(
             request.call_id,
             self._prefix_ids(request.prefix),
             max_tokens=max_tokens,
@@ -115,9 +119,25 @@ class ModelWriter:
             hints=request.hints,
             token_speculation=request.token_speculation,
         )
+        self._num_generations += 1
+        try:
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    yield delta
+        finally:
+            self._num_generations -= 1
 
     async def _steps(self, request: StepRequest, max_tokens: int, max_steps: int) -> AsyncGenerator[Step, None]:
         """At most `max_steps` consecutive steps of one generation, each as it ends, until one is the last."""
+        async with aclosing(self._deltas_and_steps(request, max_tokens, max_steps)) as items:
+            async for item in items:
+                if isinstance(item, Step):
+                    yield item
+
+    async def _deltas_and_steps(
+        self, request: StepRequest, max_tokens: int, max_steps: int
+    ) -> AsyncGenerator[Delta | Step, None]:
+        """As `_steps`, and the deltas inside each step before it, but the last one, which comes with the step only."""
         started = time.monotonic()
         text, ids = "", list[int]()
         async with aclosing(self._deltas(request, max_tokens, max_steps)) as deltas:
@@ -125,6 +145,7 @@ class ModelWriter:
                 text += delta.text
                 ids.extend(delta.token_ids)
                 if delta.ending is None:
+                    yield delta
                     continue
                 ended = time.monotonic()
                 yield Step(
@@ -135,7 +156,7 @@ class ModelWriter:
                     elapsed_s=ended - started,
                     replica=delta.replica,
                     num_cached_tokens=delta.num_cached_tokens,
-                    num_running=self._engine.num_running(),
+                    num_running=self._num_generations,
                 )
                 if delta.ending.is_last:
                     return

@@ -379,7 +379,7 @@ def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> tuple[Any,
         translated, hint_rules = engine_options(options, get_args(SpeculativeMethod))
         return AsyncEngineArgs(model=model_path, **translated), hint_rules
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"vLLM refuses engine.options: {error}", "engine.options") from error
+        raise ConfigError(f"engine.options cannot be used: {error}", "engine.options") from error
 
 
 def _end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:

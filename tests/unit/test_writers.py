@@ -154,9 +154,14 @@ async def test_hints_and_the_kind_of_speculation_reach_the_engine() -> None:
 
 
 async def test_a_step_says_how_many_generations_shared_the_engine() -> None:
-    engine = LetterEngine(running=2)
-    (step,) = await steps_of(engine, 1)
-    assert step.num_running == 3
+    engine = LetterEngine()
+    target = TargetModel(engine)
+    stream = target.stream(request())
+    await anext(stream)
+    together = await asyncio.gather(target.step(request(call_id="a")), target.step(request(call_id="b")))
+    assert sorted(step.num_running for step in together) == [2, 3]
+    await stream.aclose()
+    assert (await target.step(request())).num_running == 1
 
 
 async def test_statistics_of_speculation_are_the_engines() -> None:

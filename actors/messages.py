@@ -264,6 +264,8 @@ class Verdict:
     """That both mean the same (without `target`: that the draft step may stand); None where nothing is calibrated."""
     is_cached: bool = False
     """Whether an equal request had been judged before; `latency_s` is this call's own."""
+    has_failed: bool = False
+    """Whether a check broke: then the rejection says nothing of the steps."""
 
 
 # --- a request to the coordinator and its answers --------------------------------------------------------------------

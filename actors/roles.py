@@ -73,6 +73,11 @@ class Target(Writer, Protocol):
         """The step that follows `request.prefix`, of at most ``min(max_tokens, rule.max_tokens)`` tokens."""
         ...
 
+    def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[Delta | Step, None]:
+        """As `step`, and before it what is written so far, as deltas without an ending: the first tokens at once, then
+        at most one delta in `every_s` seconds. The step comes last, whole."""
+        ...
+
     def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
         """The text that follows `request.prefix`, token by token, to its end or to `max_tokens`.
 

@@ -6,6 +6,7 @@ at the engine's full speed, its steps marked but never cut.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -25,6 +26,25 @@ class TargetModel(ModelWriter):
                 return step
         raise ServiceError(f"{self._info.model} ended a call without a step; try again.")
 
+    async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[Delta | Step, None]:
+        """As `step`, and before it what is written so far: the first tokens at once, then at most one delta in
+        `every_s` seconds."""
+        max_tokens = min(request.max_tokens, request.rule.max_tokens)
+        waiting: list[Delta] = []
+        clock = asyncio.get_running_loop().time
+        told_at = clock() - every_s
+        async with aclosing(self._deltas_and_steps(request, max_tokens, max_steps=1)) as items:
+            async for item in items:
+                if isinstance(item, Step):
+                    yield item
+                    return
+                waiting.append(item)
+                now = clock()
+                if now - told_at >= every_s and any(delta.token_ids for delta in waiting):
+                    yield _joined(waiting)
+                    waiting, told_at = [], now
+        raise ServiceError(f"{self._info.model} ended a call without a step; try again.")
+
     async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
         """The text that follows `request.prefix`, token by token, to its end or to `max_tokens`.
 
@@ -34,3 +54,9 @@ class TargetModel(ModelWriter):
         async with aclosing(deltas):
             async for delta in deltas:
                 yield delta
+
+
+def _joined(deltas: list[Delta]) -> Delta:
+    text = "".join(delta.text for delta in deltas)
+    token_ids = tuple(token for delta in deltas for token in delta.token_ids)
+    return Delta(text, token_ids, None, deltas[-1].replica, deltas[-1].num_cached_tokens)

@@ -215,6 +215,11 @@ class SpeculationConfig(Strict):
     scope: Literal["think", "all"] = "all"
     """``think``: only reasoning is speculated; ``all``: the text of a model without reasoning marks too."""
     step: StepConfig = StepConfig()
+    progress_s: Annotated[float, Field(ge=0)] = 0.1
+    """How often the target tells what it has written, so that what is certain is sent at once; 0: whole steps only."""
+    restart_in_step: bool = True
+    """Where only equal steps count: the draft starts anew as soon as the target leaves its words, not at the step's
+    end."""
     token_speculation: TokenSpeculation = "hints"
     """What engines with our proposer guess inside a step: hints, n-gram look-up only, or nothing."""
     num_nearby_hints: Annotated[int, Field(ge=0, le=16)] = 4
@@ -244,12 +249,20 @@ class TelemetryConfig(Strict):
     """Whether traces hold the text of steps; off where prompts must not be stored."""
 
 
+class ApiKeyConfig(Strict):
+    """A key, and what its requests get where they do not say."""
+
+    key: Annotated[str, Field(min_length=1)]
+    fidelity: Fidelity | None = None
+    """Instead of `speculation.fidelity`; a request may still wish for another."""
+
+
 class GatewayConfig(Strict):
     """The HTTP side."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    api_keys: list[str] = []
+    api_keys: list[str | ApiKeyConfig] = []
     """If not empty, requests need one as a bearer token."""
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
     max_n: PositiveInt = 16
@@ -282,6 +295,10 @@ class Config(Strict):
                 )
         if self.speculation.fidelity not in self.speculation.fidelities:
             raise ValueError(f"speculation.fidelity is {self.speculation.fidelity!r}, which no fidelity stands for")
+        for entry in self.gateway.api_keys:
+            level = entry.fidelity if isinstance(entry, ApiKeyConfig) else None
+            if level is not None and level not in self.speculation.fidelities:
+                raise ValueError(f"gateway.api_keys: fidelity {level!r} of a key is not in speculation.fidelities")
         if self.speculation.mode != "target" and self.draft is None:
             raise ValueError(f"speculation.mode is {self.speculation.mode!r}, which needs a draft model")
         for name, checks in self.verifier.verifiers.items():

@@ -116,6 +116,13 @@ class TargetReplica(WriterReplica):
         yield TAKEN
         yield await self._target.step(request)
 
+    async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[str | Delta | Step, None]:
+        """As `Target.progress`, after `TAKEN`."""
+        yield TAKEN
+        async with aclosing(self._target.progress(request, every_s)) as items:
+            async for item in items:
+                yield item
+
     async def stream(self, request: StepRequest) -> AsyncGenerator[str | Delta, None]:
         """As `Target.stream`, after `TAKEN`."""
         yield TAKEN

@@ -254,6 +254,7 @@ def _add(reply: Reply, fragment: Fragment) -> None:
         reply.text += fragment.text
     if fragment.step is not None:
         step = reply.steps.setdefault(fragment.step, {"origin": fragment.origin, "text": ""})
+        step["origin"] = fragment.origin  # a part may be sent before it is known whose step it is
         step["text"] += fragment.text
 
 

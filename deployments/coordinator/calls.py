@@ -1,16 +1,19 @@
 """The calls of one request: their numbers, whose they are, and their words. Pure.
 
-Promises: a call is live from its start to its end or cancellation, never again; every request of a call carries the
-seed of its place in the text, the tokens that are left, and the request's own way of token-level speculation.
+Promises: a call is live from its start to its end or cancellation, never again; every call that writes carries the seed
+of its place in the text, the tokens that are left, the request's own way of token-level speculation, and hints that its
+model can read.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import Prefix, StepRequest, TokenIds
+from actors.messages import JudgeRequest, Piece, Prefix, Step, StepRequest, TokenIds
+from deployments.coordinator.events import AddHints, Judge, StartDraft, StartStream, StartTarget
+from deployments.coordinator.hints import Hints
 from deployments.coordinator.settings import SessionSettings
-from deployments.coordinator.window import Position, seeded
+from deployments.coordinator.window import Position, Writing, seeded, tail_text
 
 SEED_STEP = 2_654_435_761
 """Knuth's multiplicative constant: spreads the seeds of consecutive steps over the 63 bits that engines take."""
@@ -19,8 +22,9 @@ SEED_STEP = 2_654_435_761
 class Calls:
     """Which calls are live, and for which position (None: for none of them)."""
 
-    def __init__(self, settings: SessionSettings) -> None:
+    def __init__(self, settings: SessionSettings, hints: Hints) -> None:
         self._settings = settings
+        self._hints = hints
         self._rule = replace(settings.rule, close=settings.marks.close if settings.marks.is_open_at_start else None)
         self._live: dict[int, Position | None] = {}
         self._num_calls = 0
@@ -36,37 +40,97 @@ class Calls:
         """All live calls, oldest first."""
         return tuple(self._live)
 
-    def begin(self, position: Position | None) -> int:
-        """The number of a new call."""
-        call = self._num_calls
-        self._num_calls += 1
+    def owner(self, call: int) -> Position:
+        """The position that `call`, which is live, is for."""
+        position = self._live[call]
+        if position is None:
+            raise AssertionError(f"call {call} belongs to no position")
+        return position
+
+    def hand_over(self, call: int, position: Position) -> None:
+        """`call`, which is live, is for `position` from now on."""
         self._live[call] = position
-        return call
 
     def end(self, call: int) -> Position | None:
         """`call`, which is live, is over; the position it was for."""
         return self._live.pop(call)
 
-    def call_id(self, call: int) -> str:
-        """The name of `call` in the engines."""
+    # --- their words -------------------------------------------------------------------------------------------------
+
+    def target(self, position: Position, index: int) -> StartTarget:
+        """The target's step for `position`, which is number `index` of the window. What was sent of it stands."""
+        call, sent = self._begin(position), position.sent
+        path = position.path.extended(sent) if sent.token_ids else position.path
+        place = position.num_tokens_before + len(sent.token_ids)
+        hints = self._draft_hint(position, sent) + self._hints.near(place, self._settings.vocabulary)
+        request = self._request(call, self._settings.target_prompt, path, place, hints)
+        if sent.token_ids:
+            rule = replace(request.rule, max_tokens=max(1, request.rule.max_tokens - len(sent.token_ids)))
+            request = replace(request, rule=rule)
+        position.writing = Writing(call, sent, sent.without(sent))
+        progress_s = self._settings.progress_s * (1 + index)
+        return StartTarget(call, position.serial, replace(request, priority=index), position.attempts, progress_s)
+
+    def draft(self, tail: Position, prompt: TokenIds, vocabulary: str | None, depth: int) -> StartDraft:
+        """A look-ahead from `tail`, by a draft that writes in `vocabulary` (None: not known yet)."""
+        call, place = self._begin(None), tail.num_tokens_before
+        hints = self._hints.near(place, vocabulary) if vocabulary is not None else ()
+        return StartDraft(call, tail.serial, self._request(call, prompt, tail.path, place, hints), depth)
+
+    def stream(self, path: Prefix, place: int, attempt: int) -> StartStream:
+        """The target's text after `path`, to its end."""
+        call = self._begin(None)
+        hints = self._hints.near(place, self._settings.vocabulary)
+        return StartStream(call, self._request(call, self._settings.target_prompt, path, place, hints), attempt)
+
+    def hints_for(self, position: Position) -> AddHints | None:
+        """The draft's step for the target's call that writes `position` already."""
+        writing = position.writing
+        if writing is None or not (hints := self._draft_hint(position, writing.before)):
+            return None
+        hint = writing.ahead.token_ids + hints[0]
+        return AddHints(self._call_id(writing.call), self._settings.session_id, (hint,))
+
+    def judge(self, position: Position, verifier: str, draft: Step, target: Step) -> Judge:
+        """Do both say the same?"""
+        settings = self._settings
+        call = position.judge_call = self._begin(position)
+        context = tail_text(position.path.pieces, settings.context_chars)
+        prefix = seeded(position.path, settings.target_prompt)
+        request = JudgeRequest(settings.session_id, verifier, settings.question, context, draft, target, prefix)
+        return Judge(call, position.serial, request)
+
+    def _draft_hint(self, position: Position, before: Piece) -> tuple[TokenIds, ...]:
+        """The draft's step for `position` behind what is written `before`, if the target can read it."""
+        draft = position.draft
+        if self._settings.token_speculation != "hints" or draft is None or draft.vocabulary != before.vocabulary:
+            return ()
+        return (draft.token_ids[len(before.token_ids) :],)
+
+    def _begin(self, position: Position | None) -> int:
+        call = self._num_calls
+        self._num_calls += 1
+        self._live[call] = position
+        return call
+
+    def _call_id(self, call: int) -> str:
         return f"{self._settings.session_id}-{call}"
 
-    def request(
-        self, call: int, prompt: TokenIds, path: Prefix, place: int, *, priority: int = 0, hints: tuple[TokenIds, ...]
+    def _request(
+        self, call: int, prompt: TokenIds, path: Prefix, place: int, hints: tuple[TokenIds, ...]
     ) -> StepRequest:
-        """What `call` asks for: go on after `path`, which holds `place` tokens, in the words of a role's `prompt`."""
+        """Go on after `path`, which holds `place` tokens, in the words of a role's `prompt`."""
         settings = self._settings
         sampling = settings.sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + SEED_STEP * place) % 2**63)
         return StepRequest(
-            call_id=self.call_id(call),
+            call_id=self._call_id(call),
             session_id=settings.session_id,
             prefix=seeded(path, prompt),
             rule=self._rule,
             max_tokens=settings.max_tokens - place,
             sampling=sampling,
-            priority=priority,
             hints=hints,
             token_speculation=settings.token_speculation,
         )

@@ -151,6 +151,8 @@ class Coordinator:
             verifier=plan.verifier,
             question=request.prompt.question,
             max_attempts=config.speculation.max_attempts,
+            progress_s=config.speculation.progress_s,
+            restart_in_step=config.speculation.restart_in_step,
             token_speculation=plan.token_speculation,
             num_nearby_hints=config.speculation.num_nearby_hints,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from actors.messages import Committed, Delta, Finished, JudgeRequest, Step, StepRequest, TokenIds, Verdict
+from actors.messages import Committed, Delta, Finished, JudgeRequest, Piece, Step, StepRequest, TokenIds, Verdict
 
 
 class Outcome(StrEnum):
@@ -56,6 +56,14 @@ class DraftAvailable:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetProgress:
+    """The target has written `delta` of the step of `call`; the step's last tokens come with the step only."""
+
+    call: int
+    delta: Delta
+
+
+@dataclass(frozen=True, slots=True)
 class TargetStep:
     """The target's step of `call` is done."""
 
@@ -89,7 +97,17 @@ class Streamed:
     delta: Delta
 
 
-Event = DraftStep | DraftEnded | DraftFailed | DraftAvailable | TargetStep | TargetFailed | Judged | Streamed
+Event = (
+    DraftStep
+    | DraftEnded
+    | DraftFailed
+    | DraftAvailable
+    | TargetProgress
+    | TargetStep
+    | TargetFailed
+    | Judged
+    | Streamed
+)
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
@@ -106,12 +124,14 @@ class StartDraft:
 
 @dataclass(frozen=True, slots=True)
 class StartTarget:
-    """Write the target's own step for `position`. `attempt` counts from 0: wait longer before later ones."""
+    """Write the target's own step for `position`. `attempt` counts from 0: wait longer before later ones. `progress_s`
+    above 0: tell what is written meanwhile, at most once in so many seconds."""
 
     call: int
     position: int
     request: StepRequest
     attempt: int = 0
+    progress_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +184,17 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class Continued:
+    """For the trace: what the target's `call` has written is a `step` of its own, and `position` gets the rest. `ahead`
+    is what the call has written in all."""
+
+    call: int
+    position: int
+    step: Step
+    ahead: Piece
+
+
+@dataclass(frozen=True, slots=True)
 class Retired:
     """For the trace: `position` has come to its end, as step number `step` of the output if it was committed."""
 
@@ -202,6 +233,7 @@ Command = (
     | Cancel
     | ReviveDraft
     | Placed
+    | Continued
     | Retired
     | Commit
     | Finish

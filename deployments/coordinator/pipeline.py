@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleUnavailable
-from actors.messages import Committed, Finished, Prompt, Verdict
+from actors.messages import Committed, Finished, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.events import (
     AddHints,
@@ -37,6 +37,7 @@ from deployments.coordinator.events import (
     StartTarget,
     Streamed,
     TargetFailed,
+    TargetProgress,
     TargetStep,
 )
 from deployments.coordinator.session import Session
@@ -202,11 +203,18 @@ class Pipeline:
     async def _target(self, command: StartTarget) -> None:
         await _back_off(command.attempt)
         try:
-            step = await self._roles.target.step(command.request)
+            if command.progress_s <= 0:
+                self._events.put_nowait(TargetStep(command.call, await self._roles.target.step(command.request)))
+                return
+            async with aclosing(self._roles.target.progress(command.request, command.progress_s)) as items:
+                async for item in items:
+                    if isinstance(item, Step):
+                        self._events.put_nowait(TargetStep(command.call, item))
+                        return
+                    self._events.put_nowait(TargetProgress(command.call, item))
+            raise RoleUnavailable("The target's call broke off before its step ended.")
         except Exception as error:
             self._events.put_nowait(_target_failed(command.call, error))
-        else:
-            self._events.put_nowait(TargetStep(command.call, step))
 
     async def _add_hints(self, command: AddHints) -> None:
         try:

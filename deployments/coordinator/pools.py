@@ -153,6 +153,12 @@ class TargetPool(WriterPool):
             raise RoleUnavailable("The target replica ended the call without a step.")
         return result
 
+    async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[Delta | Step, None]:
+        """As `Target.progress`."""
+        async with aclosing(self._pool.items("progress", request.session_id, request, every_s)) as items:
+            async for item in items:
+                yield item
+
     async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
         """As `Target.stream`."""
         async with aclosing(self._pool.items("stream", request.session_id, request)) as deltas:

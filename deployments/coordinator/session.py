@@ -13,38 +13,26 @@ in the window restarts the draft there at once, without waiting for the head.
 
 from __future__ import annotations
 
-from actors.messages import (
-    Ending,
-    JudgeRequest,
-    Origin,
-    Piece,
-    Prefix,
-    SpeculationSummary,
-    Step,
-    TokenIds,
-)
+from actors.messages import Ending, Origin, Piece, SpeculationSummary
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.events import (
-    AddHints,
     Cancel,
     Command,
+    Continued,
     DraftAvailable,
     DraftEnded,
     DraftFailed,
     DraftStep,
     Event,
     Fail,
-    Judge,
     Judged,
     Outcome,
     Placed,
     Retired,
     ReviveDraft,
-    StartDraft,
-    StartStream,
-    StartTarget,
     Streamed,
     TargetFailed,
+    TargetProgress,
     TargetStep,
 )
 from deployments.coordinator.hints import Hints
@@ -53,7 +41,7 @@ from deployments.coordinator.strategies import STRATEGIES, WindowView
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.transitions import Signal, State
-from deployments.coordinator.window import EMPTY_PATH, Position, seeded, tail_text
+from deployments.coordinator.window import EMPTY_PATH, Position, Window
 
 OUTCOMES = {State.ACCEPTED: Outcome.ACCEPTED, State.RECOVERED: Outcome.RECOVERED, State.OWN: Outcome.TARGET}
 
@@ -65,13 +53,13 @@ class Session:
         self._settings = settings
         self._strategy = STRATEGIES[settings.mode]()
         self._transcript = Transcript(settings)
-        self._calls = Calls(settings)
         self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
+        self._calls = Calls(settings, self._hints)
         self._tally = Tally(settings.mode)
+        self._cuts = settings.verifier is None and settings.restart_in_step
         self._draft_prompt = settings.draft_prompt
         self._draft_vocabulary: str | None = None
-        self._window: list[Position] = []
-        self._num_positions = 0
+        self._window = Window(settings.vocabulary, settings.max_tokens)
         self._draft_call: int | None = None
         self._draft_usable = True
         self._stream_call: int | None = None
@@ -87,7 +75,7 @@ class Session:
         if self._strategy.speculates and self._draft_prompt is None:
             self._lose_draft("draft_unavailable", permanent=False)
         if self._speculates_here():
-            self._open_position(EMPTY_PATH, 0)
+            self._window.open(EMPTY_PATH, 0)
             self._start_wishes()
         else:
             self._start_stream()
@@ -108,6 +96,8 @@ class Session:
         elif isinstance(event, DraftFailed):
             self._forget_draft()
             self._lose_draft(event.reason, event.permanent)
+        elif isinstance(event, TargetProgress):
+            self._on_progress(event)
         elif isinstance(event, TargetStep):
             self._on_target(event)
         elif isinstance(event, TargetFailed):
@@ -118,6 +108,8 @@ class Session:
             self._on_delta(event)
         if not self.finished:
             self._commit_heads()
+        if not self.finished and self._window:
+            self._send_certain(self._window.head)
         if not self.finished and self._stream_call is None and self._window:
             self._start_wishes()
         return self._flush()
@@ -134,7 +126,7 @@ class Session:
     # --- events ------------------------------------------------------------------------------------------------------
 
     def _on_draft(self, event: DraftStep) -> None:
-        tail = self._window[-1]
+        tail = self._window.tail
         if tail.state is not State.OPEN:
             self._cancel_draft("more steps than were asked for")
             return
@@ -143,26 +135,36 @@ class Session:
         self._draft_vocabulary = event.step.vocabulary
         self._tally.drafted()
         self._out.append(Placed(tail.serial, event.call, event.step))
-        if tail.target_call is not None and (hints := self._own_hints(tail)):
-            self._out.append(AddHints(self._calls.call_id(tail.target_call), self._settings.session_id, hints))
-        self._open_after(tail)
+        if (hints := self._calls.hints_for(tail)) is not None:
+            self._out.append(hints)
+        self._window.open_after(tail)
+        self._cut_where_it_strays(tail)
+
+    def _on_progress(self, event: TargetProgress) -> None:
+        position = self._calls.owner(event.call)
+        if position.writing is not None:
+            position.writing.parts.append(Piece(event.delta.text, event.delta.token_ids, self._settings.vocabulary))
+        self._cut_where_it_strays(position)
 
     def _on_target(self, event: TargetStep) -> None:
-        position = self._position_of(event.call)
-        position.target, position.target_call = event.step, None
-        draft = position.draft
+        position = self._calls.owner(event.call)
+        self._calls.end(event.call)
+        writing, draft = position.writing, position.draft
+        target = writing.whole(event.step) if writing is not None else event.step
+        position.target, position.writing = target, None
         if draft is None:
             self._decide_for_target(position, Signal.TARGET)
-        elif draft.equals(event.step):
+        elif draft.equals(target):
             position.take(Signal.EQUAL)
-        elif self._settings.verifier is None or not draft.ends_like(event.step):
+        elif self._settings.verifier is None or not draft.ends_like(target):
             self._decide_for_target(position, Signal.UNLIKE)
         else:
             position.take(Signal.DIFFERENT)
-            self._ask(position, self._settings.verifier, draft, event.step)
+            self._out.append(self._calls.judge(position, self._settings.verifier, draft, target))
 
     def _on_verdict(self, event: Judged) -> None:
-        position = self._position_of(event.call)
+        position = self._calls.owner(event.call)
+        self._calls.end(event.call)
         position.verdict, position.judge_call = event.verdict, None
         if event.degraded:
             self._tally.degraded(event.degraded)
@@ -178,7 +180,7 @@ class Session:
             self._stream_attempts += 1
             attempts = self._stream_attempts
         else:
-            position.target_call = None
+            position.writing = None
             position.attempts += 1
             attempts = position.attempts
         if not event.retryable or attempts >= self._settings.max_attempts:
@@ -200,7 +202,8 @@ class Session:
             self._calls.end(event.call)
             self._stream_call = None
         if delta.token_ids or delta.text:
-            self._commit(Piece(delta.text, delta.token_ids, self._settings.vocabulary), Origin.TARGET)
+            piece = Piece(delta.text, delta.token_ids, self._settings.vocabulary)
+            self._commit(piece, piece.without(piece), Origin.TARGET)
             self._in_step = True
         if self._in_step and (step_ends or self._transcript.stopped is not None):
             self._tally.committed(Outcome.TARGET)
@@ -217,27 +220,42 @@ class Session:
         position.take(signal)
         self._discard_after(position, f"{signal.name.lower()} at an earlier position")
         self._cancel_draft("the draft's path was left")
-        self._open_after(position)
+        self._window.open_after(position)
+
+    def _cut_where_it_strays(self, position: Position) -> None:
+        """Where only equal steps count and the target has left the draft's words: what it has written stands as a step
+        of its own, and the draft goes on from there while the target writes the rest."""
+        writing = position.writing
+        if not self._cuts or writing is None or not position.strays:
+            return
+        part, rest = writing.cut()
+        if position.num_tokens_before + len(part.token_ids) >= self._settings.max_tokens:
+            return
+        position.target, position.writing = part, None
+        self._decide_for_target(position, Signal.UNLIKE)
+        self._window.tail.writing = rest
+        self._calls.hand_over(rest.call, self._window.tail)
+        self._out.append(Continued(rest.call, self._window.tail.serial, part, rest.ahead))
 
     def _leave(self, position: Position) -> None:
         """Keep what was written for `position` and behind it as hints."""
-        later = self._window[self._window.index(position) :]
-        path = [p.step for p in later]
+        later = self._window.after(position)
+        path = [p.step for p in (position, *later)]
         self._hints.leave(position.num_tokens_before, [step for step in path if step is not None])
-        for p in later[1:]:
+        for p in later:
             if p.target is not None and p.target is not p.step:
                 self._hints.leave(p.num_tokens_before, [p.target])
 
     def _commit_heads(self) -> None:
-        while self._window and self._window[0].is_decided:
-            head = self._window.pop(0)
+        while self._window and self._window.head.is_decided:
+            head = self._window.pop_head()
             step = head.step
             if step is None:
                 raise AssertionError("a decided position has a step")
             outcome = OUTCOMES[head.state]
             head.take(Signal.COMMIT)
             self._out.append(Retired(head.serial, outcome, self._tally.num_steps))
-            self._commit(step.piece, Origin(outcome.value))
+            self._commit(step.piece, head.sent, Origin(outcome.value))
             self._tally.committed(outcome, head.draft)
             if self._transcript.stopped is not None or step.ending is Ending.END:
                 self._finish("stop")
@@ -250,8 +268,17 @@ class Session:
                 self._start_stream()
                 return
 
-    def _commit(self, piece: Piece, origin: Origin) -> None:
-        self._out += self._transcript.commit(piece, origin, self._tally.num_steps)
+    def _commit(self, piece: Piece, sent: Piece, origin: Origin) -> None:
+        self._out += self._transcript.commit(piece, sent, origin, self._tally.num_steps)
+
+    def _send_certain(self, head: Position) -> None:
+        """Send what of the head's step is in the output whichever of the two stands."""
+        certain = head.take_certain(all_is_certain=self._settings.verifier is None)
+        if certain is not None:
+            self._out += self._transcript.send(certain, Origin.TARGET, self._tally.num_steps)
+        if self._transcript.stopped is not None:
+            self._tally.committed(Outcome.TARGET)
+            self._finish("stop")
 
     def _finish(self, reason: str) -> None:
         self._end(None)
@@ -261,7 +288,7 @@ class Session:
         """Nothing runs any more after this."""
         for position in self._window:
             self._discard(position, "the request ended")
-        self._window = []
+        self._window.clear()
         for call in self._calls.live:
             self._cancel(call, "the request ended")
         self._draft_call = self._stream_call = None
@@ -275,26 +302,13 @@ class Session:
         in_reasoning = self._settings.marks.is_open_at_start
         return self._strategy.speculates and (in_reasoning or self._settings.speculate_content)
 
-    def _open_position(self, path: Prefix, num_tokens_before: int) -> None:
-        position = Position(self._num_positions, path, num_tokens_before)
-        self._num_positions += 1
-        self._window.append(position)
-
-    def _open_after(self, position: Position) -> None:
-        """The next position, unless the text, the reasoning or the budget ends with this one."""
-        step = position.step
-        path, num_tokens = position.next_path()
-        if step is not None and not step.ending.is_last and num_tokens < self._settings.max_tokens:
-            self._open_position(path, num_tokens)
-
     def _discard_after(self, position: Position, reason: str) -> None:
-        index = self._window.index(position)
-        for later in self._window[index + 1 :]:
+        for later in self._window.after(position):
             self._discard(later, reason)
-        del self._window[index + 1 :]
+        self._window.drop_after(position)
 
     def _discard(self, position: Position, reason: str) -> None:
-        for call in (position.target_call, position.judge_call):
+        for call in (position.writing.call if position.writing is not None else None, position.judge_call):
             if call is not None:
                 self._cancel(call, reason)
         position.take(Signal.DISCARD)
@@ -305,68 +319,22 @@ class Session:
     # --- starting and ending calls -----------------------------------------------------------------------------------
 
     def _start_wishes(self) -> None:
-        tail = self._window[-1]
+        tail = self._window.tail
         can_draft = self._draft_usable and self._draft_prompt is not None and tail.state is State.OPEN
         drafting = self._draft_call is not None
         view = WindowView(tuple(self._window), self._settings.max_lookahead, drafting, can_draft)
         wishes = self._strategy.wishes(view)
         for position in wishes.targets:
-            self._start_target(position)
+            self._out.append(self._calls.target(position, self._window.index(position)))
         if wishes.draft_depth > 0 and self._draft_prompt is not None:
-            self._start_draft(self._draft_prompt, tail, wishes.draft_depth)
-
-    def _start_target(self, position: Position) -> None:
-        call = position.target_call = self._calls.begin(position)
-        place = position.num_tokens_before
-        request = self._calls.request(
-            call,
-            self._settings.target_prompt,
-            position.path,
-            place,
-            priority=self._window.index(position),
-            hints=self._own_hints(position) + self._hints.near(place, self._settings.vocabulary),
-        )
-        self._out.append(StartTarget(call, position.serial, request, position.attempts))
-
-    def _start_draft(self, prompt: TokenIds, tail: Position, depth: int) -> None:
-        call = self._draft_call = self._calls.begin(None)
-        place, vocabulary = tail.num_tokens_before, self._draft_vocabulary
-        hints = self._hints.near(place, vocabulary) if vocabulary is not None else ()
-        request = self._calls.request(call, prompt, tail.path, place, hints=hints)
-        self._out.append(StartDraft(call, tail.serial, request, depth))
+            start = self._calls.draft(tail, self._draft_prompt, self._draft_vocabulary, wishes.draft_depth)
+            self._draft_call = start.call
+            self._out.append(start)
 
     def _start_stream(self, attempt: int = 0) -> None:
-        call = self._stream_call = self._calls.begin(None)
-        path, place = self._transcript.path, self._transcript.num_tokens
-        hints = self._hints.near(place, self._settings.vocabulary)
-        request = self._calls.request(call, self._settings.target_prompt, path, place, hints=hints)
-        self._out.append(StartStream(call, request, attempt))
-
-    def _own_hints(self, position: Position) -> tuple[TokenIds, ...]:
-        """The draft's step for `position`, if the target can read it."""
-        draft = position.draft
-        if (
-            draft is None
-            or draft.vocabulary != self._settings.vocabulary
-            or self._settings.token_speculation != "hints"
-        ):
-            return ()
-        return (draft.token_ids,)
-
-    def _ask(self, position: Position, verifier: str, draft: Step, target: Step) -> None:
-        call = position.judge_call = self._calls.begin(position)
-        context = tail_text(position.path.pieces, self._settings.context_chars)
-        prefix = seeded(position.path, self._settings.target_prompt)
-        request = JudgeRequest(
-            self._settings.session_id, verifier, self._settings.question, context, draft, target, prefix
-        )
-        self._out.append(Judge(call, position.serial, request))
-
-    def _position_of(self, call: int) -> Position:
-        position = self._calls.end(call)
-        if position is None:
-            raise AssertionError(f"call {call} belongs to no position")
-        return position
+        start = self._calls.stream(self._transcript.path, self._transcript.num_tokens, attempt)
+        self._stream_call = start.call
+        self._out.append(start)
 
     def _cancel(self, call: int, reason: str) -> None:
         if call in self._calls:

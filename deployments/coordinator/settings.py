@@ -32,6 +32,11 @@ class SessionSettings:
     question: str = ""
     context_chars: int = 4000
     max_attempts: int = 8
+    progress_s: float = 0.0
+    """How often the target tells what it has written of the head's step, in seconds; of deeper ones more seldom. 0:
+    never, text leaves in whole steps."""
+    restart_in_step: bool = True
+    """With no verifier: whether the draft starts anew where the target leaves its words, or where that step ends."""
     token_speculation: str = "hints"
     """How the engines guess tokens inside a step: ``hints`` (and look-up where none fits), ``ngram`` or ``none``."""
     num_nearby_hints: int = 4

@@ -1,6 +1,7 @@
 """What is committed, for ever: the path behind the window and the text on its way to the client. Pure.
 
-Promises: every piece leaves exactly once and in order, as `Commit` commands whose token counts add up to `num_tokens`.
+Promises: every piece leaves exactly once and in order, as `Commit` commands whose token counts add up to `num_tokens`;
+a part of a step that was sent before the step was decided is not sent again with the step.
 """
 
 from __future__ import annotations
@@ -26,11 +27,20 @@ class Transcript:
         """The stop string that was met, if one was: nothing more is sent."""
         return self._output.stopped
 
-    def commit(self, piece: Piece, origin: Origin, step: int) -> list[Commit]:
-        """Make `piece`, of step number `step`, part of the output for ever."""
+    def commit(self, piece: Piece, sent: Piece, origin: Origin, step: int) -> list[Commit]:
+        """Make `piece`, of step number `step`, part of the path for ever, and send what was not `sent` of it.
+
+        In another vocabulary than `sent` a piece may have fewer tokens than were counted: then no more are.
+        """
+        if not piece.text.startswith(sent.text):
+            raise AssertionError("what was sent of a step is not what it begins with")
         self.path = self.path.extended(piece)
-        self.num_tokens += len(piece.token_ids)
+        return self.send(piece.without(sent), origin, step)
+
+    def send(self, piece: Piece, origin: Origin, step: int) -> list[Commit]:
+        """Send `piece`, a part of step number `step` that is certain."""
         num_tokens = len(piece.token_ids)
+        self.num_tokens += num_tokens
         commits: list[Commit] = []
         for fragment in self._output.add(piece):
             commits.append(Commit(Committed(fragment.text, fragment.channel, origin, num_tokens, step)))

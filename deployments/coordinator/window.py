@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
-from actors.messages import Piece, Prefix, Step, Verdict
+from actors.messages import Ending, Piece, Prefix, Step, Verdict
 from deployments.coordinator.transitions import DECIDED, Signal, State, follow
+
+EMPTY_PATH = Prefix(())
+
+
+@dataclass(slots=True)
+class Writing:
+    """A running call of the target that writes a position's step, and how the text of the call lies on the step.
+
+    `before` is what stood of the step when the call began (a call that breaks off is continued, once a part of the step
+    was sent); `ahead` is what the call wrote of an earlier step, before this one was cut off from it. One of them, at
+    least, is empty. `parts` are what the call has written of this step so far, the first `num_sent` of which were sent.
+    """
+
+    call: int
+    before: Piece
+    ahead: Piece
+    parts: list[Piece] = field(default_factory=list)
+    num_sent: int = 0
+
+    @property
+    def written(self) -> Piece:
+        """The step as far as it is known."""
+        text = "".join(part.text for part in self.parts)
+        token_ids = tuple(token for part in self.parts for token in part.token_ids)
+        return self.before.joined(Piece(text, token_ids, self.before.vocabulary))
+
+    def whole(self, step: Step) -> Step:
+        """The position's step, given the one that the call ended with."""
+        whole = self.before.joined(step.piece.without(self.ahead))
+        return replace(step, text=whole.text, token_ids=whole.token_ids)
+
+    def cut(self) -> tuple[Step, Writing]:
+        """What is written as a step of its own, and the same call as the one that writes the rest."""
+        written = self.written
+        part = Step(written.text, written.token_ids, written.vocabulary, Ending.CAP)
+        return part, Writing(self.call, written.without(written), self.ahead.joined(written.without(self.before)))
 
 
 @dataclass(slots=True, eq=False)
@@ -15,11 +52,13 @@ class Position:
     serial: int
     path: Prefix
     num_tokens_before: int
+    sent: Piece
+    """The part of the target's text that the client has: it is in the step whichever comes to stand."""
     state: State = State.OPEN
     draft: Step | None = None
     target: Step | None = None
     verdict: Verdict | None = None
-    target_call: int | None = None
+    writing: Writing | None = None
     judge_call: int | None = None
     attempts: int = 0
 
@@ -35,7 +74,7 @@ class Position:
     @property
     def wants_target(self) -> bool:
         """Whether the target was not yet asked."""
-        return self.target is None and self.target_call is None and not self.is_decided
+        return self.target is None and self.writing is None and not self.is_decided
 
     @property
     def step(self) -> Step | None:
@@ -43,6 +82,25 @@ class Position:
         if self.state in (State.RECOVERED, State.OWN):
             return self.target
         return self.draft
+
+    @property
+    def strays(self) -> bool:
+        """Whether what the target has written so far cannot become the draft's step."""
+        return self.draft is not None and self.writing is not None and not begins_with(self.draft, self.writing.written)
+
+    def take_certain(self, all_is_certain: bool) -> Piece | None:
+        """What of the target's text is certain now and was not sent, which counts as sent then: all of it, or as much
+        as the draft's step begins with, in whole parts."""
+        if self.writing is None:
+            return None
+        before = self.sent
+        for part in self.writing.parts[self.writing.num_sent :]:
+            longer = self.sent.joined(part)
+            if not all_is_certain and (self.draft is None or not begins_with(self.draft, longer)):
+                break
+            self.sent = longer
+            self.writing.num_sent += 1
+        return self.sent.without(before) if self.sent is not before else None
 
     def next_path(self) -> tuple[Prefix, int]:
         """Path and token count after this position, which must have a step."""
@@ -52,7 +110,68 @@ class Position:
         return self.path.extended(step.piece), self.num_tokens_before + len(step.token_ids)
 
 
-EMPTY_PATH = Prefix(())
+class Window:
+    """The positions in order; the first is the head. `vocabulary` is the target's, `max_tokens` the request's."""
+
+    def __init__(self, vocabulary: str, max_tokens: int) -> None:
+        self._nothing = Piece("", (), vocabulary)
+        self._max_tokens = max_tokens
+        self._positions: list[Position] = []
+        self._num_opened = 0
+
+    def __iter__(self) -> Iterator[Position]:
+        return iter(self._positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @property
+    def head(self) -> Position:
+        """The first position, whose prefix is committed."""
+        return self._positions[0]
+
+    @property
+    def tail(self) -> Position:
+        """The last position, which has the newest prefix."""
+        return self._positions[-1]
+
+    def index(self, position: Position) -> int:
+        """How many positions are before `position`."""
+        return self._positions.index(position)
+
+    def open(self, path: Prefix, num_tokens_before: int) -> None:
+        """A new last position, after `path`."""
+        self._positions.append(Position(self._num_opened, path, num_tokens_before, self._nothing))
+        self._num_opened += 1
+
+    def open_after(self, position: Position) -> None:
+        """The next position, unless the text, the reasoning or the budget ends with this one."""
+        step = position.step
+        path, num_tokens = position.next_path()
+        if step is not None and not step.ending.is_last and num_tokens < self._max_tokens:
+            self.open(path, num_tokens)
+
+    def after(self, position: Position) -> list[Position]:
+        """The positions behind `position`."""
+        return self._positions[self.index(position) + 1 :]
+
+    def drop_after(self, position: Position) -> None:
+        """Forget the positions behind `position`."""
+        del self._positions[self.index(position) + 1 :]
+
+    def pop_head(self) -> Position:
+        """Take the head out."""
+        return self._positions.pop(0)
+
+    def clear(self) -> None:
+        """Forget all positions."""
+        self._positions.clear()
+
+
+def begins_with(step: Step, piece: Piece) -> bool:
+    """Whether `step` begins with `piece`, token for token where the vocabulary is one, and letter for letter."""
+    same_tokens = step.vocabulary != piece.vocabulary or step.token_ids[: len(piece.token_ids)] == piece.token_ids
+    return same_tokens and step.text.startswith(piece.text)
 
 
 def seeded(path: Prefix, prompt_ids: tuple[int, ...]) -> Prefix:

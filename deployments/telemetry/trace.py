@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from actors.messages import SpeculationSummary, Step
+from actors.messages import Piece, SpeculationSummary, Step
 from deployments.coordinator.events import (
     Cancel,
     Command,
     Commit,
+    Continued,
     DraftEnded,
     DraftFailed,
     DraftStep,
@@ -64,6 +65,7 @@ class TraceRecorder:
         self._texts = texts
         self._spans: list[Span] = []
         self._running: dict[int, Span] = {}
+        self._ahead: dict[int, Piece] = {}
         self._commits: list[dict[str, Any]] = []
         self._summary: SpeculationSummary | None = None
         self._duration_s: float | None = None
@@ -82,6 +84,8 @@ class TraceRecorder:
             self._begin(command.call, Span("verdict", command.position, now))
         elif isinstance(command, Cancel):
             self._end(command.call, "cancelled", reason=command.reason)
+        elif isinstance(command, Continued):
+            self._continue(command)
         elif isinstance(command, Retired):
             self._retire(command)
         elif isinstance(command, Commit):
@@ -105,7 +109,7 @@ class TraceRecorder:
         elif isinstance(event, TargetStep):
             span = self._running.get(event.call)
             if span is not None:
-                self._fill(span, event.step)
+                self._fill(span, event.step, self._ahead.pop(event.call, None))
                 self._end(event.call, "")
         elif isinstance(event, Judged):
             verdict = event.verdict
@@ -182,6 +186,15 @@ class TraceRecorder:
         self._end(event.call, "")
         self._begin(event.call, Span("draft", span.position + 1, self._now()))
 
+    def _continue(self, command: Continued) -> None:
+        """What a call has written is a step, and the rest of the call is for another position."""
+        span = self._running.get(command.call)
+        if span is not None:
+            self._fill(span, command.step)
+            self._end(command.call, "")
+            self._begin(command.call, Span("target", command.position, self._now()))
+            self._ahead[command.call] = command.ahead
+
     def _streamed(self, event: Streamed) -> None:
         span = self._running.get(event.call)
         if span is None:
@@ -192,14 +205,14 @@ class TraceRecorder:
         if self._texts:
             span.text = (span.text or "") + event.delta.text
 
-    def _fill(self, span: Span, step: Step) -> None:
-        span.replica, span.num_tokens, span.num_cached_tokens = (
-            step.replica,
-            len(step.token_ids),
-            step.num_cached_tokens,
-        )
-        span.text = step.text if self._texts else None
-        span.detail["engine_s"] = step.elapsed_s
+    def _fill(self, span: Span, step: Step, ahead: Piece | None = None) -> None:
+        """`ahead`: what of `step` belongs to spans before this one."""
+        piece = step.piece if ahead is None else step.piece.without(ahead)
+        span.replica, span.num_cached_tokens = step.replica, step.num_cached_tokens
+        span.num_tokens = len(piece.token_ids)
+        span.text = piece.text if self._texts else None
+        if ahead is None and step.elapsed_s > 0:  # of a call that went on over two positions there is no time for one
+            span.detail["engine_s"] = step.elapsed_s
 
     def _retire(self, command: Retired) -> None:
         """The position has its end: so have the draft step and the target step that were written for it."""
@@ -217,6 +230,7 @@ class TraceRecorder:
             last["num_tokens"] += output.num_tokens
             last["at_s"] = self._now()
             last["text"] = last["text"] + output.text if self._texts else None
+            last["origin"] = output.origin.value
             return
         text = output.text if self._texts else None
         entry = {"step": output.step, "at_s": self._now(), "origin": output.origin.value}

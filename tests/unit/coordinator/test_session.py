@@ -104,6 +104,8 @@ STRAYING = st.builds(
     st.sampled_from([0.0, 0.3]),
     st.just(0),
 )
+PROGRESS = st.sampled_from([0.0, 0.1])
+"""Whether the target tells what it has written meanwhile."""
 RULES = st.sampled_from([StepRule(), StepRule(max_tokens=7), StepRule(max_tokens=1), StepRule(boundary="line")])
 
 
@@ -114,12 +116,19 @@ RULES = st.sampled_from([StepRule(), StepRule(max_tokens=7), StepRule(max_tokens
     depth=st.integers(1, 6),
     max_tokens=st.sampled_from([1, 5, 40, 77, 10_000]),
     verdict=st.sampled_from([False, None]),
+    progress=PROGRESS,
 )
-@hypothesis_settings(max_examples=1500, deadline=None)
+@hypothesis_settings(max_examples=600, deadline=None)
 def test_rejecting_everything_gives_the_target_token_for_token(
-    order: Random, draft: ScriptOptions, rule: StepRule, depth: int, max_tokens: int, verdict: bool | None
+    order: Random,
+    draft: ScriptOptions,
+    rule: StepRule,
+    depth: int,
+    max_tokens: int,
+    verdict: bool | None,
+    progress: float,
 ) -> None:
-    w = world(draft, verdict, rule=rule, max_lookahead=depth, max_tokens=max_tokens)
+    w = world(draft, verdict, rule=rule, max_lookahead=depth, max_tokens=max_tokens, progress_s=progress)
     run_in_order(w, order)
     expected = target_only(TARGET, max_tokens, rule)
     assert w.text == detokenize(expected)
@@ -128,25 +137,42 @@ def test_rejecting_everything_gives_the_target_token_for_token(
     check_books(w)
 
 
-@given(order=ORDERS, draft=STRAYING, rule=RULES, depth=st.integers(1, 6))
-@hypothesis_settings(max_examples=800, deadline=None)
+@given(
+    order=ORDERS,
+    draft=STRAYING,
+    rule=RULES,
+    depth=st.integers(1, 6),
+    verdict=st.sampled_from([False, None]),
+    progress=PROGRESS,
+)
+@hypothesis_settings(max_examples=500, deadline=None)
 def test_failures_of_anything_change_nothing_in_the_text(
-    order: Random, draft: ScriptOptions, rule: StepRule, depth: int
+    order: Random, draft: ScriptOptions, rule: StepRule, depth: int, verdict: bool | None, progress: float
 ) -> None:
-    w = world(draft, None, rule=rule, max_lookahead=depth, max_attempts=10**6)
+    w = world(draft, verdict, rule=rule, max_lookahead=depth, max_attempts=10**6, progress_s=progress)
     run_in_order(w, order, failures=True)
     assert w.text == detokenize(target_only(TARGET, 10_000, rule))
     check_books(w)
 
 
-@given(order=ORDERS, draft=STRAYING, depth=st.integers(1, 6), agree=st.integers(0, 2**16))
-@hypothesis_settings(max_examples=800, deadline=None)
-def test_any_verdicts_keep_the_books(order: Random, draft: ScriptOptions, depth: int, agree: int) -> None:
+@given(
+    order=ORDERS,
+    draft=STRAYING,
+    depth=st.integers(1, 6),
+    agree=st.integers(0, 2**16),
+    progress=PROGRESS,
+    failures=st.booleans(),
+)
+@hypothesis_settings(max_examples=600, deadline=None)
+def test_any_verdicts_keep_the_books(
+    order: Random, draft: ScriptOptions, depth: int, agree: int, progress: float, failures: bool
+) -> None:
     def verdicts(a: Step, b: Step) -> bool:
         return bool(hash((a.text, b.text, agree)) % 2)
 
-    w = World(Session(settings(TARGET, max_lookahead=depth)), TARGET, draft, verdicts)
-    run_in_order(w, order)
+    changes = settings(TARGET, max_lookahead=depth, progress_s=progress, max_attempts=10**6)
+    w = World(Session(changes), TARGET, draft, verdicts, fickle=failures)
+    run_in_order(w, order, failures)
     check_books(w)
     assert w.session.summary().num_steps >= 1
 
@@ -171,13 +197,20 @@ def test_long_steps_do_not_make_later_drafts_fail() -> None:
     check_books(w)
 
 
-@given(order=ORDERS, draft=STRAYING, depth=st.integers(1, 5), mode=st.sampled_from(["lookahead", "target"]))
-@hypothesis_settings(max_examples=500, deadline=None)
+@given(
+    order=ORDERS,
+    draft=STRAYING,
+    depth=st.integers(1, 5),
+    mode=st.sampled_from(["lookahead", "target"]),
+    progress=PROGRESS,
+)
+@hypothesis_settings(max_examples=250, deadline=None)
 def test_the_answer_after_the_reasoning_is_the_targets(
-    order: Random, draft: ScriptOptions, depth: int, mode: str
+    order: Random, draft: ScriptOptions, depth: int, mode: str, progress: float
 ) -> None:
     target = replace(TARGET, think=True)
-    w = world(replace(draft, think=True), None, target, marks=THINK, max_lookahead=depth, mode=mode)
+    changes = {"marks": THINK, "max_lookahead": depth, "mode": mode, "progress_s": progress}
+    w = world(replace(draft, think=True), None, target, **changes)
     run_in_order(w, order)
     text = detokenize(target_only(target, 10_000, StepRule(close="</think>")))
     reasoning, _, answer = text.removeprefix("<think>\n").partition("</think>")
@@ -251,8 +284,9 @@ def test_a_late_result_of_a_cancelled_call_is_ignored() -> None:
 def test_stop_strings_cut_the_text_wherever_they_lie() -> None:
     whole = detokenize(target_only(TARGET, 10_000, StepRule()))
     for stop in (whole[30:33], whole[len(whole) // 2 : len(whole) // 2 + 9], "no such text"):
-        for mode in ("target", "lookahead"):
-            w = run_in_order(world(replace(TARGET, role="draft"), None, stop=(stop,), mode=mode))
+        for mode, progress in (("target", 0.0), ("lookahead", 0.0), ("lookahead", 0.1)):
+            w = run_in_order(world(replace(TARGET, role="draft"), None, stop=(stop,), mode=mode, progress_s=progress))
+            check_books(w)
             assert w.text == whole.partition(stop)[0]
             assert w.finished.finish_reason == "stop"
             assert w.finished.stop_reason == (stop if stop in whole else None)

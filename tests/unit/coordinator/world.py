@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from random import Random
 
 from actors.engines.scripted import ScriptedEngine, ScriptOptions, detokenize
 from actors.errors import RoleUnavailable
@@ -15,6 +16,7 @@ from deployments.coordinator.events import (
     Cancel,
     Command,
     Commit,
+    Continued,
     DraftAvailable,
     DraftEnded,
     DraftFailed,
@@ -32,6 +34,7 @@ from deployments.coordinator.events import (
     StartTarget,
     Streamed,
     TargetFailed,
+    TargetProgress,
     TargetStep,
 )
 from deployments.coordinator.output import Marks
@@ -79,6 +82,18 @@ def steps_of(options: ScriptOptions, request: StepRequest, depth: int) -> list[S
     return steps
 
 
+def parts_of(options: ScriptOptions, request: StepRequest, salt: int) -> list[Delta]:
+    """What the target says while it writes a step: one to four tokens at once, the last ones left out."""
+    deltas = write(options, ids_of(request), request.max_tokens, request.rule, 1)[:-1]
+    sizes = Random(salt)
+    parts: list[Delta] = []
+    while deltas:
+        size = sizes.randrange(1, 5)
+        some, deltas = deltas[:size], deltas[size:]
+        parts.append(Delta("".join(d.text for d in some), tuple(i for d in some for i in d.token_ids)))
+    return parts[: sizes.randrange(len(parts) + 1)] if sizes.randrange(4) == 0 else parts
+
+
 def prompt_ids(options: ScriptOptions) -> TokenIds:
     return ScriptedEngine(options).encode_prompt(PROMPT)
 
@@ -114,6 +129,8 @@ class World:
     failed: Exception | None = None
     revivals: int = 0
     log: list[Command] = field(default_factory=list)
+    fickle: bool = False
+    """Whether the target writes otherwise when it is asked again, as a model may in bf16."""
     committed_ids: list[int] = field(default_factory=list)
 
     def start(self) -> None:
@@ -155,8 +172,11 @@ class World:
                 drafted: list[Event] = [DraftStep(command.call, step) for step in steps]
                 self.under_way[command.call] = [*drafted, DraftEnded(command.call)]
             elif isinstance(command, StartTarget):
-                (step,) = steps_of(self.target, command.request, 1)
-                self.under_way[command.call] = [TargetStep(command.call, step)]
+                target = replace(self.target, seed=self.target.seed + command.attempt * self.fickle)
+                (step,) = steps_of(target, command.request, 1)
+                parts = parts_of(target, command.request, command.call) if command.progress_s else []
+                progress: list[Event] = [TargetProgress(command.call, part) for part in parts]
+                self.under_way[command.call] = [*progress, TargetStep(command.call, step)]
             elif isinstance(command, StartStream):
                 request = command.request
                 deltas = write(self.target, ids_of(request), request.max_tokens, request.rule, None)
@@ -177,7 +197,7 @@ class World:
             elif isinstance(command, Fail):
                 self.failed = command.error
             else:
-                assert isinstance(command, Placed | Retired)
+                assert isinstance(command, Placed | Retired | Continued)
 
     @property
     def text(self) -> str:

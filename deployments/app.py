@@ -24,9 +24,7 @@ from deployments.gateway.api import create_app
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.telemetry.metrics import merge
 
-AFFINITY = RequestRouterConfig(
-    request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
-)
+AFFINITY = RequestRouterConfig(request_router_class="deployments.routing.SessionRouter")
 """All calls of one session to one replica, so that its prefix cache is hit."""
 GRACE_S = 3600.0
 """A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""

@@ -329,10 +329,14 @@ def profile_names() -> list[str]:
 
 def load_profile(name: str) -> Config:
     """The shipped profile `name`; ConfigError names those that exist."""
+    return parse_config(profile_text(name), f"profile {name}")
+
+
+def profile_text(name: str) -> str:
+    """The YAML of the shipped profile `name`; ConfigError names those that exist."""
     if name not in profile_names():
         raise ConfigError(f"There is no profile {name!r}; there are: {', '.join(profile_names())}.", "profile")
-    text = (resources.files("deployments.profiles") / f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_config(text, f"profile {name}")
+    return (resources.files("deployments.profiles") / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load_config(path: str | Path) -> Config:

@@ -45,5 +45,6 @@ def server(config: Config | None, url: str | None) -> Iterator[str]:
 def server_key(config: Config | None, api_key: str | None) -> str | None:
     """The key to send: the one given, else the first that the started cluster knows."""
     if api_key is None and config is not None and config.gateway.api_keys:
-        return config.gateway.api_keys[0]
+        first = config.gateway.api_keys[0]
+        return first if isinstance(first, str) else first.key
     return api_key

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from actors.errors import LookaheadError, RoleUnavailable
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
-from deployments.gateway.auth import Door
+from deployments.gateway.auth import Door, fidelity_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.document import ERRORS, Described, gives, takes
@@ -122,7 +122,7 @@ class Routes:
     async def chat_completions(self, request: Request) -> Response:
         """Answer a conversation."""
         request_id = request_id_of(request)
-        ask = ask_chat(await self._body(request), self._config, request_id)
+        ask = ask_chat(await self._body(request), self._config, request_id, fidelity_of(request))
         answer = ChatAnswer(
             request_id,
             self._config.served_model_name,
@@ -136,7 +136,7 @@ class Routes:
     async def completions(self, request: Request) -> Response:
         """Continue a text."""
         request_id = request_id_of(request)
-        ask = ask_completion(await self._body(request), self._config, request_id)
+        ask = ask_completion(await self._body(request), self._config, request_id, fidelity_of(request))
         answer = TextAnswer(request_id, self._config.served_model_name, int(time.time()), len(ask.requests), ask.n)
         return self._reply(ask, answer, request_id)
 

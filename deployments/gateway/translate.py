@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from actors.errors import LookaheadError, UnknownModel
 from actors.messages import GenerationRequest, Message, Prompt, Sampling, SpeculationOptions
-from deployments.config import Config, Mode, TokenSpeculation
+from deployments.config import Config, Fidelity, Mode, TokenSpeculation
 from deployments.gateway.errors import bad_request
 from deployments.gateway.schemas import Body, ChatRequest, CompletionRequest, Generation, Speculation
 
@@ -56,8 +56,8 @@ class Ask:
     include_usage: bool
 
 
-def ask_chat(data: dict[str, Any], config: Config, request_id: str) -> Ask:
-    """The generations of a chat completion."""
+def ask_chat(data: dict[str, Any], config: Config, request_id: str, fidelity: Fidelity | None = None) -> Ask:
+    """The generations of a chat completion; `fidelity` is what they get where the request does not say."""
     body = parse(ChatRequest, data)
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
         message = "'max_tokens' and 'max_completion_tokens' differ; give one of them."
@@ -71,20 +71,27 @@ def ask_chat(data: dict[str, Any], config: Config, request_id: str) -> Ask:
     messages = tuple(Message("system" if m.role == "developer" else m.role, m.content) for m in body.messages)
     prompt = Prompt(messages=messages, template_options=json.dumps(options, sort_keys=True))
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    return _ask(body, (prompt,), max_tokens, config, request_id)
+    return _ask(body, (prompt,), max_tokens, config, request_id, fidelity)
 
 
-def ask_completion(data: dict[str, Any], config: Config, request_id: str) -> Ask:
-    """The generations of a completion."""
+def ask_completion(data: dict[str, Any], config: Config, request_id: str, fidelity: Fidelity | None = None) -> Ask:
+    """The generations of a completion; `fidelity` is what they get where the request does not say."""
     body = parse(CompletionRequest, data)
     if body.best_of not in (None, 1, body.n or 1):
         message = "'best_of' is not supported by this server: it may only be 1 or the value of 'n'."
         raise bad_request("unsupported_parameter", message, "best_of")
     prompts = tuple(Prompt(text=p) if isinstance(p, str) else Prompt(token_ids=p) for p in body.prompt)
-    return _ask(body, prompts, body.max_tokens or DEFAULT_COMPLETION_TOKENS, config, request_id)
+    return _ask(body, prompts, body.max_tokens or DEFAULT_COMPLETION_TOKENS, config, request_id, fidelity)
 
 
-def _ask(body: Generation, prompts: tuple[Prompt, ...], max_tokens: int | None, config: Config, request_id: str) -> Ask:
+def _ask(
+    body: Generation,
+    prompts: tuple[Prompt, ...],
+    max_tokens: int | None,
+    config: Config,
+    request_id: str,
+    fidelity: Fidelity | None,
+) -> Ask:
     if body.model != config.served_model_name:
         message = f"There is no model {_show(body.model)} here; there is {config.served_model_name!r}."
         raise UnknownModel(message, "model")
@@ -105,7 +112,7 @@ def _ask(body: Generation, prompts: tuple[Prompt, ...], max_tokens: int | None, 
         sampling=_sampling(body),
         max_tokens=max_tokens,
         stop=body.stop,
-        speculation=_speculation(body.speculation, config),
+        speculation=_speculation(body.speculation, config, fidelity),
         timeout_s=config.gateway.request_timeout_s,
     )
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
@@ -140,9 +147,9 @@ def _sampling(body: Generation) -> Sampling:
     )
 
 
-def _speculation(wishes: Speculation | None, config: Config) -> SpeculationOptions:
+def _speculation(wishes: Speculation | None, config: Config, fidelity: Fidelity | None) -> SpeculationOptions:
     if wishes is None:
-        return SpeculationOptions()
+        return SpeculationOptions(fidelity=fidelity)
     _check_mode(wishes.mode, config)
     if wishes.branches not in (None, 1):
         message = f"'speculation.branches' may only be 1 in this version, not {_show(wishes.branches)}."
@@ -157,7 +164,8 @@ def _speculation(wishes: Speculation | None, config: Config) -> SpeculationOptio
             f"but 'speculation.verifier' is {wishes.verifier!r}; give one of them."
         )
         raise bad_request("invalid_value", message, "speculation.verifier")
-    return SpeculationOptions(**wishes.model_dump())
+    named = wishes.fidelity or wishes.verifier
+    return SpeculationOptions(**wishes.model_dump() | ({} if named else {"fidelity": fidelity}))
 
 
 def _check_mode(mode: str | None, config: Config) -> None:

@@ -47,6 +47,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.ReasoningConfig: "reasoning.",
     config.CoordinatorConfig: "coordinator.",
     config.GatewayConfig: "gateway.",
+    config.ApiKeyConfig: "api_keys.",
     config.TelemetryConfig: "telemetry.",
 }
 """How the configuration page writes the settings of each model."""

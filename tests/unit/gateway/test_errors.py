@@ -11,6 +11,7 @@ import pytest
 
 from actors.errors import (
     CapacityError,
+    ConfigError,
     ContextTooLong,
     DeadlineExceeded,
     LookaheadError,
@@ -249,6 +250,29 @@ class TestKeys:
     async def test_a_right_key(self, client: httpx.AsyncClient, key: bytes) -> None:
         response = await client.post(CHAT, json=chat(), headers=[(b"authorization", b"Bearer " + key)])
         assert response.status_code == 200
+
+    @pytest.mark.parametrize(
+        ("key", "wishes", "fidelity"),
+        [
+            ("careful", {}, "exact"),
+            ("careful", {"speculation": {"max_lookahead": 2}}, "exact"),
+            ("careful", {"speculation": {"fidelity": "fast"}}, "fast"),
+            ("careful", {"speculation": {"verifier": "exact"}}, None),
+            ("one", {}, None),
+        ],
+    )
+    async def test_the_fidelity_of_a_key(
+        self, backend: ScriptedBackend, key: str, wishes: dict[str, object], fidelity: str | None
+    ) -> None:
+        keys = ["one", {"key": "careful", "fidelity": "exact"}]
+        async with client_of(create_app(config(api_keys=keys), lambda: backend)) as client:
+            headers = {"authorization": f"Bearer {key}"}
+            assert (await client.post(CHAT, json=chat(**wishes), headers=headers)).status_code == 200
+        assert backend.requests[0].speculation.fidelity == fidelity
+
+    def test_a_key_with_a_fidelity_that_does_not_exist_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="fidelity 'strict' of a key"):
+            config(api_keys=[{"key": "k", "fidelity": "strict"}])
 
     @pytest.mark.parametrize("header", [None, "Bearer two", "Bearer", "Basic one", "one", "Bearer onee", "Bearer \xff"])
     async def test_401(self, backend: ScriptedBackend, client: httpx.AsyncClient, header: str | None) -> None:

@@ -296,9 +296,9 @@ class Config(Strict):
         if self.speculation.fidelity not in self.speculation.fidelities:
             raise ValueError(f"speculation.fidelity is {self.speculation.fidelity!r}, which no fidelity stands for")
         for entry in self.gateway.api_keys:
-            level = entry.fidelity if isinstance(entry, ApiKeyConfig) else None
-            if level is not None and level not in self.speculation.fidelities:
-                raise ValueError(f"gateway.api_keys: fidelity {level!r} of a key is not in speculation.fidelities")
+            wanted = entry.fidelity if isinstance(entry, ApiKeyConfig) else None
+            if wanted is not None and wanted not in self.speculation.fidelities:
+                raise ValueError(f"gateway.api_keys: fidelity {wanted!r} of a key is not in speculation.fidelities")
         if self.speculation.mode != "target" and self.draft is None:
             raise ValueError(f"speculation.mode is {self.speculation.mode!r}, which needs a draft model")
         for name, checks in self.verifier.verifiers.items():

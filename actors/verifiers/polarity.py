@@ -5,8 +5,9 @@ Promises: this check only ever rejects; it is a necessary condition for what emb
 of English, and signs; steps in another language are compared by their signs alone. Where a text can be read in two
 ways, the reading that rejects is taken: a wrong rejection costs the time of a step, a wrong acceptance the answer.
 
-Negations: as many in both. Opposites ("more" against "less") and operations (words and signs, "subtract" is "-"): in
-their order, one may be said once more or once less, but none may stand in the place of another.
+Negations: as many in both. Opposites ("more" against "less"), units ("hours" against "minutes") and operations (words
+and signs, "subtract" is "-"): in their order, one may be said once more or once less, but none may stand in the place
+of another. What it does not see: who does what ("Tom pays Ann"), and other words of one kind ("red" and "blue").
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _NEGATION = re.compile(
     r"|invalid|unequal|irrational|undefined|inconsistent|false|wrong\w*)\b|≠",
     re.IGNORECASE,
 )
+
 
 _OPPOSITES: Sequence[Mapping[str, str]] = (
     {
@@ -55,8 +57,12 @@ _OPPOSITES: Sequence[Mapping[str, str]] = (
     {"inside": r"(?:inside|inner)\b", "outside": r"(?:outside|outer)\b"},
     {"up": r"(?:up|upwards?)\b", "down": r"(?:down|downwards?)\b"},
     {"over": r"over\b", "under": r"under\b"},
+    {unit: rf"{unit}s?\b" for unit in ("second", "minute", "hour", "day", "week", "month", "year")},
+    {unit: rf"{unit}s?\b" for unit in ("dollar", "cent", "euro", "pound")},
+    {"inch": r"inch(?:es)?\b", "foot": r"f(?:oo|ee)t\b"}
+    | {unit: rf"{unit}s?\b" for unit in ("yard", "mile", "meter", "metre", "kilometer", "kilometre", "centimeter")},
 )
-"""Words that stand in one another's place and turn the meaning round; each begins a word."""
+"""Words that stand in one another's place and change the meaning; each begins a word."""
 
 # A sign is an operation between operands: a number, a bracket, or a letter that stands alone.
 _LEFT = r"(?:(?<=[\d)\]}%])|(?<=(?<![A-Za-z])[A-Za-z]))\s*"

@@ -15,6 +15,7 @@ import typer
 from actors.errors import LookaheadError
 from deployments.cli import models
 from deployments.cli.bench import bench
+from deployments.cli.calibrate import calibrate
 from deployments.cli.chat import chat
 from deployments.cli.demo import demo
 from deployments.cli.serve import serve
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (serve, chat, bench, trace, demo):
+for _command in (serve, chat, bench, calibrate, trace, demo):
     app.command()(_command)
 app.add_typer(models.app, name="models")
 

@@ -24,12 +24,46 @@ PARAPHRASES = [
         "First, we find how many eggs she sells: 16 - 3 - 4 = 9 eggs.",
         "First, let us work out the number of eggs she sells: 16 - 3 - 4 = 9.",
     ),
+    (
+        "To find the speed, divide the distance of 120 km by 3 hours, which gives 40 km/h.",
+        "The speed is the distance of 120 km divided by 3 hours: 120 / 3 = 40 km/h.",
+    ),
+    ("Since 7 is not even, it cannot be the sum we look for.", "As 7 isn't even, it can't be the sum that we need."),
+    (
+        "Next, multiply the number of boxes, 12, by 6 to get 72 pencils.",
+        "Now we multiply: 12 boxes times 6 gives 72 pencils.",
+    ),
+    ("We know that the triangle has a right angle at C.", "The angle at C is known to be a right angle."),
+    ("Let x be the number of red marbles.", "Denote the number of red marbles by x."),
 ]
 OTHER_NUMBERS = [
     ("The sum of both is 317 + 477 = 794", "The sum of both is 317 + 477 = 694"),
     ("So the train needs 12 hours in all.", "So the train needs 13 hours in all."),
     ("Tom pays $35 and Ann pays $53.", "Tom pays $53 and Ann pays $35."),
 ]
+BLIND = [
+    ("The number 91 is prime.", "The number 91 is not prime."),
+    ("Tom can reach the station in time.", "Tom can't reach the station in time."),
+    ("So the triangle has a right angle at C.", "So the triangle has no right angle at C."),
+    ("Next, we add the 12 apples to the total.", "Next, we subtract the 12 apples from the total."),
+    ("Now multiply the result by 4.", "Now divide the result by 4."),
+    ("Tom has 5 more marbles than Ann.", "Tom has 5 fewer marbles than Ann."),
+    ("Hence x is greater than 7.", "Hence x is less than 7."),
+    ("The car is faster than the bus.", "The car is slower than the bus."),
+    ("There are at least 10 of them.", "There are at most 10 of them."),
+    ("So we need x > 4.", "So we need x < 4."),
+    ("She buys 4 eggs at the market.", "She sells 4 eggs at the market."),
+    ("The train leaves before noon.", "The train leaves after noon."),
+    ("So n is an even number.", "So n is an odd number."),
+    ("The trip takes 12 hours.", "The trip takes 12 minutes."),
+]
+"""The embedding accepts each of these at .85; docs/algorithm.md has their cosines."""
+NOT_SEEN = [
+    ("Tom pays Ann 5 dollars.", "Ann pays Tom 5 dollars."),
+    ("So A implies B.", "So B implies A."),
+    ("The red box holds 6 pens.", "The blue box holds 6 pens."),
+]
+"""Wrong, and accepted: what the cascade is known not to see."""
 UNRELATED = [
     ("So the total cost is 3 * 4 = 12 dollars.", "Let x be the age of the father; 3, 4 and 12 divide it."),
     ("Therefore the answer is 12.", "Now we have to convert the 12 hours into minutes."),
@@ -38,8 +72,8 @@ UNRELATED = [
 
 @pytest.fixture(scope="module")
 def verifier() -> StepVerifier:
-    numbers_first = [{"kind": "exact"}, {"kind": "same_numbers"}, EMBEDDING]
-    return asyncio.run(create_verifier({"alone": [EMBEDDING], "balanced": numbers_first}, {}))
+    balanced = [{"kind": "exact"}, {"kind": "same_numbers"}, {"kind": "same_polarity"}, EMBEDDING]
+    return asyncio.run(create_verifier({"alone": [EMBEDDING], "balanced": balanced}, {}))
 
 
 async def judge(verifier: StepVerifier, name: str, draft: str, target: str) -> Verdict:
@@ -66,6 +100,19 @@ async def test_other_numbers_fool_the_embedding_but_not_the_cascade(verifier, dr
     verdict = await judge(verifier, "balanced", draft, target)
     assert not verdict.accepted
     assert verdict.verifier == "balanced/same_numbers"
+
+
+@pytest.mark.parametrize(("draft", "target"), BLIND)
+async def test_what_embeddings_are_blind_to_is_rejected_by_the_cascade(verifier, draft, target):
+    assert (await judge(verifier, "alone", draft, target)).accepted
+    verdict = await judge(verifier, "balanced", draft, target)
+    assert not verdict.accepted
+    assert verdict.verifier == "balanced/same_polarity"
+
+
+@pytest.mark.parametrize(("draft", "target"), NOT_SEEN)
+async def test_what_the_documents_say_is_not_seen_is_not_seen(verifier, draft, target):
+    assert (await judge(verifier, "balanced", draft, target)).accepted
 
 
 async def test_a_step_longer_than_the_model_reads_is_not_judged_by_its_beginning(verifier):

@@ -39,6 +39,7 @@ SAME = [
     ("He has 5 more apples, so 12.", "That makes 12."),
     ("the top-5 list, a well-known e-mail", "the list"),
     ("3 km/h", "3 km"),
+    ("2 hours are 120 minutes", "It takes 120 minutes."),
 ]
 
 DIFFERENT = [
@@ -69,6 +70,9 @@ DIFFERENT = [
     ("a positive root", "a negative root"),
     ("a multiple of 6", "a divisor of 6"),
     ("the area", "the perimeter"),
+    ("12 hours", "12 minutes"),
+    ("5 feet", "5 inches"),
+    ("3 dollars", "3 cents"),
 ]
 
 

@@ -1,0 +1,145 @@
+"""Runs a check over recorded pairs, through the verifier that a deployment would ask.
+
+Promises: what is measured is the check in its place: pairs that an earlier check of its cascade decides never reach it,
+here as there. Its own zones are opened, so that it gives every pair that reaches it a score and decides none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from actors.errors import ConfigError, ServiceError
+from actors.messages import JudgeRequest, Verdict
+from deployments.calibration.curve import Scored
+from deployments.calibration.pairs import StepPair
+from deployments.config import Check, Config
+
+BEFORE, OPEN = "before-the-calibrated", "calibrated"
+"""Names of two verifiers that are added: the cascade up to the check under measurement, and that check alone."""
+
+Judge = Callable[[JudgeRequest], Awaitable[Verdict]]
+TOPS = {"embedding": 1.0, "judge": 1.0, "score": 9.0, "likelihood": 1.0}
+"""Checks with a score, and the highest one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A check of a verifier of the configuration."""
+
+    verifier: str
+    index: int
+    check: Check
+
+    @property
+    def kind(self) -> str:
+        """The check's kind, which is its name in verdicts."""
+        return self.check.kind
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of the pairs. `decided` counts those that never reached the check by the check and the decision that
+    ended them (``exact accepted``), `num_unscored` those it had no score for."""
+
+    scored: list[Scored] = field(default_factory=list)
+    decided: Counter[str] = field(default_factory=Counter)
+    decided_right: Counter[str] = field(default_factory=Counter)
+    num_unscored: int = 0
+    num_unlabelled: int = 0
+
+    def count(self, verdict: Verdict, same: bool) -> None:
+        """Add a pair that `verdict` ended."""
+        ended = f"{verdict.verifier.rpartition('/')[2]} {'accepted' if verdict.accepted else 'rejected'}"
+        self.decided[ended] += 1
+        self.decided_right[ended] += verdict.accepted == same
+
+
+def find_place(config: Config, verifier: str | None, kind: str | None) -> Place:
+    """Where the check `kind` stands in `verifier`: by default the last check with a score, of the default fidelity's
+    verifier. ConfigError if there is none."""
+    name = verifier or config.speculation.fidelities[config.speculation.fidelity]
+    cascade = config.verifier.verifiers.get(name)
+    if cascade is None:
+        known = ", ".join(config.verifier.verifiers)
+        raise ConfigError(f"There is no verifier {name!r}; there are: {known}.", "verifier")
+    wanted = [index for index, check in enumerate(cascade) if check.kind in TOPS and kind in (None, check.kind)]
+    if not wanted:
+        what = f"check {kind!r}" if kind else "check"
+        raise ConfigError(
+            f"The verifier {name!r} has no {what} with a score (those with one: {', '.join(TOPS)}); "
+            "name another with --verifier and --check.",
+            "verifier",
+        )
+    return Place(name, wanted[-1], cascade[wanted[-1]])
+
+
+def opened(config: Config, place: Place) -> Config:
+    """`config` with the verifiers `BEFORE` and `OPEN`; the latter decides nothing but at the top of its scale. Verdicts
+    may take their time."""
+    zones = place.check.model_copy(update={"accept": TOPS[place.kind], "reject": 0.0, "calibration": ()})
+    before = config.verifier.verifiers[place.verifier][: place.index]
+    verifiers = {**config.verifier.verifiers, OPEN: [zones]} | ({BEFORE: before} if before else {})
+    speculation = config.speculation.model_copy(update={"verdict_timeout_s": 600.0})
+    verifier = config.verifier.model_copy(update={"verifiers": verifiers})
+    return config.model_copy(update={"verifier": verifier, "speculation": speculation})
+
+
+async def label(
+    pairs: Sequence[StepPair], judge: Judge, verifier: str, concurrency: int, tick: Callable[[], None]
+) -> list[StepPair]:
+    """The pairs with the verdicts of `verifier` as their labels."""
+    verdicts = await _judge_all(pairs, judge, verifier, concurrency, tick)
+    return [
+        replace(pair, same=verdict.accepted, labelled_by=verifier)
+        for pair, verdict in zip(pairs, verdicts, strict=True)
+    ]
+
+
+async def measure(
+    pairs: Sequence[StepPair], judge: Judge, place: Place, concurrency: int, tick: Callable[[], None]
+) -> Result:
+    """The scores that the check gives the labelled pairs that reach it; `tick` is called once a pair."""
+    labelled = [pair for pair in pairs if pair.same is not None]
+    result = Result(num_unlabelled=len(pairs) - len(labelled))
+    if place.index:
+        verdicts = await _judge_all(labelled, judge, BEFORE, concurrency, lambda: None)
+        for pair, verdict in zip(labelled, verdicts, strict=True):
+            if verdict.verifier != BEFORE:
+                result.count(verdict, bool(pair.same))
+                tick()
+        labelled = [pair for pair, verdict in zip(labelled, verdicts, strict=True) if verdict.verifier == BEFORE]
+    verdicts = await _judge_all(labelled, judge, OPEN, concurrency, tick)
+    for pair, verdict in zip(labelled, verdicts, strict=True):
+        # Below the zones, that is without having been unsure, it rejects for a reason of its own, such as a floor.
+        if verdict.verifier != OPEN and not verdict.accepted and (verdict.score or 0.0) >= 0.0:
+            result.count(verdict, bool(pair.same))
+        elif verdict.score is None:
+            result.num_unscored += 1
+        else:
+            result.scored.append(Scored(verdict.score, bool(pair.same)))
+    return result
+
+
+async def _judge_all(
+    pairs: Sequence[StepPair], judge: Judge, verifier: str, concurrency: int, tick: Callable[[], None]
+) -> list[Verdict]:
+    """The verdict on each pair, `concurrency` at a time. ServiceError for one that says nothing of the steps."""
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(number: int, pair: StepPair) -> Verdict:
+        async with gate:
+            verdict = await judge(pair.request(verifier, f"{verifier}-{number}"))
+        if verdict.has_failed:
+            raise ServiceError(f"A pair could not be judged: {verdict.reason}.")
+        tick()
+        return verdict
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(number, pair)) for number, pair in enumerate(pairs)]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

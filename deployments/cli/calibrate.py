@@ -1,0 +1,257 @@
+"""``lookahead calibrate``: which threshold of a check reaches the precision that is wished for, on recorded steps.
+
+Promises: recorded pairs are on disk as soon as their problem is done; what a threshold reaches is said with its
+interval, and one that is not shown to reach the wish is not written; a cluster is started only where a model has to be
+asked, and ends with the command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from actors.errors import RequestError
+from deployments.cli.terminal import Json, Temperature, print_json, words_console
+from deployments.cli.trace import write_text
+
+if TYPE_CHECKING:
+    from deployments.bench.problems import Problem
+    from deployments.calibration.pairs import StepPair
+    from deployments.calibration.record import Solution
+    from deployments.calibration.scoring import Place, Result
+    from deployments.config import Config
+
+PAIRS_FILE = "pairs.jsonl"
+BY_ANSWER = "answer"
+Bar = Callable[[str, int], Callable[[], None]]
+
+
+def calibrate(
+    pairs: Annotated[
+        Path | None, typer.Option(help="Recorded pairs, or requests.jsonl of a bench run with --traces.")
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record pairs: target and draft on the same prefixes.")
+    ] = False,
+    profile: Annotated[str | None, typer.Option(help="The profile with the check (default: local).")] = None,
+    config: Annotated[str | None, typer.Option(help="A config file instead of a profile.")] = None,
+    data: Annotated[str, typer.Option(help="Problems to record on: JSON lines, or 'synthetic'.")] = "synthetic",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many problems, or pairs.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest recorded solution, in tokens.")] = 512,
+    temperature: Temperature = 0.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Problems, or verdicts, at once.")] = 4,
+    verifier: Annotated[str | None, typer.Option(help="Its verifier; by default the default fidelity's.")] = None,
+    check: Annotated[
+        str | None, typer.Option(help="The check; by default the verifier's last one with a score.")
+    ] = None,
+    label_by: Annotated[
+        str | None, typer.Option(help="A stronger verifier by its name, or 'answer' (the default of --record).")
+    ] = None,
+    precision: Annotated[float, typer.Option(min=0.5, max=0.999, help="The precision that is wished for.")] = 0.95,
+    out: Annotated[Path, typer.Option(help="Folder for the pairs and the report.")] = Path("calibration"),
+    write_profile: Annotated[
+        Path | None, typer.Option(help="Write what was found into this YAML; a new file starts as the profile.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Find the threshold of a check that reaches a precision, by labelled pairs of steps.
+
+    Example: lookahead calibrate --record --profile local --data synthetic --limit 40 --precision 0.9 --out runs/pairs
+
+    Example: lookahead calibrate --pairs runs/pairs/pairs.jsonl --verifier balanced --label-by judge
+    """
+    from deployments.calibration.pairs import read_pairs
+    from deployments.calibration.report import build, conclusion, write
+    from deployments.calibration.scoring import find_place, opened
+    from deployments.cli.serve import choose
+
+    if record == (pairs is not None):
+        raise RequestError("Give --pairs FILE or --record: one of the two.", "pairs")
+    settings = choose(profile, config)
+    place = find_place(settings, verifier, check)
+    work = _Work(
+        console=words_console(json_output),
+        config=opened(settings, place),
+        place=place,
+        pairs=read_pairs(pairs, limit) if pairs is not None else None,
+        problems=_problems(data, limit) if record else [],
+        pairs_file=out / PAIRS_FILE,
+        label_by=_label_by(settings, label_by, record),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        concurrency=concurrency,
+    )
+    found, result = work.run()
+    report = build(place, result, found, precision)
+    write(out, report)
+    wrote = None
+    if write_profile is not None and report["threshold"] is not None:
+        _write_profile(write_profile, profile, config, place, report)
+        wrote = str(write_profile)
+    if json_output:
+        print_json({**report, "report": str(out / "calibration.html"), "wrote": wrote})
+    _show(work.console, report, conclusion(report), out, wrote)
+    if write_profile is not None and wrote is None:
+        raise RequestError(f"{write_profile} was not written: no threshold is shown to reach the wish.", "precision")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One start of the command. `pairs` were given; None: they are recorded on `problems`, into `pairs_file`."""
+
+    console: Console
+    config: Config
+    place: Place
+    pairs: list[StepPair] | None
+    problems: Sequence[Problem]
+    pairs_file: Path
+    label_by: str | None
+    max_tokens: int
+    temperature: float
+    concurrency: int
+
+    def run(self) -> tuple[list[StepPair], Result]:
+        """The labelled pairs, and what the check makes of them; with a cluster while one is needed."""
+        from deployments.calibration.roles import asks_models
+        from deployments.cli.cluster import server
+
+        if self.pairs is None and self.pairs_file.exists():
+            raise RequestError(f"{self.pairs_file} is there already: use it with --pairs, or another --out.", "out")
+        needs_cluster = self.pairs is None or asks_models(self.config, self._verifiers)
+        with server(self.config, None) if needs_cluster else nullcontext():
+            return asyncio.run(self._work(needs_cluster))
+
+    @property
+    def _verifiers(self) -> list[str]:
+        """Those that are asked."""
+        from deployments.calibration.scoring import BEFORE, OPEN
+
+        return [name for name in (BEFORE, OPEN, self.label_by) if name in self.config.verifier.verifiers]
+
+    async def _work(self, has_cluster: bool) -> tuple[list[StepPair], Result]:
+        from deployments.calibration.roles import deployed_judge, local_judge
+        from deployments.calibration.scoring import label, measure
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=self.console) as progress:
+
+            def bar(words: str, total: int) -> Callable[[], None]:
+                task = progress.add_task(words, total=total)
+                return lambda: progress.advance(task)
+
+            pairs = self.pairs if self.pairs is not None else await self._record(bar)
+            judge = deployed_judge() if has_cluster else await local_judge(self.config, self._verifiers)
+            if self.label_by is not None and self.label_by != BY_ANSWER:
+                tick = bar(f"labelling by {self.label_by}", len(pairs))
+                pairs = await label(pairs, judge, self.label_by, self.concurrency, tick)
+            num_labelled = sum(pair.same is not None for pair in pairs)
+            if not num_labelled:
+                raise RequestError(
+                    'No pair has a label: give "same": true or false in the file, name a stronger verifier with '
+                    "--label-by, or record on problems that the target answers rightly.",
+                    "label_by",
+                )
+            result = await measure(pairs, judge, self.place, self.concurrency, bar("scoring", num_labelled))
+        return pairs, result
+
+    async def _record(self, bar: Bar) -> list[StepPair]:
+        from deployments.calibration.record import record_all
+        from deployments.calibration.roles import deployed_recorder
+
+        recorder = deployed_recorder(self.config, self.max_tokens, self.temperature)
+        tick = bar("recording", len(self.problems))
+        self.pairs_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.pairs_file.open("w", encoding="utf-8") as file:
+
+            def keep(solution: Solution) -> None:
+                file.writelines(f"{pair.line()}\n" for pair in solution.pairs)
+                file.flush()
+                tick()
+
+            found = await record_all(
+                recorder, self.problems, self.concurrency, by_answer=self.label_by == BY_ANSWER, on_solution=keep
+            )
+        pairs = [pair for solution in found for pair in solution.pairs]
+        num_equal = sum(solution.num_equal for solution in found)
+        self.console.print(
+            f"{len(pairs)} pairs in {self.pairs_file}; at {num_equal} more places both wrote the same.", soft_wrap=True
+        )
+        return pairs
+
+
+def _problems(data: str, limit: int | None) -> list[Problem]:
+    from deployments.bench.problems import DEFAULT_SYNTHETIC, read_problems, synthetic
+
+    return synthetic(limit or DEFAULT_SYNTHETIC) if data == "synthetic" else read_problems(data, limit)
+
+
+def _label_by(config: Config, name: str | None, record: bool) -> str | None:
+    """Who labels; None: the file. RequestError for a verifier that is not there."""
+    if name is None:
+        return BY_ANSWER if record else None
+    if name == BY_ANSWER and not record:
+        raise RequestError("Labels by the final answer are made while recording; use --record.", "label_by")
+    if name != BY_ANSWER and name not in config.verifier.verifiers:
+        known = ", ".join(config.verifier.verifiers)
+        raise RequestError(f"There is no verifier {name!r} to label by; there are: {known}.", "label_by")
+    return name
+
+
+def _write_profile(path: Path, profile: str | None, config: str | None, place: Place, report: dict[str, Any]) -> None:
+    """The threshold and the probabilities, into `path`, which starts as the configuration that was used."""
+    from deployments.calibration.profile_file import with_check
+    from deployments.config import profile_text
+
+    if path.exists():
+        text, source = _read(path), str(path)
+    elif config is not None:
+        text, source = _read(Path(config)), config
+    else:
+        text, source = profile_text(profile or "local"), f"profile {profile or 'local'}"
+    # Rounded down, so that the pair that gave the threshold is still accepted.
+    accept = math.floor(report["threshold"]["threshold"] * 1e4) / 1e4
+    zones = place.check.model_dump(include={"accept", "reject"})
+    reject = accept if zones["reject"] == zones["accept"] else min(zones["reject"], accept)
+    settings = {"accept": accept, "reject": reject, "calibration": report["calibration"]}
+    write_text(path, with_check(text, place, settings, source))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} cannot be read: {error}.", "config") from error
+
+
+def _show(console: Console, report: dict[str, Any], words: str, out: Path, wrote: str | None) -> None:
+    from deployments.calibration.page import shown
+
+    for ended, counts in report["decided_before"].items():
+        console.print(f"{ended}: {counts['num']} pairs, {counts['num_right']} of them rightly")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("from", "accepted", "precision", "95 % interval", "recall"):
+        table.add_column(name, justify="right")
+    for one in shown(report["thresholds"]):
+        interval = f"{one['low']:.3f}-{one['high']:.3f}"
+        table.add_row(
+            f"{one['threshold']:.4g}",
+            str(one["num_accepted"]),
+            f"{one['precision']:.3f}",
+            interval,
+            f"{one['recall']:.3f}",
+        )
+    console.print(table)
+    console.print(words, markup=False, soft_wrap=True)
+    console.print(f"Report: {out / 'calibration.html'}", markup=False, soft_wrap=True)
+    if wrote is not None:
+        console.print(f"Wrote {wrote}.", markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from actors.errors import ConfigError, RequestError
 from actors.messages import JudgeRequest, Step, Verdict
@@ -27,14 +27,6 @@ NUM_REMEMBERED = 4096
 """Verdicts that are remembered: a few hundred bytes each."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """A verdict without its time. One that came of a failure may be another the next time."""
-
-    verdict: Verdict
-    has_failed: bool = False
-
-
 class StepVerifier:
     """Judges steps by the checks of the verifier that a request names, in their order, until one decides."""
 
@@ -42,7 +34,7 @@ class StepVerifier:
         if empty := [name for name, checks in verifiers.items() if not checks]:
             raise ConfigError(f"The verifier {empty[0]!r} has no checks.", f"verifier.verifiers.{empty[0]}")
         self._verifiers = {name: tuple(checks) for name, checks in verifiers.items()}
-        self._shared = SharedWork[_Outcome](num_remembered, keep=lambda outcome: not outcome.has_failed)
+        self._shared = SharedWork[Verdict](num_remembered, keep=lambda verdict: not verdict.has_failed)
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         """A verdict; its `verifier` is ``NAME/CHECK`` where one check decided.
@@ -57,14 +49,13 @@ class StepVerifier:
         started = time.perf_counter()
         checks = self._verifiers[request.verifier]
         key = request_key(request, any(check.reads_context for check in checks))
-        outcome, is_cached = await self._shared.result(key, lambda: _decide(request, checks))
-        verdict = outcome.verdict
+        verdict, is_cached = await self._shared.result(key, lambda: _decide(request, checks))
         reason = f"{verdict.reason} (judged before)" if is_cached else verdict.reason
         return replace(verdict, reason=reason, is_cached=is_cached, latency_s=time.perf_counter() - started)
 
 
-async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> _Outcome:
-    """The first sure check decides; `score` and `probability` are its own, or the last ones that an unsure one gave."""
+async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> Verdict:
+    """The first sure check decides. `score` and `probability` are its own, or the last ones that an unsure one gave."""
     name = request.verifier
     reasons: list[str] = []
     score: float | None = None
@@ -77,17 +68,15 @@ async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> _Outcome:
             # A verifier that is broken costs speed; one that guesses would cost the answer.
             logger.exception("The check %s failed; the step is rejected.", decided_by)
             reason = f"the check {check.name} failed: {str(error) or type(error).__name__}"
-            return _Outcome(Verdict(False, decided_by, reason), has_failed=True)
+            return Verdict(False, decided_by, reason, has_failed=True)
         if opinion.decision is not Decision.UNSURE:
             accepted = opinion.decision is Decision.ACCEPT
-            return _Outcome(
-                Verdict(accepted, decided_by, opinion.reason, opinion.score, probability=opinion.probability)
-            )
+            return Verdict(accepted, decided_by, opinion.reason, opinion.score, probability=opinion.probability)
         reasons.append(f"{check.name}: {opinion.reason}")
         if opinion.score is not None:
             score, probability = opinion.score, opinion.probability
     reason = f"no check was sure ({'; '.join(reasons)})"
-    return _Outcome(Verdict(False, name, reason, score, probability=probability))
+    return Verdict(False, name, reason, score, probability=probability)
 
 
 def request_key(request: JudgeRequest, with_context: bool) -> bytes:

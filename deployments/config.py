@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from actors.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Mode = Literal["target", "lookahead"]
+Mode = Literal["target", "lookahead", "lookahead_sync", "specreason"]
 Fidelity = Literal["exact", "strict", "balanced", "fast"]
 EngineName = Literal["target", "draft", "own"]
 """Who is asked: the target's engine, the draft's, or `verifier.judge`."""
@@ -204,6 +204,17 @@ class ReasoningConfig(Strict):
     """Whether the model's output begins inside the reasoning (its chat template opens it, or it opens it itself)."""
 
 
+class SpecReasonConfig(Strict):
+    """Mode ``specreason``: draft steps that a verifier scores alone."""
+
+    verifier: str = "score"
+    """The verifier that scores, where the request names none. If it is not configured, the mode is not offered."""
+    num_target_steps: Annotated[int, Field(ge=0)] = 0
+    """So many first steps are the target's own."""
+    max_draft_tokens: PositiveInt | None = None
+    """After so many tokens of output the target goes on alone."""
+
+
 class SpeculationConfig(Strict):
     """How to speculate, and how far, where the request does not say."""
 
@@ -215,6 +226,7 @@ class SpeculationConfig(Strict):
     scope: Literal["think", "all"] = "all"
     """``think``: only reasoning is speculated; ``all``: the text of a model without reasoning marks too."""
     step: StepConfig = StepConfig()
+    specreason: SpecReasonConfig = SpecReasonConfig()
     progress_s: Annotated[float, Field(ge=0)] = 0.1
     """How often the target tells what it has written, so that what is certain is sent at once; 0: whole steps only."""
     restart_in_step: bool = True
@@ -301,6 +313,9 @@ class Config(Strict):
                 raise ValueError(f"gateway.api_keys: fidelity {wanted!r} of a key is not in speculation.fidelities")
         if self.speculation.mode != "target" and self.draft is None:
             raise ValueError(f"speculation.mode is {self.speculation.mode!r}, which needs a draft model")
+        if self.speculation.mode not in modes_of(self):
+            name = self.speculation.specreason.verifier
+            raise ValueError(f"speculation.mode is 'specreason', which needs the verifier {name!r}; configure it")
         for name, checks in self.verifier.verifiers.items():
             for check in checks:
                 engine = getattr(check, "engine", None)
@@ -309,6 +324,14 @@ class Config(Strict):
                 if engine == "draft" and self.draft is None:
                     raise ValueError(f"verifier {name!r} judges on the draft's engine, but there is no draft")
         return self
+
+
+def modes_of(config: Config) -> list[str]:
+    """The modes that requests may ask for: all but the target's own need a draft, and ``specreason`` a verifier."""
+    modes = ["target"] if config.draft is None else list(get_args(Mode))
+    if config.speculation.specreason.verifier not in config.verifier.verifiers and "specreason" in modes:
+        modes.remove("specreason")
+    return modes
 
 
 def models_of(config: Config) -> list[str]:

@@ -91,8 +91,8 @@ class Calls:
         hint = writing.ahead.token_ids + hints[0]
         return AddHints(self._call_id(writing.call), self._settings.session_id, (hint,))
 
-    def judge(self, position: Position, verifier: str, draft: Step, target: Step) -> Judge:
-        """Do both say the same?"""
+    def judge(self, position: Position, verifier: str, draft: Step, target: Step | None) -> Judge:
+        """Do both say the same? Without a target's step: may the draft's stand?"""
         settings = self._settings
         call = position.judge_call = self._begin(position)
         context = tail_text(position.path.pieces, settings.context_chars)

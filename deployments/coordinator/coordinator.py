@@ -21,7 +21,7 @@ from deployments.config import Config, ExactCheck, NeverCheck
 from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import Patience, Pipeline, Roles
 from deployments.coordinator.session import Session
-from deployments.coordinator.settings import SessionSettings
+from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
 
@@ -54,11 +54,17 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
         raise RequestError(
             f"Fidelity {wishes.fidelity!r} is not configured; there are: {known}.", "speculation.fidelity"
         )
-    verifier = wishes.verifier or dict(defaults.fidelities)[wishes.fidelity or defaults.fidelity]
+    scores = mode == "specreason"
+    if scores and wishes.fidelity is not None:
+        raise RequestError(
+            "Mode 'specreason' keeps no fidelity: it compares with no target step.", "speculation.fidelity"
+        )
+    named = defaults.specreason.verifier if scores else defaults.fidelities[wishes.fidelity or defaults.fidelity]
+    verifier = wishes.verifier or named
     if verifier not in config.verifier.verifiers:
         known = ", ".join(config.verifier.verifiers)
         raise RequestError(f"There is no verifier {verifier!r}; there are: {known}.", "speculation.verifier")
-    accepts_only_equal = all(
+    accepts_only_equal = not scores and all(
         isinstance(check, ExactCheck | NeverCheck) for check in config.verifier.verifiers[verifier]
     )
     depth = wishes.max_lookahead if wishes.max_lookahead is not None else defaults.max_lookahead
@@ -133,7 +139,7 @@ class Coordinator:
             self._roles.target.encode(request.prompt), self._draft_prompt(request.prompt, drafts)
         )
         marks = await self._marks(prompt) if request.prompt.messages else Marks()
-        step = config.speculation.step
+        step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
         return SessionSettings(
             session_id=uuid.uuid4().hex,
@@ -151,6 +157,7 @@ class Coordinator:
             verifier=plan.verifier,
             question=request.prompt.question,
             max_attempts=config.speculation.max_attempts,
+            specreason=SpecReasonOptions(spec.num_target_steps, spec.max_draft_tokens),
             progress_s=config.speculation.progress_s,
             restart_in_step=config.speculation.restart_in_step,
             token_speculation=plan.token_speculation,

@@ -188,9 +188,13 @@ class Pipeline:
             if drafter is None:
                 raise RequestError("This deployment has no draft model.")
             async with aclosing(drafter.look_ahead(command.request, command.depth)) as steps:
+                num_steps = 0
                 async for step in steps:
+                    num_steps += 1
                     self._num_draft_failures = 0
                     self._events.put_nowait(DraftStep(command.call, step))
+            if not num_steps:
+                raise RoleUnavailable("The draft ended its look-ahead without a step.")
             self._events.put_nowait(DraftEnded(command.call))
         except RequestError as error:
             logger.info("The draft cannot serve %s: %s", command.request.session_id, error)

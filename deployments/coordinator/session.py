@@ -51,7 +51,7 @@ class Session:
 
     def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
-        self._strategy = STRATEGIES[settings.mode]()
+        self._strategy = STRATEGIES[settings.mode](settings)
         self._transcript = Transcript(settings)
         self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
         self._calls = Calls(settings, self._hints)
@@ -152,7 +152,10 @@ class Session:
         writing, draft = position.writing, position.draft
         target = writing.whole(event.step) if writing is not None else event.step
         position.target, position.writing = target, None
-        if draft is None:
+        if position.state is State.REJECTED:
+            position.take(Signal.TARGET)
+            self._window.open_after(position)
+        elif draft is None:
             self._decide_for_target(position, Signal.TARGET)
         elif draft.equals(target):
             position.take(Signal.EQUAL)
@@ -170,6 +173,8 @@ class Session:
             self._tally.degraded(event.degraded)
         if event.verdict.accepted:
             position.take(Signal.ACCEPT)
+        elif position.state is State.SCORING:
+            self._abandon(position, Signal.REJECT)
         else:
             self._decide_for_target(position, Signal.REJECT)
 
@@ -216,11 +221,17 @@ class Session:
 
     def _decide_for_target(self, position: Position, signal: Signal) -> None:
         """The target's step stands at `position`: whatever was built on another one goes, the draft starts anew."""
+        self._abandon(position, signal)
+        self._window.open_after(position)
+
+    def _abandon(self, position: Position, signal: Signal) -> None:
+        """The draft's path through `position` is left."""
         self._leave(position)
         position.take(signal)
-        self._discard_after(position, f"{signal.name.lower()} at an earlier position")
+        for later in self._window.after(position):
+            self._discard(later, f"{signal.name.lower()} at an earlier position")
+        self._window.drop_after(position)
         self._cancel_draft("the draft's path was left")
-        self._window.open_after(position)
 
     def _cut_where_it_strays(self, position: Position) -> None:
         """Where only equal steps count and the target has left the draft's words: what it has written stands as a step
@@ -273,7 +284,8 @@ class Session:
 
     def _send_certain(self, head: Position) -> None:
         """Send what of the head's step is in the output whichever of the two stands."""
-        certain = head.take_certain(all_is_certain=self._settings.verifier is None)
+        stands = self._settings.verifier is None or head.state is State.REJECTED
+        certain = head.take_certain(all_is_certain=stands)
         if certain is not None:
             self._out += self._transcript.send(certain, Origin.TARGET, self._tally.num_steps)
         if self._transcript.stopped is not None:
@@ -302,11 +314,6 @@ class Session:
         in_reasoning = self._settings.marks.is_open_at_start
         return self._strategy.speculates and (in_reasoning or self._settings.speculate_content)
 
-    def _discard_after(self, position: Position, reason: str) -> None:
-        for later in self._window.after(position):
-            self._discard(later, reason)
-        self._window.drop_after(position)
-
     def _discard(self, position: Position, reason: str) -> None:
         for call in (position.writing.call if position.writing is not None else None, position.judge_call):
             if call is not None:
@@ -322,14 +329,24 @@ class Session:
         tail = self._window.tail
         can_draft = self._draft_usable and self._draft_prompt is not None and tail.state is State.OPEN
         drafting = self._draft_call is not None
-        view = WindowView(tuple(self._window), self._settings.max_lookahead, drafting, can_draft)
+        num_committed = self._tally.num_steps
+        view = WindowView(tuple(self._window), self._settings.max_lookahead, num_committed, drafting, can_draft)
         wishes = self._strategy.wishes(view)
         for position in wishes.targets:
             self._out.append(self._calls.target(position, self._window.index(position)))
+        for position in wishes.scores:
+            self._score(position)
         if wishes.draft_depth > 0 and self._draft_prompt is not None:
             start = self._calls.draft(tail, self._draft_prompt, self._draft_vocabulary, wishes.draft_depth)
             self._draft_call = start.call
             self._out.append(start)
+
+    def _score(self, position: Position) -> None:
+        verifier = self._settings.verifier
+        if verifier is None or position.draft is None:
+            raise AssertionError("only a draft step can be scored, and only by a verifier")
+        position.take(Signal.SCORE)
+        self._out.append(self._calls.judge(position, verifier, position.draft, None))
 
     def _start_stream(self, attempt: int = 0) -> None:
         start = self._calls.stream(self._transcript.path, self._transcript.num_tokens, attempt)

@@ -9,6 +9,16 @@ from deployments.coordinator.output import Marks
 
 
 @dataclass(frozen=True, slots=True)
+class SpecReasonOptions:
+    """What SpecReason leaves to the target."""
+
+    num_target_steps: int = 0
+    """So many first steps are the target's: they set the plan."""
+    max_draft_tokens: int | None = None
+    """After so many tokens of output the target goes on alone; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSettings:
     """Everything that is fixed for one request. `vocabulary` and the prompts are the target's and the draft's own
     words for it; `draft_prompt` None means that the draft could not be reached yet. `session_id` is ours and unique,
@@ -29,6 +39,8 @@ class SessionSettings:
     max_lookahead: int = 4
     verifier: str | None = None
     """None: only equal steps are accepted, nobody is asked."""
+    """Mode ``specreason`` has its draft steps scored by it, and needs one."""
+    specreason: SpecReasonOptions = SpecReasonOptions()
     question: str = ""
     context_chars: int = 4000
     max_attempts: int = 8

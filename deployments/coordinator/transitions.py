@@ -19,6 +19,10 @@ class State(StrEnum):
     """The draft step is there; the target still writes."""
     JUDGING = "judging"
     """Both are there, they differ, the verifier is asked."""
+    SCORING = "scoring"
+    """The draft step is there, the verifier is asked about it alone; the target does not write."""
+    REJECTED = "rejected"
+    """The draft step was rejected alone; the target writes the one that stands."""
     ACCEPTED = "accepted"
     """The draft step stands, if all positions before it end as they are now."""
     RECOVERED = "recovered"
@@ -35,10 +39,11 @@ class Signal(StrEnum):
     """What may happen to a position."""
 
     DRAFT = "draft step arrives"
-    TARGET = "target step arrives, no draft step there"
+    TARGET = "target step arrives, no draft step to compare"
     EQUAL = "target step arrives, equal to the draft step"
     UNLIKE = "target step arrives, cannot be the same"
     DIFFERENT = "target step arrives, differs"
+    SCORE = "draft step is scored alone"
     ACCEPT = "verdict: same"
     REJECT = "verdict: not the same, unsure, late or failed"
     COMMIT = "is the head"
@@ -51,6 +56,10 @@ POSITION: dict[tuple[State, Signal], State] = {
     (State.DRAFTED, Signal.EQUAL): State.ACCEPTED,
     (State.DRAFTED, Signal.UNLIKE): State.RECOVERED,
     (State.DRAFTED, Signal.DIFFERENT): State.JUDGING,
+    (State.DRAFTED, Signal.SCORE): State.SCORING,
+    (State.SCORING, Signal.ACCEPT): State.ACCEPTED,
+    (State.SCORING, Signal.REJECT): State.REJECTED,
+    (State.REJECTED, Signal.TARGET): State.RECOVERED,
     (State.JUDGING, Signal.ACCEPT): State.ACCEPTED,
     (State.JUDGING, Signal.REJECT): State.RECOVERED,
     (State.ACCEPTED, Signal.COMMIT): State.COMMITTED,

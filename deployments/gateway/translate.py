@@ -14,14 +14,13 @@ from pydantic import ValidationError
 
 from actors.errors import LookaheadError, UnknownModel
 from actors.messages import GenerationRequest, Message, Prompt, Sampling, SpeculationOptions
-from deployments.config import Config, Fidelity, Mode, TokenSpeculation
+from deployments.config import Config, Fidelity, Mode, TokenSpeculation, modes_of
 from deployments.gateway.errors import bad_request
 from deployments.gateway.schemas import Body, ChatRequest, CompletionRequest, Generation, Speculation
 
 MAX_CHOICES = 128
 """Generations that one request may ask for: prompts times `n`."""
 DEFAULT_COMPLETION_TOKENS = 16
-KNOWN_MODES = ("target", "lookahead", "lookahead_sync", "specreason")
 RESERVED_TEMPLATE_KEYS = frozenset(
     [
         "chat_template",
@@ -169,9 +168,11 @@ def _speculation(wishes: Speculation | None, config: Config, fidelity: Fidelity 
 
 
 def _check_mode(mode: str | None, config: Config) -> None:
-    offered = [name for name in get_args(Mode) if name == "target" or config.draft is not None]
-    if mode in KNOWN_MODES and mode not in offered:
-        why = "this deployment has no draft model" if mode in get_args(Mode) else "it is not available in this version"
+    offered = modes_of(config)
+    if mode in get_args(Mode) and mode not in offered:
+        scorer = config.speculation.specreason.verifier
+        lacks = "draft model" if config.draft is None else f"verifier {scorer!r} to score steps"
+        why = f"this deployment has no {lacks}"
         message = f"'speculation.mode' cannot be {mode!r}: {why}. There are: {', '.join(offered)}."
         raise bad_request("unsupported_parameter", message, "speculation.mode")
     _check_name("mode", mode, offered)

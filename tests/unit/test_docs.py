@@ -44,6 +44,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.RandomCheck: "random.",
     config.SpeculationConfig: "speculation.",
     config.StepConfig: "step.",
+    config.SpecReasonConfig: "specreason.",
     config.ReasoningConfig: "reasoning.",
     config.CoordinatorConfig: "coordinator.",
     config.GatewayConfig: "gateway.",

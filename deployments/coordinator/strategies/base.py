@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.window import Position
 
 
@@ -15,6 +16,8 @@ class WindowView:
 
     positions: Sequence[Position]
     max_lookahead: int
+    num_committed: int
+    """Steps that are committed, which is the number of the head."""
     drafting: bool
     """Whether a look-ahead stream runs."""
     can_draft: bool
@@ -23,10 +26,12 @@ class WindowView:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What to start now: target steps, and a look-ahead of `draft_depth` steps (0: none) from the last position."""
+    """What to start now: target steps, a look-ahead of `draft_depth` steps (0: none) from the last position, and scores
+    of draft steps that stand alone, without a target's step beside them."""
 
     targets: tuple[Position, ...] = ()
     draft_depth: int = 0
+    scores: tuple[Position, ...] = ()
 
 
 class Strategy(Protocol):
@@ -34,6 +39,10 @@ class Strategy(Protocol):
 
     speculates: ClassVar[bool]
     """False: the whole text is streamed from the target."""
+
+    def __init__(self, settings: SessionSettings) -> None:
+        """A strategy for one request."""
+        ...
 
     def wishes(self, view: WindowView) -> Wishes:
         """What to start, given the window; called after every event, so it must not wish twice for what runs."""

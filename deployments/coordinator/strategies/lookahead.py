@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies.base import WindowView, Wishes
 
 
@@ -12,6 +13,9 @@ class Lookahead:
     """At most `max_lookahead` undecided or uncommitted steps ahead of the head's prefix."""
 
     speculates: ClassVar[bool] = True
+
+    def __init__(self, settings: SessionSettings) -> None:
+        """Nothing of `settings` matters here."""
 
     def wishes(self, view: WindowView) -> Wishes:
         """Every position without a target step gets one; free places of the window are drafted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies.base import WindowView, Wishes
 
 
@@ -11,6 +12,9 @@ class TargetOnly:
     """Starts nothing; the session streams."""
 
     speculates: ClassVar[bool] = False
+
+    def __init__(self, settings: SessionSettings) -> None:
+        """Nothing of `settings` matters here."""
 
     def wishes(self, view: WindowView) -> Wishes:
         """Nothing: there is no window."""

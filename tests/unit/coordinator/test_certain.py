@@ -101,6 +101,7 @@ def test_with_a_verifier_only_what_both_say_is_certain() -> None:
 def test_the_same_text_in_other_tokens_is_certain_only_in_another_vocabulary() -> None:
     for vocabulary, sent in ((V, ""), ("w", words(1, 2))):
         talk = Talk(verifier="judge")
+        target = talk.last(StartTarget).call
         talk.hear(DraftStep(talk.last(StartDraft).call, Step(words(1, 2, 3), (7, 8), vocabulary, Ending.BOUNDARY)))
         talk.hear(TargetProgress(target, part(1, 2)))
         assert talk.sent == sent

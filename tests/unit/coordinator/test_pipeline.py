@@ -151,10 +151,20 @@ def test_when_all_is_accepted_the_pipeline_overlaps_as_the_formula_says(depth: i
 
 
 @pytest.mark.parametrize("verifier", ["never", "exact"])
-def test_a_verifier_that_rejects_gives_the_targets_text(verifier: str) -> None:
+@pytest.mark.parametrize("mode", ["lookahead", "lookahead_sync", "specreason"])
+def test_a_verifier_that_rejects_gives_the_targets_text(mode: str, verifier: str) -> None:
     bench = Bench(draft=replace(DRAFT, agree=0.3, paraphrase=0.3))
-    answer = run_virtually(bench.ask(mode="lookahead", verifier=verifier))
+    answer = run_virtually(bench.ask(mode=mode, verifier=verifier))
     assert answer.text == truth()
+
+
+def test_specreason_needs_a_verifier_and_keeps_no_fidelity() -> None:
+    with pytest.raises(RequestError, match="'score'"):
+        settle(config(), request(mode="specreason"))
+    assert settle(config(specreason={"verifier": "numbers"}), request(mode="specreason")).verifier == "numbers"
+    assert settle(config(), request(mode="specreason", verifier="never")).verifier == "never"
+    with pytest.raises(RequestError, match="fidelity"):
+        settle(config(), request(mode="specreason", verifier="always", fidelity="exact"))
 
 
 def test_paraphrases_with_the_same_numbers_are_accepted_and_wrong_ones_are_not() -> None:

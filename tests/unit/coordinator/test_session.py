@@ -92,8 +92,8 @@ def check_books(world: World) -> None:
 
 
 def world(draft: ScriptOptions, verdict: bool | None, target: ScriptOptions = TARGET, **changes: object) -> World:
-    """`verdict` None: nobody is asked, only equal steps are accepted."""
-    if verdict is None:
+    """`verdict` None: nobody is asked, only equal steps are accepted (and no score is high enough)."""
+    if verdict is None and changes.get("mode") != "specreason":
         changes["verifier"] = None
     return World(Session(settings(target, **changes)), target, draft, lambda a, b: bool(verdict))
 
@@ -106,6 +106,7 @@ STRAYING = st.builds(
 )
 PROGRESS = st.sampled_from([0.0, 0.1])
 """Whether the target tells what it has written meanwhile."""
+MODES = st.sampled_from(["lookahead", "lookahead_sync", "specreason"])
 RULES = st.sampled_from([StepRule(), StepRule(max_tokens=7), StepRule(max_tokens=1), StepRule(boundary="line")])
 
 
@@ -117,8 +118,9 @@ RULES = st.sampled_from([StepRule(), StepRule(max_tokens=7), StepRule(max_tokens
     max_tokens=st.sampled_from([1, 5, 40, 77, 10_000]),
     verdict=st.sampled_from([False, None]),
     progress=PROGRESS,
+    mode=MODES,
 )
-@hypothesis_settings(max_examples=600, deadline=None)
+@hypothesis_settings(max_examples=900, deadline=None)
 def test_rejecting_everything_gives_the_target_token_for_token(
     order: Random,
     draft: ScriptOptions,
@@ -127,8 +129,9 @@ def test_rejecting_everything_gives_the_target_token_for_token(
     max_tokens: int,
     verdict: bool | None,
     progress: float,
+    mode: str,
 ) -> None:
-    w = world(draft, verdict, rule=rule, max_lookahead=depth, max_tokens=max_tokens, progress_s=progress)
+    w = world(draft, verdict, rule=rule, max_lookahead=depth, max_tokens=max_tokens, progress_s=progress, mode=mode)
     run_in_order(w, order)
     expected = target_only(TARGET, max_tokens, rule)
     assert w.text == detokenize(expected)
@@ -144,12 +147,13 @@ def test_rejecting_everything_gives_the_target_token_for_token(
     depth=st.integers(1, 6),
     verdict=st.sampled_from([False, None]),
     progress=PROGRESS,
+    mode=MODES,
 )
-@hypothesis_settings(max_examples=500, deadline=None)
+@hypothesis_settings(max_examples=700, deadline=None)
 def test_failures_of_anything_change_nothing_in_the_text(
-    order: Random, draft: ScriptOptions, rule: StepRule, depth: int, verdict: bool | None, progress: float
+    order: Random, draft: ScriptOptions, rule: StepRule, depth: int, verdict: bool | None, progress: float, mode: str
 ) -> None:
-    w = world(draft, verdict, rule=rule, max_lookahead=depth, max_attempts=10**6, progress_s=progress)
+    w = world(draft, verdict, rule=rule, max_lookahead=depth, max_attempts=10**6, progress_s=progress, mode=mode)
     run_in_order(w, order, failures=True)
     assert w.text == detokenize(target_only(TARGET, 10_000, rule))
     check_books(w)
@@ -162,15 +166,16 @@ def test_failures_of_anything_change_nothing_in_the_text(
     agree=st.integers(0, 2**16),
     progress=PROGRESS,
     failures=st.booleans(),
+    mode=MODES,
 )
 @hypothesis_settings(max_examples=600, deadline=None)
 def test_any_verdicts_keep_the_books(
-    order: Random, draft: ScriptOptions, depth: int, agree: int, progress: float, failures: bool
+    order: Random, draft: ScriptOptions, depth: int, agree: int, progress: float, failures: bool, mode: str
 ) -> None:
-    def verdicts(a: Step, b: Step) -> bool:
-        return bool(hash((a.text, b.text, agree)) % 2)
+    def verdicts(a: Step, b: Step | None) -> bool:
+        return bool(hash((a.text, b and b.text, agree)) % 2)
 
-    changes = settings(TARGET, max_lookahead=depth, progress_s=progress, max_attempts=10**6)
+    changes = settings(TARGET, max_lookahead=depth, progress_s=progress, max_attempts=10**6, mode=mode)
     w = World(Session(changes), TARGET, draft, verdicts, fickle=failures)
     run_in_order(w, order, failures)
     check_books(w)
@@ -201,7 +206,7 @@ def test_long_steps_do_not_make_later_drafts_fail() -> None:
     order=ORDERS,
     draft=STRAYING,
     depth=st.integers(1, 5),
-    mode=st.sampled_from(["lookahead", "target"]),
+    mode=st.sampled_from(["lookahead", "target", "lookahead_sync", "specreason"]),
     progress=PROGRESS,
 )
 @hypothesis_settings(max_examples=250, deadline=None)

@@ -45,7 +45,7 @@ TARGET = ScriptOptions(num_steps=6, words=3)
 PROMPT = Prompt(text="How many are there?")
 THINK = Marks(open="<think>", close="</think>")
 
-Verdicts = Callable[[Step, Step], bool]
+Verdicts = Callable[[Step, Step | None], bool]
 
 
 @lru_cache(maxsize=100_000)
@@ -184,7 +184,6 @@ class World:
             elif isinstance(command, AddHints):
                 assert command.call_id in {f"r-{call}" for call in self.under_way}, "hints for a call that is over"
             elif isinstance(command, Judge):
-                assert command.request.target is not None
                 accepted = self.verdicts(command.request.draft, command.request.target)
                 verdict = Verdict(accepted, command.request.verifier, "scripted")
                 self.under_way[command.call] = [Judged(command.call, verdict)]

@@ -1,0 +1,42 @@
+"""SpecReason (arXiv 2504.07891): the draft writes a step, a judge scores it alone, and the target writes only the steps
+whose score is too low."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from deployments.coordinator.settings import SessionSettings
+from deployments.coordinator.strategies.base import WindowView, Wishes
+from deployments.coordinator.transitions import State
+from deployments.coordinator.window import Position
+
+
+class SpecReason:
+    """The draft is at most `max_lookahead` steps ahead of the last score: 1 waits for each score before it goes on, as
+    the paper does; more writes the next step, and has it scored, meanwhile."""
+
+    speculates: ClassVar[bool] = True
+
+    def __init__(self, settings: SessionSettings) -> None:
+        self._options = settings.specreason
+
+    def wishes(self, view: WindowView) -> Wishes:
+        """A score for each draft step; the target where a score was too low, where it is its turn, and where there is
+        no draft."""
+        tail = view.positions[-1]
+        for_draft = tail.wants_target and view.can_draft and not self._is_for_target(tail, view)
+        room = view.max_lookahead - (len(view.positions) - 1)
+        targets = [position for position in view.positions if position.state is State.REJECTED]
+        if tail.state is State.OPEN and not view.drafting and not for_draft:
+            targets.append(tail)
+        return Wishes(
+            targets=tuple(position for position in targets if position.wants_target),
+            draft_depth=room if for_draft and not view.drafting and room > 0 else 0,
+            scores=tuple(position for position in view.positions if position.state is State.DRAFTED),
+        )
+
+    def _is_for_target(self, position: Position, view: WindowView) -> bool:
+        """Whether the step is one of the first, or the draft has written enough."""
+        budget = self._options.max_draft_tokens
+        is_one_of_the_first = view.num_committed + view.positions.index(position) < self._options.num_target_steps
+        return is_one_of_the_first or (budget is not None and position.num_tokens_before >= budget)

@@ -1,0 +1,170 @@
+"""What each strategy starts, and when."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from actors.engines.scripted import detokenize
+from actors.messages import StepRule
+from deployments.coordinator.events import (
+    Cancel,
+    DraftEnded,
+    DraftStep,
+    Judge,
+    Judged,
+    Retired,
+    StartDraft,
+    StartTarget,
+    TargetStep,
+)
+from deployments.coordinator.session import Session
+from deployments.coordinator.settings import SpecReasonOptions
+from deployments.coordinator.strategies import STRATEGIES
+from tests.unit.coordinator.world import TARGET, World, settings, target_only
+
+DRAFT = replace(TARGET, role="draft")
+STRAYING = replace(TARGET, role="draft", agree=0.0, paraphrase=1.0)
+
+
+def world(mode: str, draft: object = DRAFT, verdict: bool = False, **changes: object) -> World:
+    return World(Session(settings(TARGET, mode=mode, **changes)), TARGET, draft, lambda a, b: verdict)  # type: ignore[arg-type]
+
+
+def let(w: World, *kinds: type) -> None:
+    """Let events of these kinds happen as long as there are any."""
+    while True:
+        calls = [c for c in w.choices() if isinstance(w.under_way[c][0], kinds)]
+        if not calls or w.session.finished:
+            return
+        w.do(calls[0])
+
+
+def count(w: World, kind: type) -> int:
+    return sum(isinstance(c, kind) for c in w.log)
+
+
+@pytest.mark.parametrize("mode", sorted(STRATEGIES))
+def test_every_strategy_writes_the_targets_text_when_all_is_rejected(mode: str) -> None:
+    w = world(mode, STRAYING)
+    w.start()
+    while not w.session.finished:
+        w.do(w.choices()[0])
+    assert w.text == detokenize(target_only(TARGET, 10_000, StepRule()))
+
+
+def test_sync_drafts_first_and_then_asks_the_target_for_all_at_once() -> None:
+    w = world("lookahead_sync", max_lookahead=3)
+    w.start()
+    for num_steps in (1, 2, 3):
+        w.do(w.choices()[0])
+        assert (w.session.summary().num_draft_steps, count(w, StartTarget)) == (num_steps, 0)
+    let(w, DraftEnded)
+    assert count(w, StartTarget) == 4
+    let(w, TargetStep)
+    assert w.session.summary().num_accepted_steps == 3
+    assert w.session.summary().num_target_steps == 1, "the bonus step"
+    assert count(w, StartDraft) == 2
+
+
+def test_sync_writes_nothing_behind_a_mismatch_until_the_round_is_over() -> None:
+    w = world("lookahead_sync", STRAYING, max_lookahead=3)
+    w.start()
+    let(w, DraftStep, DraftEnded)
+    calls = [c for c in w.choices() if isinstance(w.under_way[c][0], TargetStep)]
+    w.do(calls[1])
+    let(w, Judged)
+    assert (count(w, StartDraft), count(w, StartTarget)) == (1, 4), "position 1 is recovered, position 0 still open"
+    w.do(calls[0])
+    let(w, Judged)
+    assert (count(w, StartDraft), count(w, StartTarget)) == (2, 4)
+
+
+def test_sync_goes_on_with_the_target_while_there_is_no_draft() -> None:
+    w = world("lookahead_sync", draft_prompt=None)
+    w.start()
+    let(w, TargetStep)
+    assert w.session.finished
+    assert w.session.summary().num_target_steps == TARGET.num_steps
+
+
+def test_a_high_score_costs_no_target_step() -> None:
+    w = world("specreason", STRAYING, verdict=True, max_lookahead=1)
+    w.start()
+    let(w, DraftStep, DraftEnded, Judged)
+    assert w.session.finished
+    assert count(w, StartTarget) == 0
+    assert all(c.request.target is None for c in w.log if isinstance(c, Judge))
+    assert w.text == detokenize(target_only(STRAYING, 10_000, StepRule()))
+    assert w.session.summary().accept_rate == 1.0
+
+
+def test_a_low_score_has_the_target_write_the_step_and_the_draft_go_on_behind_it() -> None:
+    w = world("specreason", STRAYING, max_lookahead=1)
+    w.start()
+    let(w, DraftStep, DraftEnded)
+    assert (count(w, Judge), count(w, StartTarget)) == (1, 0)
+    let(w, Judged)
+    (target,) = [c for c in w.log if isinstance(c, StartTarget)]
+    assert count(w, StartDraft) == 1, "the draft waits for the target's step"
+    assert len(target.request.hints) >= 1, "the rejected step is a hint"
+    let(w, TargetStep)
+    assert count(w, StartDraft) == 2
+    assert w.session.summary().num_recovered_steps == 1
+
+
+def test_the_next_step_is_drafted_and_scored_while_a_score_runs() -> None:
+    for depth in (1, 2, 4):
+        w = world("specreason", STRAYING, max_lookahead=depth)
+        w.start()
+        let(w, DraftStep, DraftEnded)
+        assert count(w, Judge) == depth
+        let(w, Judged)
+        cancelled = [c for c in w.log if isinstance(c, Retired) and c.outcome == "cancelled"]
+        assert count(w, StartTarget) == 1
+        assert len(cancelled) == depth, "all behind the rejected step, the open one too"
+
+
+def test_first_steps_and_steps_beyond_the_budget_are_the_targets() -> None:
+    options = SpecReasonOptions(num_target_steps=2, max_draft_tokens=40)
+    w = world("specreason", verdict=True, max_lookahead=1, specreason=options)
+    w.start()
+    let(w, DraftStep, DraftEnded, Judged, TargetStep)
+    placed = [c for c in w.log if isinstance(c, StartDraft)]
+    places = [sum(len(p.token_ids) for p in c.request.prefix.pieces) for c in placed]
+    starts = [c for c in w.log if isinstance(c, StartTarget)]
+    assert [c.position for c in starts[:2]] == [0, 1]
+    assert placed
+    assert min(c.position for c in placed) == 2
+    assert max(places) < 40
+    assert starts[-1].position == TARGET.num_steps - 1
+    assert not [c for c in w.log if isinstance(c, Cancel)]
+
+
+def test_without_a_draft_specreason_is_the_target_step_by_step() -> None:
+    w = world("specreason", draft_prompt=None)
+    w.start()
+    let(w, TargetStep)
+    assert w.session.finished
+    assert w.session.summary().num_target_steps == TARGET.num_steps
+
+
+def test_the_strategy_in_the_docs_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "algorithm.md").read_text(encoding="utf-8")
+    (code,) = [
+        block for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if "class" in block
+    ]
+    names: dict[str, object] = {}
+    exec(code, names)
+    monkeypatch.setitem(STRATEGIES, "thrifty", names["Thrifty"])  # type: ignore[arg-type]
+    for seed in range(100):
+        order = Random(seed)
+        w = world("thrifty", replace(TARGET, role="draft", agree=0.5))
+        w.start()
+        while not w.session.finished:
+            w.do(order.choice(w.choices()))
+        assert w.text == detokenize(target_only(TARGET, 10_000, StepRule()))

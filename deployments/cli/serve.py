@@ -49,7 +49,7 @@ def serve(
     Example: lookahead serve --profile local --port 8000
     """
     settings = choose(profile, config, host, port)
-    with _sigterm_as_interrupt(), running(settings, address=address) as url:
+    with running(settings, address=address) as url:
         model = settings.served_model_name
         typer.echo(f"Serving {model} at {url}/v1 - stop with Ctrl-C")
         typer.echo(f'Try: lookahead chat "What is 12 * 13?" --url {url}', err=True)
@@ -91,9 +91,13 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     if address == "local":  # elsewhere each node fetches what its roles need
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # Ray's default of 15 lets whatever else runs here slow the engines
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    with _own_sigterm():
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     try:
         quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
         ray_serve.start(http_options=HTTPOptions(host=gateway.host, port=port), logging_config=quiet)
@@ -182,17 +186,12 @@ def _innermost(lines: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C, so that nothing is left running."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts a handler of SIGTERM in the place of ours, which prints a stack and aborts."""
+    own = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,62 @@
+"""`lookahead serve` as a process: whatever ends it, it ends all that it started, and says nothing that frightens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.real
+
+
+def _children(pid: int) -> set[int]:
+    """All processes below `pid`."""
+    found: set[int] = set()
+    table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, timeout=30, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in table.splitlines())}
+    waiting = {pid}
+    while waiting:
+        waiting = {child for child, parent in parents.items() if parent in waiting} - found
+        found |= waiting
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_whole(kind: signal.Signals) -> None:
+    def as_at_a_terminal() -> None:
+        """A background job of a shell starts with SIGINT ignored, and hands that down."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [sys.executable, "-m", "deployments.cli.main", "serve", "--profile", "scripted", "--port", "0"]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, env=environment, preexec_fn=as_at_a_terminal) as process:  # type: ignore[call-overload]
+        try:
+            line = process.stdout.readline()
+            url = line.split(" at ")[1].split("/v1")[0]
+            assert httpx.get(f"{url}/ready", timeout=30).status_code == 200
+            children = _children(process.pid)
+            process.send_signal(kind)
+            out, words = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, "")
+    assert words.splitlines()[-1] == "Stopping ..."
+    assert "received" not in words
+    deadline = time.monotonic() + 20
+    while any(map(_is_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [pid for pid in children if _is_alive(pid)]

@@ -25,6 +25,10 @@ PURE = [
     "deployments.coordinator.hints",
     "deployments.coordinator.strategies",
     "deployments.coordinator.session",
+    "deployments.simulation.costs",
+    "deployments.simulation.batch",
+    "deployments.simulation.scripts",
+    "deployments.simulation.texts",
 ]
 HEAVY = ["ray", "torch", "vllm", "fastapi", "pydantic", "numpy", "yaml"]
 

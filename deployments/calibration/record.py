@@ -7,7 +7,6 @@ that are equal are counted and not recorded; closing or cancelling ends the work
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from actors.roles import Drafter, Target
 from deployments.bench.grading import is_correct
 from deployments.bench.problems import Problem
 from deployments.calibration.pairs import CONTEXT_CHARS, StepPair
+from deployments.calibration.side_by_side import for_each
 
 ANSWER = "final answer"
 """What labels by the final answer are labelled by."""
@@ -46,9 +46,8 @@ class Recorder:
     async def record(self, problem: Problem, session_id: str, by_answer: bool) -> Solution:
         """The pairs of one problem. With `by_answer` each is labelled, if the target itself is right."""
         prompt = Prompt((Message("user", f"{problem.question}\n\n{self.instruction}".strip()),))
-        info, prompt_ids, draft_ids = await asyncio.gather(
-            self.target.describe(), self.target.encode(prompt), self.draft.encode(prompt)
-        )
+        info = await self.target.describe()
+        prompt_ids, draft_ids = await for_each(lambda role: role.encode(prompt), [self.target, self.draft])
         left = min(self.max_tokens, info.max_model_len - len(prompt_ids) - 1)
         run = _Run(self, session_id, problem.question, Prefix(prompt_ids), Prefix(draft_ids), left)
         await run.write()
@@ -66,20 +65,13 @@ async def record_all(
     on_solution: Callable[[Solution], None],
 ) -> list[Solution]:
     """Every problem, `concurrency` at a time; `on_solution` hears of each as soon as it is done."""
-    gate = asyncio.Semaphore(concurrency)
 
     async def one(problem: Problem) -> Solution:
-        async with gate:
-            solution = await recorder.record(problem, f"record-{uuid4().hex}", by_answer)
+        solution = await recorder.record(problem, f"record-{uuid4().hex}", by_answer)
         on_solution(solution)
         return solution
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(problem)) for problem in problems]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return await for_each(one, problems, concurrency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +105,8 @@ class _Run:
     async def write(self) -> None:
         """The target's solution, and the draft's version of each step until the text or its reasoning ends."""
         while self.left > 0:
-            target, draft = await asyncio.gather(self._target_step(), self._draft_step())
-            if draft is not None:
+            [target], drafts = await for_each(lambda steps: steps(), [self._target_steps, self._draft_steps])
+            for draft in drafts:
                 self._compare(draft, target)
             self.path = self.path.extended(target.piece)
             self.left -= len(target.token_ids)
@@ -129,7 +121,7 @@ class _Run:
         target alone does not come to it, nothing is said."""
         if not is_correct(self.text, answer, self.is_complete):
             return
-        ends = await asyncio.gather(*(self._after(*branch) for branch in self.branches))
+        ends = await for_each(lambda branch: self._after(*branch), self.branches)
         self.pairs = [
             replace(pair, same=is_correct(text, answer, is_complete), labelled_by=ANSWER)
             for pair, (text, is_complete) in zip(self.pairs, ends, strict=True)
@@ -160,13 +152,15 @@ class _Run:
         rest, is_complete = await self._rest(path.extended(draft.piece), left - len(draft.token_ids), draft.ending)
         return before + rest, is_complete
 
-    async def _target_step(self) -> Step:
-        return await self.recorder.target.step(self._request(self.prompt, self.path, self.left))
+    async def _target_steps(self) -> list[Step]:
+        """The one step."""
+        return [await self.recorder.target.step(self._request(self.prompt, self.path, self.left))]
 
-    async def _draft_step(self) -> Step | None:
+    async def _draft_steps(self) -> list[Step]:
+        """One step, or none."""
         request = self._request(self.draft_prompt, self.path, min(self.left, self.recorder.rule.max_tokens))
         async with aclosing(self.recorder.draft.look_ahead(request, 1)) as steps:
-            return await anext(steps, None)
+            return [step async for step in steps]
 
     async def _rest(self, path: Prefix, left: int, ending: Ending) -> tuple[str, bool]:
         """What the target writes after `path`, which ended by `ending`, and whether it came to the end."""

@@ -6,15 +6,16 @@ here as there. Its own zones are opened, so that it gives every pair that reache
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from uuid import uuid4
 
 from actors.errors import ConfigError, ServiceError
 from actors.messages import JudgeRequest, Verdict
 from deployments.calibration.curve import Scored
 from deployments.calibration.pairs import StepPair
+from deployments.calibration.side_by_side import for_each
 from deployments.config import Check, Config
 
 BEFORE, OPEN = "before-the-calibrated", "calibrated"
@@ -127,19 +128,12 @@ async def _judge_all(
     pairs: Sequence[StepPair], judge: Judge, verifier: str, concurrency: int, tick: Callable[[], None]
 ) -> list[Verdict]:
     """The verdict on each pair, `concurrency` at a time. ServiceError for one that says nothing of the steps."""
-    gate = asyncio.Semaphore(concurrency)
 
-    async def one(number: int, pair: StepPair) -> Verdict:
-        async with gate:
-            verdict = await judge(pair.request(verifier, f"{verifier}-{number}"))
+    async def one(pair: StepPair) -> Verdict:
+        verdict = await judge(pair.request(verifier, f"{verifier}-{uuid4().hex}"))
         if verdict.has_failed:
             raise ServiceError(f"A pair could not be judged: {verdict.reason}.")
         tick()
         return verdict
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(number, pair)) for number, pair in enumerate(pairs)]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return await for_each(one, pairs, concurrency)

@@ -1,0 +1,160 @@
+"""``lookahead calibrate`` from the command line to the profile, on pairs with set cosines; no model, no cluster."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from actors.verifiers import embedding
+from deployments.config import load_config, profile_text
+
+
+class SetCosines:
+    """The cosine of a pair is that of its second text."""
+
+    def __init__(self, cosines: dict[str, float]) -> None:
+        self._cosines = cosines
+
+    async def similarity(self, one: str, other: str) -> float | None:
+        return self._cosines[other.strip()]
+
+
+@pytest.fixture
+def pairs(tmp_path, monkeypatch):
+    """Sixty right ones from .9, and forty from .7 of which every other one is right; three more for other checks."""
+    right = {f"We go on{' and on' * i}.": (0.9 + i / 1000, True) for i in range(60)}
+    mixed = {f"We wait{' and wait' * i}.": (0.7 + i / 1000, i % 2 == 0) for i in range(40)}
+    known = right | mixed
+    lines = [{"draft": "So we go on.", "target": text, "same": same} for text, (_, same) in known.items()]
+    lines += [
+        {"draft": "It is red.\n\n", "target": "It is  red.\n\n", "same": True},
+        {"draft": "It is 3.", "target": "It is 4.", "same": True},
+        {"draft": "It is red.", "target": "Red it is."},
+    ]
+    cosines = {text: cosine for text, (cosine, _) in known.items()} | {"Red it is.": 0.8}
+    monkeypatch.setattr(embedding, "load_encoder", lambda model: SetCosines(cosines))
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture
+def calibrate(lookahead, pairs, tmp_path):
+    def run(*arguments, source=pairs):
+        return lookahead("calibrate", "--pairs", str(source), "--out", str(tmp_path / "out"), *arguments)
+
+    return run
+
+
+def test_finds_the_threshold_and_writes_the_report(calibrate, tmp_path):
+    done = calibrate("--precision", "0.9", "--json")
+    assert done.code == 0, done.err
+    found = done.json
+    assert (found["verifier"], found["check"], found["labelled_by"]) == ("balanced", "embedding", ["the file"])
+    assert (found["num_scored"], found["num_unlabelled"]) == (100, 1)
+    assert found["decided_before"] == {
+        "exact accepted": {"num": 1, "num_right": 1},
+        "same_numbers rejected": {"num": 1, "num_right": 0},
+    }
+    assert found["threshold"]["low"] >= 0.9
+    assert 0.73 < found["threshold"]["threshold"] <= 0.9
+    saved = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert saved.items() <= found.items()
+    assert "balanced/embedding from" in (tmp_path / "out" / "calibration.html").read_text()
+    assert "balanced/embedding from" in done.err
+    assert found["wrote"] is None
+
+
+def test_words_go_to_stdout_without_json(calibrate):
+    done = calibrate("--precision", "0.9")
+    assert done.code == 0
+    assert "exact accepted: 1 pairs, 1 of them rightly" in done.out
+    assert "recall" in done.out
+    assert "Report: " in done.out
+
+
+def test_writes_the_threshold_into_a_new_profile_that_differs_in_nothing_else(calibrate, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    done = calibrate("--precision", "0.9", "--json", "--write-profile", str(mine))
+    assert done.code == 0, done.err
+    check = load_config(mine).verifier.verifiers["balanced"][-1]
+    threshold = done.json["threshold"]["threshold"]
+    assert threshold - 1e-4 < check.accept <= threshold
+    assert check.reject == check.accept
+    assert [list(point) for point in check.calibration] == done.json["calibration"]
+    changed = [
+        (one, other)
+        for one, other in zip(profile_text("local").splitlines(), mine.read_text().splitlines(), strict=True)
+        if one != other
+    ]
+    assert len(changed) == 1
+
+
+def test_an_existing_profile_is_edited_and_the_rest_of_it_kept(calibrate, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(profile_text("local").replace("served_model_name: lookahead-local", "served_model_name: mine # !"))
+    assert calibrate("--precision", "0.9", "--write-profile", str(mine)).code == 0
+    assert "served_model_name: mine # !" in mine.read_text()
+    assert load_config(mine).verifier.verifiers["balanced"][-1].accept != 0.85
+
+
+def test_a_wish_that_is_not_shown_is_not_written(calibrate, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    done = calibrate("--precision", "0.99", "--write-profile", str(mine))
+    assert done.code == 1
+    assert "No threshold of balanced/embedding is shown to reach a precision of 0.99" in done.out
+    assert done.err.strip().splitlines()[-1].endswith("was not written: no threshold is shown to reach the wish.")
+    assert not mine.exists()
+
+
+def test_labels_by_a_stronger_verifier(calibrate):
+    done = calibrate("--verifier", "fast", "--label-by", "balanced", "--precision", "0.5", "--json")
+    assert done.code == 0, done.err
+    assert done.json["labelled_by"] == ["balanced"]
+    assert done.json["num_same"] == 60
+    assert done.json["num_unlabelled"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--record",), "Give --pairs FILE or --record: one of the two."),
+        (("--verifier", "none"), "There is no verifier 'none'"),
+        (("--verifier", "exact"), "'exact' has no check with a score"),
+        (("--check", "judge"), "'balanced' has no check 'judge' with a score"),
+        (("--label-by", "none"), "There is no verifier 'none' to label by"),
+        (("--label-by", "answer"), "use --record"),
+        (("--profile", "none"), "There is no profile 'none'"),
+    ],
+)
+def test_failures_are_one_sentence(calibrate, arguments, words):
+    done = calibrate(*arguments)
+    assert done.code == 1
+    [sentence] = done.err.strip().splitlines()
+    assert sentence.startswith("lookahead: ")
+    assert words in sentence
+
+
+def test_pairs_without_labels_say_how_to_get_some(calibrate, tmp_path):
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"draft": "It is red.", "target": "Red it is."}\n')
+    done = calibrate(source=bare)
+    assert done.code == 1
+    assert "No pair has a label" in done.err
+
+
+def test_recorded_pairs_are_not_overwritten(lookahead, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("")
+    done = lookahead("calibrate", "--record", "--profile", "scripted", "--verifier", "exact", "--out", str(tmp_path))
+    assert done.code == 1
+    assert "'exact' has no check with a score" in done.err
+    done = lookahead("calibrate", "--record", "--out", str(tmp_path))
+    assert done.code == 1
+    assert "is there already" in done.err
+
+
+def test_help_has_an_example(lookahead):
+    done = lookahead("calibrate", "--help")
+    assert done.code == 0
+    assert "Example: lookahead calibrate" in done.out

@@ -121,11 +121,21 @@ class ScoreCheck(Strict):
     calibration: Calibration = ()
 
 
+class SelfConfidenceCheck(Strict):
+    """The mean probability that the draft itself gives the tokens of its step; for models of one vocabulary."""
+
+    kind: Literal["self_confidence"] = "self_confidence"
+    engine: Literal["draft"] = "draft"
+    accept: Fraction = 0.95
+    reject: Fraction = 0.0
+    calibration: Calibration = ()
+
+
 class LikelihoodCheck(Strict):
     """The mean probability that the target gives the tokens of the draft step; the target's step is not needed."""
 
     kind: Literal["likelihood"] = "likelihood"
-    engine: EngineName = "target"
+    engine: Literal["target"] = "target"
     accept: Fraction = 0.8
     reject: Fraction = 0.8
     floor: Fraction = 0.01
@@ -161,6 +171,7 @@ Check = Annotated[
     | JudgeCheck
     | ScoreCheck
     | LikelihoodCheck
+    | SelfConfidenceCheck
     | AlwaysCheck
     | NeverCheck
     | RandomCheck,
@@ -226,6 +237,8 @@ class SpeculationConfig(Strict):
     scope: Literal["think", "all"] = "all"
     """``think``: only reasoning is speculated; ``all``: the text of a model without reasoning marks too."""
     step: StepConfig = StepConfig()
+    spans: bool = True
+    """Whether a rejected draft step is judged once more together with the steps behind it, if that fits the length."""
     specreason: SpecReasonConfig = SpecReasonConfig()
     progress_s: Annotated[float, Field(ge=0)] = 0.1
     """How often the target tells what it has written, so that what is certain is sent at once; 0: whole steps only."""

@@ -157,6 +157,7 @@ class Coordinator:
             verifier=plan.verifier,
             question=request.prompt.question,
             max_attempts=config.speculation.max_attempts,
+            spans=config.speculation.spans,
             specreason=SpecReasonOptions(spec.num_target_steps, spec.max_draft_tokens),
             progress_s=config.speculation.progress_s,
             restart_in_step=config.speculation.restart_in_step,

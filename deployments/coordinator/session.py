@@ -14,6 +14,7 @@ in the window restarts the draft there at once, without waiting for the head.
 from __future__ import annotations
 
 from actors.messages import Ending, Origin, Piece, SpeculationSummary
+from deployments.coordinator.answer import Answer
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.events import (
     Cancel,
@@ -41,7 +42,7 @@ from deployments.coordinator.strategies import STRATEGIES, WindowView
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.transitions import Signal, State
-from deployments.coordinator.window import EMPTY_PATH, Position, Window
+from deployments.coordinator.window import EMPTY_PATH, Position, Window, joined_draft
 
 OUTCOMES = {State.ACCEPTED: Outcome.ACCEPTED, State.RECOVERED: Outcome.RECOVERED, State.OWN: Outcome.TARGET}
 
@@ -56,15 +57,13 @@ class Session:
         self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
         self._calls = Calls(settings, self._hints)
         self._tally = Tally(settings.mode)
+        self._answer = Answer(settings, self._calls, self._transcript, self._tally)
         self._cuts = settings.verifier is None and settings.restart_in_step
         self._draft_prompt = settings.draft_prompt
         self._draft_vocabulary: str | None = None
         self._window = Window(settings.vocabulary, settings.max_tokens)
         self._draft_call: int | None = None
         self._draft_usable = True
-        self._stream_call: int | None = None
-        self._stream_attempts = 0
-        self._in_step = False
         self._out: list[Command] = []
         self.finished = False
 
@@ -78,7 +77,7 @@ class Session:
             self._window.open(EMPTY_PATH, 0)
             self._start_wishes()
         else:
-            self._start_stream()
+            self._out.append(self._answer.start())
         return self._flush()
 
     def handle(self, event: Event) -> list[Command]:
@@ -105,12 +104,12 @@ class Session:
         elif isinstance(event, Judged):
             self._on_verdict(event)
         else:
-            self._on_delta(event)
+            self._on_streamed(event)
         if not self.finished:
             self._commit_heads()
         if not self.finished and self._window:
             self._send_certain(self._window.head)
-        if not self.finished and self._stream_call is None and self._window:
+        if not self.finished and not self._answer.is_running and self._window:
             self._start_wishes()
         return self._flush()
 
@@ -159,11 +158,13 @@ class Session:
             self._decide_for_target(position, Signal.TARGET)
         elif draft.equals(target):
             position.take(Signal.EQUAL)
-        elif self._settings.verifier is None or not draft.ends_like(target):
-            self._decide_for_target(position, Signal.UNLIKE)
-        else:
+        elif self._settings.verifier is not None and draft.ends_like(target):
             position.take(Signal.DIFFERENT)
             self._out.append(self._calls.judge(position, self._settings.verifier, draft, target))
+        elif self._ask_about_span(position):
+            position.take(Signal.DIFFERENT)
+        else:
+            self._decide_for_target(position, Signal.UNLIKE)
 
     def _on_verdict(self, event: Judged) -> None:
         position = self._calls.owner(event.call)
@@ -171,19 +172,18 @@ class Session:
         position.verdict, position.judge_call = event.verdict, None
         if event.degraded:
             self._tally.degraded(event.degraded)
-        if event.verdict.accepted:
-            position.take(Signal.ACCEPT)
+        if event.verdict.accepted and all(p.has_draft_on_path for p in position.spanned):
+            self._accept(position)
         elif position.state is State.SCORING:
             self._abandon(position, Signal.REJECT)
-        else:
+        elif event.degraded is not None or not self._ask_about_span(position):
             self._decide_for_target(position, Signal.REJECT)
 
     def _on_target_failed(self, event: TargetFailed) -> None:
         position = self._calls.end(event.call)
         if position is None:
-            self._stream_call = None
-            self._stream_attempts += 1
-            attempts = self._stream_attempts
+            self._answer.fail()
+            attempts = self._answer.num_failures
         else:
             position.writing = None
             position.attempts += 1
@@ -193,31 +193,37 @@ class Session:
             return
         self._tally.degraded("target_retried")
         if position is None:
-            self._start_stream(attempts)
+            self._out.append(self._answer.start())
 
-    def _on_delta(self, event: Streamed) -> None:
-        delta = event.delta
-        self._stream_attempts = 0
-        over = (
-            delta.ending is Ending.END
-            or self._transcript.num_tokens + len(delta.token_ids) >= self._settings.max_tokens
-        )
-        step_ends = over or delta.ending is not None
-        if over:
-            self._calls.end(event.call)
-            self._stream_call = None
-        if delta.token_ids or delta.text:
-            piece = Piece(delta.text, delta.token_ids, self._settings.vocabulary)
-            self._commit(piece, piece.without(piece), Origin.TARGET)
-            self._in_step = True
-        if self._in_step and (step_ends or self._transcript.stopped is not None):
-            self._tally.committed(Outcome.TARGET)
-            self._in_step = False
-        if self._transcript.stopped is not None or over:
-            at_limit = self._transcript.stopped is None and delta.ending is not Ending.END
-            self._finish("length" if at_limit else "stop")
+    def _on_streamed(self, event: Streamed) -> None:
+        commits, reason = self._answer.take(event)
+        self._out += commits
+        if reason is not None:
+            self._finish(reason)
 
     # --- decisions ---------------------------------------------------------------------------------------------------
+
+    def _accept(self, position: Position) -> None:
+        """The draft's step stands at `position`, and so do those that the target's step says as well."""
+        position.take(Signal.ACCEPT)
+        for covered in position.spanned:
+            if not covered.is_decided:
+                for call in covered.calls:
+                    self._cancel(call, "an earlier target step says this as well")
+                covered.writing = covered.judge_call = None
+                covered.take(Signal.COVER)
+
+    def _ask_about_span(self, position: Position) -> bool:
+        """Ask whether the target's step says what the draft's says together with the steps behind it, if it may: other
+        boundaries alone are no disagreement."""
+        verifier, target = self._settings.verifier, position.target
+        if position.spanned or not self._settings.spans or verifier is None or target is None:
+            return False
+        position.spanned = self._window.span_of(position)
+        if not position.spanned:
+            return False
+        self._out.append(self._calls.judge(position, verifier, joined_draft(position), target))
+        return True
 
     def _decide_for_target(self, position: Position, signal: Signal) -> None:
         """The target's step stands at `position`: whatever was built on another one goes, the draft starts anew."""
@@ -276,7 +282,7 @@ class Session:
                 return
             if step.ending is Ending.CLOSE:
                 self._cancel_draft("the reasoning is closed")
-                self._start_stream()
+                self._out.append(self._answer.start())
                 return
 
     def _commit(self, piece: Piece, sent: Piece, origin: Origin) -> None:
@@ -303,7 +309,7 @@ class Session:
         self._window.clear()
         for call in self._calls.live:
             self._cancel(call, "the request ended")
-        self._draft_call = self._stream_call = None
+        self._draft_call = None
         self.finished = True
         if last is not None:
             self._out.append(last)
@@ -315,9 +321,8 @@ class Session:
         return self._strategy.speculates and (in_reasoning or self._settings.speculate_content)
 
     def _discard(self, position: Position, reason: str) -> None:
-        for call in (position.writing.call if position.writing is not None else None, position.judge_call):
-            if call is not None:
-                self._cancel(call, reason)
+        for call in position.calls:
+            self._cancel(call, reason)
         position.take(Signal.DISCARD)
         if position.draft is not None:
             self._tally.cancelled(position.draft)
@@ -347,11 +352,6 @@ class Session:
             raise AssertionError("only a draft step can be scored, and only by a verifier")
         position.take(Signal.SCORE)
         self._out.append(self._calls.judge(position, verifier, position.draft, None))
-
-    def _start_stream(self, attempt: int = 0) -> None:
-        start = self._calls.stream(self._transcript.path, self._transcript.num_tokens, attempt)
-        self._stream_call = start.call
-        self._out.append(start)
 
     def _cancel(self, call: int, reason: str) -> None:
         if call in self._calls:

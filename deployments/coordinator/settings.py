@@ -40,6 +40,8 @@ class SessionSettings:
     verifier: str | None = None
     """None: only equal steps are accepted, nobody is asked."""
     """Mode ``specreason`` has its draft steps scored by it, and needs one."""
+    spans: bool = True
+    """Whether a rejected draft step is asked about once more together with the ones behind it."""
     specreason: SpecReasonOptions = SpecReasonOptions()
     question: str = ""
     context_chars: int = 4000

@@ -46,6 +46,7 @@ class Signal(StrEnum):
     SCORE = "draft step is scored alone"
     ACCEPT = "verdict: same"
     REJECT = "verdict: not the same, unsure, late or failed"
+    COVER = "verdict: an earlier target step says this as well"
     COMMIT = "is the head"
     DISCARD = "prefix lost"
 
@@ -62,6 +63,8 @@ POSITION: dict[tuple[State, Signal], State] = {
     (State.REJECTED, Signal.TARGET): State.RECOVERED,
     (State.JUDGING, Signal.ACCEPT): State.ACCEPTED,
     (State.JUDGING, Signal.REJECT): State.RECOVERED,
+    (State.DRAFTED, Signal.COVER): State.ACCEPTED,
+    (State.JUDGING, Signal.COVER): State.ACCEPTED,
     (State.ACCEPTED, Signal.COMMIT): State.COMMITTED,
     (State.RECOVERED, Signal.COMMIT): State.COMMITTED,
     (State.OWN, Signal.COMMIT): State.COMMITTED,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from actors.messages import Ending, Piece, Prefix, Step, Verdict
 from deployments.coordinator.transitions import DECIDED, Signal, State, follow
 
 EMPTY_PATH = Prefix(())
+SPAN_SLACK = 0.5
+"""Draft steps whose length differs from the target's by more than this part of it are not worth a second verdict."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class Position:
     verdict: Verdict | None = None
     writing: Writing | None = None
     judge_call: int | None = None
+    spanned: tuple[Position, ...] = ()
+    """Positions behind this one whose draft steps the verifier is asked about together with this one's."""
     attempts: int = 0
 
     def take(self, signal: Signal) -> None:
@@ -70,6 +75,17 @@ class Position:
     def is_decided(self) -> bool:
         """Whether this position knows its step."""
         return self.state in DECIDED
+
+    @property
+    def has_draft_on_path(self) -> bool:
+        """Whether the path takes the draft's step through this position, and no target step stands in for it."""
+        return self.state in (State.DRAFTED, State.JUDGING, State.ACCEPTED)
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """The calls that run for this position."""
+        calls = (self.writing.call if self.writing is not None else None, self.judge_call)
+        return tuple(call for call in calls if call is not None)
 
     @property
     def wants_target(self) -> bool:
@@ -155,6 +171,20 @@ class Window:
         """The positions behind `position`."""
         return self._positions[self.index(position) + 1 :]
 
+    def span_of(self, position: Position) -> tuple[Position, ...]:
+        """The positions behind `position` whose draft steps, joined to its own, are nearest in length to its target
+        step; empty if its own is, or if all are far off, or if the text or the reasoning ends with only one of both."""
+        target, best = position.target, 0
+        if target is None or position.draft is None:
+            return ()
+        wanted = len(target.text.strip())
+        later = list(takewhile(lambda p: p.has_draft_on_path, self.after(position)))
+        lengths = [len(_joined(position, later[:num]).text.strip()) for num in range(len(later) + 1)]
+        best = min(range(len(lengths)), key=lambda num: abs(lengths[num] - wanted))
+        is_near = abs(lengths[best] - wanted) <= SPAN_SLACK * wanted
+        span = tuple(later[:best])
+        return span if is_near and _joined(position, span).ends_like(target) else ()
+
     def drop_after(self, position: Position) -> None:
         """Forget the positions behind `position`."""
         del self._positions[self.index(position) + 1 :]
@@ -166,6 +196,17 @@ class Window:
     def clear(self) -> None:
         """Forget all positions."""
         self._positions.clear()
+
+
+def joined_draft(position: Position) -> Step:
+    """The draft steps of `position` and of those that it spans, as one."""
+    return _joined(position, position.spanned)
+
+
+def _joined(position: Position, later: Sequence[Position]) -> Step:
+    steps = [p.draft for p in (position, *later) if p.draft is not None]
+    token_ids = tuple(token for step in steps for token in step.token_ids)
+    return Step("".join(step.text for step in steps), token_ids, steps[0].vocabulary, steps[-1].ending)
 
 
 def begins_with(step: Step, piece: Piece) -> bool:

@@ -120,7 +120,7 @@ RULES = st.sampled_from([StepRule(), StepRule(max_tokens=7), StepRule(max_tokens
     progress=PROGRESS,
     mode=MODES,
 )
-@hypothesis_settings(max_examples=900, deadline=None)
+@hypothesis_settings(max_examples=500, deadline=None)
 def test_rejecting_everything_gives_the_target_token_for_token(
     order: Random,
     draft: ScriptOptions,
@@ -149,7 +149,7 @@ def test_rejecting_everything_gives_the_target_token_for_token(
     progress=PROGRESS,
     mode=MODES,
 )
-@hypothesis_settings(max_examples=700, deadline=None)
+@hypothesis_settings(max_examples=400, deadline=None)
 def test_failures_of_anything_change_nothing_in_the_text(
     order: Random, draft: ScriptOptions, rule: StepRule, depth: int, verdict: bool | None, progress: float, mode: str
 ) -> None:
@@ -168,7 +168,7 @@ def test_failures_of_anything_change_nothing_in_the_text(
     failures=st.booleans(),
     mode=MODES,
 )
-@hypothesis_settings(max_examples=600, deadline=None)
+@hypothesis_settings(max_examples=400, deadline=None)
 def test_any_verdicts_keep_the_books(
     order: Random, draft: ScriptOptions, depth: int, agree: int, progress: float, failures: bool, mode: str
 ) -> None:
@@ -209,7 +209,7 @@ def test_long_steps_do_not_make_later_drafts_fail() -> None:
     mode=st.sampled_from(["lookahead", "target", "lookahead_sync", "specreason"]),
     progress=PROGRESS,
 )
-@hypothesis_settings(max_examples=250, deadline=None)
+@hypothesis_settings(max_examples=200, deadline=None)
 def test_the_answer_after_the_reasoning_is_the_targets(
     order: Random, draft: ScriptOptions, depth: int, mode: str, progress: float
 ) -> None:

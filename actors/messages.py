@@ -247,7 +247,9 @@ class JudgeRequest:
     draft: Step
     target: Step | None
     prefix: Prefix | None = None
-    """All that stands before the step, in the target's rendering; only the likelihood check needs it."""
+    """All that stands before the step, in the target's rendering; checks of likelihood need it."""
+    vocabulary: str = ""
+    """That of the prefix's prompt: the target's."""
 
 
 @dataclass(frozen=True, slots=True)

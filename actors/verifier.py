@@ -84,7 +84,7 @@ def request_key(request: JudgeRequest, with_context: bool) -> bytes:
     is and how long the steps took is no part of it."""
     read: list[object] = [request.verifier, _read(request.draft), request.target and _read(request.target)]
     if with_context:
-        tokens = (request.draft.token_ids, request.draft.vocabulary, request.prefix)
+        tokens = (request.draft.token_ids, request.draft.vocabulary, request.prefix, request.vocabulary)
         read += [request.question, request.context, tokens]
     # repr keeps neighbouring texts apart: no two lists read alike.
     return hashlib.sha256(repr(read).encode()).digest()

@@ -20,6 +20,7 @@ from actors.verifiers.likelihood import LikelihoodCheck
 from actors.verifiers.numbers import SameNumbersCheck
 from actors.verifiers.polarity import SamePolarityCheck
 from actors.verifiers.score import ScoreCheck
+from actors.verifiers.self_confidence import SelfConfidenceCheck
 
 CHECKS: dict[str, Callable[..., Check]] = {
     "exact": ExactCheck,
@@ -29,6 +30,7 @@ CHECKS: dict[str, Callable[..., Check]] = {
     "judge": JudgeCheck,
     "score": ScoreCheck,
     "likelihood": LikelihoodCheck,
+    "self_confidence": SelfConfidenceCheck,
     "always": AlwaysCheck,
     "never": NeverCheck,
     "random": RandomCheck,

@@ -38,16 +38,27 @@ class LikelihoodCheck:
         self._floor = floor
 
     async def check(self, request: JudgeRequest) -> Opinion:
-        if request.target is not None and isinstance(steps := both_steps(request), Opinion):
-            return steps
-        if request.prefix is None:
-            return Opinion(Decision.UNSURE, "the tokens before the step were not sent")
-        found = await self._scorer.token_logprobs(request.prefix, request.draft.piece, request.session_id)
-        if not found:
-            return Opinion(Decision.UNSURE, "the step has no tokens")
-        mean, least = math.exp(sum(found) / len(found)), math.exp(min(found))
+        found = await token_logprobs(self._scorer, request)
+        if isinstance(found, Opinion):
+            return found
+        mean, least = mean_probability(found), math.exp(min(found))
         if least < self._floor:
             return Opinion(
                 Decision.REJECT, f"the target gives one token of the step a probability of {least:.2g} only", mean
             )
         return self._zones.opinion(mean, "the mean probability of the step's tokens under the target")
+
+
+async def token_logprobs(scorer: Scorer, request: JudgeRequest) -> tuple[float, ...] | Opinion:
+    """The log-probabilities of the draft step's tokens, at least one, or the opinion where there are none."""
+    if request.target is not None and isinstance(steps := both_steps(request), Opinion):
+        return steps
+    if request.prefix is None:
+        return Opinion(Decision.UNSURE, "the tokens before the step were not sent")
+    found = await scorer.token_logprobs(request.prefix, request.draft.piece, request.session_id)
+    return found or Opinion(Decision.UNSURE, "the step has no tokens")
+
+
+def mean_probability(logprobs: tuple[float, ...]) -> float:
+    """The geometric mean of the tokens' probabilities."""
+    return math.exp(sum(logprobs) / len(logprobs))

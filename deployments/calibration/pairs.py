@@ -21,8 +21,8 @@ CONTEXT_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class StepPair:
-    """Two versions of one step. `same` is the label, given by `labelled_by`; None where nobody has judged. The token
-    ids are the draft's own and those of the prefix in the target's vocabulary, where they were recorded."""
+    """Two versions of one step. `same` is the label, given by `labelled_by`; None where nobody has judged. Where they
+    were recorded, the token ids are the draft's own, in `vocabulary`, and the prefix's, in `target_vocabulary`."""
 
     question: str
     context: str
@@ -35,6 +35,7 @@ class StepPair:
     draft_ids: TokenIds = ()
     prefix_ids: TokenIds = ()
     vocabulary: str = ""
+    target_vocabulary: str = ""
 
     def request(self, verifier: str, session_id: str) -> JudgeRequest:
         """The question that a session would ask the verifier."""
@@ -46,6 +47,7 @@ class StepPair:
             draft=Step(self.draft, self.draft_ids, self.vocabulary, self.draft_ending),
             target=Step(self.target, (), "", self.target_ending),
             prefix=Prefix(self.prefix_ids) if self.prefix_ids else None,
+            vocabulary=self.target_vocabulary,
         )
 
     def line(self) -> str:

@@ -142,6 +142,7 @@ class _Run:
             draft_ids=draft.token_ids,
             prefix_ids=(*self.prompt.prompt_ids, *written),
             vocabulary=draft.vocabulary,
+            target_vocabulary=target.vocabulary,
         )
         self.pairs.append(pair)
         self.branches.append((self.path, self.left, draft))

@@ -22,7 +22,7 @@ BEFORE, OPEN = "before-the-calibrated", "calibrated"
 """Names of two verifiers that are added: the cascade up to the check under measurement, and that check alone."""
 
 Judge = Callable[[JudgeRequest], Awaitable[Verdict]]
-TOPS = {"embedding": 1.0, "judge": 1.0, "score": 9.0, "likelihood": 1.0}
+TOPS = {"embedding": 1.0, "judge": 1.0, "score": 9.0, "likelihood": 1.0, "self_confidence": 1.0}
 """Checks with a score, and the highest one."""
 
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from deployments.calibration.scoring import Place, Result
     from deployments.config import Config
 
-PAIRS_FILE = "pairs.jsonl"
+PAIRS_FILE, LABELLED_FILE = "pairs.jsonl", "labelled.jsonl"
+"""Pairs as they were recorded, and as a verifier labelled them."""
 BY_ANSWER = "answer"
 Bar = Callable[[str, int], Callable[[], None]]
 
@@ -92,6 +93,9 @@ def calibrate(
         concurrency=concurrency,
     )
     found, result = work.run()
+    if label_by not in (None, BY_ANSWER):
+        # Asking a judge again for what it said costs more than anything else here.
+        write_text(_folder(out) / LABELLED_FILE, "".join(f"{pair.line()}\n" for pair in found))
     report = build(place, result, found, precision)
     write(out, report)
     wrote = None
@@ -170,8 +174,7 @@ class _Work:
 
         recorder = deployed_recorder(self.config, self.max_tokens, self.temperature)
         tick = bar("recording", len(self.problems))
-        self.pairs_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.pairs_file.open("w", encoding="utf-8") as file:
+        with (_folder(self.pairs_file.parent) / self.pairs_file.name).open("w", encoding="utf-8") as file:
 
             def keep(solution: Solution) -> None:
                 file.writelines(f"{pair.line()}\n" for pair in solution.pairs)
@@ -224,6 +227,14 @@ def _write_profile(path: Path, profile: str | None, config: str | None, place: P
     reject = accept if zones["reject"] == zones["accept"] else min(zones["reject"], accept)
     settings = {"accept": accept, "reject": reject, "calibration": report["calibration"]}
     write_text(path, with_check(text, place, settings, source))
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"The folder {path} cannot be made: {error.strerror}.", "out") from error
+    return path
 
 
 def _read(path: Path) -> str:

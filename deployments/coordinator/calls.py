@@ -97,7 +97,9 @@ class Calls:
         call = position.judge_call = self._begin(position)
         context = tail_text(position.path.pieces, settings.context_chars)
         prefix = seeded(position.path, settings.target_prompt)
-        request = JudgeRequest(settings.session_id, verifier, settings.question, context, draft, target, prefix)
+        request = JudgeRequest(
+            settings.session_id, verifier, settings.question, context, draft, target, prefix, settings.vocabulary
+        )
         return Judge(call, position.serial, request)
 
     def _draft_hint(self, position: Position, before: Piece) -> tuple[TokenIds, ...]:

@@ -39,6 +39,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.JudgeCheck: "judge.",
     config.ScoreCheck: "score.",
     config.LikelihoodCheck: "likelihood.",
+    config.SelfConfidenceCheck: "self_confidence.",
     config.AlwaysCheck: "always.",
     config.NeverCheck: "never.",
     config.RandomCheck: "random.",

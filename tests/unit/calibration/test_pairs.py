@@ -12,7 +12,7 @@ from actors.errors import RequestError
 from actors.messages import Ending, Prefix
 from deployments.calibration.pairs import StepPair, pairs_of_trace, read_pairs
 
-PAIR = StepPair("Q?", "So far.", "a\n\n", "b\n\n", Ending.CAP, Ending.END, True, "judge", (1, 2), (3, 4), "v")
+PAIR = StepPair("Q?", "So far.", "a\n\n", "b\n\n", Ending.CAP, Ending.END, True, "judge", (1, 2), (3, 4), "v", "w")
 
 
 def write(tmp_path, *lines):
@@ -57,7 +57,7 @@ def test_the_request_that_a_session_would_make():
     assert (request.draft.text, request.draft.token_ids, request.draft.ending) == ("a\n\n", (1, 2), Ending.CAP)
     assert request.target is not None
     assert (request.target.text, request.target.ending) == ("b\n\n", Ending.END)
-    assert request.prefix == Prefix((3, 4))
+    assert (request.prefix, request.draft.vocabulary, request.vocabulary) == (Prefix((3, 4)), "v", "w")
     assert StepPair("", "", "a", "b").request("v", "s").prefix is None
 
 

@@ -108,12 +108,15 @@ def test_a_wish_that_is_not_shown_is_not_written(calibrate, tmp_path):
     assert not mine.exists()
 
 
-def test_labels_by_a_stronger_verifier(calibrate):
+def test_labels_by_a_stronger_verifier_are_kept(calibrate, tmp_path):
     done = calibrate("--verifier", "fast", "--label-by", "balanced", "--precision", "0.5", "--json")
     assert done.code == 0, done.err
     assert done.json["labelled_by"] == ["balanced"]
     assert done.json["num_same"] == 60
     assert done.json["num_unlabelled"] == 0
+    again = calibrate("--verifier", "fast", "--precision", "0.5", "--json", source=tmp_path / "out" / "labelled.jsonl")
+    assert again.json["labelled_by"] == ["balanced"]
+    assert again.json["thresholds"] == done.json["thresholds"]
 
 
 @pytest.mark.parametrize(

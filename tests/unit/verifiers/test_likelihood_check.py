@@ -10,6 +10,7 @@ import pytest
 from actors.messages import Ending, Piece, Prefix
 from actors.verifiers.check import Decision
 from actors.verifiers.likelihood import LikelihoodCheck
+from actors.verifiers.self_confidence import SelfConfidenceCheck
 
 
 class ScriptedScorer:
@@ -62,4 +63,22 @@ async def test_other_endings_reject_without_asking(make_request):
     scorer = ScriptedScorer(1.0)
     request = replace(make_request("So 12.", "So 12.", draft_ending=Ending.END), prefix=Prefix((7,)))
     assert (await LikelihoodCheck(scorer).check(request)).decision is Decision.REJECT
+    assert scorer.calls == []
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "decision"),
+    [((0.99, 0.95), Decision.ACCEPT), ((0.9, 0.9), Decision.UNSURE), ((0.001, 0.001), Decision.UNSURE)],
+)
+async def test_self_confidence_accepts_or_asks_on(request_alone, probabilities, decision):
+    request = replace(request_alone, vocabulary="v")
+    opinion = await SelfConfidenceCheck(ScriptedScorer(*probabilities)).check(request)
+    assert opinion.decision is decision
+    assert opinion.score == pytest.approx(math.sqrt(math.prod(probabilities)))
+
+
+async def test_a_draft_of_another_vocabulary_is_not_asked_for_its_confidence(request_alone):
+    scorer = ScriptedScorer(1.0)
+    opinion = await SelfConfidenceCheck(scorer).check(replace(request_alone, vocabulary="other"))
+    assert opinion.decision is Decision.UNSURE
     assert scorer.calls == []

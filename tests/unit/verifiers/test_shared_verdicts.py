@@ -84,6 +84,7 @@ async def test_what_a_cascade_reads_decides_which_requests_are_equal(make_reques
         replace(request, question="Other?"),
         replace(request, context="Other."),
         replace(request, prefix=Prefix((5,))),
+        replace(request, vocabulary="other"),
         replace(request, draft=replace(request.draft, token_ids=(9,))),
     ]
     other_steps = [

@@ -124,19 +124,21 @@ async def test_makes_every_check_that_needs_no_model_of_its_own(make_request):
         "judge": [{"kind": "same_numbers"}, {"kind": "judge", "engine": "own", "accept": 0.7, "reject": 0.7}],
         "score": [{"kind": "same_polarity"}, {"kind": "score", "engine": "own"}],
         "likelihood": [{"kind": "likelihood", "engine": "own"}],
+        "sure": [{"kind": "self_confidence", "engine": "own", "accept": 0.9}],
         "random": [{"kind": "random", "accept": 1.0, "seed": 3}],
         "always": [{"kind": "always"}],
         "never": [{"kind": "never"}],
     }
     assert {check["kind"] for checks in settings.values() for check in checks} == set(CHECKS) - {"embedding"}
     verifier = await create_verifier(settings, {"own": ScriptedScorer()})
-    request = replace(make_request("So 3.", "It is 3."), prefix=Prefix((1, 2)))
+    request = replace(make_request("So 3.", "It is 3."), prefix=Prefix((1, 2)), vocabulary="v")
     verdicts = [await verifier.judge(replace(request, verifier=name)) for name in settings]
     assert {verdict.verifier: verdict.accepted for verdict in verdicts} == {
         "exact": False,
         "judge/judge": True,
         "score/score": True,
         "likelihood/likelihood": True,
+        "sure/self_confidence": True,
         "random/random": True,
         "always/always": True,
         "never/never": False,

@@ -1,0 +1,52 @@
+"""``lookahead calibrate --record`` from the command line: a cluster of its own, deployed roles, a judge, a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from deployments.config import load_profile
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+def calibrate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deployments.cli.main", "calibrate", *arguments]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+
+
+def test_records_labels_and_measures_on_the_deployed_roles(tmp_path):
+    settings = load_profile("scripted").model_dump(mode="json")
+    settings["verifier"]["verifiers"]["judged"] = [
+        {"kind": "exact"},
+        {"kind": "same_numbers"},
+        {"kind": "judge", "engine": "target"},
+        {"kind": "likelihood", "engine": "target"},
+    ]
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    options = ["--config", str(config), "--verifier", "judged", "--out", str(out), "--json", "--precision", "0.5"]
+    recorded = calibrate("--record", "--limit", "4", "--check", "likelihood", "--label-by", "numbers", *options)
+    assert recorded.returncode == 0, recorded.stderr
+    report = json.loads(recorded.stdout)
+    assert report["labelled_by"] == ["numbers"]
+    assert (report["check"], report["num_unscored"]) == ("likelihood", 0)
+    assert report["decided_before"]["same_numbers rejected"]["num"] > 0
+    assert report["num_pairs"] == report["num_scored"] + sum(c["num"] for c in report["decided_before"].values())
+    pairs = [json.loads(line) for line in (out / "pairs.jsonl").read_text().splitlines()]
+    assert len(pairs) == report["num_pairs"]
+    assert all(pair["prefix_ids"] and pair["draft_ids"] for pair in pairs)
+    # The scripted judge is sure of one label; a hash decides which means "same".
+    judged = calibrate("--pairs", str(out / "labelled.jsonl"), "--check", "judge", *options)
+    assert judged.returncode == 0, judged.stderr
+    report = json.loads(judged.stdout)
+    assert report["check"] == "judge"
+    assert {score for score, _ in report["scores"]} <= {0.0, 1.0}
+    assert report["num_scored"] > 0

@@ -63,12 +63,13 @@ def _histogram(report: Mapping[str, Any], top: float) -> str:
         place = (score - axes.low) / (axes.high - axes.low)
         bins[same][min(_NUM_BINS - 1, max(0, int(place * _NUM_BINS)))] += 1
     most = max([1, *bins[True], *bins[False]])
-    wide = (_WIDTH - _LEFT) / _NUM_BINS / 2 - 1
+    step = (axes.high - axes.low) / _NUM_BINS
+    wide = (axes.x(step) - axes.x(0.0)) / 2 - 1
     parts = axes.grid(most)
     for same, kind, shift in ((True, "same", 0.0), (False, "other", wide + 0.5)):
         for number, count in enumerate(bins[same]):
             height = (_HEIGHT - _BOTTOM - 10) * count / most
-            left, top = _LEFT + number * (_WIDTH - _LEFT) / _NUM_BINS + shift, _HEIGHT - _BOTTOM - height
+            left, top = axes.x(axes.low + number * step) + shift, _HEIGHT - _BOTTOM - height
             parts.append(
                 f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{height:.1f}"/>'
             )

@@ -19,14 +19,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.engines.hint_matching import NO_PROPOSAL, HintedSequence, MatchRules, Proposal, Source, cut_after
+from actors.engines.hint_matching import HintedSequence, MatchRules, Proposal, Source, Tokens, cut_after
 
 METHOD = "hints"
 """Our name among the methods of `speculative_config`."""
 PROPOSER = "actors.engines.hints.HintProposer"
-EXTENSION = "actors.engines.hints.HintWorker"
-EXTRA_ARGS = "lookahead"
-"""Key of a request's hints in `SamplingParams.extra_args`."""
+EXTENSION = "actors.engines.hints.LookaheadWorker"
+SCHEDULER = "actors.engines.hint_scheduler.HintScheduler"
+OWN = "lookahead"
+"""Our key in `SamplingParams.extra_args` and in `VllmConfig.additional_config`."""
 MAX_EARLY = 256
 """Hints are kept for so many requests that the model runner does not know yet. Most of them come within a moment; those
 that were aborted before never come."""
@@ -48,21 +49,25 @@ logger = logging.getLogger(__name__)
 # --- in the process that has the engine ------------------------------------------------------------------------------
 
 
-def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> tuple[dict[str, Any], MatchRules | None]:
-    """vLLM's options for ours, and the rules for the proposer: None where it is not asked for, or cannot be had.
+def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+    """vLLM's options for ours.
 
     `options` has ``speculative_config: {method: hints, num_speculative_tokens: 16, num_ngram_tokens: 4,
     prompt_lookup_min: 2, prompt_lookup_max: 4, realign_min: 2, realign_max: 4}`` (the defaults) or anything of vLLM's
-    own, which passes as it is. `methods` are those that this vLLM knows. Raises ValueError for what cannot be.
+    own, which passes as it is, with our extension in the worker. `methods` are those that this vLLM knows. Raises
+    ValueError for what cannot be.
     """
     wanted = options.get("speculative_config")
-    if not isinstance(wanted, Mapping) or wanted.get("method") != METHOD:
-        return dict(options), None
+    if not isinstance(wanted, Mapping):
+        return dict(options)
+    if options.get("worker_extension_cls"):
+        raise ValueError("speculative_config needs worker_extension_cls for itself; leave one of them out.")
+    options = {**options, "worker_extension_cls": EXTENSION}
+    if wanted.get("method") != METHOD:
+        return options
     unknown = sorted(set(wanted) - {*SETTINGS, "method"})
     if unknown:
         raise ValueError(f"method {METHOD} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(SETTINGS))}.")
-    if options.get("worker_extension_cls"):
-        raise ValueError(f"method {METHOD} needs worker_extension_cls for itself; leave it out.")
     rules = MatchRules(**{SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
     if min(asdict(rules).values()) < 1 or rules.ngram_min > rules.ngram_max or rules.realign_min > rules.realign_max:
         raise ValueError(f"method {METHOD} needs counts of at least 1, and no minimum over its maximum.")
@@ -70,10 +75,12 @@ def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> tuple[
         logger.warning("This vLLM takes no proposer from outside: hints are not used, n-gram look-up is.")
         ngram = {"num_speculative_tokens": rules.num_ngram_tokens, "method": "ngram"}
         bounds = {"prompt_lookup_min": rules.ngram_min, "prompt_lookup_max": rules.ngram_max}
-        return {**options, "speculative_config": {**ngram, **bounds}}, None
+        return {**options, "speculative_config": {**ngram, **bounds}}
     size = max(rules.num_hint_tokens, rules.num_ngram_tokens)
     own = {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": size}
-    return {**options, "speculative_config": own, "worker_extension_cls": EXTENSION}, rules
+    additional = {**(options.get("additional_config") or {}), OWN: asdict(rules)}
+    scheduler = options.get("scheduler_cls") or SCHEDULER
+    return {**options, "speculative_config": own, "additional_config": additional, "scheduler_cls": scheduler}
 
 
 def request_arguments(
@@ -82,10 +89,35 @@ def request_arguments(
     """`extra_args` of a request. `key` is what `add_hints` will name it by; the last `num_written` tokens of its prompt
     were already written since the hints' beginning."""
     wishes = {"key": key, "hints": [list(h) for h in hints], "speculation": speculation, "num_written": num_written}
-    return {EXTRA_ARGS: wishes}
+    return {OWN: wishes}
 
 
-# --- in vLLM's worker ------------------------------------------------------------------------------------------------
+# --- in vLLM's processes ---------------------------------------------------------------------------------------------
+
+
+def rules_of(vllm_config: Any) -> MatchRules:
+    """The rules that `engine_options` put into vLLM's configuration."""
+    return MatchRules(**vllm_config.additional_config[OWN])
+
+
+def sequence_of(params: Any, rules: MatchRules) -> HintedSequence:
+    """What a request's sampling parameters say of its hints; without a word of ours, it looks up n-grams."""
+    wishes = _wishes(params)
+    speculation = wishes.get("speculation", "ngram")
+    sequence = HintedSequence(rules, uses_hints=speculation == METHOD, uses_ngrams=speculation in (METHOD, "ngram"))
+    sequence.add(wishes.get("hints", ()))
+    return sequence
+
+
+def first_drafts(params: Any, prompt: Tokens, room: int, rules: MatchRules) -> Proposal:
+    """What to propose after `prompt`, before the request has written anything."""
+    room = min(room, (params.max_tokens or room + 1) - 1)
+    found = sequence_of(params, rules).propose(prompt, _wishes(params).get("num_written", 0), room)
+    return Proposal(cut_after(found.tokens, frozenset(params.stop_token_ids or ())), found.source)
+
+
+def _wishes(params: Any) -> Mapping[str, Any]:
+    return (params.extra_args or {}).get(OWN) or {}
 
 
 @dataclass(slots=True)
@@ -99,14 +131,15 @@ class _Running:
     last_index: int
     """No token after this one can become part of the request."""
     stops: frozenset[int]
-    last: Proposal = NO_PROPOSAL
+    last: Source = Source.NOTHING
+    """Where the drafts come from that are verified in the next pass."""
 
 
 class HintProposer:
     """vLLM's `custom_class` proposer. One a worker; used by the worker's one thread."""
 
     def __init__(self, vllm_config: Any) -> None:
-        self._rules = MatchRules(num_hint_tokens=vllm_config.speculative_config.num_speculative_tokens)
+        self._rules = rules_of(vllm_config)
         self._max_model_len = int(vllm_config.model_config.max_model_len)
         self._runner: Any = None
         self._is_off = False
@@ -118,9 +151,8 @@ class HintProposer:
     def load_model(self, *_: Any, **__: Any) -> None:
         """There is none; vLLM calls this of every proposer."""
 
-    def attach(self, runner: Any, rules: Mapping[str, int]) -> bool:
+    def attach(self, runner: Any) -> bool:
         """Take the model runner, from which requests are read. False, and a warning, if it is another than expected."""
-        self._rules = MatchRules(**rules)
         try:
             _ = (runner.input_batch.req_ids, runner.requests.keys())
         except AttributeError as error:
@@ -170,41 +202,37 @@ class HintProposer:
         if self._runner is None:
             sequence = HintedSequence(self._rules, uses_hints=False)
             return sequence.propose(context, 0, room).tokens
-        running = self._of_request(self._runner.input_batch.req_ids[at])
-        self._count(running.last, num_sampled - 1)
+        request_id = self._runner.input_batch.req_ids[at]
+        request = self._runner.requests[request_id]
+        running = self._running.get(request_id) or self._begin(request_id, request, context)
+        self._count(running.last, request.prev_num_draft_len, num_sampled - 1)
         room = min(room, running.last_index - num_tokens)
-        found = running.sequence.propose(context, max(0, num_tokens - running.start), max(0, room))
-        running.last = Proposal(cut_after(found.tokens, running.stops), found.source)
-        return running.last.tokens
+        found = running.sequence.propose(context, num_tokens - running.start, max(0, room))
+        running.last = found.source
+        return cut_after(found.tokens, running.stops)
 
-    def _of_request(self, request_id: str) -> _Running:
-        running = self._running.get(request_id)
-        if running is None:
-            request = self._runner.requests[request_id]
-            params = request.sampling_params
-            wishes = (params.extra_args or {}).get(EXTRA_ARGS) or {"speculation": "ngram"}
-            key, speculation = wishes.get("key", request_id), wishes["speculation"]
-            sequence = HintedSequence(
-                self._rules, uses_hints=speculation == METHOD, uses_ngrams=speculation in (METHOD, "ngram")
-            )
-            sequence.add(wishes.get("hints", ()))
-            sequence.add(self._early.pop(key, ()))
-            num_prompt_tokens = int(request.num_prompt_tokens)
-            running = _Running(
-                sequence,
-                key,
-                start=num_prompt_tokens - wishes.get("num_written", 0),
-                last_index=num_prompt_tokens + (params.max_tokens or self._max_model_len) - 1,
-                stops=frozenset(params.stop_token_ids or ()),
-            )
-            self._running[request_id] = running
-            self._id_of[key] = request_id
+    def _begin(self, request_id: str, request: Any, context: Tokens) -> _Running:
+        params, num_prompt_tokens = request.sampling_params, int(request.num_prompt_tokens)
+        wishes = _wishes(params)
+        running = _Running(
+            sequence_of(params, self._rules),
+            key=wishes.get("key", request_id),
+            start=num_prompt_tokens - wishes.get("num_written", 0),
+            last_index=num_prompt_tokens + (params.max_tokens or self._max_model_len) - 1,
+            stops=frozenset(params.stop_token_ids or ()),
+        )
+        if request.prev_num_draft_len:  # the scheduler had some verified with the prompt
+            room = request.prev_num_draft_len
+            running.last = first_drafts(params, context[:num_prompt_tokens], room, self._rules).source
+        running.sequence.add(self._early.pop(running.key, ()))
+        self._running[request_id] = running
+        self._id_of[running.key] = request_id
         return running
 
-    def _count(self, proposal: Proposal, num_accepted: int) -> None:
-        if proposal.tokens:
-            self._counts[f"num_{proposal.source}_tokens"] += len(proposal.tokens)
-            self._counts[f"num_{proposal.source}_accepted_tokens"] += min(num_accepted, len(proposal.tokens))
+    def _count(self, source: Source, num_drafts: int, num_accepted: int) -> None:
+        if source is not Source.NOTHING:
+            self._counts[f"num_{source}_tokens"] += num_drafts
+            self._counts[f"num_{source}_accepted_tokens"] += num_accepted
 
     def _forget_ended(self) -> None:
         if self._runner is None or len(self._running) <= len(self._runner.requests):
@@ -224,15 +252,25 @@ class HintProposer:
         logger.warning("Hinted decoding is switched off in this engine: %s; %s. Texts do not change.", why, left)
 
 
-class HintWorker:
+class LookaheadWorker:
     """What `worker_extension_cls` adds to vLLM's worker; the names are unlike any of the worker's own."""
 
     model_runner: Any
 
-    def lookahead_attach(self, rules: Mapping[str, int]) -> bool:
+    def lookahead_attach(self) -> bool:
         """Hand the proposer of this worker its model runner; False where there is none or it refuses."""
         proposer = getattr(getattr(self, "model_runner", None), "drafter", None)
-        return isinstance(proposer, HintProposer) and proposer.attach(self.model_runner, rules)
+        return isinstance(proposer, HintProposer) and proposer.attach(self.model_runner)
+
+    def lookahead_repair(self) -> tuple[str, ...]:
+        """As `cpu_sampling.repair`."""
+        from actors.engines.cpu_sampling import repair  # it imports torch, which only the worker needs
+
+        try:
+            return repair(self.model_runner)
+        except (AttributeError, TypeError) as error:
+            logger.warning("vLLM's sampling on this device could not be looked at, and is used as it is: %s.", error)
+            return ()
 
     def lookahead_add_hints(self, key: str, hints: list[list[int]]) -> None:
         """As `HintProposer.add_hints`."""

@@ -1,4 +1,4 @@
-"""A model in vLLM's asynchronous engine, in steps. The only file that imports vLLM; written against version 0.32.
+"""A model in vLLM's asynchronous engine, in steps. Written against version 0.32.
 
 Promises: what is generated is exactly vLLM's own sampling, cut into steps without one forward pass more where one step
 is asked for; a generation that is closed or cancelled is aborted in vLLM at once; a dead engine is a `RoleUnavailable`;
@@ -14,15 +14,14 @@ import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import Any, get_args
 
 from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.acceptance import SpeculationCounter
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
-from actors.engines.hint_matching import MatchRules
-from actors.engines.hints import engine_options, request_arguments
+from actors.engines.hints import PROPOSER, engine_options, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import (
     CapacityError,
@@ -83,7 +82,7 @@ class VllmEngine:
         list a worker, divided by ``|``). Besides vLLM's methods, `speculative_config` has ``hints``
         (`actors.engines.hints`). Raises ConfigError for what vLLM does not know or cannot start with.
         """
-        arguments, hint_rules = _engine_arguments(model_path, options)
+        arguments = _engine_arguments(model_path, options)
         if cpu_cores is not None:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cpu_cores
         # A forked engine would inherit this process's threads' locks and open files.
@@ -109,8 +108,10 @@ class VllmEngine:
         info = RoleInfo(model_name, "", config.model_config.max_model_len, replica)
         try:
             made = cls(engine, info, guard, counter)
-            if hint_rules is not None:
-                await made._attach_proposer(hint_rules)
+            if made._has_speculation:
+                await engine.collective_rpc("lookahead_repair")
+            if config.speculative_config is not None and config.speculative_config.model == PROPOSER:
+                await made._attach_proposer()
             return made
         except BaseException:
             engine.shutdown()
@@ -265,8 +266,8 @@ class VllmEngine:
         multiprocessing.active_children()  # reaps what has ended
         self._guard.stop()
 
-    async def _attach_proposer(self, rules: MatchRules) -> None:
-        attached = await self._engine.collective_rpc("lookahead_attach", args=(asdict(rules),))
+    async def _attach_proposer(self) -> None:
+        attached = await self._engine.collective_rpc("lookahead_attach")
         self._takes_hints = any(attached)
         if not self._takes_hints:
             logger.warning(
@@ -368,7 +369,7 @@ class VllmEngine:
             ) from error
 
 
-def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> tuple[Any, MatchRules | None]:
+def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
     known = {field.name for field in fields(AsyncEngineArgs)}
     for name in options:
         if name == "model":
@@ -376,8 +377,7 @@ def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> tuple[Any,
         if name not in known:
             raise ConfigError(f"vLLM has no option {name!r}; correct engine.options.", f"engine.options.{name}")
     try:
-        translated, hint_rules = engine_options(options, get_args(SpeculativeMethod))
-        return AsyncEngineArgs(model=model_path, **translated), hint_rules
+        return AsyncEngineArgs(model=model_path, **engine_options(options, get_args(SpeculativeMethod)))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"engine.options cannot be used: {error}", "engine.options") from error
 

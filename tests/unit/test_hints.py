@@ -12,17 +12,21 @@ import pytest
 
 from actors.engines import hint_calls, hints
 from actors.engines.hint_calls import HintCalls
-from actors.engines.hint_matching import MatchRules
+from actors.engines.hint_matching import MatchRules, Source
 from actors.engines.hints import (
     COUNTS,
     EXTENSION,
     METHOD,
+    OWN,
     PROPOSER,
+    SCHEDULER,
     SETTINGS,
     HintProposer,
-    HintWorker,
+    LookaheadWorker,
     engine_options,
+    first_drafts,
     request_arguments,
+    rules_of,
 )
 from actors.messages import SpeculationStats
 
@@ -41,9 +45,13 @@ class Runner:
     tokens: dict[str, list[int]] = field(default_factory=dict)
     input_batch: Any = field(default_factory=lambda: SimpleNamespace(req_ids=[]))
 
+    drafts: dict[str, list[int]] = field(default_factory=dict)
+
     def begin(self, request_id: str, arguments: dict[str, Any] | None, max_tokens: int = 32, stops: Any = ()) -> None:
         params = SimpleNamespace(extra_args=arguments, max_tokens=max_tokens, stop_token_ids=list(stops))
-        self.requests[request_id] = SimpleNamespace(sampling_params=params, num_prompt_tokens=len(PROMPT))
+        self.requests[request_id] = SimpleNamespace(
+            sampling_params=params, num_prompt_tokens=len(PROMPT), prev_num_draft_len=0
+        )
         self.tokens[request_id] = list(PROMPT)
         self.input_batch.req_ids.append(request_id)
 
@@ -56,20 +64,23 @@ class Runner:
         ids = self.input_batch.req_ids
         for request_id, tokens in sampled.items():
             self.tokens[request_id].extend(tokens)
+            if request_id in self.drafts:
+                self.requests[request_id].prev_num_draft_len = len(self.drafts[request_id])
         token_ids = np.zeros((8, MAX_LEN), dtype=np.int32)
         for at, request_id in enumerate(ids):
             token_ids[at, : len(self.tokens[request_id])] = self.tokens[request_id]
         lengths = np.array([len(self.tokens[i]) for i in ids] + [0] * (8 - len(ids)))
         drafts = proposer.propose([sampled.get(i, []) for i in ids], lengths, token_ids, slot_mappings=None)
-        return dict(zip(ids, drafts, strict=True))
+        self.drafts = dict(zip(ids, drafts, strict=True))
+        return self.drafts
 
 
 def make(rules: MatchRules = RULES) -> tuple[HintProposer, Runner]:
-    config = SimpleNamespace(num_speculative_tokens=rules.num_hint_tokens)
     model = SimpleNamespace(max_model_len=MAX_LEN)
-    proposer, runner = HintProposer(SimpleNamespace(speculative_config=config, model_config=model)), Runner()
+    config = SimpleNamespace(model_config=model, additional_config={OWN: asdict(rules)})
+    proposer, runner = HintProposer(config), Runner()
     proposer.load_model(object())
-    assert proposer.attach(runner, asdict(rules))
+    assert proposer.attach(runner)
     return proposer, runner
 
 
@@ -140,6 +151,29 @@ def test_accepted_tokens_are_counted_by_source() -> None:
     assert set(COUNTS) <= {f.name for f in fields(SpeculationStats)}
 
 
+def test_drafts_that_were_verified_with_the_prompt_count_too() -> None:
+    proposer, runner = make()
+    arguments = request_arguments("a", [HINT])
+    runner.begin("a-1", arguments)
+    params = runner.requests["a-1"].sampling_params
+    first = first_drafts(params, np.array(PROMPT), 3, RULES)
+    assert (first.tokens, first.source) == ([1, 2, 3], Source.HINT)
+    runner.requests["a-1"].prev_num_draft_len = 3
+    assert runner.step(proposer, {"a-1": [1, 2, 50]})["a-1"] == []
+    assert (proposer.counts()["num_hint_tokens"], proposer.counts()["num_hint_accepted_tokens"]) == (3, 2)
+
+
+def test_first_drafts_are_within_what_the_request_may_write() -> None:
+    params = SimpleNamespace(extra_args=request_arguments("a", [HINT]), max_tokens=3, stop_token_ids=[])
+    assert first_drafts(params, np.array(PROMPT), 8, RULES).tokens == [1, 2]
+    params.max_tokens, params.stop_token_ids = 20, [3]
+    assert first_drafts(params, np.array(PROMPT), 8, RULES).tokens == [1, 2, 3]
+    params.extra_args = request_arguments("a", [HINT], "none")
+    assert first_drafts(params, np.array(PROMPT), 8, RULES).tokens == []
+    params.extra_args = None
+    assert first_drafts(params, np.array([*PROMPT, 92]), 8, RULES).tokens == [90, 91]
+
+
 def test_nothing_is_kept_of_requests_that_ended_or_never_came(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "MAX_EARLY", 10)
     proposer, runner = make()
@@ -163,7 +197,7 @@ def test_another_model_runner_leaves_ngrams_and_one_warning(missing: str, caplog
     proposer, _ = make()
     proposer._runner = None
     with caplog.at_level(logging.WARNING):
-        assert not proposer.attach(other, asdict(RULES))
+        assert not proposer.attach(other)
         runner.begin("a-1", request_arguments("a", [HINT]))
         assert runner.step(proposer, {"a-1": [92]}) == {"a-1": [90, 91]}
         proposer.add_hints("a", [HINT])
@@ -192,10 +226,10 @@ def test_another_call_than_expected_ends_all_proposals(caplog: pytest.LogCapture
 
 def test_a_worker_hands_its_runner_to_its_proposer() -> None:
     proposer, runner = make()
-    worker = HintWorker()
+    worker = LookaheadWorker()
     runner.drafter = proposer  # type: ignore[attr-defined]
     worker.model_runner = runner
-    assert worker.lookahead_attach(asdict(RULES))
+    assert worker.lookahead_attach()
     worker.lookahead_add_hints("a", [HINT])
     runner.begin("a-1", request_arguments("a"))
     assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4, 5]
@@ -204,15 +238,15 @@ def test_a_worker_hands_its_runner_to_its_proposer() -> None:
 
 @pytest.mark.parametrize("model_runner", [SimpleNamespace(), SimpleNamespace(drafter=object())])
 def test_a_worker_without_our_proposer_says_so(model_runner: Any) -> None:
-    worker = HintWorker()
+    worker = LookaheadWorker()
     worker.model_runner = model_runner
-    assert not worker.lookahead_attach(asdict(RULES))
+    assert not worker.lookahead_attach()
     worker.lookahead_add_hints("a", [HINT])
     assert worker.lookahead_counts() == {}
 
 
 def test_the_names_that_vllm_is_given_are_those_of_the_classes() -> None:
-    for name, found in ((PROPOSER, HintProposer), (EXTENSION, HintWorker)):
+    for name, found in ((PROPOSER, HintProposer), (EXTENSION, LookaheadWorker)):
         assert name == f"{found.__module__}.{found.__name__}"
     assert set(SETTINGS.values()) == {f.name for f in fields(MatchRules)}
 
@@ -222,24 +256,33 @@ def test_the_names_that_vllm_is_given_are_those_of_the_classes() -> None:
 
 def test_our_method_becomes_a_custom_class() -> None:
     ours = {"method": METHOD, "num_speculative_tokens": 7, "num_ngram_tokens": 3, "prompt_lookup_max": 5}
-    options, rules = engine_options({"dtype": "float32", "speculative_config": ours}, METHODS)
-    assert rules == MatchRules(num_hint_tokens=7, num_ngram_tokens=3, ngram_max=5)
-    expected = {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": 7}
-    assert options == {"dtype": "float32", "speculative_config": expected, "worker_extension_cls": EXTENSION}
+    options = engine_options({"dtype": "float32", "speculative_config": ours}, METHODS)
+    rules = MatchRules(num_hint_tokens=7, num_ngram_tokens=3, ngram_max=5)
+    assert rules_of(SimpleNamespace(additional_config=options["additional_config"])) == rules
+    assert options == {
+        "dtype": "float32",
+        "speculative_config": {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": 7},
+        "worker_extension_cls": EXTENSION,
+        "scheduler_cls": SCHEDULER,
+        "additional_config": {OWN: asdict(rules)},
+    }
+    theirs = {"additional_config": {"a": 1}, "scheduler_cls": "x.Y", "speculative_config": {"method": METHOD}}
+    kept = engine_options(theirs, METHODS)
+    assert kept["scheduler_cls"] == "x.Y"
+    assert kept["additional_config"]["a"] == 1
 
 
-@pytest.mark.parametrize("speculative_config", [None, {"method": "ngram", "num_speculative_tokens": 4}, "text"])
-def test_any_other_method_passes_as_it_is(speculative_config: Any) -> None:
-    options = {"speculative_config": speculative_config}
-    assert engine_options(options, METHODS) == (options, None)
-    assert engine_options({}, METHODS) == ({}, None)
+def test_any_other_method_passes_as_it_is() -> None:
+    options = {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4}}
+    assert engine_options(options, METHODS) == {**options, "worker_extension_cls": EXTENSION}
+    for plain in ({}, {"speculative_config": None}, {"worker_extension_cls": "x.Y"}):
+        assert engine_options(plain, METHODS) == plain
 
 
 def test_a_vllm_without_custom_classes_looks_up_ngrams(caplog: pytest.LogCaptureFixture) -> None:
-    options, rules = engine_options({"speculative_config": {"method": METHOD}}, ("ngram",))
-    assert rules is None
+    options = engine_options({"speculative_config": {"method": METHOD}}, ("ngram",))
     bounds = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}
-    assert options == {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4, **bounds}}
+    assert options["speculative_config"] == {"method": "ngram", "num_speculative_tokens": 4, **bounds}
     assert "hints are not used" in caplog.text
 
 

@@ -77,6 +77,11 @@ class Position:
         return self.state in DECIDED
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether nobody writes or has written anything for this position."""
+        return self.state is State.OPEN and self.writing is None and not self.sent.text
+
+    @property
     def has_draft_on_path(self) -> bool:
         """Whether the path takes the draft's step through this position, and no target step stands in for it."""
         return self.state in (State.DRAFTED, State.JUDGING, State.ACCEPTED)
@@ -221,10 +226,8 @@ def seeded(path: Prefix, prompt_ids: tuple[int, ...]) -> Prefix:
 
 
 def tail_text(pieces: tuple[Piece, ...], max_chars: int) -> str:
-    """The last `max_chars` characters of `pieces`."""
-    text = ""
-    for piece in reversed(pieces):
-        text = piece.text[-(max_chars - len(text)) :] + text
-        if len(text) >= max_chars:
-            break
-    return text
+    """The text of `pieces`, or its last `max_chars` to half as many characters: the cut moves in jumps, so that prompts
+    which show a growing text begin alike, and are found in the prefix cache."""
+    text = "".join(piece.text for piece in pieces)
+    jump = max(1, max_chars // 2)
+    return text[-(-max(0, len(text) - max_chars) // jump) * jump :]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from actors.messages import JudgeRequest, Piece, Prefix, Step, StepRequest, TokenIds
-from deployments.coordinator.events import AddHints, Judge, StartDraft, StartStream, StartTarget
+from deployments.coordinator.events import AddHints, Cancel, Judge, StartDraft, StartStream, StartTarget
 from deployments.coordinator.hints import Hints
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.window import Position, Writing, seeded, tail_text
@@ -54,6 +54,13 @@ class Calls:
     def end(self, call: int) -> Position | None:
         """`call`, which is live, is over; the position it was for."""
         return self._live.pop(call)
+
+    def cancel(self, call: int, reason: str) -> list[Cancel]:
+        """End `call` where it runs, if it is live."""
+        if call not in self._live:
+            return []
+        del self._live[call]
+        return [Cancel(call, reason)]
 
     # --- their words -------------------------------------------------------------------------------------------------
 

@@ -175,6 +175,16 @@ class ReviveDraft:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """For the trace: how deep to look ahead from now on (0: the target streams alone), and why, in words."""
+
+    depth: int
+    reason: str
+    predicted_speed_up: float = 1.0
+    """Over the target's stream."""
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """For the trace: the step that just arrived from the draft belongs to `position`."""
 
@@ -232,6 +242,7 @@ Command = (
     | Judge
     | Cancel
     | ReviveDraft
+    | Decision
     | Placed
     | Continued
     | Retired

@@ -13,13 +13,15 @@ in the window restarts the draft there at once, without waiting for the head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from actors.messages import Ending, Origin, Piece, SpeculationSummary
-from deployments.coordinator.answer import Answer
 from deployments.coordinator.calls import Calls
+from deployments.coordinator.drafting import Drafting
 from deployments.coordinator.events import (
-    Cancel,
     Command,
     Continued,
+    Decision,
     DraftAvailable,
     DraftEnded,
     DraftFailed,
@@ -39,6 +41,7 @@ from deployments.coordinator.events import (
 from deployments.coordinator.hints import Hints
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies import STRATEGIES, WindowView
+from deployments.coordinator.stream import Stream
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.transitions import Signal, State
@@ -50,20 +53,21 @@ OUTCOMES = {State.ACCEPTED: Outcome.ACCEPTED, State.RECOVERED: Outcome.RECOVERED
 class Session:
     """The state machine of one request. `start()` once, then `handle(event)` for every event."""
 
-    def __init__(self, settings: SessionSettings) -> None:
+    def __init__(self, settings: SessionSettings, decide: Callable[[], Decision] | None = None) -> None:
+        """`decide` says how deep to look ahead from now on; without it that is `settings.max_lookahead`."""
         self._settings = settings
+        self._decide = decide
+        self._decision = Decision(settings.max_lookahead, "as asked for")
+        self._reasoning_is_closed = False
         self._strategy = STRATEGIES[settings.mode](settings)
         self._transcript = Transcript(settings)
         self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
         self._calls = Calls(settings, self._hints)
+        self._drafting = Drafting(settings, self._calls)
         self._tally = Tally(settings.mode)
-        self._answer = Answer(settings, self._calls, self._transcript, self._tally)
+        self._stream = Stream(settings, self._calls, self._transcript, self._tally)
         self._cuts = settings.verifier is None and settings.restart_in_step
-        self._draft_prompt = settings.draft_prompt
-        self._draft_vocabulary: str | None = None
         self._window = Window(settings.vocabulary, settings.max_tokens)
-        self._draft_call: int | None = None
-        self._draft_usable = True
         self._out: list[Command] = []
         self.finished = False
 
@@ -71,13 +75,13 @@ class Session:
 
     def start(self) -> list[Command]:
         """The first commands."""
-        if self._strategy.speculates and self._draft_prompt is None:
+        if self._strategy.speculates and not self._drafting.is_possible:
             self._lose_draft("draft_unavailable", permanent=False)
-        if self._speculates_here():
+        if self._may_speculate():
             self._window.open(EMPTY_PATH, 0)
             self._start_wishes()
         else:
-            self._out.append(self._answer.start())
+            self._out.append(self._stream.start())
         return self._flush()
 
     def handle(self, event: Event) -> list[Command]:
@@ -85,15 +89,15 @@ class Session:
         if self.finished:
             return []
         if isinstance(event, DraftAvailable):
-            self._draft_prompt, self._draft_usable = event.prompt, True
+            self._drafting.revive(event)
         elif event.call not in self._calls:
             return []
         elif isinstance(event, DraftStep):
             self._on_draft(event)
         elif isinstance(event, DraftEnded):
-            self._forget_draft()
+            self._drafting.end()
         elif isinstance(event, DraftFailed):
-            self._forget_draft()
+            self._drafting.end()
             self._lose_draft(event.reason, event.permanent)
         elif isinstance(event, TargetProgress):
             self._on_progress(event)
@@ -109,7 +113,7 @@ class Session:
             self._commit_heads()
         if not self.finished and self._window:
             self._send_certain(self._window.head)
-        if not self.finished and not self._answer.is_running and self._window:
+        if not self.finished and not self._stream.is_running and self._window:
             self._start_wishes()
         return self._flush()
 
@@ -127,11 +131,11 @@ class Session:
     def _on_draft(self, event: DraftStep) -> None:
         tail = self._window.tail
         if tail.state is not State.OPEN:
-            self._cancel_draft("more steps than were asked for")
+            self._out += self._drafting.cancel("more steps than were asked for")
             return
         tail.take(Signal.DRAFT)
         tail.draft = event.step
-        self._draft_vocabulary = event.step.vocabulary
+        self._drafting.take(event)
         self._tally.drafted()
         self._out.append(Placed(tail.serial, event.call, event.step))
         if (hints := self._calls.hints_for(tail)) is not None:
@@ -182,8 +186,8 @@ class Session:
     def _on_target_failed(self, event: TargetFailed) -> None:
         position = self._calls.end(event.call)
         if position is None:
-            self._answer.fail()
-            attempts = self._answer.num_failures
+            self._stream.fail()
+            attempts = self._stream.num_failures
         else:
             position.writing = None
             position.attempts += 1
@@ -193,13 +197,19 @@ class Session:
             return
         self._tally.degraded("target_retried")
         if position is None:
-            self._out.append(self._answer.start())
+            self._out.append(self._stream.start())
 
     def _on_streamed(self, event: Streamed) -> None:
-        commits, reason = self._answer.take(event)
+        commits, reason = self._stream.take(event)
         self._out += commits
         if reason is not None:
             self._finish(reason)
+            return
+        self._reasoning_is_closed |= event.delta.ending is Ending.CLOSE
+        if event.delta.ending is not None and self._may_speculate() and self._depth() > 0:
+            self._out += self._calls.cancel(event.call, "steps are speculated from here on")
+            self._stream.end()
+            self._window.open(self._transcript.path, self._transcript.num_tokens)
 
     # --- decisions ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +219,7 @@ class Session:
         for covered in position.spanned:
             if not covered.is_decided:
                 for call in covered.calls:
-                    self._cancel(call, "an earlier target step says this as well")
+                    self._out += self._calls.cancel(call, "an earlier target step says this as well")
                 covered.writing = covered.judge_call = None
                 covered.take(Signal.COVER)
 
@@ -237,7 +247,7 @@ class Session:
         for later in self._window.after(position):
             self._discard(later, f"{signal.name.lower()} at an earlier position")
         self._window.drop_after(position)
-        self._cancel_draft("the draft's path was left")
+        self._out += self._drafting.cancel("the draft's path was left")
 
     def _cut_where_it_strays(self, position: Position) -> None:
         """Where only equal steps count and the target has left the draft's words: what it has written stands as a step
@@ -281,8 +291,9 @@ class Session:
                 self._finish("length")
                 return
             if step.ending is Ending.CLOSE:
-                self._cancel_draft("the reasoning is closed")
-                self._out.append(self._answer.start())
+                self._reasoning_is_closed = True
+                self._out += self._drafting.cancel("the reasoning is closed")
+                self._out.append(self._stream.start())
                 return
 
     def _commit(self, piece: Piece, sent: Piece, origin: Origin) -> None:
@@ -308,21 +319,27 @@ class Session:
             self._discard(position, "the request ended")
         self._window.clear()
         for call in self._calls.live:
-            self._cancel(call, "the request ended")
-        self._draft_call = None
+            self._out += self._calls.cancel(call, "the request ended")
         self.finished = True
         if last is not None:
             self._out.append(last)
 
     # --- the window --------------------------------------------------------------------------------------------------
 
-    def _speculates_here(self) -> bool:
-        in_reasoning = self._settings.marks.is_open_at_start
+    def _may_speculate(self) -> bool:
+        in_reasoning = self._settings.marks.is_open_at_start and not self._reasoning_is_closed
         return self._strategy.speculates and (in_reasoning or self._settings.speculate_content)
+
+    def _depth(self) -> int:
+        """How deep to look ahead now; each change is told once."""
+        if self._decide is not None and (decision := self._decide()) != self._decision:
+            self._decision = decision
+            self._out.append(decision)
+        return self._decision.depth
 
     def _discard(self, position: Position, reason: str) -> None:
         for call in position.calls:
-            self._cancel(call, reason)
+            self._out += self._calls.cancel(call, reason)
         position.take(Signal.DISCARD)
         if position.draft is not None:
             self._tally.cancelled(position.draft)
@@ -331,20 +348,22 @@ class Session:
     # --- starting and ending calls -----------------------------------------------------------------------------------
 
     def _start_wishes(self) -> None:
-        tail = self._window.tail
-        can_draft = self._draft_usable and self._draft_prompt is not None and tail.state is State.OPEN
-        drafting = self._draft_call is not None
-        num_committed = self._tally.num_steps
-        view = WindowView(tuple(self._window), self._settings.max_lookahead, num_committed, drafting, can_draft)
+        depth, tail = self._depth(), self._window.tail
+        if depth == 0:
+            self._out += self._drafting.cancel("the target is faster alone")
+            if tail is self._window.head and tail.is_untouched:
+                self._window.clear()
+                self._out.append(self._stream.start())
+                return
+        can_draft = self._drafting.is_possible and tail.state is State.OPEN
+        view = WindowView(tuple(self._window), depth, self._tally.num_steps, self._drafting.is_running, can_draft)
         wishes = self._strategy.wishes(view)
         for position in wishes.targets:
             self._out.append(self._calls.target(position, self._window.index(position)))
         for position in wishes.scores:
             self._score(position)
-        if wishes.draft_depth > 0 and self._draft_prompt is not None:
-            start = self._calls.draft(tail, self._draft_prompt, self._draft_vocabulary, wishes.draft_depth)
-            self._draft_call = start.call
-            self._out.append(start)
+        if wishes.draft_depth > 0 and can_draft:
+            self._out.append(self._drafting.start(tail, wishes.draft_depth))
 
     def _score(self, position: Position) -> None:
         verifier = self._settings.verifier
@@ -353,24 +372,9 @@ class Session:
         position.take(Signal.SCORE)
         self._out.append(self._calls.judge(position, verifier, position.draft, None))
 
-    def _cancel(self, call: int, reason: str) -> None:
-        if call in self._calls:
-            self._calls.end(call)
-            self._out.append(Cancel(call, reason))
-
-    def _cancel_draft(self, reason: str) -> None:
-        if self._draft_call is not None:
-            self._cancel(self._draft_call, reason)
-            self._draft_call = None
-
-    def _forget_draft(self) -> None:
-        if self._draft_call is not None:
-            self._calls.end(self._draft_call)
-            self._draft_call = None
-
     def _lose_draft(self, reason: str, permanent: bool) -> None:
         self._tally.degraded(reason)
-        self._draft_usable = False
+        self._drafting.lose()
         if not permanent:
             self._out.append(ReviveDraft())
 

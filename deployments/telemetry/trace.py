@@ -17,6 +17,7 @@ from deployments.coordinator.events import (
     Command,
     Commit,
     Continued,
+    Decision,
     DraftEnded,
     DraftFailed,
     DraftStep,
@@ -67,6 +68,7 @@ class TraceRecorder:
         self._running: dict[int, Span] = {}
         self._ahead: dict[int, Piece] = {}
         self._commits: list[dict[str, Any]] = []
+        self._decisions: list[dict[str, Any]] = []
         self._summary: SpeculationSummary | None = None
         self._duration_s: float | None = None
         self._error: str | None = None
@@ -84,6 +86,8 @@ class TraceRecorder:
             self._begin(command.call, Span("verdict", command.position, now))
         elif isinstance(command, Cancel):
             self._end(command.call, "cancelled", reason=command.reason)
+        elif isinstance(command, Decision):
+            self._decisions.append({"at_s": now, **asdict(command)})
         elif isinstance(command, Continued):
             self._continue(command)
         elif isinstance(command, Retired):
@@ -121,6 +125,8 @@ class TraceRecorder:
                 verifier=verdict.verifier,
                 score=verdict.score,
                 reason=verdict.reason,
+                probability=verdict.probability,
+                is_cached=verdict.is_cached,
             )
         elif isinstance(event, Streamed):
             self._streamed(event)
@@ -152,6 +158,7 @@ class TraceRecorder:
             "finished": self._duration_s is not None,
             "spans": spans,
             "commits": self._commits,
+            "decisions": self._decisions,
             "summary": summary_dict(self._summary) if self._summary is not None else None,
         }
         return trace | ({"error": self._error} if self._error else {})

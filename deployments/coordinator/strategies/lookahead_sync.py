@@ -26,6 +26,7 @@ class LookaheadSync:
         tail = view.positions[-1]
         wanting = tuple(position for position in view.positions if position.wants_target)
         if len(view.positions) == 1:
-            return Wishes(draft_depth=view.max_lookahead) if wanting and view.can_draft else Wishes(wanting)
+            drafts = wanting and view.can_draft and view.max_lookahead > 0
+            return Wishes(draft_depth=view.max_lookahead) if drafts else Wishes(wanting)
         round_is_over = view.positions[-2].state in (State.RECOVERED, State.OWN)
         return Wishes(tuple(position for position in wanting if not (round_is_over and position is tail)))

@@ -24,7 +24,8 @@ class SpecReason:
         """A score for each draft step; the target where a score was too low, where it is its turn, and where there is
         no draft."""
         tail = view.positions[-1]
-        for_draft = tail.wants_target and view.can_draft and not self._is_for_target(tail, view)
+        can_draft = tail.wants_target and view.can_draft and view.max_lookahead > 0
+        for_draft = can_draft and not self._is_for_target(tail, view)
         room = view.max_lookahead - (len(view.positions) - 1)
         targets = [position for position in view.positions if position.state is State.REJECTED]
         if tail.state is State.OPEN and not view.drafting and not for_draft:

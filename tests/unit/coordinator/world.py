@@ -17,6 +17,7 @@ from deployments.coordinator.events import (
     Command,
     Commit,
     Continued,
+    Decision,
     DraftAvailable,
     DraftEnded,
     DraftFailed,
@@ -196,7 +197,7 @@ class World:
             elif isinstance(command, Fail):
                 self.failed = command.error
             else:
-                assert isinstance(command, Placed | Retired | Continued)
+                assert isinstance(command, Placed | Retired | Continued | Decision)
 
     @property
     def text(self) -> str:

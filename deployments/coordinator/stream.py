@@ -1,4 +1,4 @@
-"""The answer phase: the target's text, streamed to its end, by one call at a time. Pure.
+"""The target's text, streamed: the answer phase, and wherever nothing is speculated. One call at a time. Pure.
 
 Promises: every delta is committed as it comes; steps are counted, never cut; a call that breaks off is followed by one
 that goes on behind what was committed.
@@ -14,7 +14,7 @@ from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 
 
-class Answer:
+class Stream:
     """The target alone, from the end of the transcript on."""
 
     def __init__(self, settings: SessionSettings, calls: Calls, transcript: Transcript, tally: Tally) -> None:
@@ -36,6 +36,10 @@ class Answer:
         """The next call."""
         self._is_running = True
         return self._calls.stream(self._transcript.path, self._transcript.num_tokens, self.num_failures)
+
+    def end(self) -> None:
+        """The call was cancelled, between two steps."""
+        self._is_running = False
 
     def fail(self) -> None:
         """The call has broken off."""

@@ -1,0 +1,63 @@
+"""The draft's side of one request: whether it can be asked, in which words, and the look-ahead that runs. Pure.
+
+Promises: at most one look-ahead runs; a draft that was lost is not asked again before it says that it is back.
+"""
+
+from __future__ import annotations
+
+from deployments.coordinator.calls import Calls
+from deployments.coordinator.events import Cancel, DraftAvailable, DraftStep, StartDraft
+from deployments.coordinator.settings import SessionSettings
+from deployments.coordinator.window import Position
+
+
+class Drafting:
+    """The draft as one request sees it."""
+
+    def __init__(self, settings: SessionSettings, calls: Calls) -> None:
+        self._calls = calls
+        self._prompt = settings.draft_prompt
+        self._is_usable = True
+        self._vocabulary: str | None = None
+        self._call: int | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a look-ahead runs."""
+        return self._call is not None
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the draft can be asked."""
+        return self._is_usable and self._prompt is not None
+
+    def start(self, tail: Position, depth: int) -> StartDraft:
+        """Look ahead from `tail`; the draft can be asked."""
+        if self._prompt is None:
+            raise AssertionError("the draft has no words for the prompt yet")
+        start = self._calls.draft(tail, self._prompt, self._vocabulary, depth)
+        self._call = start.call
+        return start
+
+    def take(self, event: DraftStep) -> None:
+        """A step came."""
+        self._vocabulary = event.step.vocabulary
+
+    def end(self) -> None:
+        """The look-ahead is over by itself."""
+        if self._call is not None:
+            self._calls.end(self._call)
+            self._call = None
+
+    def cancel(self, reason: str) -> list[Cancel]:
+        """End the look-ahead, if one runs."""
+        call, self._call = self._call, None
+        return self._calls.cancel(call, reason) if call is not None else []
+
+    def lose(self) -> None:
+        """The draft cannot be asked until it is back."""
+        self._is_usable = False
+
+    def revive(self, event: DraftAvailable) -> None:
+        """The draft is back."""
+        self._prompt, self._is_usable = event.prompt, True

@@ -240,7 +240,7 @@ class SpeculationConfig(Strict):
     spans: bool = True
     """Whether a rejected draft step is judged once more together with the steps behind it, if that fits the length."""
     specreason: SpecReasonConfig = SpecReasonConfig()
-    progress_s: Annotated[float, Field(ge=0)] = 0.1
+    progress_s: Annotated[float, Field(ge=0)] = 0.2
     """How often the target tells what it has written, so that what is certain is sent at once; 0: whole steps only."""
     restart_in_step: bool = True
     """Where only equal steps count: the draft starts anew as soon as the target leaves its words, not at the step's

@@ -75,7 +75,7 @@ class Calls:
             rule = replace(request.rule, max_tokens=max(1, request.rule.max_tokens - len(sent.token_ids)))
             request = replace(request, rule=rule)
         position.writing = Writing(call, sent, sent.without(sent))
-        progress_s = self._settings.progress_s * (1 + index)
+        progress_s = self._settings.progress_s * 2.0**index
         return StartTarget(call, position.serial, replace(request, priority=index), position.attempts, progress_s)
 
     def draft(self, tail: Position, prompt: TokenIds, vocabulary: str | None, depth: int) -> StartDraft:

@@ -167,7 +167,7 @@ def test_deeper_steps_are_told_of_more_seldom() -> None:
     for first in (1, 2, 3):
         talk.hear(DraftStep(talk.last(StartDraft).call, step(first)))
     told = [c.progress_s for c in talk.said if isinstance(c, StartTarget)]
-    assert told == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert told == pytest.approx([0.1, 0.2, 0.4, 0.8])
 
 
 def test_a_cut_call_keeps_its_place_in_its_own_text() -> None:

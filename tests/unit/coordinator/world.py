@@ -167,7 +167,7 @@ class World:
     def _take(self, commands: list[Command]) -> None:
         self.log += commands
         for command in commands:
-            assert not any(isinstance(o, Finished) for o in self.outputs), "something was said after the end"
+            assert not (self.outputs and isinstance(self.outputs[-1], Finished)), "something was said after the end"
             if isinstance(command, StartDraft):
                 steps = steps_of(self.draft, command.request, command.depth)
                 drafted: list[Event] = [DraftStep(command.call, step) for step in steps]

@@ -21,7 +21,7 @@ from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.acceptance import SpeculationCounter
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
-from actors.engines.hints import PROPOSER, engine_options, request_arguments
+from actors.engines.hints import EXTENSION, PROPOSER, engine_options, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import (
     CapacityError,
@@ -108,7 +108,7 @@ class VllmEngine:
         info = RoleInfo(model_name, "", config.model_config.max_model_len, replica)
         try:
             made = cls(engine, info, guard, counter)
-            if made._has_speculation:
+            if arguments.worker_extension_cls == EXTENSION:
                 await engine.collective_rpc("lookahead_repair")
             if config.speculative_config is not None and config.speculative_config.model == PROPOSER:
                 await made._attach_proposer()

@@ -204,6 +204,8 @@ class RoleInfo:
     """Fingerprint of the mapping from tokens to ids: equal fingerprints mean that ids may be passed on."""
     max_model_len: int
     replica: str = ""
+    takes_hints: bool = False
+    """Whether the engine tries hints as drafts of its own tokens."""
 
 
 # --- calls to a role -------------------------------------------------------------------------------------------------

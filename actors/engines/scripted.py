@@ -178,7 +178,9 @@ class ScriptedEngine:
 
     def describe(self) -> RoleInfo:
         """As `Engine.describe`."""
-        return RoleInfo("scripted", self._options.vocabulary, self._options.max_model_len, self._replica)
+        options = self._options
+        takes_hints = options.hint_gain > 1.0
+        return RoleInfo("scripted", options.vocabulary, options.max_model_len, self._replica, takes_hints)
 
     def encode_prompt(self, prompt: Prompt) -> TokenIds:
         """As `Engine.encode_prompt`; roles and texts are written out, special text stays text."""

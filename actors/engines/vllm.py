@@ -269,6 +269,7 @@ class VllmEngine:
     async def _attach_proposer(self) -> None:
         attached = await self._engine.collective_rpc("lookahead_attach")
         self._takes_hints = any(attached)
+        self._info = replace(self._info, takes_hints=self._takes_hints)
         if not self._takes_hints:
             logger.warning(
                 "%s takes no hints: this vLLM's workers are others than version 0.32's. Texts do not change.",

@@ -18,6 +18,7 @@ from typing import Any
 from actors.errors import ContextTooLong, LookaheadError, RequestError
 from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
 from deployments.config import Config, ExactCheck, NeverCheck
+from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import Patience, Pipeline, Roles
 from deployments.coordinator.session import Session
@@ -81,6 +82,7 @@ class Coordinator:
         self._metrics = Metrics()
         self._traces: OrderedDict[str, TraceRecorder] = OrderedDict()
         self._target_info: RoleInfo | None = None
+        self._draft_vocabulary: str | None = None
         self._close_ids: TokenIds | None = None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
@@ -93,10 +95,10 @@ class Coordinator:
         metrics = RequestMetrics(self._metrics, plan.mode, clock)
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)
-        session: Session | None = None
+        session: Session | GuidedSession | None = None
         try:
             settings = await self._settings(request, plan)
-            session = Session(settings)
+            session = GuidedSession(settings) if await self._guides(plan) else Session(settings)
             yield Opened(request.request_id, len(settings.target_prompt))
             observers = (trace, metrics)
             pipeline = Pipeline(session, self._roles, request.prompt, self._patience(request), observers)
@@ -128,6 +130,21 @@ class Coordinator:
     def _patience(self, request: GenerationRequest) -> Patience:
         speculation = self._config.speculation
         return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
+
+    async def _guides(self, plan: Plan) -> bool:
+        """Whether only the target's own words count, and its engine can take the draft's as hints."""
+        info, drafter = self._target_info, self._roles.drafter
+        if plan.mode != "lookahead" or plan.verifier is not None or plan.token_speculation != "hints":
+            return False
+        if info is None or not info.takes_hints or drafter is None:
+            return False
+        if self._draft_vocabulary is None:
+            try:
+                async with asyncio.timeout(DRAFT_PROMPT_S):
+                    self._draft_vocabulary = (await drafter.describe()).vocabulary
+            except (LookaheadError, TimeoutError):
+                return False
+        return self._draft_vocabulary == info.vocabulary
 
     async def _settings(self, request: GenerationRequest, plan: Plan) -> SessionSettings:
         config = self._config

@@ -40,6 +40,7 @@ from deployments.coordinator.events import (
     TargetProgress,
     TargetStep,
 )
+from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.session import Session
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Pipeline:
 
     def __init__(
         self,
-        session: Session,
+        session: Session | GuidedSession,
         roles: Roles,
         prompt: Prompt,
         patience: Patience = Patience(),

@@ -22,6 +22,7 @@ PURE = [
     "deployments.coordinator.theory",
     "deployments.coordinator.transcript",
     "deployments.coordinator.calls",
+    "deployments.coordinator.guided",
     "deployments.coordinator.hints",
     "deployments.coordinator.drafting",
     "deployments.coordinator.strategies",

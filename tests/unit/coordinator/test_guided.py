@@ -1,0 +1,151 @@
+"""The guided session: the target's own text, whatever the draft writes, fails to write or is late with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from actors.engines.scripted import ScriptOptions
+from actors.messages import Committed, Origin, StepRule
+from deployments.coordinator.events import AddHints, Placed, Retired, StartDraft, StartStream, StartTarget
+from deployments.coordinator.guided import CHUNK_TOKENS, GuidedSession
+from deployments.coordinator.settings import SessionSettings
+from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
+
+EXACT = {"verifier": None, "rule": StepRule("line")}
+
+
+def world(
+    session_settings: SessionSettings, target: ScriptOptions = TARGET, draft: ScriptOptions | None = None
+) -> World:
+    return World(GuidedSession(session_settings), target, draft or target, lambda *_: False)  # type: ignore[arg-type]
+
+
+def run(here: World, random: Random, failures: float = 0.0) -> None:
+    here.start()
+    while here.choices() or here.revivals:
+        if here.revivals and random.random() < 0.3:
+            here.revive()
+            continue
+        if not here.choices():
+            here.revive()
+            continue
+        call = random.choice(here.choices())
+        if random.random() < failures:
+            here.fail(call)
+        else:
+            here.do(call)
+        if here.session.finished:
+            break
+
+
+def check(here: World, expected: tuple[int, ...]) -> None:
+    session, summary = here.session, here.finished.summary
+    assert here.failed is None
+    assert session.num_live_calls == 0
+    assert not here.under_way
+    assert session._transcript.num_tokens == len(expected)
+    assert tuple(i for piece in session._transcript.path.pieces for i in piece.token_ids) == expected
+    assert sum(o.num_tokens for o in here.outputs if isinstance(o, Committed)) == len(expected)
+    placed = [c.position for c in here.log if isinstance(c, Placed)]
+    retired = [c.position for c in here.log if isinstance(c, Retired)]
+    assert len(set(placed)) == len(placed) == summary.num_draft_steps
+    assert sorted(retired) == sorted(placed)
+    counted = summary.num_accepted_steps + summary.num_recovered_steps
+    assert counted + summary.num_cancelled_steps == summary.num_draft_steps
+    assert summary.num_steps == counted + summary.num_target_steps
+    assert not any(isinstance(c, StartTarget) for c in here.log)
+
+
+@examples(max_examples=600, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.integers(0, 3),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.sampled_from([0.0, 0.05]),
+    st.integers(1, 6),
+    st.sampled_from([7, 20, 10_000]),
+)
+def test_the_text_is_the_targets_own_in_every_order_of_events(
+    seed: int, script: int, agreement: float, failures: float, depth: int, max_tokens: int
+) -> None:
+    target = replace(TARGET, seed=script)
+    draft = replace(target, role="draft", agree=agreement, paraphrase=0.3)
+    rule = StepRule("line")
+    here = world(
+        settings(target, **EXACT, max_lookahead=depth, max_tokens=max_tokens, max_attempts=10_000), target, draft
+    )
+    run(here, Random(seed), failures)
+    check(here, target_only(target, max_tokens, rule))
+
+
+def drafts_first(here: World) -> None:
+    """The draft is always faster."""
+    here.start()
+    while here.choices():
+        drafts = [c.call for c in here.log if isinstance(c, StartDraft) and c.call in here.under_way]
+        here.do(drafts[0] if drafts else here.choices()[0])
+
+
+def test_a_draft_that_is_right_and_fast_is_accepted_throughout() -> None:
+    here = world(settings(**EXACT))
+    drafts_first(here)
+    summary = here.finished.summary
+    assert summary.accept_rate == 1.0
+    assert summary.num_target_steps == 0
+    origins = {o.origin for o in here.outputs if isinstance(o, Committed) and o.text}
+    assert origins == {Origin.ACCEPTED}
+
+
+def test_hints_begin_with_what_was_written_and_go_on_with_what_is_guessed() -> None:
+    here = world(settings(**EXACT))
+    drafts_first(here)
+    expected = target_only(TARGET, 10_000, StepRule("line"))
+    text = " ".join(map(str, expected))
+    hints = [c.hints[0] for c in here.log if isinstance(c, AddHints)]
+    assert hints
+    assert all(" ".join(map(str, hint)) in text for hint in hints)
+
+
+def test_the_draft_writes_in_small_chunks_and_stays_within_its_bound() -> None:
+    here = world(settings(**EXACT, max_lookahead=3))
+    drafts_first(here)
+    starts = [c for c in here.log if isinstance(c, StartDraft)]
+    assert {c.request.rule.max_tokens for c in starts} == {CHUNK_TOKENS}
+    assert max(c.depth for c in starts) == 6
+
+
+def test_a_slow_draft_is_sent_to_the_targets_place() -> None:
+    here = world(settings(**EXACT))
+    here.start()
+    (stream,) = [c.call for c in here.log if isinstance(c, StartStream)]
+    for _ in range(8):
+        here.do(stream)
+    starts = [c for c in here.log if isinstance(c, StartDraft)]
+    assert len(starts) > 1
+    assert (
+        starts[-1].request.prefix.pieces[-1].token_ids
+        == target_only(TARGET, 8, StepRule("line"))[: len(starts[-1].request.prefix.pieces[-1].token_ids)]
+    )
+
+
+def test_nothing_is_drafted_behind_the_reasoning() -> None:
+    target = replace(TARGET, think=True)
+    rule = StepRule("line", close=THINK.close)
+    here = world(settings(target, verifier=None, rule=rule, marks=THINK), target)
+    drafts_first(here)
+    closes = next(i for i, o in enumerate(here.outputs) if isinstance(o, Committed) and o.channel.value == "content")
+    after = here.outputs[closes:]
+    assert all(o.origin is Origin.TARGET for o in after if isinstance(o, Committed) and o.text)
+
+
+def test_a_draft_of_another_vocabulary_is_left_alone() -> None:
+    here = world(settings(**EXACT), TARGET, replace(TARGET, vocabulary="other"))
+    run(here, Random(1))
+    check(here, target_only(TARGET, 10_000, StepRule("line")))
+    assert here.finished.summary.degraded == ("draft_vocabulary",)
+    assert not any(isinstance(c, AddHints) for c in here.log)

@@ -6,7 +6,8 @@ the context where no hint fits.
 
 Rules, in order. A hint is followed while the sequence goes along it. After a divergence it is taken up again where its
 tokens are the sequence's last 4, 3 or 2, at the place nearest to where it would stand by now. A hint that agreed all
-along wins, else the one with the longest agreement; of equals the earlier one. Where none fits, the latest occurrence
+along wins, else the one with the longest agreement, as far as it could be realigned by; of equals the newest one. The
+more a hint has agreed since its divergence, the more of it is proposed: tokens that are refused cost time. Where none fits, the latest occurrence
 of the sequence's last tokens in its own context is continued (n-gram look-up, as vLLM's). Where there is none either,
 nothing is proposed.
 """
@@ -89,6 +90,10 @@ class HintTrack:
         """Whether the hint has something to say here."""
         return self.offset < len(self.hint) and (not self.diverged or self.agreement >= rules.realign_min)
 
+    def size(self, rules: MatchRules) -> int:
+        """How many tokens of it are worth proposing: twice as many as have agreed, once it has been wrong."""
+        return min(rules.num_hint_tokens, 2 * self.agreement) if self.diverged else rules.num_hint_tokens
+
     def _realign(self, tail: Sequence[int], rules: MatchRules) -> None:
         best = (0, 0, self.offset)
         for end in self._ends.get(tail[-1], ()):
@@ -130,8 +135,9 @@ class HintedSequence:
                 track.follow(written, tail, self._rules)
             fitting = [track for track in self._tracks if track.fits(self._rules)]
             if fitting:
-                best = max(fitting, key=lambda track: (not track.diverged, track.agreement))
-                size = min(self._rules.num_hint_tokens, room)
+                most = self._rules.realign_max
+                best = max(fitting, key=lambda track: (not track.diverged, min(track.agreement, most)))
+                size = min(best.size(self._rules), room)
                 return Proposal(best.hint[best.offset : best.offset + size], Source.HINT)
         if self._uses_ngrams:
             found = look_up(context, self._rules, min(self._rules.num_ngram_tokens, room))

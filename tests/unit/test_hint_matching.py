@@ -90,6 +90,27 @@ def test_a_hint_pushed_later_comes_first_and_counts_from_the_beginning() -> None
     assert sequence.propose(np.array([1, 2, 3]), 3, 99).tokens == [4]
 
 
+def test_a_hint_that_was_wrong_is_trusted_as_far_as_it_has_agreed_since() -> None:
+    hint = list(range(1, 40))
+    rules = MatchRules(num_hint_tokens=16)
+    sizes = [
+        len(propose([hint], [1, 99, *range(3, 3 + met)], rules).tokens)  # the second token is another one
+        for met in (2, 3, 6, 9, 12)
+    ]
+    assert sizes == [4, 6, 12, 16, 16]
+    assert len(propose([hint], [1, 2, 3], rules).tokens) == 16
+
+
+def test_a_newer_hint_that_fits_as_well_comes_first() -> None:
+    sequence = HintedSequence(MatchRules(num_hint_tokens=8))
+    sequence.add([[5, 6, 7, 8, 9, 10]])
+    written = [4, 5, 6, 7, 8, 9]
+    context = np.array(PROMPT + written, dtype=np.int32)
+    assert sequence.propose(context, len(written), 99).tokens == [10]
+    sequence.add([[6, 7, 8, 9, 10, 11, 12]])
+    assert sequence.propose(context, len(written), 99).tokens == [10, 11, 12]
+
+
 def test_hints_are_few_and_never_twice() -> None:
     sequence = HintedSequence(RULES)
     for value in range(100):

@@ -231,6 +231,9 @@ class SpeculationConfig(Strict):
 
     mode: Mode = "lookahead"
     max_lookahead: Annotated[int, Field(ge=1, le=64)] = 4
+    max_target_steps: Annotated[int, Field(ge=1)] | None = None
+    """The target writes at most so many steps of a request at once; none: all that are drafted. Where more tokens in a
+    pass cost time, as on a CPU, few are better."""
     fidelity: Fidelity = "exact"
     fidelities: dict[Fidelity, str] = {"exact": "exact"}
     """Which verifier stands for which fidelity."""

@@ -171,6 +171,7 @@ class Coordinator:
             mode=plan.mode,
             speculate_content=config.speculation.scope == "all" and not thinks,
             max_lookahead=plan.max_lookahead,
+            max_target_steps=config.speculation.max_target_steps,
             verifier=plan.verifier,
             question=request.prompt.question,
             max_attempts=config.speculation.max_attempts,

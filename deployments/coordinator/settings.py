@@ -37,6 +37,8 @@ class SessionSettings:
     speculate_content: bool = True
     """Whether text outside a reasoning section may be speculated."""
     max_lookahead: int = 4
+    max_target_steps: int | None = None
+    """The target writes at most so many steps of the window at once; None: all of them."""
     verifier: str | None = None
     """None: only equal steps are accepted, nobody is asked."""
     """Mode ``specreason`` has its draft steps scored by it, and needs one."""
@@ -55,3 +57,8 @@ class SessionSettings:
     """How the engines guess tokens inside a step: ``hints`` (and look-up where none fits), ``ngram`` or ``none``."""
     num_nearby_hints: int = 4
     """So many sequences from paths that were left go with a call, beside the draft's step for its own position."""
+
+    @property
+    def cuts_steps(self) -> bool:
+        """Whether a step is cut where the target leaves the draft's words."""
+        return self.verifier is None and self.restart_in_step

@@ -15,11 +15,12 @@ class Lookahead:
     speculates: ClassVar[bool] = True
 
     def __init__(self, settings: SessionSettings) -> None:
-        """Nothing of `settings` matters here."""
+        self._max_target_steps = settings.max_target_steps
 
     def wishes(self, view: WindowView) -> Wishes:
-        """Every position without a target step gets one; free places of the window are drafted."""
-        targets = tuple(position for position in view.positions if position.wants_target)
+        """The first positions without a target step get one; free places of the window are drafted."""
+        first = view.positions[: self._max_target_steps]
+        targets = tuple(position for position in first if position.wants_target)
         room = view.max_lookahead - (len(view.positions) - 1)
         depth = room if view.can_draft and not view.drafting and room > 0 else 0
         return Wishes(targets, depth)

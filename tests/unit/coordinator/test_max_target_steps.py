@@ -1,0 +1,20 @@
+"""The target may be kept from writing many steps of a window at once."""
+
+from __future__ import annotations
+
+from deployments.coordinator.events import StartDraft, StartTarget
+from deployments.coordinator.session import Session
+from tests.unit.coordinator.world import TARGET, World, settings
+
+
+def test_the_target_writes_only_the_first_steps_of_the_window() -> None:
+    here = World(Session(settings(max_lookahead=4, max_target_steps=2)), TARGET, TARGET, lambda *_: True)
+    here.start()
+    most = 0
+    while here.choices():
+        starts = {c.call for c in here.log if isinstance(c, StartTarget)}
+        most = max(most, len(starts & set(here.under_way)))
+        drafts = [c.call for c in here.log if isinstance(c, StartDraft) and c.call in here.under_way]
+        here.do(drafts[0] if drafts else here.choices()[0])
+    assert most == 2
+    assert here.finished.summary.accept_rate == 1.0

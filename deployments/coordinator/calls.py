@@ -75,7 +75,8 @@ class Calls:
             rule = replace(request.rule, max_tokens=max(1, request.rule.max_tokens - len(sent.token_ids)))
             request = replace(request, rule=rule)
         position.writing = Writing(call, sent, sent.without(sent))
-        progress_s = self._settings.progress_s * 2.0**index
+        # A deeper step is soon the head at most; but where a draft may be cut short, every depth is worth watching.
+        progress_s = self._settings.progress_s * (1.0 if self._settings.cuts_steps else 2.0**index)
         return StartTarget(call, position.serial, replace(request, priority=index), position.attempts, progress_s)
 
     def draft(self, tail: Position, prompt: TokenIds, vocabulary: str | None, depth: int) -> StartDraft:

@@ -66,7 +66,6 @@ class Session:
         self._drafting = Drafting(settings, self._calls)
         self._tally = Tally(settings.mode)
         self._stream = Stream(settings, self._calls, self._transcript, self._tally)
-        self._cuts = settings.verifier is None and settings.restart_in_step
         self._window = Window(settings.vocabulary, settings.max_tokens)
         self._out: list[Command] = []
         self.finished = False
@@ -253,7 +252,7 @@ class Session:
         """Where only equal steps count and the target has left the draft's words: what it has written stands as a step
         of its own, and the draft goes on from there while the target writes the rest."""
         writing = position.writing
-        if not self._cuts or writing is None or not position.strays:
+        if not self._settings.cuts_steps or writing is None or not position.strays:
             return
         part, rest = writing.cut()
         if position.num_tokens_before + len(part.token_ids) >= self._settings.max_tokens:

@@ -162,12 +162,13 @@ def test_without_progress_nothing_is_asked_for(mode: str) -> None:
     assert all(c.progress_s == 0.0 for c in talk.said if isinstance(c, StartTarget))
 
 
-def test_deeper_steps_are_told_of_more_seldom() -> None:
-    talk = Talk()
-    for first in (1, 2, 3):
-        talk.hear(DraftStep(talk.last(StartDraft).call, step(first)))
-    told = [c.progress_s for c in talk.said if isinstance(c, StartTarget)]
-    assert told == pytest.approx([0.1, 0.2, 0.4, 0.8])
+def test_deeper_steps_are_told_of_more_seldom_where_only_the_head_matters() -> None:
+    for changes, expected in (({"verifier": "judge"}, [0.1, 0.2, 0.4, 0.8]), ({}, [0.1] * 4)):
+        talk = Talk(**changes)
+        for first in (1, 2, 3):
+            talk.hear(DraftStep(talk.last(StartDraft).call, step(first)))
+        told = [c.progress_s for c in talk.said if isinstance(c, StartTarget)]
+        assert told == pytest.approx(expected)
 
 
 def test_a_cut_call_keeps_its_place_in_its_own_text() -> None:

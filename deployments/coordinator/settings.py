@@ -40,8 +40,7 @@ class SessionSettings:
     max_target_steps: int | None = None
     """The target writes at most so many steps of the window at once; None: all of them."""
     verifier: str | None = None
-    """None: only equal steps are accepted, nobody is asked."""
-    """Mode ``specreason`` has its draft steps scored by it, and needs one."""
+    """None: only equal steps are accepted, nobody is asked. Mode ``specreason`` needs one, to score draft steps."""
     spans: bool = True
     """Whether a rejected draft step is asked about once more together with the ones behind it."""
     specreason: SpecReasonOptions = SpecReasonOptions()

@@ -24,6 +24,7 @@ from deployments.coordinator.events import (
     Cancel,
     Command,
     Commit,
+    Continued,
     DraftStep,
     Event,
     Judge,
@@ -138,6 +139,9 @@ class RequestMetrics:
             m.depth.set(command.depth)
         elif isinstance(command, StartTarget):
             self._roles[command.call] = "target"
+            self._position[command.call] = command.position
+            self._open.add(command.position)
+        elif isinstance(command, Continued):
             self._position[command.call] = command.position
             self._open.add(command.position)
         elif isinstance(command, StartStream):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -132,6 +133,8 @@ class _Work:
         if self.pairs is None and self.pairs_file.exists():
             raise RequestError(f"{self.pairs_file} is there already: use it with --pairs, or another --out.", "out")
         needs_cluster = self.pairs is None or asks_models(self.config, self._verifiers)
+        # Serve's handles in this process are shut down after the loop of `asyncio.run`: they need one of their own.
+        os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "1")
         with server(self.config, None) if needs_cluster else nullcontext():
             return asyncio.run(self._work(needs_cluster))
 

@@ -145,7 +145,7 @@ def test_who_knows_the_mark_cannot_close_the_block(make_request, num_known, form
 def check_blocks(request: JudgeRequest) -> None:
     """Nothing but the four blocks is opened or closed by the mark, and each holds its text letter for letter."""
     text, same, _ = judge_prompt(request, request.draft, request.target, 1000)
-    mark = re.search(r"Problem:\n<([0-9a-f]{12})>\n", text)[1]
+    mark = re.search(r"Problem:\n<([0-9a-f]{6})>\n", text)[1]
     assert text.lower().count(mark) == 8
     for title, content in (
         ("Problem", request.question),

@@ -69,7 +69,7 @@ def test_marks_beyond_the_scale_are_refused():
 )
 def test_text_in_a_step_stays_in_its_block(make_request, draft):
     text = score_prompt(make_request(draft, ""), 1000)
-    mark = re.search(r"Problem:\n<([0-9a-f]{12})>\n", text)[1]
+    mark = re.search(r"Problem:\n<([0-9a-f]{6})>\n", text)[1]
     assert text.lower().count(mark) == 6
     assert f"Next step:\n<{mark}>\n{draft.strip()}\n</{mark}>\n" in text
     assert text.endswith("Mark of the next step, one digit from 0 to 9:")

@@ -50,8 +50,9 @@ def main(
 
 
 def target_only(config: Config) -> Config:
-    """`config` without a draft, on a free port."""
+    """`config` without a draft and without our own token speculation, on a free port."""
     data = config.model_dump() | {"draft": None}
+    data["target"]["engine"]["options"].pop("speculative_config", None)
     data["speculation"] |= {"mode": "target", "fidelity": "exact", "fidelities": {"exact": "exact"}}
     data["verifier"]["verifiers"] = {"exact": [{"kind": "exact"}]}
     data["gateway"]["port"] = 0

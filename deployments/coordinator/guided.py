@@ -43,9 +43,9 @@ from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.window import Position
 
-CHUNK_TOKENS = 6
+CHUNK_TOKENS = 4
 """A hint is worth most early: the draft hands its words over in chunks of so many tokens."""
-CHUNKS_A_STEP = 2
+CHUNKS_A_STEP = 4
 """`max_lookahead` counts steps; the draft may be ahead by so many chunks for each."""
 MAX_BEHIND = 3
 """Where the target is ahead of the draft by more tokens, the draft starts anew at the target's place."""

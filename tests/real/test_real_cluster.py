@@ -67,9 +67,21 @@ def trace(url: str, request_id: str) -> Any:
     return httpx.get(f"{url}/v1/traces/{request_id}").json()
 
 
+def test_exact_over_hints_says_what_the_target_says(url: str) -> None:
+    alone = ask(url, "alone", mode="target", token_speculation="none")
+    guided = ask(url, "guided", mode="lookahead", fidelity="exact")
+    assert guided.choices[0].message.content == alone.choices[0].message.content
+    assert guided.usage.completion_tokens == alone.usage.completion_tokens
+    summary = guided.model_extra["speculation"]
+    assert summary["degraded"] == []
+    assert summary["num_accepted_steps"] > 0, "draft and target are one model: chunks must agree"
+    (stream,) = [s for s in trace(url, "guided")["spans"] if s["kind"] == "answer"]
+    assert stream["num_tokens"] == guided.usage.completion_tokens, "the target was never interrupted"
+
+
 def test_lookahead_with_exact_says_what_the_target_says(url: str) -> None:
-    alone = ask(url, "alone", mode="target")
-    ahead = ask(url, "ahead", mode="lookahead", fidelity="exact")
+    alone = ask(url, "alone", mode="target", token_speculation="none")
+    ahead = ask(url, "ahead", mode="lookahead", fidelity="exact", token_speculation="ngram")
     assert ahead.choices[0].message.content == alone.choices[0].message.content
     assert ahead.usage.completion_tokens == alone.usage.completion_tokens
     summary = ahead.model_extra["speculation"]

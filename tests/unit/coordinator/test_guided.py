@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors.engines.scripted import ScriptOptions
 from actors.messages import Committed, Origin, StepRule
 from deployments.coordinator.events import AddHints, Placed, Retired, StartDraft, StartStream, StartTarget
-from deployments.coordinator.guided import CHUNK_TOKENS, GuidedSession
+from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, GuidedSession
 from deployments.coordinator.settings import SessionSettings
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 
@@ -116,7 +116,7 @@ def test_the_draft_writes_in_small_chunks_and_stays_within_its_bound() -> None:
     drafts_first(here)
     starts = [c for c in here.log if isinstance(c, StartDraft)]
     assert {c.request.rule.max_tokens for c in starts} == {CHUNK_TOKENS}
-    assert max(c.depth for c in starts) == 6
+    assert max(c.depth for c in starts) == 3 * CHUNKS_A_STEP
 
 
 def test_a_slow_draft_is_sent_to_the_targets_place() -> None:

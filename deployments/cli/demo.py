@@ -22,7 +22,10 @@ from deployments.cli.cluster import chosen_config, server, server_key
 from deployments.cli.terminal import ApiKey, Json, print_json, words_console
 
 MODES = ("target", "lookahead")
-QUESTION = "What is 14 * 12 - 95? Think in three short steps, with a blank line between the steps."
+QUESTION = (
+    "A shop sells 14 pens a day at 3 dollars each. How many dollars does it take in 6 days? "
+    "Answer in three short lines, one calculation in each, without LaTeX."
+)
 _EASY = 0.9
 _SAME = 0.03
 """Ratios this near to 1 are called the same."""

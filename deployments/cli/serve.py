@@ -32,7 +32,7 @@ SERVE_TRANSPORT = {
 }
 """Calls between replicas go by gRPC on the replica's own loop: half the CPU and half the waiting that actor calls cost
 the coordinator. Every call is ended by ``response.cancel()``, which works there too."""
-POLL_S = 0.2
+POLL_S = 0.5
 
 
 def serve(
@@ -131,48 +131,55 @@ def _fetch_weights(config: Config) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[None]:
-    """Shows on the terminal which roles are up, while the body runs."""
+    """Shows on the terminal which roles are up, while the body runs, and says what a role that does not come up waits
+    for: Serve waits for resources without end."""
     from rich.console import Console
 
     console = Console(stderr=True, emoji=False)
     done = threading.Event()
 
     def watch() -> None:
-        with console.status("Starting ...") as status:
+        told: set[str] = set()
+        with console.status("Starting ...") if console.is_terminal else contextlib.nullcontext() as status:
             while not done.wait(POLL_S):
-                status.update(_states())
+                deployments = _deployments()
+                if status is not None:
+                    status.update(_states(deployments))
+                for name, deployment in deployments.items():
+                    if name not in told and "taken more than" in deployment.message:
+                        told.add(name)
+                        console.print(deployment.message.strip(), markup=False, style="yellow")
 
     watcher = threading.Thread(target=watch, daemon=True)
-    if console.is_terminal:
-        watcher.start()
+    watcher.start()
     try:
         yield
     finally:
         done.set()
-        if watcher.is_alive():
-            watcher.join()
+        watcher.join()
 
 
-def _states() -> str:
+def _deployments() -> dict[str, Any]:
+    """What Serve says of each role; nothing while Serve itself starts."""
     from ray import serve as ray_serve
 
     try:
         application = ray_serve.status().applications.get(APP_NAME)
     except Exception:
-        application = None  # not there yet: nothing to show
-    if application is None:
+        return {}
+    return dict(application.deployments) if application is not None else {}
+
+
+def _states(deployments: dict[str, Any]) -> str:
+    if not deployments:
         return "Starting Ray Serve ..."
-    states = (f"{name} {deployment.status.value.lower()}" for name, deployment in application.deployments.items())
-    return "Starting: " + ", ".join(states)
+    return "Starting: " + ", ".join(f"{name} {d.status.value.lower()}" for name, d in deployments.items())
 
 
 def _why_not_started(error: Exception) -> str:
     """The deployments' own words, the last line of their traceback first."""
-    from ray import serve as ray_serve
-
-    application = ray_serve.status().applications.get(APP_NAME)
     reasons: list[str] = []
-    for name, deployment in (application.deployments if application else {}).items():
+    for name, deployment in _deployments().items():
         if deployment.status.value != "HEALTHY" and deployment.message:
             lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
             reasons.append(f"{name}: {_innermost(lines)}")

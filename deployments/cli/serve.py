@@ -146,7 +146,7 @@ def _progress() -> Iterator[None]:
                 if status is not None:
                     status.update(_states(deployments))
                 for name, deployment in deployments.items():
-                    if name not in told and "taken more than" in deployment.message:
+                    if name not in told and "to be scheduled" in deployment.message:
                         told.add(name)
                         console.print(deployment.message.strip(), markup=False, style="yellow")
 

@@ -7,9 +7,9 @@ the context where no hint fits.
 Rules, in order. A hint is followed while the sequence goes along it. After a divergence it is taken up again where its
 tokens are the sequence's last 4, 3 or 2, at the place nearest to where it would stand by now. A hint that agreed all
 along wins, else the one with the longest agreement, as far as it could be realigned by; of equals the newest one. The
-more a hint has agreed since its divergence, the more of it is proposed: tokens that are refused cost time. Where none fits, the latest occurrence
-of the sequence's last tokens in its own context is continued (n-gram look-up, as vLLM's). Where there is none either,
-nothing is proposed.
+more a hint has agreed since its divergence, the more of it is proposed: tokens that are refused cost time. Where none
+fits, the latest occurrence of the sequence's last tokens in its own context is continued (n-gram look-up, as vLLM's).
+Where there is none either, nothing is proposed.
 """
 
 from __future__ import annotations

@@ -261,8 +261,8 @@ async def test_sampled_tokens_are_drawn_from_the_same_distribution(engine: Engin
     seconds = Counter(tokens[1] for tokens in drawn if tokens[0] == first)
     num_seconds = sum(seconds.values())
     assert num_seconds > 0.8 * NUM_DRAWS
-    assert after.num_hint_tokens - before.num_hint_tokens == num_seconds, "each of them was proposed the hint's second"
-    assert after.num_hint_accepted_tokens - before.num_hint_accepted_tokens == seconds[hint[1]]
+    assert after.num_hint_tokens - before.num_hint_tokens == 2 * NUM_DRAWS, "both were verified with the prompt"
+    assert after.num_hint_accepted_tokens - before.num_hint_accepted_tokens == num_seconds + seconds[hint[1]]
     assert set(seconds) == set(likeliest)
     expected = [num_seconds * weight / sum(weights) for weight in weights]
     assert min(expected) > 5
@@ -276,7 +276,7 @@ async def certain_then_open(engine: Engine, ids: TokenIds, plain: TokenIds) -> i
 
 
 async def draw(engine: Engine, ids: TokenIds, hint: TokenIds, seed: int) -> TokenIds:
-    """Three sampled tokens after `ids`: a proposal for the last of a call would be in vain, so none is made."""
+    """Three sampled tokens after `ids`: a proposal for the last of a call would be in vain, so two are made."""
     deltas = engine.generate(
         f"draw-{time.monotonic_ns()}-{seed}",
         ids,

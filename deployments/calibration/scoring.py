@@ -60,8 +60,11 @@ class Result:
 
 def find_place(config: Config, verifier: str | None, kind: str | None) -> Place:
     """Where the check `kind` stands in `verifier`: by default the last check with a score, of the default fidelity's
-    verifier. ConfigError if there is none."""
-    name = verifier or config.speculation.fidelities[config.speculation.fidelity]
+    verifier, or of `balanced` where that one scores nothing. ConfigError if there is none."""
+    fidelities = config.speculation.fidelities
+    name = verifier or fidelities[config.speculation.fidelity]
+    if verifier is None and not any(check.kind in TOPS for check in config.verifier.verifiers[name]):
+        name = fidelities.get("balanced", name)
     cascade = config.verifier.verifiers.get(name)
     if cascade is None:
         known = ", ".join(config.verifier.verifiers)

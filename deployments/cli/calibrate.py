@@ -52,7 +52,9 @@ def calibrate(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest recorded solution, in tokens.")] = 512,
     temperature: Temperature = 0.0,
     concurrency: Annotated[int, typer.Option(min=1, help="Problems, or verdicts, at once.")] = 4,
-    verifier: Annotated[str | None, typer.Option(help="Its verifier; by default the default fidelity's.")] = None,
+    verifier: Annotated[
+        str | None, typer.Option(help="Its verifier; by default the default fidelity's, or balanced.")
+    ] = None,
     check: Annotated[
         str | None, typer.Option(help="The check; by default the verifier's last one with a score.")
     ] = None,

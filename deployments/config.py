@@ -226,21 +226,11 @@ class SpecReasonConfig(Strict):
     """After so many tokens of output the target goes on alone."""
 
 
-class ControllerConfig(Strict):
-    """Who chooses how deep each request looks ahead, and whether at all, from what is measured."""
-
-    enabled: bool = True
-    """Off: every request looks ahead as deep as it asks for, throughout."""
-    probe_share: Annotated[float, Field(ge=0, le=0.2)] = 0.007
-    """Share of the target's steps that may be lost to trying out what is not chosen."""
-
-
 class SpeculationConfig(Strict):
     """How to speculate, and how far, where the request does not say."""
 
     mode: Mode = "lookahead"
     max_lookahead: Annotated[int, Field(ge=1, le=64)] = 4
-    controller: ControllerConfig = ControllerConfig()
     max_target_steps: Annotated[int, Field(ge=1)] | None = None
     """The target writes at most so many steps of a request at once; none: all that are drafted. Where more tokens in a
     pass cost time, as on a CPU, few are better."""

@@ -38,7 +38,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MatchRules:
-    """How much is proposed, and on how much agreement; in tokens but for `token_cost`."""
+    """How much is proposed, and on how much agreement; all in tokens."""
 
     num_hint_tokens: int = 16
     num_ngram_tokens: int = 4
@@ -46,8 +46,6 @@ class MatchRules:
     realign_max: int = 4
     ngram_min: int = 2
     ngram_max: int = 4
-    token_cost: float | None = None
-    """What one more token adds to a pass, as a share of what a pass costs anyway; None: it is learned as it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +54,9 @@ class Proposal:
 
     tokens: list[int]
     source: Source
-    kind: str = ""
-    """What is known of how likely it is: ``along N`` for a hint that agreed from its beginning, ``again N`` for one
-    that was taken up again, ``ngram N``; on the agreement of at least N tokens."""
 
 
 NO_PROPOSAL = Proposal([], Source.NOTHING)
-UNTRIED = "along 0"
-"""The kind of a proposal from a hint of which no token has been compared yet."""
 
 
 class HintTrack:
@@ -100,12 +93,6 @@ class HintTrack:
     def size(self, rules: MatchRules) -> int:
         """How many tokens of it are worth proposing: twice as many as have agreed, once it has been wrong."""
         return min(rules.num_hint_tokens, 2 * self.agreement) if self.diverged else rules.num_hint_tokens
-
-    @property
-    def kind(self) -> str:
-        """As `Proposal.kind`."""
-        word, levels = ("again", (8, 4, 3, 2)) if self.diverged else ("along", (4, 1))
-        return f"{word} {next((level for level in levels if self.agreement >= level), 0)}"
 
     def _realign(self, tail: Sequence[int], rules: MatchRules) -> None:
         best = (0, 0, self.offset)
@@ -151,19 +138,18 @@ class HintedSequence:
                 most = self._rules.realign_max
                 best = max(fitting, key=lambda track: (not track.diverged, min(track.agreement, most)))
                 size = min(best.size(self._rules), room)
-                return Proposal(best.hint[best.offset : best.offset + size], Source.HINT, best.kind)
+                return Proposal(best.hint[best.offset : best.offset + size], Source.HINT)
         if self._uses_ngrams:
-            found, length = look_up(context, self._rules, min(self._rules.num_ngram_tokens, room))
+            found = look_up(context, self._rules, min(self._rules.num_ngram_tokens, room))
             if found:
-                return Proposal(found, Source.NGRAM, f"ngram {length}")
+                return Proposal(found, Source.NGRAM)
         return NO_PROPOSAL
 
 
-def look_up(context: Tokens, rules: MatchRules, num_tokens: int) -> tuple[list[int], int]:
-    """The tokens that followed the latest occurrence of the longest ending of `context` that occurs in it before, and
-    the length of that ending."""
+def look_up(context: Tokens, rules: MatchRules, num_tokens: int) -> list[int]:
+    """The tokens that followed the latest occurrence of the longest ending of `context` that occurs in it before."""
     if len(context) < 2 or num_tokens < 1:
-        return [], 0
+        return []
     ends = np.flatnonzero(context[:-1] == context[-1])
     length = 1
     while length < rules.ngram_max and ends.size:
@@ -173,9 +159,9 @@ def look_up(context: Tokens, rules: MatchRules, num_tokens: int) -> tuple[list[i
             break
         ends, length = longer, length + 1
     if length < rules.ngram_min or not ends.size:
-        return [], 0
+        return []
     start = int(ends[-1]) + 1
-    return context[start : start + num_tokens].tolist(), length
+    return context[start : start + num_tokens].tolist()  # type: ignore[no-any-return]  # numpy says Any
 
 
 def cut_after(tokens: list[int], stops: frozenset[int]) -> list[int]:

@@ -23,17 +23,14 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        try:
-            self._rules = rules_of(self.vllm_config)
-            self._is_plain = not (
-                self.connector
-                or self.ec_connector
-                or self.needs_kv_cache_zeroing
-                or self.need_mamba_block_aligned_split
-                or self.scheduler_config.async_scheduling
-            )
-        except AttributeError as error:
-            self._switch_off(error)
+        self._rules = rules_of(self.vllm_config)
+        self._is_plain = not (
+            self.connector
+            or self.ec_connector
+            or self.needs_kv_cache_zeroing
+            or self.need_mamba_block_aligned_split
+            or self.scheduler_config.async_scheduling
+        )
 
     def _update_after_schedule(self, scheduler_output: Any) -> None:
         """vLLM ends `schedule` with this, before it books what was scheduled."""
@@ -42,12 +39,9 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
                 for new in scheduler_output.scheduled_new_reqs:
                     self._add_drafts(new, scheduler_output)
             except Exception as error:  # only speed is at stake, and vLLM's own output is untouched or complete
-                self._switch_off(error)
+                self._is_plain = False
+                logger.warning("Hints are not verified with prompts any more: %s: %s.", type(error).__name__, error)
         super()._update_after_schedule(scheduler_output)
-
-    def _switch_off(self, error: Exception) -> None:
-        self._is_plain = False
-        logger.warning("Hints are not verified with prompts: %s: %s. Texts do not change.", type(error).__name__, error)
 
     def _add_drafts(self, new: Any, output: Any) -> None:
         request_id, request = new.req_id, self.requests[new.req_id]

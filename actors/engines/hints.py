@@ -14,31 +14,85 @@ what vLLM hands it.
 from __future__ import annotations
 
 import logging
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.engines.hint_matching import (
-    NO_PROPOSAL,
-    UNTRIED,
-    HintedSequence,
-    MatchRules,
-    Proposal,
-    Source,
-    Tokens,
-    cut_after,
-)
-from actors.engines.hint_options import METHOD, OWN
-from actors.engines.proposal_size import ProposalSize
+from actors.engines.hint_matching import HintedSequence, MatchRules, Proposal, Source, Tokens, cut_after
 
+METHOD = "hints"
+"""Our name among the methods of `speculative_config`."""
+PROPOSER = "actors.engines.hints.HintProposer"
+EXTENSION = "actors.engines.hints.LookaheadWorker"
+SCHEDULER = "actors.engines.hint_scheduler.HintScheduler"
+OWN = "lookahead"
+"""Our key in `SamplingParams.extra_args` and in `VllmConfig.additional_config`."""
 MAX_EARLY = 256
 """Hints are kept for so many requests that the model runner does not know yet. Most of them come within a moment; those
 that were aborted before never come."""
+
+SETTINGS = {
+    "num_speculative_tokens": "num_hint_tokens",
+    "num_ngram_tokens": "num_ngram_tokens",
+    "prompt_lookup_min": "ngram_min",
+    "prompt_lookup_max": "ngram_max",
+    "realign_min": "realign_min",
+    "realign_max": "realign_max",
+}
+"""Settings in `speculative_config`, with vLLM's names where it has one, and the fields of `MatchRules` they set."""
 COUNTS = tuple(f"num_{source}{kind}_tokens" for source in (Source.HINT, Source.NGRAM) for kind in ("", "_accepted"))
 
 logger = logging.getLogger(__name__)
+
+
+# --- in the process that has the engine ------------------------------------------------------------------------------
+
+
+def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+    """vLLM's options for ours.
+
+    `options` has ``speculative_config: {method: hints, num_speculative_tokens: 16, num_ngram_tokens: 4,
+    prompt_lookup_min: 2, prompt_lookup_max: 4, realign_min: 2, realign_max: 4}`` (the defaults) or anything of vLLM's
+    own, which passes as it is, with our extension in the worker. `methods` are those that this vLLM knows. Raises
+    ValueError for what cannot be.
+    """
+    wanted = options.get("speculative_config")
+    if not isinstance(wanted, Mapping):
+        return dict(options)
+    if options.get("worker_extension_cls"):
+        raise ValueError("speculative_config needs worker_extension_cls for itself; leave one of them out.")
+    options = {**options, "worker_extension_cls": EXTENSION}
+    if wanted.get("method") != METHOD:
+        return options
+    unknown = sorted(set(wanted) - {*SETTINGS, "method"})
+    if unknown:
+        raise ValueError(f"method {METHOD} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(SETTINGS))}.")
+    rules = MatchRules(**{SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
+    if min(asdict(rules).values()) < 1 or rules.ngram_min > rules.ngram_max or rules.realign_min > rules.realign_max:
+        raise ValueError(f"method {METHOD} needs counts of at least 1, and no minimum over its maximum.")
+    if "custom_class" not in methods:
+        logger.warning("This vLLM takes no proposer from outside: hints are not used, n-gram look-up is.")
+        ngram = {"num_speculative_tokens": rules.num_ngram_tokens, "method": "ngram"}
+        bounds = {"prompt_lookup_min": rules.ngram_min, "prompt_lookup_max": rules.ngram_max}
+        return {**options, "speculative_config": {**ngram, **bounds}}
+    size = max(rules.num_hint_tokens, rules.num_ngram_tokens)
+    own = {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": size}
+    additional = {**(options.get("additional_config") or {}), OWN: asdict(rules)}
+    scheduler = options.get("scheduler_cls") or SCHEDULER
+    return {**options, "speculative_config": own, "additional_config": additional, "scheduler_cls": scheduler}
+
+
+def request_arguments(
+    key: str, hints: Iterable[Sequence[int]] = (), speculation: str = METHOD, num_written: int = 0
+) -> dict[str, Any]:
+    """`extra_args` of a request. `key` is what `add_hints` will name it by; the last `num_written` tokens of its prompt
+    were already written since the hints' beginning."""
+    wishes = {"key": key, "hints": [list(h) for h in hints], "speculation": speculation, "num_written": num_written}
+    return {OWN: wishes}
+
+
+# --- in vLLM's processes ---------------------------------------------------------------------------------------------
 
 
 def rules_of(vllm_config: Any) -> MatchRules:
@@ -56,13 +110,10 @@ def sequence_of(params: Any, rules: MatchRules) -> HintedSequence:
 
 
 def first_drafts(params: Any, prompt: Tokens, room: int, rules: MatchRules) -> Proposal:
-    """What to propose after `prompt`, before the request has written anything: of a hint of which no token has agreed
-    yet, no more than of an n-gram."""
+    """What to propose after `prompt`, before the request has written anything."""
     room = min(room, (params.max_tokens or room + 1) - 1)
     found = sequence_of(params, rules).propose(prompt, _wishes(params).get("num_written", 0), room)
-    if found.kind == UNTRIED:
-        found = replace(found, tokens=found.tokens[: rules.num_ngram_tokens])
-    return replace(found, tokens=cut_after(found.tokens, frozenset(params.stop_token_ids or ())))
+    return Proposal(cut_after(found.tokens, frozenset(params.stop_token_ids or ())), found.source)
 
 
 def _wishes(params: Any) -> Mapping[str, Any]:
@@ -80,18 +131,15 @@ class _Running:
     last_index: int
     """No token after this one can become part of the request."""
     stops: frozenset[int]
-    last: Proposal = NO_PROPOSAL
-    """Of which some tokens are verified in the next pass."""
+    last: Source = Source.NOTHING
+    """Where the drafts come from that are verified in the next pass."""
 
 
 class HintProposer:
     """vLLM's `custom_class` proposer. One a worker; used by the worker's one thread."""
 
-    def __init__(self, vllm_config: Any, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, vllm_config: Any) -> None:
         self._rules = rules_of(vllm_config)
-        self._size = ProposalSize(self._rules.token_cost)
-        self._clock = clock
-        self._ended_s = 0.0
         self._max_model_len = int(vllm_config.model_config.max_model_len)
         self._runner: Any = None
         self._is_off = False
@@ -138,45 +186,30 @@ class HintProposer:
         if self._is_off:
             return [[] for _ in sampled_token_ids]
         try:
-            return self._propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+            return [
+                self._propose(at, len(sampled), int(num_tokens_no_spec[at]), token_ids_cpu) if sampled else []
+                for at, sampled in enumerate(sampled_token_ids)
+            ]
         except Exception as error:  # a failure here would end the engine, and all that is at stake is speed
             self._degrade(f"a proposal failed ({type(error).__name__}: {error})", is_off=self._runner is None)
             return [[] for _ in sampled_token_ids]
         finally:
             self._forget_ended()
-            self._ended_s = self._clock()
 
-    def _propose(self, sampled: list[list[int]], lengths: Any, token_ids: Any) -> list[list[int]]:
+    def _propose(self, at: int, num_sampled: int, num_tokens: int, token_ids: Any) -> list[int]:
+        context = token_ids[at, :num_tokens]
+        room = self._max_model_len - num_tokens - 1
         if self._runner is None:
-            lookers = [HintedSequence(self._rules, uses_hints=False) for _ in sampled]
-            rooms = [self._max_model_len - int(lengths[at]) - 1 for at in range(len(sampled))]
-            return [
-                sequence.propose(token_ids[at, : int(lengths[at])], 0, rooms[at]).tokens if sampled[at] else []
-                for at, sequence in enumerate(lookers)
-            ]
-        ids = self._runner.input_batch.req_ids[: len(sampled)]
-        self._observe_pass(ids, sampled)
-        found = [
-            self._proposal(request_id, len(tokens), token_ids[at, : int(lengths[at])]) if tokens else NO_PROPOSAL
-            for at, (request_id, tokens) in enumerate(zip(ids, sampled, strict=True))
-        ]
-        sizes = self._size.sizes([(proposal.kind, len(proposal.tokens)) for proposal in found], len(found))
-        return [proposal.tokens[:size] for proposal, size in zip(found, sizes, strict=True)]
-
-    def _observe_pass(self, ids: Sequence[str], sampled: list[list[int]]) -> None:
-        """Learn what a pass costs, of those in which nothing but running sequences was read."""
-        if all(tokens and request_id in self._running for request_id, tokens in zip(ids, sampled, strict=True)):
-            num_tokens = sum(1 + self._runner.requests[request_id].prev_num_draft_len for request_id in ids)
-            self._size.cost.observe(num_tokens, self._clock() - self._ended_s)
-
-    def _proposal(self, request_id: str, num_sampled: int, context: Tokens) -> Proposal:
+            sequence = HintedSequence(self._rules, uses_hints=False)
+            return sequence.propose(context, 0, room).tokens
+        request_id = self._runner.input_batch.req_ids[at]
         request = self._runner.requests[request_id]
         running = self._running.get(request_id) or self._begin(request_id, request, context)
         self._count(running.last, request.prev_num_draft_len, num_sampled - 1)
-        room = min(self._max_model_len - 1, running.last_index) - len(context)
-        found = running.sequence.propose(context, len(context) - running.start, max(0, room))
-        running.last = replace(found, tokens=cut_after(found.tokens, running.stops))
-        return running.last
+        room = min(room, running.last_index - num_tokens)
+        found = running.sequence.propose(context, num_tokens - running.start, max(0, room))
+        running.last = found.source
+        return cut_after(found.tokens, running.stops)
 
     def _begin(self, request_id: str, request: Any, context: Tokens) -> _Running:
         params, num_prompt_tokens = request.sampling_params, int(request.num_prompt_tokens)
@@ -190,17 +223,16 @@ class HintProposer:
         )
         if request.prev_num_draft_len:  # the scheduler had some verified with the prompt
             room = request.prev_num_draft_len
-            running.last = first_drafts(params, context[:num_prompt_tokens], room, self._rules)
+            running.last = first_drafts(params, context[:num_prompt_tokens], room, self._rules).source
         running.sequence.add(self._early.pop(running.key, ()))
         self._running[request_id] = running
         self._id_of[running.key] = request_id
         return running
 
-    def _count(self, proposal: Proposal, num_drafts: int, num_accepted: int) -> None:
-        if proposal.source is not Source.NOTHING:
-            self._size.observe(proposal.kind, num_drafts, num_accepted)
-            self._counts[f"num_{proposal.source}_tokens"] += num_drafts
-            self._counts[f"num_{proposal.source}_accepted_tokens"] += num_accepted
+    def _count(self, source: Source, num_drafts: int, num_accepted: int) -> None:
+        if source is not Source.NOTHING:
+            self._counts[f"num_{source}_tokens"] += num_drafts
+            self._counts[f"num_{source}_accepted_tokens"] += num_accepted
 
     def _forget_ended(self) -> None:
         if self._runner is None or len(self._running) <= len(self._runner.requests):

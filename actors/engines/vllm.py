@@ -21,7 +21,7 @@ from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.acceptance import SpeculationCounter
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
-from actors.engines.hint_options import EXTENSION, PROPOSER, SCHEDULER, engine_options, request_arguments
+from actors.engines.hints import EXTENSION, PROPOSER, engine_options, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import (
     CapacityError,
@@ -378,19 +378,9 @@ def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
         if name not in known:
             raise ConfigError(f"vLLM has no option {name!r}; correct engine.options.", f"engine.options.{name}")
     try:
-        translated = engine_options(options, get_args(SpeculativeMethod), _hint_scheduler())
-        return AsyncEngineArgs(model=model_path, **translated)
+        return AsyncEngineArgs(model=model_path, **engine_options(options, get_args(SpeculativeMethod)))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"engine.options cannot be used: {error}", "engine.options") from error
-
-
-def _hint_scheduler() -> str | None:
-    try:
-        import actors.engines.hint_scheduler  # noqa: F401  # vLLM's insides may be others than it expects
-    except (ImportError, AttributeError) as error:
-        logger.warning("Hints are not verified with prompts: vLLM's scheduler is another than expected (%s).", error)
-        return None
-    return SCHEDULER
 
 
 def _end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:

@@ -10,7 +10,7 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,6 @@ from typing import Any
 from actors.errors import ContextTooLong, LookaheadError, RequestError
 from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
 from deployments.config import Config, ExactCheck, NeverCheck
-from deployments.coordinator.control.controller import Controller
-from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import Patience, Pipeline, Roles
@@ -34,10 +32,6 @@ PROMPT_TAIL = 16
 
 DRAFT_PROMPT_S = 1.0
 """A request waits so long for the draft to render its prompt; then it goes on without, until the draft answers."""
-
-
-PACED_MODES = ("lookahead", "lookahead_sync")
-"""Modes whose depth the controller chooses; a request's own is the most it may choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +84,6 @@ class Coordinator:
         self._target_info: RoleInfo | None = None
         self._draft_vocabulary: str | None = None
         self._close_ids: TokenIds | None = None
-        control = config.speculation.controller
-        self._controller = Controller(control.probe_share) if control.enabled else None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """One completion: `Opened`, then `Committed` ..., then `Finished`.
@@ -104,15 +96,11 @@ class Coordinator:
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)
         session: Session | GuidedSession | None = None
-        pacer: Pacer | None = None
         try:
             settings = await self._settings(request, plan)
-            guides = await self._guides(plan)
-            pacer = self._pacer(settings, guides, clock)
-            decide = pacer.decide if pacer is not None and plan.mode in PACED_MODES else None
-            session = GuidedSession(settings, decide) if guides else Session(settings, decide)
+            session = GuidedSession(settings) if await self._guides(plan) else Session(settings)
             yield Opened(request.request_id, len(settings.target_prompt))
-            observers = (trace, metrics) if pacer is None else (trace, metrics, pacer)
+            observers = (trace, metrics)
             pipeline = Pipeline(session, self._roles, request.prompt, self._patience(request), observers)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
@@ -121,8 +109,6 @@ class Coordinator:
             trace.close(str(error))
             raise
         finally:
-            if pacer is not None:
-                pacer.close()
             trace.close()
             metrics.close(session.summary() if session is not None else None)
 
@@ -140,14 +126,6 @@ class Coordinator:
         self._traces.move_to_end(trace.request_id)
         while len(self._traces) > self._config.telemetry.max_traces:
             self._traces.popitem(last=False)
-
-    def _pacer(self, settings: SessionSettings, guides: bool, clock: Callable[[], float]) -> Pacer | None:
-        """Who decides how deep this request looks ahead; of requests that never do the controller sees the load."""
-        if self._controller is None:
-            return None
-        depth = settings.max_lookahead if settings.mode in PACED_MODES else 0
-        manner = Manner(depth, settings.verifier or "", settings.mode == "lookahead_sync", guides)
-        return self._controller.open(settings.session_id, manner, clock)
 
     def _patience(self, request: GenerationRequest) -> Patience:
         speculation = self._config.speculation

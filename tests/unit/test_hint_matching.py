@@ -24,36 +24,7 @@ PROMPT = [900, 901, 902]
 def propose(hints: list[list[int]], written: list[int], rules: MatchRules = RULES, room: int = 99) -> Proposal:
     sequence = HintedSequence(rules)
     sequence.add(hints)
-    found = sequence.propose(np.array(PROMPT + written, dtype=np.int32), len(written), room)
-    return Proposal(found.tokens, found.source)
-
-
-@pytest.mark.parametrize(
-    ("written", "kind"),
-    [
-        ([], "along 0"),
-        ([1], "along 1"),
-        ([1, 2, 3, 4], "along 4"),
-        ([1, 50, 3, 4], "again 2"),
-        ([1, 50, 3, 4, 5], "again 3"),
-        ([50, 51, 2, 3, 4, 5, 6, 7, 8], "again 4"),
-        ([60, 61, 62, 60, 61], "ngram 2"),
-    ],
-)
-def test_a_proposal_says_how_much_agreed(written: list[int], kind: str) -> None:
-    sequence = HintedSequence(RULES)
-    sequence.add([[1, 2, 3, 4, 5, 6, 7, 8, 9]])
-    assert sequence.propose(np.array(PROMPT + written), len(written), 99).kind == kind
-
-
-def test_agreement_grows_while_a_hint_goes_on() -> None:
-    sequence = HintedSequence(RULES)
-    sequence.add([list(range(1, 30))])
-    kinds = []
-    for size in range(1, 11):
-        written = [50, *range(2, 2 + size)]
-        kinds.append(sequence.propose(np.array(PROMPT + written), len(written), 99).kind)
-    assert kinds == ["", "again 2", "again 3", *["again 4"] * 4, *["again 8"] * 3]
+    return sequence.propose(np.array(PROMPT + written, dtype=np.int32), len(written), room)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +131,7 @@ def test_a_sequence_may_be_kept_from_hints_or_from_both() -> None:
     context = np.array([60, 61, 62, 63, 7, 60, 61])
     ngram = HintedSequence(RULES, uses_hints=False)
     ngram.add([[60, 61, 99]])
-    assert ngram.propose(context, 2, 99) == Proposal([62, 63], Source.NGRAM, "ngram 2")
+    assert ngram.propose(context, 2, 99) == Proposal([62, 63], Source.NGRAM)
     none = HintedSequence(RULES, uses_hints=False, uses_ngrams=False)
     assert none.propose(context, 2, 99) == Proposal([], Source.NOTHING)
 
@@ -183,7 +154,7 @@ def slow_look_up(context: list[int], rules: MatchRules, num_tokens: int) -> list
 def test_the_look_up_is_the_obvious_one(context: list[int], least: int, more: int, num_tokens: int) -> None:
     rules = MatchRules(ngram_min=least, ngram_max=least + more)
     expected = slow_look_up(context, rules, num_tokens) if context else []
-    assert look_up(np.array(context, dtype=np.int32), rules, num_tokens)[0] == expected
+    assert look_up(np.array(context, dtype=np.int32), rules, num_tokens) == expected
 
 
 @given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=3), st.lists(st.integers(0, 3), max_size=30))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,20 +13,24 @@ import pytest
 from actors.engines import hint_calls, hints
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_matching import MatchRules, Source
-from actors.engines.hint_options import (
+from actors.engines.hints import (
+    COUNTS,
     EXTENSION,
     METHOD,
     OWN,
     PROPOSER,
     SCHEDULER,
     SETTINGS,
+    HintProposer,
+    LookaheadWorker,
     engine_options,
+    first_drafts,
     request_arguments,
+    rules_of,
 )
-from actors.engines.hints import COUNTS, HintProposer, LookaheadWorker, first_drafts, rules_of
 from actors.messages import SpeculationStats
 
-RULES = MatchRules(num_hint_tokens=4, num_ngram_tokens=2, token_cost=0.0)
+RULES = MatchRules(num_hint_tokens=4, num_ngram_tokens=2)
 MAX_LEN = 64
 METHODS = ("ngram", "custom_class")
 HINT = [1, 2, 3, 4, 5, 6, 7, 8]
@@ -73,10 +75,10 @@ class Runner:
         return self.drafts
 
 
-def make(rules: MatchRules = RULES, clock: Callable[[], float] = time.perf_counter) -> tuple[HintProposer, Runner]:
+def make(rules: MatchRules = RULES) -> tuple[HintProposer, Runner]:
     model = SimpleNamespace(max_model_len=MAX_LEN)
     config = SimpleNamespace(model_config=model, additional_config={OWN: asdict(rules)})
-    proposer, runner = HintProposer(config, clock), Runner()
+    proposer, runner = HintProposer(config), Runner()
     proposer.load_model(object())
     assert proposer.attach(runner)
     return proposer, runner
@@ -155,42 +157,21 @@ def test_drafts_that_were_verified_with_the_prompt_count_too() -> None:
     runner.begin("a-1", arguments)
     params = runner.requests["a-1"].sampling_params
     first = first_drafts(params, np.array(PROMPT), 3, RULES)
-    assert (first.tokens, first.source) == ([1, 2], Source.HINT), "nothing has agreed yet: as many as of an n-gram"
-    runner.requests["a-1"].prev_num_draft_len = 2
-    assert runner.step(proposer, {"a-1": [1, 50]})["a-1"] == []
-    assert (proposer.counts()["num_hint_tokens"], proposer.counts()["num_hint_accepted_tokens"]) == (2, 1)
+    assert (first.tokens, first.source) == ([1, 2, 3], Source.HINT)
+    runner.requests["a-1"].prev_num_draft_len = 3
+    assert runner.step(proposer, {"a-1": [1, 2, 50]})["a-1"] == []
+    assert (proposer.counts()["num_hint_tokens"], proposer.counts()["num_hint_accepted_tokens"]) == (3, 2)
 
 
 def test_first_drafts_are_within_what_the_request_may_write() -> None:
     params = SimpleNamespace(extra_args=request_arguments("a", [HINT]), max_tokens=3, stop_token_ids=[])
-    assert first_drafts(params, np.array(PROMPT), 8, replace(RULES, num_ngram_tokens=9)).tokens == [1, 2]
+    assert first_drafts(params, np.array(PROMPT), 8, RULES).tokens == [1, 2]
     params.max_tokens, params.stop_token_ids = 20, [3]
-    assert first_drafts(params, np.array(PROMPT), 8, replace(RULES, num_ngram_tokens=9)).tokens == [1, 2, 3]
+    assert first_drafts(params, np.array(PROMPT), 8, RULES).tokens == [1, 2, 3]
     params.extra_args = request_arguments("a", [HINT], "none")
     assert first_drafts(params, np.array(PROMPT), 8, RULES).tokens == []
     params.extra_args = None
     assert first_drafts(params, np.array([*PROMPT, 92]), 8, RULES).tokens == [90, 91]
-
-
-@pytest.mark.parametrize(("token_s", "least", "most"), [(0.0, 12, 12), (0.5, 1, 9)])
-def test_less_is_proposed_where_a_token_costs_more(token_s: float, least: int, most: int) -> None:
-    """Sequences whose hints are right, on an engine that takes a second and so much more for each token of a pass."""
-    clock = [0.0]
-    proposer, runner = make(MatchRules(num_hint_tokens=12), lambda: clock[0])
-    hint = list(range(100, 200))
-    sizes = []
-    for number in range(40):
-        name = f"r{number}"
-        runner.begin(name, request_arguments(name, [hint], METHOD if number % 2 else "none"), max_tokens=99)
-        at, proposed = 1, runner.step(proposer, {name: hint[:1]})[name]
-        for turn in range(4):
-            num_right = len(proposed) if turn % 2 else len(proposed) // 2
-            clock[0] += 1.0 + token_s * (1 + len(proposed))
-            proposed = runner.step(proposer, {name: hint[at : at + num_right + 1]})[name]
-            at += num_right + 1
-            sizes.append(len(proposed))
-        runner.end(name)
-    assert least <= sizes[-1] <= most
 
 
 def test_nothing_is_kept_of_requests_that_ended_or_never_came(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,15 +255,9 @@ def test_the_names_that_vllm_is_given_are_those_of_the_classes() -> None:
 
 
 def test_our_method_becomes_a_custom_class() -> None:
-    ours: dict[str, Any] = {
-        "method": METHOD,
-        "num_speculative_tokens": 7,
-        "num_ngram_tokens": 3,
-        "prompt_lookup_max": 5,
-    }
-    ours["token_cost"] = 0.05
-    options = engine_options({"dtype": "float32", "speculative_config": ours}, METHODS, SCHEDULER)
-    rules = MatchRules(num_hint_tokens=7, num_ngram_tokens=3, ngram_max=5, token_cost=0.05)
+    ours = {"method": METHOD, "num_speculative_tokens": 7, "num_ngram_tokens": 3, "prompt_lookup_max": 5}
+    options = engine_options({"dtype": "float32", "speculative_config": ours}, METHODS)
+    rules = MatchRules(num_hint_tokens=7, num_ngram_tokens=3, ngram_max=5)
     assert rules_of(SimpleNamespace(additional_config=options["additional_config"])) == rules
     assert options == {
         "dtype": "float32",
@@ -292,21 +267,20 @@ def test_our_method_becomes_a_custom_class() -> None:
         "additional_config": {OWN: asdict(rules)},
     }
     theirs = {"additional_config": {"a": 1}, "scheduler_cls": "x.Y", "speculative_config": {"method": METHOD}}
-    kept = engine_options(theirs, METHODS, SCHEDULER)
+    kept = engine_options(theirs, METHODS)
     assert kept["scheduler_cls"] == "x.Y"
     assert kept["additional_config"]["a"] == 1
-    assert "scheduler_cls" not in engine_options({"speculative_config": {"method": METHOD}}, METHODS, None)
 
 
 def test_any_other_method_passes_as_it_is() -> None:
     options = {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4}}
-    assert engine_options(options, METHODS, SCHEDULER) == {**options, "worker_extension_cls": EXTENSION}
+    assert engine_options(options, METHODS) == {**options, "worker_extension_cls": EXTENSION}
     for plain in ({}, {"speculative_config": None}, {"worker_extension_cls": "x.Y"}):
-        assert engine_options(plain, METHODS, SCHEDULER) == plain
+        assert engine_options(plain, METHODS) == plain
 
 
 def test_a_vllm_without_custom_classes_looks_up_ngrams(caplog: pytest.LogCaptureFixture) -> None:
-    options = engine_options({"speculative_config": {"method": METHOD}}, ("ngram",), SCHEDULER)
+    options = engine_options({"speculative_config": {"method": METHOD}}, ("ngram",))
     bounds = {"prompt_lookup_min": 2, "prompt_lookup_max": 4}
     assert options["speculative_config"] == {"method": "ngram", "num_speculative_tokens": 4, **bounds}
     assert "hints are not used" in caplog.text
@@ -319,17 +293,16 @@ def test_a_vllm_without_custom_classes_looks_up_ngrams(caplog: pytest.LogCapture
         ({"num_speculative_tokens": 0}, "at least 1"),
         ({"prompt_lookup_min": 5}, "no minimum over"),
         ({"realign_min": 5}, "no minimum over"),
-        ({"token_cost": -0.1}, "no negative"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        engine_options({"speculative_config": {"method": METHOD, **settings}}, METHODS, SCHEDULER)
+        engine_options({"speculative_config": {"method": METHOD, **settings}}, METHODS)
 
 
 def test_the_workers_extension_has_one_place() -> None:
     with pytest.raises(ValueError, match="worker_extension_cls"):
-        engine_options({"speculative_config": {"method": METHOD}, "worker_extension_cls": "x.Y"}, METHODS, SCHEDULER)
+        engine_options({"speculative_config": {"method": METHOD}, "worker_extension_cls": "x.Y"}, METHODS)
 
 
 # --- the calls' hints ------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ import pytest
 
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
-from deployments.simulation.closed_loop import measure
+from deployments.simulation.closed_loop import Machine, Measured, measure
 from deployments.simulation.costs import EngineCost, linear_cost
+from deployments.simulation.roles import HintGain
 from deployments.simulation.scripts import Agreement, RandomScript, uniform
-from deployments.simulation.workload import HintGain, Machine, Measured
 from tests.unit.clock import run_virtually
 
 

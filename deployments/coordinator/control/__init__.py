@@ -1,1 +1,0 @@
-"""How deep to look ahead, decided from what is measured."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 
 from actors.errors import RequestError
 from actors.messages import Delta, Ending, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
 from deployments.simulation.batch import Batch
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.scripts import Agreement
-from deployments.simulation.texts import KINDS, PROMPT_IDS, Place, Scripts, agreement_of, num_context, text_of
+from deployments.simulation.texts import PROMPT_IDS, Place, Scripts, agreement_of, num_context, text_of
+from deployments.simulation.workload import NO_GAIN, VOCABULARY, HintGain, part_size
 
-VOCABULARY = "simulated"
 MAX_MODEL_LEN = 10**9
 
 
@@ -103,26 +102,6 @@ class SimulatedWriter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class HintGain:
-    """How many tokens a pass gives once the draft's version of the step is at hand, by what that version is."""
-
-    equal: float = 1.0
-    same: float = 1.0
-    different: float = 1.0
-
-    def of(self, place: Place, hints: Sequence[TokenIds]) -> float:
-        """The gain of `hints` at `place`; only the draft's step for that very place counts."""
-        gains = {Agreement.EQUAL: self.equal, Agreement.SAME: self.same, Agreement.DIFFERENT: self.different}
-        for hint in hints:
-            if hint and hint[-1] // len(KINDS) == place.index:
-                return gains[KINDS[hint[-1] % len(KINDS)]]
-        return 1.0
-
-
-NO_GAIN = HintGain()
-
-
 class SimulatedTarget(SimulatedWriter):
     """`actors.roles.Target`."""
 
@@ -133,7 +112,7 @@ class SimulatedTarget(SimulatedWriter):
 
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""
-        async for item in self.progress(request, float("inf")):
+        async for item in self.progress(request, 0.0):
             if isinstance(item, Step):
                 return item
         raise AssertionError("a simulated step has an end")
@@ -149,7 +128,7 @@ class SimulatedTarget(SimulatedWriter):
             await self._begin(request)
             written, context = 0, num_context(prefix)
             while written < len(token_ids):
-                part = self._part(every_s, first=written == 0)
+                part = part_size(every_s, written == 0, self._engine.cost, self._engine.batch.size)
                 part = min(part, len(token_ids) - written)
                 speed = self._speeds[call][1]
                 await self._engine.write(call, part, priority=request.priority, num_context=context, speed=speed)
@@ -183,12 +162,6 @@ class SimulatedTarget(SimulatedWriter):
     async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
         """As `Target.label_probabilities`: refused, since simulated verdicts come from `SimulatedVerifier`."""
         raise RequestError("A simulated target has no probabilities; use a simulated verifier.")
-
-    def _part(self, every_s: float, first: bool) -> int:
-        """So many tokens until the next delta: the first comes at once."""
-        if every_s == float("inf"):
-            return MAX_MODEL_LEN
-        return 1 if first else max(1, round(every_s / self._engine.cost.seconds(self._engine.batch.size)))
 
 
 class SimulatedDraft(SimulatedWriter):

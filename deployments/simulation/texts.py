@@ -70,8 +70,8 @@ class Scripts:
 
 
 def agreement_of(draft: Step) -> Agreement:
-    """What a draft's step is to the target's."""
-    return KINDS[draft.token_ids[-1] % len(KINDS)]
+    """What a draft's step is to the target's; of several steps joined, what the worst of them is."""
+    return KINDS[max(token % len(KINDS) for token in set(draft.token_ids))]
 
 
 def text_of(token_ids: TokenIds, ends: bool = True) -> str:

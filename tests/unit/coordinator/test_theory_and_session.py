@@ -19,14 +19,15 @@ from deployments.coordinator.theory import (
     combined_speed_up,
     hinted_speed_up,
     late_hint_gain,
+    sync_speed_up,
     token_speed_up,
     window_load,
     window_speed_up,
 )
-from deployments.simulation.closed_loop import Machine, Measured, measure
+from deployments.simulation.closed_loop import measure
 from deployments.simulation.costs import linear_cost
-from deployments.simulation.roles import NO_GAIN, HintGain
 from deployments.simulation.scripts import Agreement, StepPair
+from deployments.simulation.workload import NO_GAIN, HintGain, Machine, Measured
 from tests.unit.clock import run_virtually
 
 NUM_STEPS = 500
@@ -88,6 +89,13 @@ def test_the_session_is_as_fast_as_the_formula_for_its_window(alpha: float, c: f
     load = window_load(alpha, c, depth)
     assert measured.target_load == pytest.approx(load.target, rel=TOLERANCE)
     assert measured.draft_load == pytest.approx(load.draft, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize(("alpha", "c", "depth"), [(0.3, 0.23, 1), (0.6, 0.07, 4), (0.6, 0.41, 2), (0.9, 0.23, 8)])
+def test_the_synchronous_session_is_as_fast_as_the_papers_formula(alpha: float, c: float, depth: int) -> None:
+    """One target step more than draft steps: k is the depth and one."""
+    measured = play("lookahead_sync", alpha, c, depth)
+    assert speed_up(measured) == pytest.approx(sync_speed_up(alpha, c, depth + 1), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize(("alpha", "c"), [(alpha, c) for alpha in (0.3, 0.9) for c in COSTS])

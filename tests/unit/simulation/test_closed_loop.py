@@ -8,10 +8,11 @@ import pytest
 
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
-from deployments.simulation.closed_loop import Machine, Measured, measure
+from deployments.simulation.closed_loop import measure
 from deployments.simulation.costs import EngineCost, linear_cost
-from deployments.simulation.roles import HintGain
+from deployments.simulation.driver import measure_fast
 from deployments.simulation.scripts import Agreement, RandomScript, uniform
+from deployments.simulation.workload import HintGain, Machine, Measured
 from tests.unit.clock import run_virtually
 
 
@@ -74,6 +75,33 @@ def test_a_rejection_that_is_seen_early_costs_less() -> None:
 
 def test_the_same_arguments_give_the_same_figures() -> None:
     assert run("lookahead", users=3) == run("lookahead", users=3)
+
+
+CALLS = Machine(EngineCost(((1, 0.1), (2, 0.13)), call_s=0.03, prefill_passes=1.0), linear_cost(0.02, 0.2), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("mode", "verifier", "progress_s"),
+    [
+        ("target", None, 0.0),
+        ("lookahead", None, 0.2),
+        ("lookahead", "as scripted", 0.2),
+        ("lookahead_sync", "as scripted", 0.0),
+    ],
+)
+def test_the_fast_driver_does_what_the_pipeline_does(mode: str, verifier: str | None, progress_s: float) -> None:
+    """But for what happens at the same moment, which may come in another order."""
+    settings = SessionSettings(
+        "", (), (), "", 10**9, mode=mode, max_lookahead=3, verifier=verifier, progress_s=progress_s
+    )
+    texts = lambda number: RandomScript(number, 20, 0.6, 10.0, sigma=0.5, equal_share=0.5, common_share=0.5)  # noqa: E731
+    machine = replace(CALLS, hint_gain=HintGain(equal=2.0))
+    through_the_pipeline = run_virtually(measure(machine, settings, 2, 150, texts, opening))
+    fast = measure_fast(machine, settings, 2, 150, texts, lambda clock: opening)
+    assert fast.num_steps == through_the_pipeline.num_steps
+    assert fast.tokens_per_s == pytest.approx(through_the_pipeline.tokens_per_s, rel=0.03)
+    assert fast.target_load == pytest.approx(through_the_pipeline.target_load, rel=0.03)
+    assert fast.draft_load == pytest.approx(through_the_pipeline.draft_load, rel=0.03)
 
 
 def test_drawn_texts_have_the_shares_and_lengths_that_were_asked_for() -> None:

@@ -6,7 +6,8 @@ same function serves `lookahead serve`, `serve run deployments.app:build profile
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,14 +16,14 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
-from actors.messages import GenerationRequest, Output
+from actors.messages import GenerationRequest, Output, SpeculationStats
 from deployments.config import Config, PlacementConfig, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import TAKEN, DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
-from deployments.telemetry.metrics import merge
+from deployments.telemetry.metrics import merge, token_metrics
 
 AFFINITY = RequestRouterConfig(request_router_class="deployments.routing.SessionRouter")
 """All calls of one session to one replica, so that its prefix cache is hit."""
@@ -76,10 +77,13 @@ class CoordinatorReplica:
 
 
 class CoordinatorBackend:
-    """The gateway's `Backend` over the coordinators."""
+    """The gateway's `Backend` over the coordinators; `writers` are the roles whose engines count tokens."""
 
-    def __init__(self, handle: DeploymentHandle[Any], wait_s: float) -> None:
+    def __init__(
+        self, handle: DeploymentHandle[Any], wait_s: float, writers: Mapping[str, DeploymentHandle[Any]]
+    ) -> None:
         self._handle = handle
+        self._writers = writers
         self._pool = Pool(handle, "coordinator", wait_s)
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
@@ -100,17 +104,36 @@ class CoordinatorBackend:
         return next((trace for trace in found if isinstance(trace, dict)), None)
 
     async def metrics(self) -> str:
-        """As `Backend.metrics`: the sum over coordinators."""
-        texts = await self._handle.broadcast("metrics").results_async(timeout_s=ASK_S, return_exceptions=True)
-        return merge(text for text in texts if isinstance(text, str))
+        """As `Backend.metrics`: the sum over coordinators, and what the engines of all writers count."""
+        texts, *counted = await asyncio.gather(
+            self._handle.broadcast("metrics").results_async(timeout_s=ASK_S, return_exceptions=True),
+            *(self._token_stats(role, handle) for role, handle in self._writers.items()),
+        )
+        engines = token_metrics(pair for pairs in counted for pair in pairs)
+        return merge([*(text for text in texts if isinstance(text, str)), engines])
+
+    async def _token_stats(self, role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, SpeculationStats]]:
+        """Of each replica that is there; a role that is not has nothing to say."""
+        try:
+            found = await handle.broadcast("speculation_stats").results_async(timeout_s=ASK_S, return_exceptions=True)
+        except Exception:  # metrics are read most when something is broken
+            return []
+        return [(role, stats) for stats in found if isinstance(stats, SpeculationStats)]
 
 
 class GatewayReplica:
     """The HTTP side."""
 
-    def __init__(self, config: Config, coordinator: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        coordinator: DeploymentHandle[Any],
+        target: DeploymentHandle[Any],
+        draft: DeploymentHandle[Any] | None,
+    ) -> None:
         self._config = config
-        self._backend = CoordinatorBackend(coordinator, config.speculation.replica_timeout_s)
+        writers = {"target": target} | ({} if draft is None else {"draft": draft})
+        self._backend = CoordinatorBackend(coordinator, config.speculation.replica_timeout_s, writers)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application when the replica starts."""
@@ -155,7 +178,7 @@ def compose(config: Config) -> serve.Application:
         config, target, draft, verifier
     )
     gateway = serve.ingress()(GatewayReplica)
-    return _deployment(gateway, "gateway", config.gateway.placement).bind(config, coordinator)
+    return _deployment(gateway, "gateway", config.gateway.placement).bind(config, coordinator, target, draft)
 
 
 def _deployment(cls: type, name: str, placement: PlacementConfig, affine: bool = False) -> serve.Deployment:

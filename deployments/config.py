@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from actors.engines import speculative_model
 from actors.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -351,10 +352,12 @@ def modes_of(config: Config) -> list[str]:
 
 
 def models_of(config: Config) -> list[str]:
-    """Every model that the deployment loads, as the configuration names it, once each: target, draft, the judge's own
-    and the verifiers' embeddings. Scripted engines load none."""
-    writers = [config.target, config.draft, config.verifier.judge]
-    models = [writer.model for writer in writers if writer is not None and writer.engine.kind == "vllm"]
+    """Every model that the deployment loads, as the configuration names it, once each: target, draft, the judge's own,
+    those that draft inside an engine, and the verifiers' embeddings. Scripted engines load none."""
+    writers = [w for w in (config.target, config.draft, config.verifier.judge) if w is not None]
+    loading = [writer for writer in writers if writer.engine.kind == "vllm"]
+    models = [writer.model for writer in loading]
+    models += [draft for writer in loading if (draft := speculative_model(writer.engine.options)) is not None]
     checks = [check for cascade in config.verifier.verifiers.values() for check in cascade]
     models += [check.model for check in checks if isinstance(check, EmbeddingCheck)]
     return list(dict.fromkeys(models))

@@ -9,13 +9,28 @@ from typing import Any
 from actors.errors import ConfigError
 from actors.roles import Engine
 
+OWN_FORMS = ("package:", "hf:", "int8:")
+"""Beginnings of names that `actors.models` understands and vLLM does not."""
+
+
+def speculative_model(options: Mapping[str, Any]) -> str | None:
+    """The model that ``speculative_config`` in `options` names in the words of `actors.models`: it becomes a folder.
+
+    None where there is none, and for a folder or a name on the hub, which vLLM finds itself: heads such as EAGLE's
+    come in forms that only vLLM knows.
+    """
+    speculative = options.get("speculative_config")
+    model = speculative.get("model") if isinstance(speculative, Mapping) else None
+    return model if isinstance(model, str) and (model.startswith(OWN_FORMS) or model.endswith(".gguf")) else None
+
 
 async def create_engine(
     kind: str, model: str, options: Mapping[str, Any], cpu_cores: str | None = None, replica: str = ""
 ) -> Engine:
     """An engine of `kind` (``vllm`` or ``scripted``) that holds `model` (as in `actors.models`), ready to work.
 
-    Fetches the weights where they are missing. Raises ConfigError and WeightsError.
+    Fetches the weights where they are missing, those of a model that drafts inside the engine included. Raises
+    ConfigError and WeightsError.
     """
     if kind == "scripted":
         from actors.engines.scripted import ScriptedEngine
@@ -26,5 +41,8 @@ async def create_engine(
         from actors.models import resolve
 
         path = await asyncio.to_thread(resolve, model)
+        if (draft := speculative_model(options)) is not None:
+            folder = await asyncio.to_thread(resolve, draft)
+            options = {**options, "speculative_config": {**options["speculative_config"], "model": str(folder)}}
         return await VllmEngine.create(str(path), model, options, replica, cpu_cores)
     raise ConfigError(f"There is no engine {kind!r}; there are: vllm, scripted.", "engine.kind")

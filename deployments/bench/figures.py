@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from deployments.bench.record import Measurement, latest
+from deployments.bench.token_counts import acceptance
 from deployments.bench.variants import baseline, wishes
 
 _NUM_RESAMPLES = 4000
@@ -38,6 +39,9 @@ DEFINITIONS: Mapping[str, str] = {
     "latency_and_ttft": "of whole answers; ttft_s is the time to the first text, reasoning included",
     "accuracy": "right final answers / requests whose right answer is known; a failed request is a wrong answer",
     "accept_rate": "accepted / (accepted + recovered) steps over all requests",
+    "token_acceptance": "by role: what engines proposed to themselves and their model agreed with; acceptance_rate is "
+    "accepted / proposed tokens, tokens_per_draft counts the model's own token, accepted_per_position by place",
+    "token_acceptance_rate": "acceptance_rate of the target's engine",
 }
 
 
@@ -126,6 +130,7 @@ def rows(
             "concurrency": concurrency,
             **_counts(groups[concurrency, mode], num_lines[concurrency, mode]),
             **_quality(groups[concurrency, mode]),
+            **_tokens(groups[concurrency, mode]),
             **_ratios(mode == against, ratios[concurrency, mode], seed),
         }
         for concurrency, mode in sorted(groups, key=lambda key: (key[0], modes.index(key[1])))
@@ -168,6 +173,14 @@ def _quality(group: Sequence[Measurement]) -> dict[str, Any]:
         "num_recovered_steps": recovered,
         "num_target_steps": target,
         "num_draft_steps": drafted,
+    }
+
+
+def _tokens(group: Sequence[Measurement]) -> dict[str, Any]:
+    found = acceptance(line.token_counts for line in group)
+    return {
+        "token_acceptance_rate": found.get("target", {}).get("acceptance_rate"),
+        "token_acceptance": found,
     }
 
 

@@ -44,6 +44,9 @@ class Measurement:
     usage: dict[str, Any] | None = None
     error: str | None = None
     trace: dict[str, Any] | None = None
+    token_counts: dict[str, dict[str, float]] | None = None
+    """What the engines' token-level speculation counted since the answer before (`bench.token_counts`): over a
+    row they add up to all of it."""
 
     @property
     def key(self) -> Key:

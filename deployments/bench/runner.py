@@ -21,6 +21,7 @@ from deployments.bench.grading import is_correct
 from deployments.bench.plan import Block, Plan, blocks
 from deployments.bench.problems import Problem
 from deployments.bench.record import Measurement, Record
+from deployments.bench.token_counts import TokenCounter
 from deployments.bench.variants import wishes
 from deployments.cli.client import Question, Reply, ask, get_json
 
@@ -59,6 +60,8 @@ class Runner:
     record: Record
     manner: Manner
     on_answer: Callable[[Measurement], None] = lambda measurement: None
+    counter: TokenCounter | None = None
+    """Counts what engines propose to themselves, where the server says it."""
 
     async def run(self) -> None:
         """Ask all that is not recorded yet. Raises ServiceError if the server is gone or refuses a mode."""
@@ -79,6 +82,9 @@ class Runner:
                 raise ServiceError(f"Mode {mode} does not work on this server: {reply.error}")
 
     async def _loop(self, block: Block, indices: deque[int]) -> None:
+        if self.counter is not None:
+            await self.counter.since_last()  # whatever was counted before belongs to another block
+
         async def worker() -> None:
             while indices:
                 await self._measure(block, indices.popleft())
@@ -117,6 +123,7 @@ class Runner:
             usage=reply.usage,
             error=reply.error,
             trace=await self._trace(reply) if self.manner.traces else None,
+            token_counts=await self.counter.since_last() if self.counter is not None else None,
         )
         self.record.add(measurement)
         self.on_answer(measurement)

@@ -143,6 +143,7 @@ async def _measure(
     """Ask all that is left, with a progress bar; what the server says of itself."""
     from deployments.bench.record import Measurement
     from deployments.bench.runner import Runner, remaining
+    from deployments.bench.token_counts import TokenCounter
 
     num_left = sum(len(indices) for _, indices in remaining(plan, record, manner.retry_failed))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -157,7 +158,7 @@ async def _measure(
                 if line.error:
                     console.print(f"prompt {line.index}, {line.mode}: {line.error}", style="red", markup=False)
 
-            await Runner(http, model, plan, problems, record, manner, on_answer).run()
+            await Runner(http, model, plan, problems, record, manner, on_answer, TokenCounter(http)).run()
         try:
             return await get_json(http, "/version")
         except LookaheadError as error:

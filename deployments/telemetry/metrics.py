@@ -1,7 +1,8 @@
 """Prometheus metrics of one coordinator replica, in vLLM's manner lifted to steps, and their sum over replicas.
 
 Promises: an observer of a pipeline that never raises and never waits; names and labels are those of the HTTP contract;
-`merge` adds up what several replicas counted, so that one scrape of any gateway shows the whole deployment.
+`merge` adds up what several replicas counted, so that one scrape of any gateway shows the whole deployment;
+`token_metrics` puts the engines' own counts of token-level speculation beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors.messages import SpeculationSummary
+from actors.messages import SpeculationStats, SpeculationSummary
 from deployments.coordinator.events import (
     Cancel,
     Command,
@@ -195,6 +196,37 @@ class RequestMetrics:
             m.recovered_steps.inc()
         elif command.outcome is Outcome.CANCELLED:
             m.wasted.labels("target").inc(tokens)
+
+
+def token_metrics(counted: Iterable[tuple[str, SpeculationStats]]) -> str:
+    """What the engines counted, each with its role, in Prometheus' text format and vLLM's names; replicas of one role
+    add up. Read when it is asked for, so it costs nothing otherwise; a replica that was replaced counts from 0 again.
+    """
+    registry = CollectorRegistry()
+
+    def counter(name: str, words: str, *labels: str) -> Counter:
+        return Counter(f"lookahead_token_{name}", words, ["role", *labels], registry=registry)
+
+    drafts = counter("num_drafts", "Proposals of tokens, one a sequence and forward pass.")
+    proposed = counter("num_draft_tokens", "Tokens that were proposed.")
+    accepted = counter("num_accepted_tokens", "Proposed tokens that the model agreed with.")
+    places = counter("num_accepted_tokens_per_pos", "Accepted tokens by their place in the proposal.", "position")
+    proposed_by = counter("num_draft_tokens_by_source", "Tokens that hints and n-grams proposed.", "source")
+    accepted_by = counter("num_accepted_tokens_by_source", "Accepted tokens of hints and n-grams.", "source")
+    for role, stats in counted:
+        drafts.labels(role).inc(stats.num_drafts)
+        proposed.labels(role).inc(stats.num_draft_tokens)
+        accepted.labels(role).inc(stats.num_accepted_tokens)
+        for position, number in enumerate(stats.accepted_per_position):
+            places.labels(role, str(position)).inc(number)
+        for source, num_proposed, num_accepted in (
+            ("hint", stats.num_hint_tokens, stats.num_hint_accepted_tokens),
+            ("ngram", stats.num_ngram_tokens, stats.num_ngram_accepted_tokens),
+        ):
+            if num_proposed:
+                proposed_by.labels(role, source).inc(num_proposed)
+                accepted_by.labels(role, source).inc(num_accepted)
+    return generate_latest(registry).decode()
 
 
 def merge(texts: Iterable[str]) -> str:

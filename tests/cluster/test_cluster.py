@@ -214,6 +214,8 @@ def test_metrics_count_what_happened(served: Served) -> None:
         "lookahead_request_seconds_bucket",
         "lookahead_cancelled_steps_total",
         "lookahead_wasted_tokens_total",
+        'lookahead_token_num_draft_tokens_total{role="target"}',
+        'lookahead_token_num_draft_tokens_total{role="draft"}',
     ):
         assert f"\n{name}" in text, name
 

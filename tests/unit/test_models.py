@@ -9,6 +9,7 @@ import huggingface_hub.constants
 import pytest
 from typer.testing import CliRunner
 
+from actors.engines import speculative_model
 from actors.errors import WeightsError
 from actors.models import catalogue, default_cache, is_cached, package_folder, resolve, source_of
 from actors.weights_cache import MARKER
@@ -160,16 +161,36 @@ def test_the_models_of_a_configuration() -> None:
     ]
     assert models_of(load_profile("scripted")) == []
     cascade = [{"kind": "judge", "engine": "own"}, {"kind": "embedding", "model": "ORG/E"}]
+    drafting = {"options": {"speculative_config": {"method": "draft_model", "model": "int8:ORG/D"}}}
     config = Config.model_validate(
         {
             "served_model_name": "m",
-            "target": {"model": "ORG/T"},
+            "target": {"model": "ORG/T", "engine": drafting},
             "draft": {"model": "ORG/T"},
             "verifier": {"verifiers": {"exact": cascade}, "judge": {"model": "ORG/J"}},
             "speculation": {"fidelity": "exact"},
         }
     )
-    assert models_of(config) == ["ORG/T", "ORG/J", "ORG/E"]
+    assert models_of(config) == ["ORG/T", "ORG/J", "int8:ORG/D", "ORG/E"]
+
+
+@pytest.mark.parametrize(
+    ("speculative", "model"),
+    [
+        ({"method": "draft_model", "model": "int8:package:x"}, "int8:package:x"),
+        ({"method": "draft_model", "model": "package:x"}, "package:x"),
+        ({"method": "draft_model", "model": "some.gguf"}, "some.gguf"),
+        ({"method": "eagle3", "model": "ORG/HEAD"}, None),
+        ({"method": "draft_model", "model": "/a/folder"}, None),
+        ({"method": "hints"}, None),
+        ({"method": "ngram", "model": None}, None),
+        (None, None),
+        ("not a mapping", None),
+    ],
+)
+def test_a_model_that_drafts_in_the_engine_may_be_named_in_our_words(speculative: object, model: str | None) -> None:
+    assert speculative_model({"speculative_config": speculative}) == model
+    assert speculative_model({}) is None
 
 
 def test_list_says_what_is_cached(cache: Path) -> None:

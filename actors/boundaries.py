@@ -3,21 +3,36 @@
 Promises: a step ends at a token, never inside one; a step that the rule ended holds something visible, because a
 boundary counts only after the step's first visible character (blank lines at the start of the text or right after
 ``</think>`` open the next step instead of making an empty one); a boundary or a closing text is found however its
-characters are spread over tokens. Only the cap and the end of the text may leave a step without visible text.
+characters are spread over tokens. Only counts of tokens and the end of the text may leave a step without visible text.
+
+Most rules know a boundary at its last token. The end of a sentence is proved by the white space behind it, which many
+vocabularies put into the next word's token: that word begins the next step, and until it is there nobody knows that the
+step has ended. So one token more is written than the step has, and what may be a step's last token is told with it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from actors.errors import ConfigError
 from actors.messages import Delta, Ending, StepRule
 
-BOUNDARIES: Mapping[str, str] = {"blank_line": "\n\n", "line": "\n"}
-"""The text that ends a step, by the name of the rule."""
+BOUNDARIES: Mapping[str, str | None] = {"blank_line": "\n\n", "line": "\n", "sentence": "\n", "tokens": None}
+"""The text that ends a step wherever it stands, by the name of the rule. ``sentence`` ends at sentences besides,
+``tokens`` only at every `StepRule.max_tokens` tokens."""
+
+SENTENCE_TAIL = 64
+"""So many last characters of a step are looked at for the end of a sentence."""
+_SENTENCE_END = re.compile(r"(?P<word>\S*?)(?P<stop>[.!?]+)[)\]}\"'*_$\u2019\u201d»]*\Z")
+_LIST_MARK = re.compile(r"\W*(?:step\s+)?(?:\d{1,3}|[A-Za-z])\.\W*\Z", re.IGNORECASE)
+_ABBREVIATIONS = frozenset(
+    "al approx a.k.a ca cf dr e.g eq eqs fig i.e jr mr mrs ms pp prof resp sr st vol vs w.r.t".split()  # noqa: SIM905
+)
+_FULL_WIDTH = frozenset("\u3002\uff01\uff1f")
 
 
-def boundary_text(name: str) -> str:
+def boundary_text(name: str) -> str | None:
     """The text that ends a step under the rule `name`; ConfigError names the rules that exist."""
     if name not in BOUNDARIES:
         raise ConfigError(f"There is no step boundary {name!r}; there are: {', '.join(BOUNDARIES)}.", "boundary")
@@ -27,24 +42,52 @@ def boundary_text(name: str) -> str:
 def stop_ids(token_texts: Mapping[int, str], rule: StepRule) -> frozenset[int]:
     """The ids that can end a step all by themselves: their own text holds the boundary or the closing text.
 
-    A boundary that is spread over several tokens has no such id, and a token of white space only may have one without
-    ending the step: a `StepSplitter` has the last word.
+    A boundary that is spread over several tokens has no such id, nor has the end of a sentence, and a token of white
+    space only may have one without ending the step: a `StepSplitter` has the last word.
     """
-    wanted = [boundary_text(rule.boundary), *([rule.close] if rule.close else [])]
+    wanted = [mark for mark in (boundary_text(rule.boundary), rule.close) if mark]
     return frozenset(token for token, text in token_texts.items() if any(mark in text for mark in wanted))
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends with `text`, the beginning of a line, if white space follows: behind ``. ! ?`` and
+    closing marks; not behind a list's number ("1."), a common abbreviation, a factorial, or dots for a gap."""
+    found = _SENTENCE_END.search(text)
+    if found is None or _LIST_MARK.match(text):
+        return False
+    word = found["word"].lstrip("([{\"'*_$\u2018\u201c«")
+    if not word or (found["stop"] == "!" and word[-1].isdigit()):
+        return False
+    return word.lower() not in _ABBREVIATIONS
 
 
 class StepSplitter:
     """Reads the text of one generation token by token and says at which tokens steps end."""
 
     def __init__(self, rule: StepRule, *, capped: bool = True, before: str = "") -> None:
-        """`capped` False never ends a step at ``rule.max_tokens``. `before` is the text in front of the generation:
-        the last call may have been cut in the middle of the closing text."""
+        """`capped` False never ends a step at ``rule.max_tokens``, unless that is the rule. `before` is the text in
+        front of the generation: the last call may have been cut in the middle of the closing text."""
         self._boundary = boundary_text(rule.boundary)
+        self._ends_at_sentences = rule.boundary == "sentence"
+        self._tail_length = SENTENCE_TAIL if self._ends_at_sentences else len(self._boundary or "") - 1
         self._close = rule.close
         self._cap = rule.max_tokens if capped else None
+        self._count = rule.max_tokens if self._boundary is None else None
         self._close_tail = _last(before, len(self._close) - 1) if self._close else ""
         self._begin_step()
+
+    @property
+    def may_have_ended(self) -> bool:
+        """Whether the next token's text decides if the step has ended already: see `ends_before`."""
+        return self._ends_at_sentences and ends_sentence(self._boundary_tail)
+
+    def ends_before(self, text: str) -> bool:
+        """Whether the next token's `text` proves that the step ended before it, and so begins the next one. To be asked
+        before the token is fed. White space alone proves it too, but still belongs to the step."""
+        ended = text[:1].isspace() and not text.isspace() and self.may_have_ended
+        if ended:
+            self._begin_step()
+        return ended
 
     def feed(self, text: str) -> Ending | None:
         """The next token's `text` (empty for a token without text): how the step ends here, None if it goes on."""
@@ -75,12 +118,14 @@ class StepSplitter:
         return self._close in recent
 
     def _sees_boundary(self, text: str) -> bool:
+        if self._boundary is None:
+            return self._num_tokens == self._count
         if not self._is_visible:
             text = text.lstrip()
             self._is_visible = bool(text)
-        recent = self._boundary_tail + text
-        self._boundary_tail = _last(recent, len(self._boundary) - 1)
-        return self._boundary in recent
+        before = self._boundary_tail
+        self._boundary_tail = _last(before + text, self._tail_length)
+        return self._boundary in before + text or (self._ends_at_sentences and _holds_sentence_end(before, text))
 
 
 class DeltaCutter:
@@ -95,31 +140,33 @@ class DeltaCutter:
         self._to_text = to_text
         self._max_steps = max_steps
         self._num_steps = 0
+        self._ids: list[int] = []
+        self._text = ""
         self.finished = False
 
     def feed(self, token_ids: Sequence[int], final: Ending | None = None) -> list[Delta]:
         """The deltas of the next tokens; `final` (END or CAP) says that the engine will write no more, and why."""
         deltas: list[Delta] = []
-        start, text = 0, ""
-        for end, token in enumerate(token_ids, start=1):
+        for number, token in enumerate(token_ids, start=1):
             piece = self._to_text(token)
-            text += piece
+            if self._splitter.ends_before(piece):
+                deltas.append(self._end(Ending.BOUNDARY))
+                if self.finished:
+                    return deltas
+            self._ids.append(token)
+            self._text += piece
             ending = self._splitter.feed(piece)
-            if end == len(token_ids) and final is not None:
+            if number == len(token_ids) and final is not None:
                 ending = self._last_ending(ending, final)
-            if ending is None:
-                continue
-            deltas.append(Delta(text, tuple(token_ids[start:end]), ending))
-            start, text = end, ""
-            self._count(ending)
-            if self.finished:
-                break
-        if not self.finished:
-            if start < len(token_ids):
-                deltas.append(Delta(text, tuple(token_ids[start:])))
-            elif final is not None and not token_ids:
-                deltas.append(Delta("", (), final))
-            self.finished = final is not None
+            if ending is not None:
+                deltas.append(self._end(ending))
+                if self.finished:
+                    return deltas
+        if final is not None and not token_ids:
+            deltas.append(self._take(final))
+        elif self._ids and not self._splitter.may_have_ended:
+            deltas.append(self._take(None))
+        self.finished = final is not None
         return deltas
 
     def _last_ending(self, seen: Ending | None, final: Ending) -> Ending:
@@ -127,10 +174,23 @@ class DeltaCutter:
             return final
         return seen
 
-    def _count(self, ending: Ending) -> None:
+    def _take(self, ending: Ending | None) -> Delta:
+        delta = Delta(self._text, tuple(self._ids), ending)
+        self._ids, self._text = [], ""
+        return delta
+
+    def _end(self, ending: Ending) -> Delta:
         self._num_steps += 1
         if self._max_steps is not None:
             self.finished = ending.is_last or self._num_steps == self._max_steps
+        return self._take(ending)
+
+
+def _holds_sentence_end(before: str, text: str) -> bool:
+    """Whether a sentence ends within `text`, which follows `before` in a step, or before white space alone."""
+    if any(character in _FULL_WIDTH for character in text):
+        return True
+    return any(character.isspace() and ends_sentence(before + text[:at]) for at, character in enumerate(text))
 
 
 def _last(text: str, length: int) -> str:

@@ -19,7 +19,8 @@ class Ending(StrEnum):
     """Why a step ended."""
 
     BOUNDARY = "boundary"
-    """The step rule's own boundary, a blank line by default; the boundary belongs to the step."""
+    """The step rule's own boundary, a blank line by default; the boundary belongs to the step (of a sentence's, white
+    space that begins the next word does not)."""
     CAP = "cap"
     """The cap on tokens was reached; the next step goes on in mid-sentence."""
     CLOSE = "close"
@@ -285,6 +286,7 @@ class SpeculationOptions:
     verifier: str | None = None
     fidelity: str | None = None
     token_speculation: str | None = None
+    boundary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

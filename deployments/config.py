@@ -198,13 +198,16 @@ class VerifierConfig(Strict):
 
 
 TokenSpeculation = Literal["hints", "ngram", "none"]
+Boundary = Literal["blank_line", "line", "sentence", "tokens"]
 
 
 class StepConfig(Strict):
     """What a step is."""
 
-    boundary: Literal["blank_line", "line"] = "blank_line"
+    boundary: Boundary = "blank_line"
+    """Where a step ends; a rule of `actors.boundaries`. Requests may wish for another."""
     max_tokens: PositiveInt = 256
+    """The cap on a step; with ``tokens`` its length."""
 
 
 class ReasoningConfig(Strict):

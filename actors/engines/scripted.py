@@ -15,9 +15,10 @@ import re
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.hint_calls import HintCalls, HintedCall
 from actors.engines.hint_matching import HintTrack, MatchRules
 from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
@@ -208,7 +209,7 @@ class ScriptedEngine:
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
     ) -> AsyncGenerator[Delta, None]:
-        """As `Engine.generate`, one token a delta."""
+        """As `Engine.generate`, one token a delta, or two where the first may have ended the step."""
         await self.check_health()
         room = self._options.max_model_len - len(token_ids)
         if room < 1:
@@ -240,15 +241,14 @@ class ScriptedEngine:
         turn = len(token_ids) - 1 - token_ids[::-1].index(TURN)
         script = Script(self._options, detokenize(token_ids[:turn]))
         written = detokenize(token_ids[turn + 1 :])
+        splitter = StepSplitter(rule, capped=max_steps is not None, before=written)
+        cutter = DeltaCutter(splitter, lambda token: detokenize((token,)), max_steps)
         pending: list[int] = []
-        num_steps, step = 0, ""
-        in_step = 0
         for number in range(1, max_tokens + 1):
             if not pending:
                 pending = list(tokenize(script.after(written))) or [END]
             token = pending.pop(0)
-            text = detokenize((token,))
-            written, step, in_step = written + text, step + text, in_step + 1
+            written += detokenize((token,))
             guess = follower.guess(call.hints)
             follower.written.append(token)
             self._num_hint_tokens += guess is not None
@@ -257,15 +257,10 @@ class ScriptedEngine:
             await self._sleep(token_s / (self._options.hint_gain if guess == token else 1.0))
             await self.check_health()
             self.num_tokens += 1
-            ending = _ending(token, step, rule)
-            if ending is None and max_steps is not None and in_step >= rule.max_tokens:
-                ending = Ending.CAP
-            if ending is None and number == max_tokens:
-                ending = Ending.CAP
-            yield Delta(text, (token,), ending, self._replica)
-            if ending is not None:
-                num_steps, step, in_step = num_steps + 1, "", 0
-            if ending is Ending.END or (max_steps is not None and num_steps >= max_steps):
+            final = Ending.END if token == END else Ending.CAP if number == max_tokens else None
+            for delta in cutter.feed((token,), final):
+                yield replace(delta, replica=self._replica)
+            if cutter.finished:
                 return
 
     async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
@@ -302,12 +297,3 @@ class ScriptedEngine:
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(seconds, 0.0))
-
-
-def _ending(token: int, step: str, rule: StepRule) -> Ending | None:
-    if token == END:
-        return Ending.END
-    if rule.close is not None and step.endswith(rule.close):
-        return Ending.CLOSE
-    boundary = "\n\n" if rule.boundary == "blank_line" else "\n"
-    return Ending.BOUNDARY if step.endswith(boundary) and step.strip() else None

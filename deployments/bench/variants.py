@@ -1,8 +1,9 @@
 """What one row of a benchmark asks for: a mode, and the request's other wishes, in one word.
 
 Promises: a word means the same wherever it stands; a wish that is not known is refused before anything is measured.
-Written ``MODE[:WISH...]``: a fidelity (``exact``), a token speculation (``ngram``), ``depth=N``, ``branches=N`` or
-``verifier=NAME``. ``lookahead:exact:ngram`` is the mode `lookahead` at fidelity `exact` with n-gram look-up.
+Written ``MODE[:WISH...]``: a fidelity (``exact``), a token speculation (``ngram``), ``depth=N``, ``branches=N``,
+``verifier=NAME`` or ``boundary=NAME``. ``lookahead:exact:ngram`` is the mode `lookahead` at fidelity `exact` with
+n-gram look-up.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ def _wish(word: str, variant: str) -> tuple[str, Any]:
     if word in get_args(TokenSpeculation):
         return "token_speculation", word
     name, _, value = word.partition("=")
-    if name == "verifier" and value:
-        return "verifier", value
+    if name in ("verifier", "boundary") and value:
+        return name, value
     if name in _NUMBERS and value.isdecimal() and int(value) > 0:
         return _NUMBERS[name], int(value)
-    known = ", ".join((*get_args(Fidelity), *get_args(TokenSpeculation), "depth=N", "branches=N", "verifier=NAME"))
+    others = ("depth=N", "branches=N", "verifier=NAME", "boundary=NAME")
+    known = ", ".join((*get_args(Fidelity), *get_args(TokenSpeculation), *others))
     raise RequestError(f"{word!r} in {variant!r} is no wish that is known; there are: {known}.", "modes")

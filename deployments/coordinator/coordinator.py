@@ -164,7 +164,7 @@ class Coordinator:
             draft_prompt=draft_prompt,
             vocabulary=info.vocabulary,
             max_tokens=_max_tokens(request, len(prompt), info),
-            rule=StepRule(step.boundary, step.max_tokens, marks.close),
+            rule=StepRule(request.speculation.boundary or step.boundary, step.max_tokens, marks.close),
             sampling=request.sampling,
             stop=request.stop,
             marks=marks,

@@ -59,5 +59,6 @@ class SessionSettings:
 
     @property
     def cuts_steps(self) -> bool:
-        """Whether a step is cut where the target leaves the draft's words."""
-        return self.verifier is None and self.restart_in_step
+        """Whether a step is cut where the target leaves the draft's words. Steps of a set length would be out of step
+        with the draft's ever after."""
+        return self.verifier is None and self.restart_in_step and self.rule.boundary != "tokens"

@@ -163,6 +163,7 @@ class Speculation(Body):
     verifier: str | None = None
     fidelity: Annotated[str | None, Field(examples=["balanced"])] = None
     token_speculation: Annotated[str | None, Field(examples=["hints"])] = None
+    boundary: Annotated[str | None, Field(examples=["sentence"], description="Where a step ends.")] = None
 
 
 class Generation(Body):

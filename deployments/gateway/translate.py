@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from actors.errors import LookaheadError, UnknownModel
 from actors.messages import GenerationRequest, Message, Prompt, Sampling, SpeculationOptions
-from deployments.config import Config, Fidelity, Mode, TokenSpeculation, modes_of
+from deployments.config import Boundary, Config, Fidelity, Mode, TokenSpeculation, modes_of
 from deployments.gateway.errors import bad_request
 from deployments.gateway.schemas import Body, ChatRequest, CompletionRequest, Generation, Speculation
 
@@ -157,6 +157,7 @@ def _speculation(wishes: Speculation | None, config: Config, fidelity: Fidelity 
     _check_name("verifier", wishes.verifier, list(config.verifier.verifiers))
     _check_name("fidelity", wishes.fidelity, list(fidelities))
     _check_name("token_speculation", wishes.token_speculation, list(get_args(TokenSpeculation)))
+    _check_name("boundary", wishes.boundary, list(get_args(Boundary)))
     if wishes.verifier and wishes.fidelity and fidelities[wishes.fidelity] != wishes.verifier:
         message = (
             f"'speculation.fidelity' {wishes.fidelity!r} stands for the verifier {fidelities[wishes.fidelity]!r}, "

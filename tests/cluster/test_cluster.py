@@ -185,6 +185,16 @@ def test_a_killed_replica_costs_a_pause_and_no_word(served: Served, role: str, m
     wait_until_healthy(served)
 
 
+def test_steps_end_where_the_request_wants_them_to(served: Served) -> None:
+    question = "Where does it end?"
+    for mode in ("target", "lookahead"):
+        answer = ask(served, question, speculation={"mode": mode, "boundary": "sentence", "fidelity": "exact"})
+        assert answer.choices[0].message.content == truth(question, served)
+        ends = truth(question, served).count(".")
+        assert answer.model_extra["speculation"]["num_steps"] >= ends
+        assert mode == "lookahead" or answer.model_extra["speculation"]["num_steps"] == ends
+
+
 def test_errors_are_openais(served: Served) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         served.openai.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "x"}])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.boundaries import BOUNDARIES, DeltaCutter, StepSplitter, boundary_text, stop_ids
+from actors.boundaries import BOUNDARIES, DeltaCutter, StepSplitter, boundary_text, ends_sentence, stop_ids
 from actors.errors import ConfigError
 from actors.messages import Delta, Ending, StepRule
 
@@ -20,6 +20,9 @@ def split(tokens: list[str], rule: StepRule = BLANK_LINE, **options: object) -> 
     steps: list[tuple[str, Ending | None]] = []
     text = ""
     for token in tokens:
+        if splitter.ends_before(token):
+            steps.append((text, Ending.BOUNDARY))
+            text = ""
         text += token
         if ending := splitter.feed(token):
             steps.append((text, ending))
@@ -123,14 +126,14 @@ def test_stop_ids_are_those_whose_own_text_can_end_a_step() -> None:
 
 
 def test_an_unknown_rule_names_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match="blank_line, line"):
+    with pytest.raises(ConfigError, match="blank_line, line, sentence, tokens"):
         boundary_text("paragraph")
 
 
 pieces = st.lists(st.sampled_from(["a", " ", "\n", "\n\n", ".\n\n", "\n\n\n", "</", "think", ">", "</think>", ""]))
 
 
-@given(pieces, st.sampled_from(sorted(BOUNDARIES)), st.integers(1, 6), st.booleans())
+@given(pieces, st.sampled_from(["blank_line", "line", "tokens"]), st.integers(1, 6), st.booleans())
 def test_steps_are_a_partition_and_each_ends_for_its_reason(
     tokens: list[str], boundary: str, cap: int, capped: bool
 ) -> None:
@@ -143,7 +146,8 @@ def test_steps_are_a_partition_and_each_ends_for_its_reason(
         so_far += token
         ending = splitter.feed(token)
         visible = "".join(step).lstrip()
-        has_boundary = BOUNDARIES[boundary] in visible
+        mark = BOUNDARIES[boundary]
+        has_boundary = mark in visible if mark is not None else len(step) == cap
         # "</think>" ends here if one is complete in this very token, wherever it began.
         closes = so_far.count("</think>") > so_far[: len(so_far) - len(token)].count("</think>")
         if closes:
@@ -156,6 +160,129 @@ def test_steps_are_a_partition_and_each_ends_for_its_reason(
             assert ending is None
         if ending is not None:
             step = []
+
+
+SENTENCE = StepRule(boundary="sentence", max_tokens=100)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "So there are 12.",
+        "It costs $3.50.",
+        "Is it 4?",
+        "Yes!",
+        'He says "no."',
+        "That is all (as before).",
+        "Then **x = 5.**",
+        "We call it x.",
+        "Now wait...",
+        "Take steps 1, 2, etc.",
+    ],
+)
+def test_a_sentence_ends_here(text: str) -> None:
+    assert ends_sentence(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "So there are 12",
+        "It costs 3.5",
+        "1.",
+        "12.",
+        "  3.",
+        "**2.",
+        "(4.",
+        "a.",
+        "Step 3.",
+        "We ask Dr.",
+        "Some of them, e.g.",
+        "It is (i.e.",
+        "2, 4, 6, ...",
+        "So 5!",
+        "Then (",
+    ],
+)
+def test_no_sentence_ends_here(text: str) -> None:
+    assert not ends_sentence(text)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "steps"),
+    [
+        (["It is", " 4", ".", " Then", " 5", "."], ["It is 4.", " Then 5."]),
+        (["It is", " 4", ".", "5", " m", "."], ["It is 4.5 m."]),
+        (["So 4.", " ", " ", "Then", " 5.\n", "6"], ["So 4. ", " Then 5.\n", "6"]),
+        (["1", ".", " Add", " 2", ".", "\n", "2", ".", " Add"], ["1. Add 2.\n", "2. Add"]),
+        (["He", " said", ' "', "no", ".", '"', " Then"], ['He said "no."', " Then"]),
+        (["Really", "?", "", " Yes", "!", "\n\n"], ["Really?", " Yes!\n\n"]),
+        (["One. Two"], ["One. Two"]),
+        (["One.", "Two. Three", " four"], ["One.Two. Three", " four"]),
+        (["No end\n", "more"], ["No end\n", "more"]),
+        (["\n", ".", " So", " it", "."], ["\n. So it."]),
+        (["一共是3。", "然后", "呢\uff1f」", "好"], ["一共是3。", "然后呢\uff1f」", "好"]),
+    ],
+)
+def test_steps_end_with_sentences_however_the_white_space_comes(tokens: list[str], steps: list[str]) -> None:
+    found = split(tokens, SENTENCE)
+    assert [text for text, _ in found] == steps
+    assert {ending for _, ending in found[:-1]} <= {Ending.BOUNDARY}
+
+
+def test_the_tokens_rule_counts_and_nothing_else() -> None:
+    rule = StepRule(boundary="tokens", max_tokens=3, close="</think>")
+    for capped in (True, False):
+        assert split(["a", "\n\n", "b.", " c", "</think>", "d"], rule, capped=capped) == [
+            ("a\n\nb.", Ending.BOUNDARY),
+            (" c</think>", Ending.CLOSE),
+            ("d", None),
+        ]
+    assert stop_ids({1: "\n\n", 2: "</think>"}, rule) == {2}
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        ["It", " is", " 4", ".", "5", "!", "?", '"', "\n", " ", " Then", ".\n\n", " e", ".g", ". So", "。", ""]
+    )
+)
+
+
+@given(WORDS, st.integers(1, 6), st.lists(st.integers(1, 4), min_size=1), st.integers(1, 5))
+def test_sentences_asked_for_one_by_one_are_those_of_one_generation(
+    words: list[str], cap: int, sizes: list[int], depth: int
+) -> None:
+    """However many tokens an engine tells at once, the steps are the same, nothing is lost between them, and a step
+    asked for alone is the first of those asked for together."""
+    rule = StepRule("sentence", cap)
+
+    def steps_of(tokens: list[int], max_steps: int, sizes: list[int]) -> list[tuple[int, ...]]:
+        cutter = DeltaCutter(StepSplitter(rule), words.__getitem__, max_steps)
+        steps: list[tuple[int, ...]] = [()]
+        at = 0
+        while at < len(tokens) and not cutter.finished:
+            size = sizes[at % len(sizes)]
+            final = Ending.END if at + size >= len(tokens) else None
+            for delta in cutter.feed(tokens[at : at + size], final):
+                steps[-1] += delta.token_ids
+                if delta.ending is not None:
+                    steps.append(())
+            at += size
+        assert cutter.finished or not tokens
+        assert steps[-1] == ()
+        return steps[:-1]
+
+    tokens = list(range(len(words)))
+    together = steps_of(tokens, depth, sizes)
+    assert together == steps_of(tokens, depth, [1])
+    written: list[int] = []
+    for step in together:
+        (alone,) = steps_of(tokens[len(written) :], 1, [1])
+        assert alone == step
+        written += step
+    assert written == tokens[: len(written)]
+    assert len(together) == depth or len(written) == len(tokens)
 
 
 TEXTS = {1: "a", 2: "b", 3: "\n\n", 4: "</think>", 9: ""}

@@ -17,6 +17,7 @@ from tests.unit.bench.test_figures import line
         ("target:ngram", {"mode": "target", "token_speculation": "ngram"}),
         ("lookahead:exact", {"mode": "lookahead", "fidelity": "exact"}),
         ("lookahead:depth=8:none", {"mode": "lookahead", "max_lookahead": 8, "token_speculation": "none"}),
+        ("lookahead:boundary=line", {"mode": "lookahead", "boundary": "line"}),
         ("specreason:verifier=score:branches=2", {"mode": "specreason", "verifier": "score", "branches": 2}),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.messages import Committed, Ending, Origin, Piece, Step, TokenIds, Verdict
+from actors.messages import Committed, Ending, Origin, Piece, Step, StepRule, TokenIds, Verdict
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -108,8 +108,8 @@ def test_a_step_can_be_cut_more_than_once() -> None:
     assert talk.session.summary().num_recovered_steps == 3
 
 
-def test_cutting_can_be_switched_off_and_never_happens_with_a_verifier() -> None:
-    for changes in ({"restart_in_step": False}, {"verifier": "judge"}):
+def test_cutting_can_be_switched_off_and_never_happens_with_a_verifier_or_steps_of_a_set_length() -> None:
+    for changes in ({"restart_in_step": False}, {"verifier": "judge"}, {"rule": StepRule("tokens", 9)}):
         talk = Talk(**changes)
         talk.hear(DraftStep(talk.last(StartDraft).call, step(1, 2, 3)))
         said = talk.hear(TargetProgress(next(c.call for c in talk.said if isinstance(c, StartTarget)), part(7)))

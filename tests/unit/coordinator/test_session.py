@@ -107,7 +107,16 @@ STRAYING = st.builds(
 PROGRESS = st.sampled_from([0.0, 0.1])
 """Whether the target tells what it has written meanwhile."""
 MODES = st.sampled_from(["lookahead", "lookahead_sync", "specreason"])
-RULES = st.sampled_from([StepRule(), StepRule(max_tokens=7), StepRule(max_tokens=1), StepRule(boundary="line")])
+RULES = st.sampled_from(
+    [
+        StepRule(),
+        StepRule(max_tokens=7),
+        StepRule(max_tokens=1),
+        StepRule(boundary="line"),
+        StepRule(boundary="sentence"),
+        StepRule(boundary="tokens", max_tokens=9),
+    ]
+)
 
 
 @given(

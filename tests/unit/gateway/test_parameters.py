@@ -19,6 +19,7 @@ async def test_every_supported_parameter_reaches_the_backend(
     backend: ScriptedBackend, client: httpx.AsyncClient
 ) -> None:
     wishes = {"mode": "lookahead", "max_lookahead": 6, "branches": 1, "verifier": "anything", "fidelity": "fast"}
+    wishes |= {"boundary": "sentence"}
     sampling = {"temperature": 0.25, "top_p": 0.5, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.5, "seed": -3}
     body = chat(max_completion_tokens=99, stop="END", speculation=wishes, **sampling)
     assert (await client.post(CHAT, json=body)).status_code == 200
@@ -26,7 +27,7 @@ async def test_every_supported_parameter_reaches_the_backend(
     assert request.sampling == Sampling(0.25, 0.5, 40, 0.1, 1.5, -3)
     assert request.max_tokens == 99
     assert request.stop == ("END",)
-    assert request.speculation == SpeculationOptions("lookahead", 6, 1, "anything", "fast")
+    assert request.speculation == SpeculationOptions("lookahead", 6, 1, "anything", "fast", boundary="sentence")
     assert request.timeout_s == 3600.0
 
 
@@ -155,6 +156,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"speculation": {"depth": 4}}, "speculation.depth", "max_lookahead, branches, verifier, fidelity"),
     ({"speculation": {"max_lookahead": 0}}, "speculation.max_lookahead", "greater than or equal to 1"),
     ({"speculation": {"branches": 2}}, "speculation.branches", "only be 1"),
+    ({"speculation": {"boundary": "word"}}, "speculation.boundary", "blank_line, line, sentence, tokens"),
     ({"speculation": {"mode": "warp"}}, "speculation.mode", "target, lookahead"),
     ({"speculation": {"mode": "specreason"}}, "speculation.mode", "no verifier 'score' to score steps"),
     ({"speculation": {"verifier": "x"}}, "speculation.verifier", "exact, anything"),

@@ -9,7 +9,7 @@ tokens are the sequence's last 4, 3 or 2, at the place nearest to where it would
 along wins, else the one with the longest agreement, as far as it could be realigned by; of equals the newest one. The
 more a hint has agreed since its divergence, the more of it is proposed: tokens that are refused cost time. Where none
 fits, the latest occurrence of the sequence's last tokens in its own context is continued (n-gram look-up, as vLLM's).
-Where there is none either, nothing is proposed.
+Where there is none either, nothing is proposed. Where a draft model stands behind, it is asked instead of the look-up.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Source(StrEnum):
 
     HINT = "hint"
     NGRAM = "ngram"
+    MODEL = "model"
+    """A draft model has to be asked."""
     NOTHING = "nothing"
 
 
@@ -46,6 +48,8 @@ class MatchRules:
     realign_max: int = 4
     ngram_min: int = 2
     ngram_max: int = 4
+    num_draft_tokens: int = 0
+    """Where no hint fits, a draft model writes so many; 0: there is none, and n-grams are looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,8 @@ class HintedSequence:
                 best = max(fitting, key=lambda track: (not track.diverged, min(track.agreement, most)))
                 size = min(best.size(self._rules), room)
                 return Proposal(best.hint[best.offset : best.offset + size], Source.HINT)
+        if self._uses_hints and self._rules.num_draft_tokens and room > 0:
+            return Proposal([], Source.MODEL)
         if self._uses_ngrams:
             found = look_up(context, self._rules, min(self._rules.num_ngram_tokens, room))
             if found:

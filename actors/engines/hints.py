@@ -15,84 +15,19 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from actors.engines.hint_matching import HintedSequence, MatchRules, Proposal, Source, Tokens, cut_after
+from actors.engines.hint_options import METHOD, OWN
 
-METHOD = "hints"
-"""Our name among the methods of `speculative_config`."""
-PROPOSER = "actors.engines.hints.HintProposer"
-EXTENSION = "actors.engines.hints.LookaheadWorker"
-SCHEDULER = "actors.engines.hint_scheduler.HintScheduler"
-OWN = "lookahead"
-"""Our key in `SamplingParams.extra_args` and in `VllmConfig.additional_config`."""
 MAX_EARLY = 256
 """Hints are kept for so many requests that the model runner does not know yet. Most of them come within a moment; those
 that were aborted before never come."""
-
-SETTINGS = {
-    "num_speculative_tokens": "num_hint_tokens",
-    "num_ngram_tokens": "num_ngram_tokens",
-    "prompt_lookup_min": "ngram_min",
-    "prompt_lookup_max": "ngram_max",
-    "realign_min": "realign_min",
-    "realign_max": "realign_max",
-}
-"""Settings in `speculative_config`, with vLLM's names where it has one, and the fields of `MatchRules` they set."""
 COUNTS = tuple(f"num_{source}{kind}_tokens" for source in (Source.HINT, Source.NGRAM) for kind in ("", "_accepted"))
 
 logger = logging.getLogger(__name__)
-
-
-# --- in the process that has the engine ------------------------------------------------------------------------------
-
-
-def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
-    """vLLM's options for ours.
-
-    `options` has ``speculative_config: {method: hints, num_speculative_tokens: 16, num_ngram_tokens: 4,
-    prompt_lookup_min: 2, prompt_lookup_max: 4, realign_min: 2, realign_max: 4}`` (the defaults) or anything of vLLM's
-    own, which passes as it is, with our extension in the worker. `methods` are those that this vLLM knows. Raises
-    ValueError for what cannot be.
-    """
-    wanted = options.get("speculative_config")
-    if not isinstance(wanted, Mapping):
-        return dict(options)
-    if options.get("worker_extension_cls"):
-        raise ValueError("speculative_config needs worker_extension_cls for itself; leave one of them out.")
-    options = {**options, "worker_extension_cls": EXTENSION}
-    if wanted.get("method") != METHOD:
-        return options
-    unknown = sorted(set(wanted) - {*SETTINGS, "method"})
-    if unknown:
-        raise ValueError(f"method {METHOD} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(SETTINGS))}.")
-    rules = MatchRules(**{SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
-    if min(asdict(rules).values()) < 1 or rules.ngram_min > rules.ngram_max or rules.realign_min > rules.realign_max:
-        raise ValueError(f"method {METHOD} needs counts of at least 1, and no minimum over its maximum.")
-    if "custom_class" not in methods:
-        logger.warning("This vLLM takes no proposer from outside: hints are not used, n-gram look-up is.")
-        ngram = {"num_speculative_tokens": rules.num_ngram_tokens, "method": "ngram"}
-        bounds = {"prompt_lookup_min": rules.ngram_min, "prompt_lookup_max": rules.ngram_max}
-        return {**options, "speculative_config": {**ngram, **bounds}}
-    size = max(rules.num_hint_tokens, rules.num_ngram_tokens)
-    own = {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": size}
-    additional = {**(options.get("additional_config") or {}), OWN: asdict(rules)}
-    scheduler = options.get("scheduler_cls") or SCHEDULER
-    return {**options, "speculative_config": own, "additional_config": additional, "scheduler_cls": scheduler}
-
-
-def request_arguments(
-    key: str, hints: Iterable[Sequence[int]] = (), speculation: str = METHOD, num_written: int = 0
-) -> dict[str, Any]:
-    """`extra_args` of a request. `key` is what `add_hints` will name it by; the last `num_written` tokens of its prompt
-    were already written since the hints' beginning."""
-    wishes = {"key": key, "hints": [list(h) for h in hints], "speculation": speculation, "num_written": num_written}
-    return {OWN: wishes}
-
-
-# --- in vLLM's processes ---------------------------------------------------------------------------------------------
 
 
 def rules_of(vllm_config: Any) -> MatchRules:
@@ -187,21 +122,23 @@ class HintProposer:
             return [[] for _ in sampled_token_ids]
         try:
             return [
-                self._propose(at, len(sampled), int(num_tokens_no_spec[at]), token_ids_cpu) if sampled else []
+                self.propose_after(at, len(sampled), token_ids_cpu[at, : int(num_tokens_no_spec[at])]).tokens
+                if sampled
+                else []
                 for at, sampled in enumerate(sampled_token_ids)
             ]
         except Exception as error:  # a failure here would end the engine, and all that is at stake is speed
             self._degrade(f"a proposal failed ({type(error).__name__}: {error})", is_off=self._runner is None)
             return [[] for _ in sampled_token_ids]
         finally:
-            self._forget_ended()
+            self.forget_ended()
 
-    def _propose(self, at: int, num_sampled: int, num_tokens: int, token_ids: Any) -> list[int]:
-        context = token_ids[at, :num_tokens]
+    def propose_after(self, at: int, num_sampled: int, context: Tokens) -> Proposal:
+        """What to propose after `context`, all tokens of the sequence at place `at`, the last `num_sampled` new."""
+        num_tokens = len(context)
         room = self._max_model_len - num_tokens - 1
         if self._runner is None:
-            sequence = HintedSequence(self._rules, uses_hints=False)
-            return sequence.propose(context, 0, room).tokens
+            return HintedSequence(self._rules, uses_hints=False).propose(context, 0, room)
         request_id = self._runner.input_batch.req_ids[at]
         request = self._runner.requests[request_id]
         running = self._running.get(request_id) or self._begin(request_id, request, context)
@@ -209,7 +146,7 @@ class HintProposer:
         room = min(room, running.last_index - num_tokens)
         found = running.sequence.propose(context, num_tokens - running.start, max(0, room))
         running.last = found.source
-        return cut_after(found.tokens, running.stops)
+        return Proposal(cut_after(found.tokens, running.stops), found.source)
 
     def _begin(self, request_id: str, request: Any, context: Tokens) -> _Running:
         params, num_prompt_tokens = request.sampling_params, int(request.num_prompt_tokens)
@@ -230,11 +167,12 @@ class HintProposer:
         return running
 
     def _count(self, source: Source, num_drafts: int, num_accepted: int) -> None:
-        if source is not Source.NOTHING:
+        if source in (Source.HINT, Source.NGRAM):
             self._counts[f"num_{source}_tokens"] += num_drafts
             self._counts[f"num_{source}_accepted_tokens"] += num_accepted
 
-    def _forget_ended(self) -> None:
+    def forget_ended(self) -> None:
+        """Drop what is kept of requests that the model runner does not know any more."""
         if self._runner is None or len(self._running) <= len(self._runner.requests):
             return
         for request_id in self._running.keys() - self._runner.requests.keys():
@@ -256,11 +194,19 @@ class LookaheadWorker:
     """What `worker_extension_cls` adds to vLLM's worker; the names are unlike any of the worker's own."""
 
     model_runner: Any
+    lookahead_proposer: HintProposer | None = None
 
     def lookahead_attach(self) -> bool:
         """Hand the proposer of this worker its model runner; False where there is none or it refuses."""
-        proposer = getattr(getattr(self, "model_runner", None), "drafter", None)
-        return isinstance(proposer, HintProposer) and proposer.attach(self.model_runner)
+        runner = getattr(self, "model_runner", None)
+        proposer = getattr(runner, "drafter", None)
+        if isinstance(proposer, HintProposer):
+            self.lookahead_proposer = proposer if proposer.attach(runner) else None
+        elif proposer is not None:
+            from actors.engines.hints_over_draft import stand_before  # only here a draft model may be there
+
+            self.lookahead_proposer = stand_before(runner)
+        return self.lookahead_proposer is not None
 
     def lookahead_repair(self) -> tuple[str, ...]:
         """As `cpu_sampling.repair`."""
@@ -274,10 +220,9 @@ class LookaheadWorker:
 
     def lookahead_add_hints(self, key: str, hints: list[list[int]]) -> None:
         """As `HintProposer.add_hints`."""
-        if isinstance(proposer := getattr(self.model_runner, "drafter", None), HintProposer):
-            proposer.add_hints(key, hints)
+        if self.lookahead_proposer is not None:
+            self.lookahead_proposer.add_hints(key, hints)
 
     def lookahead_counts(self) -> dict[str, int]:
         """As `HintProposer.counts`."""
-        proposer = getattr(self.model_runner, "drafter", None)
-        return proposer.counts() if isinstance(proposer, HintProposer) else {}
+        return self.lookahead_proposer.counts() if self.lookahead_proposer is not None else {}

@@ -21,7 +21,7 @@ from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.acceptance import SpeculationCounter
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
-from actors.engines.hints import EXTENSION, PROPOSER, engine_options, request_arguments
+from actors.engines.hint_options import EXTENSION, OWN, engine_options, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import (
     CapacityError,
@@ -110,7 +110,7 @@ class VllmEngine:
             made = cls(engine, info, guard, counter)
             if arguments.worker_extension_cls == EXTENSION:
                 await engine.collective_rpc("lookahead_repair")
-            if config.speculative_config is not None and config.speculative_config.model == PROPOSER:
+            if OWN in (config.additional_config or {}):
                 await made._attach_proposer()
             return made
         except BaseException:

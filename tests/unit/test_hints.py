@@ -13,21 +13,17 @@ import pytest
 from actors.engines import hint_calls, hints
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_matching import MatchRules, Source
-from actors.engines.hints import (
-    COUNTS,
+from actors.engines.hint_options import (
     EXTENSION,
     METHOD,
     OWN,
     PROPOSER,
     SCHEDULER,
     SETTINGS,
-    HintProposer,
-    LookaheadWorker,
     engine_options,
-    first_drafts,
     request_arguments,
-    rules_of,
 )
+from actors.engines.hints import COUNTS, HintProposer, LookaheadWorker, first_drafts, rules_of
 from actors.messages import SpeculationStats
 
 RULES = MatchRules(num_hint_tokens=4, num_ngram_tokens=2)
@@ -272,6 +268,22 @@ def test_our_method_becomes_a_custom_class() -> None:
     assert kept["additional_config"]["a"] == 1
 
 
+def test_with_a_model_our_method_is_vllms_draft_model_and_our_rules() -> None:
+    ours = {"method": METHOD, "model": "/a/folder", "num_speculative_tokens": 7}
+    options = engine_options({"speculative_config": ours}, METHODS)
+    assert options == {
+        "speculative_config": {"method": "draft_model", "model": "/a/folder", "num_speculative_tokens": 7},
+        "worker_extension_cls": EXTENSION,
+        "scheduler_cls": SCHEDULER,
+        "async_scheduling": False,
+        "additional_config": {OWN: asdict(MatchRules(num_hint_tokens=7, num_draft_tokens=4))},
+    }
+    more = engine_options({"speculative_config": {**ours, "num_draft_tokens": 9}}, METHODS)
+    assert more["speculative_config"]["num_speculative_tokens"] == 9
+    with pytest.raises(ValueError, match="async_scheduling"):
+        engine_options({"speculative_config": ours, "async_scheduling": True}, METHODS)
+
+
 def test_any_other_method_passes_as_it_is() -> None:
     options = {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4}}
     assert engine_options(options, METHODS) == {**options, "worker_extension_cls": EXTENSION}
@@ -289,7 +301,9 @@ def test_a_vllm_without_custom_classes_looks_up_ngrams(caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"model": "x"}, "no setting model"),
+        ({"models": "x"}, "no setting models"),
+        ({"num_draft_tokens": 4}, "name it in model"),
+        ({"model": "x", "num_draft_tokens": 0}, "at least 1"),
         ({"num_speculative_tokens": 0}, "at least 1"),
         ({"prompt_lookup_min": 5}, "no minimum over"),
         ({"realign_min": 5}, "no minimum over"),

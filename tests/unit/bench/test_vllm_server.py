@@ -1,0 +1,109 @@
+"""What vLLM's own server is started with: the deployment's weights and hardware, and nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from actors.errors import RequestError, ServiceError
+from deployments.bench import vllm_server
+from deployments.bench.vllm_server import VllmServer, command, equal, same
+from deployments.config import load_profile, validate_config
+
+TARGET, DRAFT = "int8:package:qwen2.5-coder-1.5b-instruct", "int8:package:qwen2.5-coder-0.5b-instruct"
+DRAFT_MODEL = {"method": "draft_model", "model": DRAFT, "num_speculative_tokens": 4}
+
+
+def pair(target: dict[str, Any], draft: dict[str, Any] | None = None) -> Any:
+    data = {
+        "served_model_name": "m",
+        "target": {"model": "ORG/T", **target},
+        "speculation": {"mode": "target" if draft is None else "lookahead", "fidelity": "exact"},
+    }
+    return validate_config(data | ({} if draft is None else {"draft": {"model": "ORG/D", **draft}}), "test")
+
+
+def test_equal_hardware_is_all_cores_and_the_draft_inside() -> None:
+    local = load_profile("local")
+    server = equal(local)
+    assert (server.model, server.cores, server.name) == (TARGET, "0,1", "lookahead-local")
+    assert server.options["speculative_config"] == DRAFT_MODEL
+    ours = local.target.engine.options
+    assert {**server.options, "speculative_config": None} == {**ours, "speculative_config": None}
+    assert server.environment == {"VLLM_CPU_KVCACHE_SPACE": "2"}
+
+
+def test_the_profile_for_it_is_the_same_thing() -> None:
+    profile, wanted = load_profile("local-tokens"), equal(load_profile("local"))
+    assert profile.target.engine.options == wanted.options
+    assert profile.target.placement.cpu_cores == wanted.cores
+    assert profile.draft is None
+    assert equal(profile).options == wanted.options
+
+
+def test_other_speculation_may_be_asked_for() -> None:
+    local = load_profile("local")
+    assert "speculative_config" not in equal(local, "none").options
+    assert equal(local, "none").cores == "0,1"
+    assert equal(local, "ngram").options["speculative_config"]["method"] == "ngram"
+    assert "speculative_config" not in same(local).options
+    assert same(local).cores == "0"
+
+
+def test_the_best_is_what_the_target_has_then_the_draft_then_ngrams() -> None:
+    def best(**parts: Any) -> Any:
+        return equal(pair(**parts)).options["speculative_config"]
+
+    eagle = {"method": "eagle3", "model": "ORG/HEAD", "num_speculative_tokens": 3}
+    hints = {"method": "hints", "model": "ORG/INNER"}
+    assert best(target={"engine": {"options": {"speculative_config": eagle}}}, draft={}) == eagle
+    assert best(target={"engine": {"options": {"speculative_config": hints}}}, draft={})["model"] == "ORG/INNER"
+    assert best(target={}, draft={})["model"] == "ORG/D"
+    assert best(target={})["method"] == "ngram"
+    assert best(target={}, draft={"engine": {"kind": "scripted"}})["method"] == "ngram"
+
+
+@pytest.mark.parametrize(
+    ("target", "draft", "all_cores"),
+    [("0", "1", "0,1"), ("0-3", "4-7", "0-3,4-7"), ("0|1", "2", "0|1"), (None, None, None), ("0,1", "0,1", "0,1")],
+)
+def test_cores_are_those_of_both(target: str | None, draft: str | None, all_cores: str | None) -> None:
+    config = pair({"placement": {"cpu_cores": target}}, {"placement": {"cpu_cores": draft}})
+    assert equal(config).cores == all_cores
+
+
+def test_a_target_without_a_model_has_no_such_server() -> None:
+    with pytest.raises(RequestError, match="needs a model"):
+        equal(load_profile("scripted"))
+
+
+def test_options_become_flags() -> None:
+    options = {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "enable_prefix_caching": False,
+        "speculative_config": {"a": 1},
+    }
+    words = command(VllmServer("/m", "name", options, None, {}), 81)
+    assert words[:2] == [sys.executable, "-m"]
+    rest = " ".join(words[3:])
+    assert "--model /m" in rest
+    assert "--port 81 --served-model-name name --generation-config vllm --dtype float32 --enforce-eager" in rest
+    assert "--no-enable-prefix-caching" in words
+    assert json.loads(words[words.index("--speculative-config") + 1]) == {"a": 1}
+
+
+def test_a_server_that_does_not_come_up_is_an_error_with_its_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    monkeypatch.setattr(vllm_server, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    with (
+        pytest.raises(ServiceError, match="exit code 3"),
+        vllm_server.running(VllmServer(str(tmp_path), "name", {}, None, {})),
+    ):
+        raise AssertionError("it never was ready")

@@ -22,6 +22,8 @@ class EngineCost:
     """Seconds that a call waits before it decodes: transport and scheduling, while the engine does other things."""
     prefill_passes: float = 0.0
     """Work at the start of a call, as passes of its own sequence: the last block of its prefix."""
+    prefill_token_s: float = 0.0
+    """Seconds of the whole engine for each token of a prompt that is not in its cache."""
     max_num_seqs: int = 1_000_000
     """Sequences beyond that wait, by priority."""
 

@@ -65,6 +65,13 @@ class Clock:
         self.now, _, then = heappop(self._agenda)
         then()
 
+    def run_until(self, at_s: float) -> None:
+        """Lets all happen that is due until `at_s`, which is then the time."""
+        while self._agenda and self._agenda[0][0] <= at_s:
+            self.now, _, then = heappop(self._agenda)
+            then()
+        self.now = at_s
+
 
 class TimedEngine:
     """One engine: a batch on a simulated clock."""
@@ -72,7 +79,7 @@ class TimedEngine:
     def __init__(self, clock: Clock, cost: EngineCost, replica: str) -> None:
         self.clock = clock
         self.cost = cost
-        self.batch = Batch(cost)
+        self.batch: Batch[str] = Batch(cost)
         self.replica = replica
         self._done: dict[str, Callable[[], None]] = {}
         self._alarm = 0

@@ -25,7 +25,7 @@ class SimulatedEngine:
 
     def __init__(self, cost: EngineCost, replica: str = "") -> None:
         self.cost = cost
-        self.batch = Batch(cost)
+        self.batch: Batch[str] = Batch(cost)
         self.replica = replica
         self._waiters: dict[str, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None

@@ -92,7 +92,7 @@ class Progress:
         if self._steps >= self._limit:
             self._done_at = now
 
-    def measured(self, target: Batch, draft: Batch) -> Measured:
+    def measured(self, target: Batch[str], draft: Batch[str]) -> Measured:
         """The figures of a run that began at 0 and is done."""
         if self._done_at is None:
             raise ValueError("the run is not done")

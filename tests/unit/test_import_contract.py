@@ -32,6 +32,9 @@ PURE = [
     "deployments.simulation.batch",
     "deployments.simulation.scripts",
     "deployments.simulation.texts",
+    "deployments.simulation.decisions",
+    "deployments.simulation.passages",
+    "deployments.simulation.hardware",
 ]
 HEAVY = ["ray", "torch", "vllm", "fastapi", "pydantic", "numpy", "yaml"]
 

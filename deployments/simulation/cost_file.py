@@ -1,0 +1,80 @@
+"""What a real engine costs, as `lookahead calibrate --engine` measured it: a YAML file that simulations and plans take.
+
+Promises: what is written is read back equal; a file that is something else is a `ConfigError` that names the key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from actors.errors import ConfigError
+from deployments.simulation.costs import EngineCost
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PassTimes(Strict):
+    """Passes in which every sequence has one token of its own and so many proposed ones."""
+
+    proposed: Annotated[int, Field(ge=0)]
+    pass_s: Annotated[list[tuple[int, float]], Field(min_length=1)]
+    """``[batch size, seconds]``, by rising size."""
+
+
+class RoleCosts(Strict):
+    """One engine."""
+
+    model: str
+    passes: Annotated[list[PassTimes], Field(min_length=1)]
+    context_s: float = 0.0
+    """Seconds that a pass takes longer for each token of context."""
+    prefill_token_s: float = 0.0
+    call_s: float = 0.0
+    max_num_seqs: Annotated[int, Field(ge=1)] = 1024
+
+
+class CostFile(Strict):
+    """Both engines, and where the figures come from."""
+
+    source: str
+    target: RoleCosts
+    draft: RoleCosts
+
+    def cost(self, role: str, proposed: int = 0) -> EngineCost:
+        """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""
+        costs = self.draft if role == "draft" else self.target
+        passes = min(costs.passes, key=lambda one: abs(one.proposed - proposed))
+        return EngineCost(
+            tuple(passes.pass_s),
+            context_s=costs.context_s,
+            call_s=costs.call_s,
+            prefill_token_s=costs.prefill_token_s,
+            max_num_seqs=costs.max_num_seqs,
+        )
+
+
+def read_costs(path: Path) -> CostFile:
+    """The file at `path`; ConfigError says what is wrong with it."""
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        costs = CostFile.model_validate(data)
+        for role in ("target", "draft"):
+            costs.cost(role)
+    except OSError as error:
+        raise ConfigError(f"The cost file {path} cannot be read: {error.strerror}.", "costs") from error
+    except (ValidationError, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path} is no cost file of `lookahead calibrate --engine`: {error}", "costs") from error
+    return costs
+
+
+def write_costs(path: Path, costs: CostFile) -> None:
+    """Writes `costs` to `path`."""
+    path.write_text(yaml.safe_dump(costs.model_dump(mode="json"), sort_keys=False), encoding="utf-8")

@@ -1,0 +1,29 @@
+"""``lookahead simulate`` as a person runs it."""
+
+from __future__ import annotations
+
+
+def test_a_shipped_scenario_gives_a_table_json_and_a_page(lookahead, tmp_path) -> None:
+    page = tmp_path / "page.html"
+    done = lookahead("simulate", "failures", "--duration", "40", "--json", "--html", str(page))
+    assert done.code == 0
+    modes = [outcome["mode"] for outcome in done.json["outcomes"]]
+    assert modes == ["target", "lookahead"]
+    assert "Estimated, not measured" in " ".join(done.json["conclusion"])
+    text = page.read_text()
+    assert "<svg" in text
+    assert "http" not in text
+
+
+def test_the_published_table_has_a_row_a_set(lookahead) -> None:
+    done = lookahead("simulate", "--published", "--steps", "100", "--overhead", "0.4", "--json")
+    assert done.code == 0
+    assert len(done.json["rows"]) == 14
+    assert done.json["overhead_is_fitted"] is False
+
+
+def test_what_cannot_be_simulated_is_one_sentence(lookahead) -> None:
+    assert lookahead("simulate").code == 1
+    missing = lookahead("simulate", "no-such-thing")
+    assert missing.code == 1
+    assert "neither a scenario that is shipped" in missing.err

@@ -1,0 +1,169 @@
+"""Scenarios from YAML to figures, and the errors of those that cannot be run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from actors.errors import ConfigError, RequestError
+from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, read_costs, write_costs
+from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_num_seqs
+from deployments.simulation.recorded import read_scripts
+from deployments.simulation.run import Outcome, run_scenario
+from deployments.simulation.scenario import Scenario, load_scenario, parse_scenario, scenario_names
+from deployments.simulation.scripts import Agreement
+
+LEAST = "name: s\ntarget: {token_s: 0.02}\ndraft: {token_s: 0.002}\n"
+
+
+def outcomes(more: str) -> dict[str, Outcome]:
+    scenario = parse_scenario(LEAST + more, "test")
+    return {outcome.mode: outcome for outcome in run_scenario(scenario)}
+
+
+def test_every_shipped_scenario_can_be_used() -> None:
+    assert {"small", "failures", "thousand-gpus"} <= set(scenario_names())
+    sizes = {name: load_scenario(name).num_gpus for name in scenario_names()}
+    assert sizes["thousand-gpus"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("tarjet: 1", "tarjet is not a setting|tarjet: is not a setting"),
+        ("arrivals: {users: 2, rate: 1}", "users or rate"),
+        ("failures: [{at_s: 1, back_s: 2}]", "role or node"),
+        ("failures: [{role: draft, at_s: 3, back_s: 2}]", "back_s"),
+        ("failures: [{role: draft, replica: 9, at_s: 1, back_s: 2}]", "no draft replica 9"),
+        ("failures: [{node: 9, at_s: 1, back_s: 2}]", "no node 9"),
+        ("text: {alpha: 2}", "text.alpha"),
+        ("speculation: {modes: [specreason]}\nverifier: {replicas: 0}", "specreason"),
+        ("- 1", "YAML"),
+    ],
+)
+def test_a_scenario_that_cannot_be_says_why(more: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_scenario(LEAST + more, "test")
+
+
+def test_where_costs_come_from_is_one_place() -> None:
+    with pytest.raises(ConfigError, match="give one of"):
+        parse_scenario("name: s\ntarget: {token_s: 1, costs: a}\ndraft: {token_s: 1}", "test")
+    with pytest.raises(ConfigError, match="there is no gpu"):
+        parse_scenario("name: s\ntarget: {model: qwen3-32b, gpu: x1}\ndraft: {token_s: 1}", "test")
+    with pytest.raises(ConfigError, match="does not fit"):
+        run_scenario(parse_scenario("name: s\ntarget: {model: qwen3-32b, gpu: l40s}\ndraft: {token_s: 1}", "test"))
+
+
+def test_lookahead_beats_the_target_where_the_draft_is_cheap() -> None:
+    found = outcomes("duration_s: 200\narrivals: {users: 2}\ntext: {num_steps: 20}")
+    assert found["lookahead"].tokens_per_s > 1.4 * found["target"].tokens_per_s
+    assert found["target"].user_tokens_per_s == pytest.approx(50.0, rel=0.01)
+    assert found["lookahead"].accept_rate == pytest.approx(0.6, abs=0.06)
+
+
+def test_equal_hardware_gives_the_drafts_gpus_to_the_target() -> None:
+    more = "speculation: {modes: [target, target_all_gpus]}\narrivals: {users: 8}\nduration_s: 300\n"
+    found = outcomes(more + "text: {num_steps: 10}").values()
+    alone, everything = (outcome.tokens_per_s for outcome in found)
+    assert everything == pytest.approx(alone, rel=0.02)  # a batch is free here
+    shared = (LEAST + more).replace("{token_s: 0.02}", "{token_s: 0.02, sequence_share: 1.0}")
+    alone, everything = (outcome.tokens_per_s for outcome in run_scenario(parse_scenario(shared, "test")))
+    assert everything == pytest.approx(2.0 * alone, rel=0.1)
+
+
+def test_requests_at_random_come_at_their_rate_and_are_refused_when_full() -> None:
+    more = "speculation: {modes: [target]}\ntext: {num_steps: 2}\nduration_s: 1000\n"
+    free = outcomes(more + "arrivals: {rate: 1.5}")["target"]
+    assert free.num_requests == pytest.approx(1500, rel=0.06)
+    ramp = outcomes(more + "arrivals: {rate: 1.5, rate_from: 0, ramp_s: 1000}")["target"]
+    assert ramp.num_requests == pytest.approx(750, rel=0.1)
+    full = outcomes(more + "arrivals: {rate: 1.5, max_in_flight: 1}")["target"]
+    assert full.num_refused > 400
+    assert full.num_failed == 0
+
+
+def test_a_node_takes_its_replicas_with_it() -> None:
+    more = (
+        "gpus_per_node: 1\narrivals: {users: 4}\nduration_s: 60\nspeculation: {modes: [lookahead]}\n"
+        "failures: [{node: 0, at_s: 10, back_s: 40}]\n"
+    )
+    broken = outcomes(more)["lookahead"]
+    whole = outcomes(more.split("failures")[0])["lookahead"]
+    assert broken.num_lost_calls
+    assert broken.num_failed == 0
+    assert broken.tokens_per_s == pytest.approx(whole.tokens_per_s / 2, rel=0.15)
+
+
+def test_goodput_counts_what_came_in_time() -> None:
+    found = outcomes("duration_s: 30\ntext: {num_steps: 10}\nlatency_goal_s: 0.001")
+    assert found["target"].goodput_rps == 0.0
+
+
+def test_the_same_scenario_gives_the_same_figures() -> None:
+    assert outcomes("duration_s: 20") == outcomes("duration_s: 20")
+
+
+def test_costs_are_written_and_read(tmp_path: Path) -> None:
+    role = RoleCosts(
+        model="m", passes=[PassTimes(proposed=0, pass_s=[(1, 0.5), (2, 0.6)]), PassTimes(proposed=8, pass_s=[(1, 0.9)])]
+    )
+    file = tmp_path / "costs.yaml"
+    write_costs(file, CostFile(source="a test", target=role, draft=role))
+    assert read_costs(file).cost("target").seconds(2) == pytest.approx(0.6)
+    assert read_costs(file).cost("draft", 7).seconds(1) == pytest.approx(0.9)
+    scenario = parse_scenario(f"name: s\ntarget: {{costs: {file}}}\ndraft: {{costs: {file}}}\nduration_s: 60", "test")
+    assert run_scenario(scenario)[0].user_tokens_per_s is None or scenario.target.cost("target").seconds(1) == 0.5
+    file.write_text("source: x")
+    with pytest.raises(ConfigError, match="no cost file"):
+        read_costs(file)
+
+
+def test_estimates_follow_the_roofline() -> None:
+    model, gpu = MODELS["r1-distill-32b"], GPUS["h100"]
+    one, two = estimated_cost(model, gpu, 2, context=2048), estimated_cost(model, gpu, 4, context=2048)
+    assert 1.5 < one.seconds(1) / two.seconds(1) < 2.0
+    assert one.seconds(64) == pytest.approx(one.seconds(1), rel=0.1)
+    assert one.seconds(1024) > 2 * one.seconds(1)
+    assert 0.012 < one.seconds(1) < 0.020
+    assert max_num_seqs(model, gpu, 1, 4096) < max_num_seqs(model, gpu, 2, 4096)
+
+
+def trace(origins: list[str]) -> dict[str, object]:
+    spans, commits = [], []
+    for step, origin in enumerate(origins):
+        for kind in ("draft", "target"):
+            spans.append(
+                {
+                    "kind": kind,
+                    "position": step,
+                    "start_s": 0.0,
+                    "end_s": 1.0,
+                    "step": step,
+                    "outcome": origin,
+                    "num_tokens": 7 if kind == "draft" else 9,
+                    "text": "same" if step == 0 else kind,
+                }
+            )
+        commits.append({"step": step, "at_s": 1.0, "origin": origin, "num_tokens": 9})
+    return {"request_id": "r", "mode": "lookahead", "spans": spans, "commits": commits, "summary": {}}
+
+
+def test_recorded_steps_are_replayed(tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text(json.dumps({"trace": trace(["accepted", "recovered", "accepted"])}) + "\n{}\n")
+    (script,) = read_scripts(tmp_path)
+    assert [pair.agreement for pair in script.pairs] == [Agreement.EQUAL, Agreement.DIFFERENT, Agreement.SAME]
+    assert [pair.num_draft_tokens for pair in script.pairs] == [7, 7, 7]
+    more = f"text: {{recorded: {tmp_path}}}\nspeculation: {{modes: [lookahead]}}\nduration_s: 60"
+    assert outcomes(more)["lookahead"].accept_rate is not None
+    file.write_text("{}\n")
+    with pytest.raises(RequestError, match="no request with steps"):
+        read_scripts(file)
+
+
+def test_a_scenario_is_what_it_says() -> None:
+    scenario = Scenario.model_validate({"name": "n", "target": {"token_s": 1}, "draft": {"token_s": 1, "gpus": 2}})
+    assert (scenario.num_gpus, scenario.num_nodes, scenario.all_gpus.target.replicas) == (3, 1, 3)

@@ -134,6 +134,10 @@ class Delta:
     ending: Ending | None = None
     replica: str = ""
     num_cached_tokens: int = 0
+    num_proposed: int = 0
+    """On the last delta of a generation: tokens that the engine proposed to itself in all of it; 0 where unknown."""
+    num_accepted: int = 0
+    """Those of them that the model agreed with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +156,9 @@ class Step:
     num_running: int = 0
     """Generations in the engine when the step ended, this one included; 0 where unknown."""
     num_proposed: int = 0
-    """Draft tokens proposed within the step; 0 where unknown."""
-    num_hint_accepted: int = 0
-    """Tokens of the step that came from a hint; 0 where unknown."""
+    """Tokens that the engine proposed to itself within the step, where it was asked for alone; 0 where unknown."""
+    num_accepted: int = 0
+    """Those of them that the model agreed with."""
 
     @property
     def piece(self) -> Piece:

@@ -157,6 +157,8 @@ class ModelWriter:
                     replica=delta.replica,
                     num_cached_tokens=delta.num_cached_tokens,
                     num_running=self._num_generations,
+                    num_proposed=delta.num_proposed if max_steps == 1 else 0,  # else it is of all steps together
+                    num_accepted=delta.num_accepted if max_steps == 1 else 0,
                 )
                 if delta.ending.is_last:
                     return

@@ -1,7 +1,8 @@
 """Counts what an engine's token-level speculation proposes and what of it is accepted, for any of vLLM's methods.
 
-Promises: the counts are vLLM's own, from the statistics that its scheduler sends with every step; nothing is asked of
-the engine. Written against vLLM 0.32 and importing nothing of it: a counter is what `AsyncLLM` calls a stat logger.
+Promises: the counts are vLLM's own, from the statistics that its scheduler sends with every step and with the end of
+every request; nothing is asked of the engine. Written against vLLM 0.32 and importing nothing of it: a counter is what
+`AsyncLLM` calls a stat logger.
 """
 
 from __future__ import annotations
@@ -10,6 +11,14 @@ from itertools import zip_longest
 from typing import Any
 
 from actors.messages import SpeculationStats
+
+
+def counts_of(completion: Any) -> tuple[int, int]:
+    """Tokens proposed and accepted in a whole request, which vLLM's last `completion` of it carries; else (0, 0)."""
+    found = getattr(completion, "spec_decode_metrics", None)
+    if found is None:
+        return 0, 0
+    return found.num_draft_tokens, sum(accepted * number for accepted, number in enumerate(found.histogram))
 
 
 class SpeculationCounter:

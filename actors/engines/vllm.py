@@ -18,7 +18,7 @@ from dataclasses import fields, replace
 from typing import Any, get_args
 
 from actors.boundaries import DeltaCutter, StepSplitter
-from actors.engines.acceptance import SpeculationCounter
+from actors.engines.acceptance import SpeculationCounter, counts_of
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_options import EXTENSION, OWN, engine_options, request_arguments
@@ -48,6 +48,9 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # no
 
 SHUTDOWN_S = 10.0
 """Time that the engine's processes have to end by themselves; then vLLM kills them."""
+
+COUNTS_OPTION = "per_request_spec_decode_metrics"
+"""With it the last output of a request says what was proposed and accepted in it."""
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +175,11 @@ class VllmEngine:
                             num_cached_tokens = output.num_cached_tokens or 0
                         completion = output.outputs[0]
                         written.extend(completion.token_ids)
-                        for delta in cutter.feed(completion.token_ids, self._final(completion)):
+                        deltas = cutter.feed(completion.token_ids, self._final(completion))
+                        if deltas:
+                            proposed, accepted = counts_of(completion)
+                            deltas[-1] = replace(deltas[-1], num_proposed=proposed, num_accepted=accepted)
+                        for delta in deltas:
                             yield replace(delta, replica=self._info.replica, num_cached_tokens=num_cached_tokens)
                         if cutter.finished:
                             return
@@ -377,6 +384,8 @@ def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
             raise ConfigError("The model is chosen by `model`, not in engine.options; remove it there.", "model")
         if name not in known:
             raise ConfigError(f"vLLM has no option {name!r}; correct engine.options.", f"engine.options.{name}")
+    if options.get("speculative_config") and COUNTS_OPTION in known:
+        options = {COUNTS_OPTION: "summary", **options}
     try:
         return AsyncEngineArgs(model=model_path, **engine_options(options, get_args(SpeculativeMethod)))
     except (TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from actors.messages import Piece, SpeculationSummary, Step
+from actors.messages import Delta, Piece, SpeculationSummary, Step
 from deployments.coordinator.events import (
     Cancel,
     Command,
@@ -209,6 +209,7 @@ class TraceRecorder:
         span.num_tokens += len(event.delta.token_ids)
         span.replica = event.delta.replica or span.replica
         span.num_cached_tokens = max(span.num_cached_tokens, event.delta.num_cached_tokens)
+        _count_proposed(span, event.delta)
         if self._texts:
             span.text = (span.text or "") + event.delta.text
 
@@ -220,6 +221,7 @@ class TraceRecorder:
         span.text = piece.text if self._texts else None
         if ahead is None and step.elapsed_s > 0:  # of a call that went on over two positions there is no time for one
             span.detail["engine_s"] = step.elapsed_s
+        _count_proposed(span, step)
 
     def _retire(self, command: Retired) -> None:
         """The position has its end: so have the draft step and the target step that were written for it."""
@@ -242,6 +244,12 @@ class TraceRecorder:
         text = output.text if self._texts else None
         entry = {"step": output.step, "at_s": self._now(), "origin": output.origin.value}
         self._commits.append(entry | {"num_tokens": output.num_tokens, "text": text})
+
+
+def _count_proposed(span: Span, written: Step | Delta) -> None:
+    """What the engine proposed to itself and accepted in the work of `span`, where it says so."""
+    if written.num_proposed:
+        span.detail |= {"num_proposed": written.num_proposed, "num_accepted": written.num_accepted}
 
 
 def summary_dict(summary: SpeculationSummary) -> dict[str, Any]:

@@ -116,6 +116,7 @@ async def test_a_right_hint_changes_no_token_and_saves_most_passes(engine: Engin
     after = await stats_of(engine)
     assert ids_of(deltas) == plain
     assert len(plain) == NUM_TOKENS
+    assert (deltas[-1].num_proposed, deltas[-1].num_accepted) == (NUM_TOKENS - 4, NUM_TOKENS - 4)
     assert after.num_drafts - before.num_drafts == 4, "48 tokens: 13, 13, 13 and 9, the first with the prompt"
     accepted = after.num_hint_accepted_tokens - before.num_hint_accepted_tokens
     assert accepted == after.num_hint_tokens - before.num_hint_tokens == NUM_TOKENS - 4
@@ -199,6 +200,8 @@ async def test_a_step_ends_where_it_ends_without_a_hint(engine: Engine) -> None:
     assert steps[0].token_ids == steps[1].token_ids
     assert steps[0].ending is steps[1].ending
     assert steps[1].num_running >= 0
+    assert (steps[0].num_proposed, steps[0].num_accepted) == (0, 0)
+    assert steps[1].num_proposed >= steps[1].num_accepted > 0
 
 
 async def test_a_boundary_without_a_word_before_it_keeps_the_hint(engine: Engine) -> None:

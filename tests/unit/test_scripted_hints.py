@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors.engines.acceptance import SpeculationCounter
+from actors.engines.acceptance import SpeculationCounter, counts_of
 from actors.engines.scripted import ScriptedEngine, ScriptOptions
 from actors.messages import Prompt, Sampling, SpeculationStats, StepRule, TokenIds
 from tests.unit.clock import run_virtually
@@ -115,3 +115,10 @@ def test_acceptance_is_summed_over_steps_and_engines() -> None:
     counter.log_engine_initialized()
     counter.record_sleep_state(0, 0)
     assert counter.stats({"num_hint_tokens": 5}) == SpeculationStats(8, 24, 9, (5, 3, 1), num_hint_tokens=5)
+
+
+def test_the_last_output_of_a_request_says_what_was_proposed_in_it() -> None:
+    found = SimpleNamespace(num_draft_tokens=12, histogram=[1, 0, 2, 1])
+    assert counts_of(SimpleNamespace(spec_decode_metrics=found)) == (12, 7)
+    assert counts_of(SimpleNamespace(spec_decode_metrics=None)) == (0, 0)
+    assert counts_of(SimpleNamespace()) == (0, 0)

@@ -87,7 +87,10 @@ class LetterEngine:
                     raise self.failure
                 final = Ending.END if token == END else Ending.CAP if number == max_tokens else None
                 for delta in cutter.feed([token], final):
-                    yield replace(delta, replica="replica-1", num_cached_tokens=7)
+                    counts = (5, 3) if cutter.finished else (0, 0)
+                    yield replace(
+                        delta, replica="replica-1", num_cached_tokens=7, num_proposed=counts[0], num_accepted=counts[1]
+                    )
                 if cutter.finished or self.break_off:
                     return
         finally:
@@ -162,6 +165,12 @@ async def test_a_step_says_how_many_generations_shared_the_engine() -> None:
     assert sorted(step.num_running for step in together) == [2, 3]
     await stream.aclose()
     assert (await target.step(request())).num_running == 1
+
+
+async def test_what_was_proposed_is_told_of_steps_that_were_asked_for_alone() -> None:
+    step = await TargetModel(LetterEngine()).step(request())
+    assert (step.num_proposed, step.num_accepted) == (5, 3)
+    assert [step.num_proposed for step in await steps_of(LetterEngine(), 2)] == [0, 0], "it is of both together"
 
 
 async def test_statistics_of_speculation_are_the_engines() -> None:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ START_LIMIT_S = 600.0
 STOP_LIMIT_S = 30.0
 NUM_DRAFT_TOKENS = 4
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+VARIANT = "vllm"
+"""The row of a benchmark that is answered by such a server; ``vllm:ngram`` and ``vllm:none`` say how it speculates."""
+SPECULATIONS = ("best", "ngram", "none")
 OURS = "hints"
 """Our method of `speculative_config`, which vLLM's server does not have."""
 
@@ -43,6 +46,34 @@ class VllmServer:
     options: Mapping[str, Any]
     cores: str | None
     environment: Mapping[str, str]
+
+
+def speculation_of(variant: str) -> str | None:
+    """How the server of the row `variant` speculates; None for a row of another kind. RequestError for an unknown
+    word."""
+    name, *words = variant.split(":")
+    if name != VARIANT:
+        return None
+    word = words[0] if words else "best"
+    if len(words) > 1 or word not in SPECULATIONS:
+        known = ", ".join(f"{VARIANT}:{known}" for known in SPECULATIONS)
+        raise RequestError(f"{variant!r} is no row that is known; there are: {VARIANT}, {known}.", "modes")
+    return word
+
+
+@contextlib.contextmanager
+def for_variants(config: Config | None, variants: Iterable[str]) -> Iterator[dict[str, str]]:
+    """A server for each of `variants` that needs one, as long as the context lasts: base URLs by variant."""
+    with contextlib.ExitStack() as stack:
+        urls: dict[str, str] = {}
+        for variant in variants:
+            speculation = speculation_of(variant)
+            if speculation is None:
+                continue
+            if config is None:
+                raise RequestError(f"The row {variant!r} needs --profile or --config: it starts a server.", "modes")
+            urls[variant] = stack.enter_context(running(equal(config, speculation)))
+        yield urls
 
 
 def same(config: Config) -> VllmServer:

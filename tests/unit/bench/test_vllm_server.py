@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from actors.errors import RequestError, ServiceError
 from deployments.bench import vllm_server
-from deployments.bench.vllm_server import VllmServer, command, equal, same
+from deployments.bench.vllm_server import VllmServer, command, equal, for_variants, same, speculation_of
 from deployments.config import load_profile, validate_config
 
 TARGET, DRAFT = "int8:package:qwen2.5-coder-1.5b-instruct", "int8:package:qwen2.5-coder-0.5b-instruct"
@@ -78,6 +80,34 @@ def test_cores_are_those_of_both(target: str | None, draft: str | None, all_core
 def test_a_target_without_a_model_has_no_such_server() -> None:
     with pytest.raises(RequestError, match="needs a model"):
         equal(load_profile("scripted"))
+
+
+def test_rows_say_which_server_they_need() -> None:
+    rows = ("vllm", "vllm:best", "vllm:ngram", "vllm:none", "target", "lookahead:exact", "plain@http://x")
+    assert [speculation_of(row) for row in rows] == ["best", "best", "ngram", "none", None, None, None]
+    for wrong in ("vllm:eagle", "vllm:none:none"):
+        with pytest.raises(RequestError, match="no row that is known"):
+            speculation_of(wrong)
+
+
+def test_each_row_that_needs_a_server_gets_one_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+
+    @contextlib.contextmanager
+    def fake(server: VllmServer) -> Iterator[str]:
+        started.append(server.options.get("speculative_config"))
+        yield f"http://server-{len(started)}"
+        started.remove(server.options.get("speculative_config"))
+
+    monkeypatch.setattr(vllm_server, "running", fake)
+    with for_variants(load_profile("local"), ("target", "vllm", "vllm:none")) as urls:
+        assert urls == {"vllm": "http://server-1", "vllm:none": "http://server-2"}
+        assert started == [DRAFT_MODEL, None]
+    assert started == []
+    with for_variants(None, ("target",)) as urls:
+        assert urls == {}
+    with pytest.raises(RequestError, match="--profile or --config"), for_variants(None, ("vllm",)):
+        raise AssertionError("there is nothing to start")
 
 
 def test_options_become_flags() -> None:

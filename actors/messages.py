@@ -156,7 +156,7 @@ class Step:
     num_running: int = 0
     """Generations in the engine when the step ended, this one included; 0 where unknown."""
     num_proposed: int = 0
-    """Tokens that the engine proposed to itself within the step, where it was asked for alone; 0 where unknown."""
+    """Tokens that the engine proposed to itself within the step, where the engine ended with it; 0 where unknown."""
     num_accepted: int = 0
     """Those of them that the model agreed with."""
 

@@ -200,8 +200,6 @@ async def test_a_step_ends_where_it_ends_without_a_hint(engine: Engine) -> None:
     assert steps[0].token_ids == steps[1].token_ids
     assert steps[0].ending is steps[1].ending
     assert steps[1].num_running >= 0
-    assert (steps[0].num_proposed, steps[0].num_accepted) == (0, 0)
-    assert steps[1].num_proposed >= steps[1].num_accepted > 0
 
 
 async def test_a_boundary_without_a_word_before_it_keeps_the_hint(engine: Engine) -> None:

@@ -362,6 +362,10 @@ class SpeculationSummary:
     """Draft tokens that were written and not committed: of rejected and of cancelled draft steps."""
     output_tokens: int = 0
     degraded: tuple[str, ...] = ()
+    num_branch_steps: int = 0
+    """Of the draft steps, those that were another version of one that was there."""
+    num_merged_steps: int = 0
+    """Versions that said what another one said; they are not draft steps."""
 
     @property
     def accept_rate(self) -> float:

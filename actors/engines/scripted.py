@@ -2,7 +2,8 @@
 
 Promises: what follows a prefix is a pure function of the options and the prefix, so any replica continues any other's
 work; a draft says the same as the target in a known share of steps; times are slept on the running event loop's clock,
-so a virtual one works too. Sampling parameters change nothing. Used by tests, load runs and the `scripted` profile.
+so a virtual one works too. Sampling parameters change
+nothing, but the seed of a sampling draft changes where it strays. Used by tests, load runs and the `scripted` profile.
 
 The text answers a made-up sum: one step an addition, the last one names the result, as a reasoning model would.
 """
@@ -83,9 +84,11 @@ def detokenize(token_ids: TokenIds) -> str:
 class Script:
     """What the engine would say to one prompt: a list of steps, the last of which ends the text."""
 
-    def __init__(self, options: ScriptOptions, prompt: str) -> None:
+    def __init__(self, options: ScriptOptions, prompt: str, draw: int | None = None) -> None:
+        """`draw`: the seed of a sampling draft, which strays in other places with each."""
         self._options = options
         self._prompt = prompt
+        self._draw = "" if draw is None else f" {draw}"
 
     def step(self, index: int) -> str:
         """Step number `index`, with its boundary; empty after the last."""
@@ -95,12 +98,12 @@ class Script:
             return ""
         if index == last:
             return f"The answer is {self._total(options.num_steps - 1)}."
-        chance = self._number(f"stray {index}", 10**6) / 10**6
+        chance = self._number(f"stray {index}{self._draw}", 10**6) / 10**6
         strays = options.role == "draft" and chance >= options.agree
         wrong = strays and chance >= options.agree + options.paraphrase
         before = self._total(index - 1) if index else 0
         added = self._added(index) + (1 if wrong else 0)
-        text = self._words(index, "said otherwise" if strays else "")
+        text = self._words(index, f"said otherwise{self._draw}" if strays else "")
         text += f"{before} + {added} = {before + added}."
         opening = "<think>\n" if options.think and index == 0 else ""
         closes = options.think and index == options.num_steps - 1
@@ -214,12 +217,14 @@ class ScriptedEngine:
         room = self._options.max_model_len - len(token_ids)
         if room < 1:
             raise ContextTooLong(f"The text has {len(token_ids)} tokens, the context {self._options.max_model_len}.")
+        limit = min(max_tokens, room)
+        script = self._script(token_ids, sampling)
         self.num_generations += 1
         self._running.add(call_id)
         try:
             with self._hint_calls.running(call_id, hints if token_speculation == "hints" else ()) as call:
                 await self._sleep(self._options.first_token_s)
-                async with aclosing(self._write(call, token_ids, min(max_tokens, room), rule, max_steps)) as deltas:
+                async with aclosing(self._write(call, script, token_ids, limit, rule, max_steps)) as deltas:
                     async for delta in deltas:
                         yield delta
         finally:
@@ -234,13 +239,22 @@ class ScriptedEngine:
         proposed, accepted = self._num_hint_tokens, self._num_hint_accepted_tokens
         return SpeculationStats(proposed, proposed, accepted, (accepted,), proposed, accepted)
 
+    def _script(self, token_ids: TokenIds, sampling: Sampling) -> Script:
+        samples = self._options.role == "draft" and sampling.temperature > 0
+        draw = sampling.seed if samples else None
+        return Script(self._options, detokenize(token_ids[: _turn(token_ids)]), draw)
+
     async def _write(
-        self, call: HintedCall, token_ids: TokenIds, max_tokens: int, rule: StepRule, max_steps: int | None
+        self,
+        call: HintedCall,
+        script: Script,
+        token_ids: TokenIds,
+        max_tokens: int,
+        rule: StepRule,
+        max_steps: int | None,
     ) -> AsyncGenerator[Delta, None]:
         follower = HintFollower()
-        turn = len(token_ids) - 1 - token_ids[::-1].index(TURN)
-        script = Script(self._options, detokenize(token_ids[:turn]))
-        written = detokenize(token_ids[turn + 1 :])
+        written = detokenize(token_ids[_turn(token_ids) + 1 :])
         splitter = StepSplitter(rule, capped=max_steps is not None, before=written)
         cutter = DeltaCutter(splitter, lambda token: detokenize((token,)), max_steps)
         pending: list[int] = []
@@ -297,3 +311,8 @@ class ScriptedEngine:
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(seconds, 0.0))
+
+
+def _turn(token_ids: TokenIds) -> int:
+    """Where the prompt ends and the model's turn begins."""
+    return len(token_ids) - 1 - token_ids[::-1].index(TURN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import JudgeRequest, Piece, Prefix, Step, StepRequest, TokenIds
+from actors.messages import JudgeRequest, Piece, Prefix, Sampling, Step, StepRequest, TokenIds
 from deployments.coordinator.events import AddHints, Cancel, Judge, StartDraft, StartStream, StartTarget
 from deployments.coordinator.hints import Hints
 from deployments.coordinator.settings import SessionSettings
@@ -17,6 +17,9 @@ from deployments.coordinator.window import Position, Writing, seeded, tail_text
 
 SEED_STEP = 2_654_435_761
 """Knuth's multiplicative constant: spreads the seeds of consecutive steps over the 63 bits that engines take."""
+
+BRANCH_STEP = 11_400_714_819_323_198_485 % 2**63
+"""The same for 64 bits, for the versions of one step: no small multiple of `SEED_STEP` is near it."""
 
 
 class Calls:
@@ -69,7 +72,7 @@ class Calls:
         call, sent = self._begin(position), position.sent
         path = position.path.extended(sent) if sent.token_ids else position.path
         place = position.num_tokens_before + len(sent.token_ids)
-        hints = self._draft_hint(position, sent) + self._hints.near(place, self._settings.vocabulary)
+        hints = self._draft_hint(position.draft, sent) + self._hints.near(place, self._settings.vocabulary)
         request = self._request(call, self._settings.target_prompt, path, place, hints)
         if sent.token_ids:
             rule = replace(request.rule, max_tokens=max(1, request.rule.max_tokens - len(sent.token_ids)))
@@ -79,11 +82,17 @@ class Calls:
         progress_s = self._settings.progress_s * (1.0 if self._settings.cuts_steps else 2.0**index)
         return StartTarget(call, position.serial, replace(request, priority=index), position.attempts, progress_s)
 
-    def draft(self, tail: Position, prompt: TokenIds, vocabulary: str | None, depth: int) -> StartDraft:
-        """A look-ahead from `tail`, by a draft that writes in `vocabulary` (None: not known yet)."""
+    def draft(
+        self, tail: Position, prompt: TokenIds, vocabulary: str | None, depth: int, branch: int = 0
+    ) -> StartDraft:
+        """A look-ahead from `tail`, by a draft that writes in `vocabulary` (None: not known yet). `branch` counts the
+        other versions of a step: they are sampled, each with a seed of its own, where the first is greedy."""
         call, place = self._begin(None), tail.num_tokens_before
         hints = self._hints.near(place, vocabulary) if vocabulary is not None else ()
-        return StartDraft(call, tail.serial, self._request(call, prompt, tail.path, place, hints), depth)
+        request = self._request(call, prompt, tail.path, place, hints)
+        if branch:
+            request = replace(request, sampling=self._other(request.sampling, place, branch))
+        return StartDraft(call, tail.serial, request, depth)
 
     def stream(self, path: Prefix, place: int, attempt: int) -> StartStream:
         """The target's text after `path`, to its end."""
@@ -91,10 +100,10 @@ class Calls:
         hints = self._hints.near(place, self._settings.vocabulary)
         return StartStream(call, self._request(call, self._settings.target_prompt, path, place, hints), attempt)
 
-    def hints_for(self, position: Position) -> AddHints | None:
-        """The draft's step for the target's call that writes `position` already."""
+    def hints_for(self, position: Position, draft: Step) -> AddHints | None:
+        """A `draft` step for the target's call that writes `position` already."""
         writing = position.writing
-        if writing is None or not (hints := self._draft_hint(position, writing.before)):
+        if writing is None or not (hints := self._draft_hint(draft, writing.before)):
             return None
         hint = writing.ahead.token_ids + hints[0]
         return AddHints(self._call_id(writing.call), self._settings.session_id, (hint,))
@@ -110,9 +119,17 @@ class Calls:
         )
         return Judge(call, position.serial, request)
 
-    def _draft_hint(self, position: Position, before: Piece) -> tuple[TokenIds, ...]:
-        """The draft's step for `position` behind what is written `before`, if the target can read it."""
-        draft = position.draft
+    def _other(self, sampling: Sampling, place: int, branch: int) -> Sampling:
+        """As `sampling`, for version number `branch` of the step at `place`."""
+        if sampling.temperature <= 0:
+            seed = SEED_STEP * place if sampling.seed is None else sampling.seed
+            sampling = replace(sampling, temperature=self._settings.branch_temperature, seed=seed)
+        if sampling.seed is None:
+            return sampling  # the engine draws, each time anew
+        return replace(sampling, seed=(sampling.seed + BRANCH_STEP * branch) % 2**63)
+
+    def _draft_hint(self, draft: Step | None, before: Piece) -> tuple[TokenIds, ...]:
+        """A `draft` step behind what is written `before`, if the target can read it."""
         if self._settings.token_speculation != "hints" or draft is None or draft.vocabulary != before.vocabulary:
             return ()
         return (draft.token_ids[len(before.token_ids) :],)

@@ -1,6 +1,7 @@
 """The draft's side of one request: whether it can be asked, in which words, and the look-ahead that runs. Pure.
 
-Promises: at most one look-ahead runs; a draft that was lost is not asked again before it says that it is back.
+Promises: at most one look-ahead runs, those of branches aside; a draft that was lost is not asked again before it says
+that it is back.
 """
 
 from __future__ import annotations
@@ -38,6 +39,16 @@ class Drafting:
         start = self._calls.draft(tail, self._prompt, self._vocabulary, depth)
         self._call = start.call
         return start
+
+    def branch(self, first: Position, depth: int, number: int) -> StartDraft:
+        """Look ahead from `first`, which is version number `number` of its step beside the draft's first one."""
+        if self._prompt is None:
+            raise AssertionError("the draft has no words for the prompt yet")
+        return self._calls.draft(first, self._prompt, self._vocabulary, depth, number)
+
+    def adopt(self, call: int | None) -> None:
+        """`call`, which was a branch's, is the look-ahead now; none runs."""
+        self._call = call
 
     def take(self, event: DraftStep) -> None:
         """A step came."""

@@ -19,6 +19,8 @@ class Outcome(StrEnum):
     RECOVERED = "recovered"
     TARGET = "target"
     CANCELLED = "cancelled"
+    MERGED = "merged"
+    """A branch that said the same as another one."""
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -186,11 +188,21 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """For the trace: the step that just arrived from the draft belongs to `position`."""
+    """For the trace: the step that just arrived from the draft belongs to `position`, which is another version of the
+    one `beside` it, if that is given."""
 
     position: int
     call: int
     step: Step
+    beside: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """For the trace: another version of the step at `position` took its place, and what the target wrote for it."""
+
+    position: int
+    by: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +256,7 @@ Command = (
     | ReviveDraft
     | Decision
     | Placed
+    | Promoted
     | Continued
     | Retired
     | Commit

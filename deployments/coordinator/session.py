@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from actors.messages import Ending, Origin, Piece, SpeculationSummary
+from actors.messages import Ending, Origin, Piece, SpeculationSummary, Step
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.drafting import Drafting
 from deployments.coordinator.events import (
@@ -39,13 +39,14 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.hints import Hints
+from deployments.coordinator.paths import Paths
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies import STRATEGIES, WindowView
 from deployments.coordinator.stream import Stream
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.transitions import Signal, State
-from deployments.coordinator.window import EMPTY_PATH, Position, Window, joined_draft
+from deployments.coordinator.window import EMPTY_PATH, Position, Window
 
 OUTCOMES = {State.ACCEPTED: Outcome.ACCEPTED, State.RECOVERED: Outcome.RECOVERED, State.OWN: Outcome.TARGET}
 
@@ -68,6 +69,7 @@ class Session:
         self._stream = Stream(settings, self._calls, self._transcript, self._tally)
         self._window = Window(settings.vocabulary, settings.max_tokens)
         self._out: list[Command] = []
+        self._paths = Paths(settings, self._window, self._calls, self._drafting, self._hints, self._tally, self._out)
         self.finished = False
 
     # --- what the driver calls ---------------------------------------------------------------------------------------
@@ -94,9 +96,9 @@ class Session:
         elif isinstance(event, DraftStep):
             self._on_draft(event)
         elif isinstance(event, DraftEnded):
-            self._drafting.end()
+            self._end_look_ahead(event.call)
         elif isinstance(event, DraftFailed):
-            self._drafting.end()
+            self._end_look_ahead(event.call)
             self._lose_draft(event.reason, event.permanent)
         elif isinstance(event, TargetProgress):
             self._on_progress(event)
@@ -109,9 +111,11 @@ class Session:
         else:
             self._on_streamed(event)
         if not self.finished:
+            self._paths.prune()
             self._commit_heads()
         if not self.finished and self._window:
             self._send_certain(self._window.head)
+            self._paths.prune()
         if not self.finished and not self._stream.is_running and self._window:
             self._start_wishes()
         return self._flush()
@@ -128,16 +132,21 @@ class Session:
     # --- events ------------------------------------------------------------------------------------------------------
 
     def _on_draft(self, event: DraftStep) -> None:
-        tail = self._window.tail
+        branch = self._window.written_by(event.call)
+        tail = branch.tail if branch is not None else self._window.tail
         if tail.state is not State.OPEN:
-            self._out += self._drafting.cancel("more steps than were asked for")
+            self._paths.end_look_ahead(branch, "more steps than were asked for")
             return
         tail.take(Signal.DRAFT)
         tail.draft = event.step
         self._drafting.take(event)
-        self._tally.drafted()
-        self._out.append(Placed(tail.serial, event.call, event.step))
-        if (hints := self._calls.hints_for(tail)) is not None:
+        other = branch.beside if branch is not None and tail is branch.first else None
+        if branch is not None and other is not None and not self._paths.is_new(branch):
+            self._paths.merge(branch)
+            return
+        self._tally.drafted(is_other=other is not None)
+        self._out.append(Placed(tail.serial, event.call, event.step, other.serial if other is not None else None))
+        if (hints := self._calls.hints_for(other or tail, event.step)) is not None:
             self._out.append(hints)
         self._window.open_after(tail)
         self._cut_where_it_strays(tail)
@@ -161,12 +170,20 @@ class Session:
             self._decide_for_target(position, Signal.TARGET)
         elif draft.equals(target):
             position.take(Signal.EQUAL)
-        elif self._settings.verifier is not None and draft.ends_like(target):
+        elif (branch := self._paths.equal(position)) is not None:
+            self._paths.promote(branch).take(Signal.EQUAL)
+        else:
+            self._paths.judge(position)
+            self._compare(position, draft, target)
+
+    def _compare(self, position: Position, draft: Step, target: Step) -> None:
+        """The target's step differs from the draft's."""
+        if self._settings.verifier is not None and draft.ends_like(target):
             position.take(Signal.DIFFERENT)
             self._out.append(self._calls.judge(position, self._settings.verifier, draft, target))
-        elif self._ask_about_span(position):
+        elif self._paths.ask_about_span(position):
             position.take(Signal.DIFFERENT)
-        else:
+        elif not self._paths.promote_next(position):
             self._decide_for_target(position, Signal.UNLIKE)
 
     def _on_verdict(self, event: Judged) -> None:
@@ -175,11 +192,19 @@ class Session:
         position.verdict, position.judge_call = event.verdict, None
         if event.degraded:
             self._tally.degraded(event.degraded)
+        branch = self._window.branch_of(position)
+        is_other = branch is not None and position is branch.first
         if event.verdict.accepted and all(p.has_draft_on_path for p in position.spanned):
-            self._accept(position)
+            if branch is not None and is_other:
+                self._paths.promote(branch)
+            self._paths.accept(position)
         elif position.state is State.SCORING:
             self._abandon(position, Signal.REJECT)
-        elif event.degraded is not None or not self._ask_about_span(position):
+        elif branch is not None and is_other:
+            self._paths.drop(branch, "not the same")
+        elif event.degraded is None and self._paths.ask_about_span(position):
+            return
+        elif not self._paths.promote_next(position):
             self._decide_for_target(position, Signal.REJECT)
 
     def _on_target_failed(self, event: TargetFailed) -> None:
@@ -212,28 +237,6 @@ class Session:
 
     # --- decisions ---------------------------------------------------------------------------------------------------
 
-    def _accept(self, position: Position) -> None:
-        """The draft's step stands at `position`, and so do those that the target's step says as well."""
-        position.take(Signal.ACCEPT)
-        for covered in position.spanned:
-            if not covered.is_decided:
-                for call in covered.calls:
-                    self._out += self._calls.cancel(call, "an earlier target step says this as well")
-                covered.writing = covered.judge_call = None
-                covered.take(Signal.COVER)
-
-    def _ask_about_span(self, position: Position) -> bool:
-        """Ask whether the target's step says what the draft's says together with the steps behind it, if it may: other
-        boundaries alone are no disagreement."""
-        verifier, target = self._settings.verifier, position.target
-        if position.spanned or not self._settings.spans or verifier is None or target is None:
-            return False
-        position.spanned = self._window.span_of(position)
-        if not position.spanned:
-            return False
-        self._out.append(self._calls.judge(position, verifier, joined_draft(position), target))
-        return True
-
     def _decide_for_target(self, position: Position, signal: Signal) -> None:
         """The target's step stands at `position`: whatever was built on another one goes, the draft starts anew."""
         self._abandon(position, signal)
@@ -241,12 +244,12 @@ class Session:
 
     def _abandon(self, position: Position, signal: Signal) -> None:
         """The draft's path through `position` is left."""
-        self._leave(position)
+        self._paths.leave(position)
         position.take(signal)
         for later in self._window.after(position):
-            self._discard(later, f"{signal.name.lower()} at an earlier position")
+            self._paths.discard(later, f"{signal.name.lower()} at an earlier position")
         self._window.drop_after(position)
-        self._out += self._drafting.cancel("the draft's path was left")
+        self._paths.end_look_ahead(self._window.branch_of(position), "the draft's path was left")
 
     def _cut_where_it_strays(self, position: Position) -> None:
         """Where only equal steps count and the target has left the draft's words: what it has written stands as a step
@@ -254,23 +257,18 @@ class Session:
         writing = position.writing
         if not self._settings.cuts_steps or writing is None or not position.strays:
             return
+        if (branch := self._paths.unstrayed(position)) is not None:
+            self._paths.promote(branch)
+            return
         part, rest = writing.cut()
         if position.num_tokens_before + len(part.token_ids) >= self._settings.max_tokens:
             return
         position.target, position.writing = part, None
         self._decide_for_target(position, Signal.UNLIKE)
-        self._window.tail.writing = rest
-        self._calls.hand_over(rest.call, self._window.tail)
-        self._out.append(Continued(rest.call, self._window.tail.serial, part, rest.ahead))
-
-    def _leave(self, position: Position) -> None:
-        """Keep what was written for `position` and behind it as hints."""
-        later = self._window.after(position)
-        path = [p.step for p in (position, *later)]
-        self._hints.leave(position.num_tokens_before, [step for step in path if step is not None])
-        for p in later:
-            if p.target is not None and p.target is not p.step:
-                self._hints.leave(p.num_tokens_before, [p.target])
+        behind = self._window.after(position)[-1]
+        behind.writing = rest
+        self._calls.hand_over(rest.call, behind)
+        self._out.append(Continued(rest.call, behind.serial, part, rest.ahead))
 
     def _commit_heads(self) -> None:
         while self._window and self._window.head.is_decided:
@@ -315,7 +313,7 @@ class Session:
     def _end(self, last: Fail | None) -> None:
         """Nothing runs any more after this."""
         for position in self._window:
-            self._discard(position, "the request ended")
+            self._paths.discard(position, "the request ended")
         self._window.clear()
         for call in self._calls.live:
             self._out += self._calls.cancel(call, "the request ended")
@@ -336,26 +334,26 @@ class Session:
             self._out.append(decision)
         return self._decision.depth
 
-    def _discard(self, position: Position, reason: str) -> None:
-        for call in position.calls:
-            self._out += self._calls.cancel(call, reason)
-        position.take(Signal.DISCARD)
-        if position.draft is not None:
-            self._tally.cancelled(position.draft)
-        self._out.append(Retired(position.serial, Outcome.CANCELLED, None))
-
     # --- starting and ending calls -----------------------------------------------------------------------------------
 
     def _start_wishes(self) -> None:
         depth, tail = self._depth(), self._window.tail
         if depth == 0:
             self._out += self._drafting.cancel("the target is faster alone")
+            self._paths.drop_all("the target is faster alone")
             if tail is self._window.head and tail.is_untouched:
                 self._window.clear()
                 self._out.append(self._stream.start())
                 return
         can_draft = self._drafting.is_possible and tail.state is State.OPEN
-        view = WindowView(tuple(self._window), depth, self._tally.num_steps, self._drafting.is_running, can_draft)
+        view = WindowView(
+            tuple(self._window),
+            depth,
+            self._tally.num_steps,
+            self._drafting.is_running,
+            can_draft,
+            tuple(self._window.branches),
+        )
         wishes = self._strategy.wishes(view)
         for position in wishes.targets:
             self._out.append(self._calls.target(position, self._window.index(position)))
@@ -363,6 +361,22 @@ class Session:
             self._score(position)
         if wishes.draft_depth > 0 and can_draft:
             self._out.append(self._drafting.start(tail, wishes.draft_depth))
+        for position in wishes.branches if self._drafting.is_possible else ():
+            branch = self._window.open_beside(position)
+            start = self._drafting.branch(branch.first, wishes.branch_depth, position.num_branches)
+            branch.call = start.call
+            self._out.append(start)
+
+    def _end_look_ahead(self, call: int) -> None:
+        """A look-ahead is over by itself."""
+        branch = self._window.written_by(call)
+        if branch is None:
+            self._drafting.end()
+            return
+        self._calls.end(call)
+        branch.call = None
+        if branch.first.draft is None:
+            self._paths.drop(branch, "the draft did not write it")
 
     def _score(self, position: Position) -> None:
         verifier = self._settings.verifier
@@ -378,5 +392,6 @@ class Session:
             self._out.append(ReviveDraft())
 
     def _flush(self) -> list[Command]:
-        out, self._out = self._out, []
+        out = list(self._out)
+        self._out.clear()
         return out

@@ -39,6 +39,12 @@ class SessionSettings:
     max_lookahead: int = 4
     max_target_steps: int | None = None
     """The target writes at most so many steps of the window at once; None: all of them."""
+    branches: int = 1
+    """Versions of a step that the draft writes side by side, in mode ``lookahead``."""
+    max_nodes: int = 16
+    """With branches: at most so many prefixes that the target writes a step behind, at once."""
+    branch_temperature: float = 0.8
+    """At which further versions are sampled where the request is greedy."""
     verifier: str | None = None
     """None: only equal steps are accepted, nobody is asked. Mode ``specreason`` needs one, to score draft steps."""
     spans: bool = True

@@ -20,9 +20,13 @@ class Tally:
         """Steps committed so far, which is the index of the next one."""
         return self._counts.num_steps
 
-    def drafted(self) -> None:
-        """A draft step arrived."""
-        self._add(num_draft_steps=1)
+    def drafted(self, is_other: bool = False) -> None:
+        """A draft step arrived; `is_other`: another version of one that is there."""
+        self._add(num_draft_steps=1, num_branch_steps=int(is_other))
+
+    def merged(self) -> None:
+        """A version of a draft step arrived that says what another one says."""
+        self._add(num_merged_steps=1)
 
     def committed(self, outcome: Outcome, draft: Step | None = None) -> None:
         """A step was committed; `draft` is what the draft wrote for it, if anything."""

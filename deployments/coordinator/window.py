@@ -66,6 +66,8 @@ class Position:
     spanned: tuple[Position, ...] = ()
     """Positions behind this one whose draft steps the verifier is asked about together with this one's."""
     attempts: int = 0
+    num_branches: int = 0
+    """Branches that were begun beside this position so far."""
 
     def take(self, signal: Signal) -> None:
         """Follow the transition table; IllegalTransition changes nothing."""
@@ -131,14 +133,36 @@ class Position:
         return self.path.extended(step.piece), self.num_tokens_before + len(step.token_ids)
 
 
+@dataclass(slots=True, eq=False)
+class Branch:
+    """Another version of the step at `beside`: its first position has the same prefix, the next ones follow it. `call`
+    is the look-ahead that writes it."""
+
+    beside: Position
+    positions: list[Position]
+    call: int | None = None
+
+    @property
+    def first(self) -> Position:
+        """The other version."""
+        return self.positions[0]
+
+    @property
+    def tail(self) -> Position:
+        """The last position, which has the newest prefix."""
+        return self.positions[-1]
+
+
 class Window:
-    """The positions in order; the first is the head. `vocabulary` is the target's, `max_tokens` the request's."""
+    """The positions in order; the first is the head; and the branches beside them. `vocabulary` is the target's,
+    `max_tokens` the request's."""
 
     def __init__(self, vocabulary: str, max_tokens: int) -> None:
         self._nothing = Piece("", (), vocabulary)
         self._max_tokens = max_tokens
         self._positions: list[Position] = []
         self._num_opened = 0
+        self.branches: list[Branch] = []
 
     def __iter__(self) -> Iterator[Position]:
         return iter(self._positions)
@@ -157,24 +181,53 @@ class Window:
         return self._positions[-1]
 
     def index(self, position: Position) -> int:
-        """How many positions are before `position`."""
-        return self._positions.index(position)
+        """How many positions are before `position` on its path."""
+        branch = self.branch_of(position)
+        before = self._positions.index(branch.beside) if branch is not None else 0
+        return before + self._row(position).index(position)
+
+    def branch_of(self, position: Position) -> Branch | None:
+        """The branch that `position` is part of; None: it is of the window's own row."""
+        return next((branch for branch in self.branches if position in branch.positions), None)
+
+    def written_by(self, call: int) -> Branch | None:
+        """The branch that the look-ahead `call` writes; None: there is none."""
+        return next((branch for branch in self.branches if branch.call == call), None)
+
+    def beside(self, position: Position) -> list[Branch]:
+        """The branches beside `position`, oldest first."""
+        return [branch for branch in self.branches if branch.beside is position]
 
     def open(self, path: Prefix, num_tokens_before: int) -> None:
         """A new last position, after `path`."""
-        self._positions.append(Position(self._num_opened, path, num_tokens_before, self._nothing))
-        self._num_opened += 1
+        self._positions.append(self._new(path, num_tokens_before))
+
+    def open_beside(self, position: Position) -> Branch:
+        """A new branch beside `position`."""
+        position.num_branches += 1
+        branch = Branch(position, [self._new(position.path, position.num_tokens_before)])
+        self.branches.append(branch)
+        return branch
+
+    def promote(self, branch: Branch) -> None:
+        """`branch` takes the place of the position it stands beside and of all behind; others stand beside it now."""
+        self.branches.remove(branch)
+        self._positions[self._positions.index(branch.beside) :] = branch.positions
+        branch.first.num_branches = branch.beside.num_branches
+        for other in self.beside(branch.beside):
+            other.beside = branch.first
 
     def open_after(self, position: Position) -> None:
         """The next position, unless the text, the reasoning or the budget ends with this one."""
         step = position.step
         path, num_tokens = position.next_path()
         if step is not None and not step.ending.is_last and num_tokens < self._max_tokens:
-            self.open(path, num_tokens)
+            self._row(position).append(self._new(path, num_tokens))
 
     def after(self, position: Position) -> list[Position]:
         """The positions behind `position`."""
-        return self._positions[self.index(position) + 1 :]
+        row = self._row(position)
+        return row[row.index(position) + 1 :]
 
     def span_of(self, position: Position) -> tuple[Position, ...]:
         """The positions behind `position` whose draft steps, joined to its own, are nearest in length to its target
@@ -192,7 +245,8 @@ class Window:
 
     def drop_after(self, position: Position) -> None:
         """Forget the positions behind `position`."""
-        del self._positions[self.index(position) + 1 :]
+        row = self._row(position)
+        del row[row.index(position) + 1 :]
 
     def pop_head(self) -> Position:
         """Take the head out."""
@@ -201,6 +255,14 @@ class Window:
     def clear(self) -> None:
         """Forget all positions."""
         self._positions.clear()
+
+    def _row(self, position: Position) -> list[Position]:
+        branch = self.branch_of(position)
+        return branch.positions if branch is not None else self._positions
+
+    def _new(self, path: Prefix, num_tokens_before: int) -> Position:
+        self._num_opened += 1
+        return Position(self._num_opened - 1, path, num_tokens_before, self._nothing)
 
 
 def joined_draft(position: Position) -> Step:

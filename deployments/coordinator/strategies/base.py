@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from deployments.coordinator.settings import SessionSettings
-from deployments.coordinator.window import Position
+from deployments.coordinator.window import Branch, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +22,21 @@ class WindowView:
     """Whether a look-ahead stream runs."""
     can_draft: bool
     """Whether a look-ahead stream may be started: the draft is there and the last position is open."""
+    branches: Sequence[Branch] = ()
+    """Other versions of steps in the window, with what is built on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What to start now: target steps, a look-ahead of `draft_depth` steps (0: none) from the last position, and scores
-    of draft steps that stand alone, without a target's step beside them."""
+    of draft steps that stand alone, without a target's step beside them; and other versions of draft steps."""
 
     targets: tuple[Position, ...] = ()
     draft_depth: int = 0
     scores: tuple[Position, ...] = ()
+    branches: tuple[Position, ...] = ()
+    """Drafted positions beside which to draft another version of `branch_depth` steps; one may be named twice."""
+    branch_depth: int = 1
 
 
 class Strategy(Protocol):

@@ -1,5 +1,6 @@
 """Asynchronous Lookahead Reasoning (arXiv 2506.19830, section 3): the target starts on every position as soon as its
-prefix exists, and the draft keeps the window full, without ever waiting for a verdict."""
+prefix exists, and the draft keeps the window full, without ever waiting for a verdict. With branches the draft writes
+other versions of the nearest steps beside, as far as the budget of nodes goes."""
 
 from __future__ import annotations
 
@@ -7,6 +8,12 @@ from typing import ClassVar
 
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies.base import WindowView, Wishes
+from deployments.coordinator.transitions import State
+from deployments.coordinator.window import Position
+
+BRANCH_DEPTH = 2
+"""Steps of a branch: another version of a step, and one behind it, so that neither model has to begin anew if it
+stands. What is deeper would rarely come to be committed."""
 
 
 class Lookahead:
@@ -16,11 +23,37 @@ class Lookahead:
 
     def __init__(self, settings: SessionSettings) -> None:
         self._max_target_steps = settings.max_target_steps
+        self._num_others = settings.branches - 1
+        self._max_nodes = settings.max_nodes
 
     def wishes(self, view: WindowView) -> Wishes:
         """The first positions without a target step get one; free places of the window are drafted."""
         first = view.positions[: self._max_target_steps]
-        targets = tuple(position for position in first if position.wants_target)
+        targets = [position for position in first if position.wants_target]
         room = view.max_lookahead - (len(view.positions) - 1)
         depth = room if view.can_draft and not view.drafting and room > 0 else 0
-        return Wishes(targets, depth)
+        if not self._num_others:
+            return Wishes(tuple(targets), depth)
+        targets += self._on_branches(view, len(targets))
+        return Wishes(tuple(targets), depth, branches=self._branches(view), branch_depth=BRANCH_DEPTH)
+
+    def _on_branches(self, view: WindowView, num_new: int) -> list[Position]:
+        """Positions of branches whose prefix exists and where the target may write; the window's own go first."""
+        wanting = [p for b in view.branches for p in b.positions[1 : BRANCH_DEPTH + 1] if p.wants_target]
+        if self._max_target_steps is None:
+            return wanting
+        rows = [view.positions, *(branch.positions for branch in view.branches)]
+        num_running = sum(position.writing is not None for row in rows for position in row)
+        return wanting[: max(0, self._max_target_steps - num_running - num_new)]
+
+    def _branches(self, view: WindowView) -> tuple[Position, ...]:
+        """Beside the nearest drafted positions, while the target writes there."""
+        num_nodes = view.max_lookahead + 1 + BRANCH_DEPTH * len(view.branches)
+        room = max(0, self._max_nodes - num_nodes) // BRANCH_DEPTH
+        wanting = [
+            position
+            for position in view.positions
+            if position.state is State.DRAFTED
+            for _ in range(position.num_branches, self._num_others)
+        ]
+        return tuple(wanting[:room])

@@ -28,6 +28,7 @@ from deployments.coordinator.events import (
     Judge,
     Judged,
     Placed,
+    Promoted,
     Retired,
     ReviveDraft,
     StartDraft,
@@ -51,14 +52,19 @@ Verdicts = Callable[[Step, Step | None], bool]
 
 @lru_cache(maxsize=100_000)
 def write(
-    options: ScriptOptions, token_ids: TokenIds, max_tokens: int, rule: StepRule, steps: int | None
+    options: ScriptOptions,
+    token_ids: TokenIds,
+    max_tokens: int,
+    rule: StepRule,
+    steps: int | None,
+    sampling: Sampling = Sampling(),
 ) -> list[Delta]:
     """All deltas of one generation."""
 
     async def gather() -> list[Delta]:
         engine = ScriptedEngine(replace(options, token_s=0.0, first_token_s=0.0))
         generation = engine.generate(
-            "x", token_ids, max_tokens=max_tokens, rule=rule, max_steps=steps, sampling=Sampling()
+            "x", token_ids, max_tokens=max_tokens, rule=rule, max_steps=steps, sampling=sampling
         )
         return [delta async for delta in generation]
 
@@ -73,7 +79,7 @@ def steps_of(options: ScriptOptions, request: StepRequest, depth: int) -> list[S
     """The steps that an engine with `options` writes for `request`."""
     steps: list[Step] = []
     ids: list[int] = []
-    for delta in write(options, ids_of(request), request.max_tokens, request.rule, depth):
+    for delta in write(options, ids_of(request), request.max_tokens, request.rule, depth, request.sampling):
         ids += delta.token_ids
         if delta.ending is not None:
             steps.append(Step(detokenize(tuple(ids)), tuple(ids), options.vocabulary, delta.ending))
@@ -197,7 +203,7 @@ class World:
             elif isinstance(command, Fail):
                 self.failed = command.error
             else:
-                assert isinstance(command, Placed | Retired | Continued | Decision)
+                assert isinstance(command, Placed | Promoted | Retired | Continued | Decision)
 
     @property
     def text(self) -> str:

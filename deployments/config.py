@@ -235,6 +235,12 @@ class SpeculationConfig(Strict):
 
     mode: Mode = "lookahead"
     max_lookahead: Annotated[int, Field(ge=1, le=64)] = 4
+    branches: Annotated[int, Field(ge=1, le=8)] = 1
+    """Versions of a step that the draft writes, in mode ``lookahead``: the first that is the target's stands."""
+    max_nodes: Annotated[int, Field(ge=1, le=1024)] = 16
+    """With branches: at most so many prefixes of a request that the target writes a step behind, at once."""
+    branch_temperature: Annotated[float, Field(gt=0, le=2)] = 0.8
+    """At which further versions are sampled where the request is greedy."""
     max_target_steps: Annotated[int, Field(ge=1)] | None = None
     """The target writes at most so many steps of a request at once; none: all that are drafted. Where more tokens in a
     pass cost time, as on a CPU, few are better."""
@@ -333,6 +339,8 @@ class Config(Strict):
                 raise ValueError(f"gateway.api_keys: fidelity {wanted!r} of a key is not in speculation.fidelities")
         if self.speculation.mode != "target" and self.draft is None:
             raise ValueError(f"speculation.mode is {self.speculation.mode!r}, which needs a draft model")
+        if self.speculation.branches > 1 and self.speculation.mode != "lookahead":
+            raise ValueError(f"speculation.branches needs mode 'lookahead', not {self.speculation.mode!r}")
         if self.speculation.mode not in modes_of(self):
             name = self.speculation.specreason.verifier
             raise ValueError(f"speculation.mode is 'specreason', which needs the verifier {name!r}; configure it")

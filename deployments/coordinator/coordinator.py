@@ -42,6 +42,7 @@ class Plan:
     max_lookahead: int
     verifier: str | None
     token_speculation: str
+    branches: int = 1
 
 
 def settle(config: Config, request: GenerationRequest) -> Plan:
@@ -70,7 +71,10 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     )
     depth = wishes.max_lookahead if wishes.max_lookahead is not None else defaults.max_lookahead
     token_speculation = wishes.token_speculation or defaults.token_speculation
-    return Plan(mode, depth, None if accepts_only_equal else verifier, token_speculation)
+    if wishes.branches is not None and wishes.branches > 1 and mode != "lookahead":
+        raise RequestError(f"Mode {mode!r} has no branches; mode 'lookahead' has.", "speculation.branches")
+    branches = (wishes.branches or defaults.branches) if mode == "lookahead" else 1
+    return Plan(mode, depth, None if accepts_only_equal else verifier, token_speculation, branches)
 
 
 class Coordinator:
@@ -136,6 +140,8 @@ class Coordinator:
         info, drafter = self._target_info, self._roles.drafter
         if plan.mode != "lookahead" or plan.verifier is not None or plan.token_speculation != "hints":
             return False
+        if plan.branches > 1:  # they are versions of whole steps
+            return False
         if info is None or not info.takes_hints or drafter is None:
             return False
         if self._draft_vocabulary is None:
@@ -172,6 +178,9 @@ class Coordinator:
             speculate_content=config.speculation.scope == "all" and not thinks,
             max_lookahead=plan.max_lookahead,
             max_target_steps=config.speculation.max_target_steps,
+            branches=plan.branches,
+            max_nodes=config.speculation.max_nodes,
+            branch_temperature=config.speculation.branch_temperature,
             verifier=plan.verifier,
             question=request.prompt.question,
             max_attempts=config.speculation.max_attempts,

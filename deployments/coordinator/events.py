@@ -189,12 +189,13 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class Placed:
     """For the trace: the step that just arrived from the draft belongs to `position`, which is another version of the
-    one `beside` it, if that is given."""
+    one `beside` it, if that is given. What the call writes next is for `following` (None: the next number)."""
 
     position: int
     call: int
     step: Step
     beside: int | None = None
+    following: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.drafting import Drafting
-from deployments.coordinator.events import Command, Outcome, Promoted, Retired
+from deployments.coordinator.events import Command, Continued, Outcome, Promoted, Retired
 from deployments.coordinator.hints import Hints
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.tally import Tally
@@ -37,6 +37,8 @@ class Paths:
     ) -> None:
         self._verifier = settings.verifier
         self._spans = settings.spans
+        self._cuts_steps = settings.cuts_steps
+        self._max_tokens = settings.max_tokens
         self._window = window
         self._calls = calls
         self._drafting = drafting
@@ -129,6 +131,39 @@ class Paths:
             return False
         self._out.append(self._calls.judge(position, verifier, joined_draft(position), target))
         return True
+
+    def decide_for_target(self, position: Position, signal: Signal) -> None:
+        """The target's step stands at `position`: whatever was built on another one goes, the draft starts anew."""
+        self.abandon(position, signal)
+        self._window.open_after(position)
+
+    def abandon(self, position: Position, signal: Signal) -> None:
+        """The draft's path through `position` is left."""
+        self.leave(position)
+        position.take(signal)
+        for later in self._window.after(position):
+            self.discard(later, f"{signal.name.lower()} at an earlier position")
+        self._window.drop_after(position)
+        self.end_look_ahead(self._window.branch_of(position), "the draft's path was left")
+
+    def cut_where_it_strays(self, position: Position) -> None:
+        """Where only equal steps count and the target has left the draft's words: what it has written stands as a step
+        of its own, and the draft goes on from there while the target writes the rest."""
+        writing = position.writing
+        if not self._cuts_steps or writing is None or not position.strays:
+            return
+        if (branch := self.unstrayed(position)) is not None:
+            self.promote(branch)
+            return
+        part, rest = writing.cut()
+        if position.num_tokens_before + len(part.token_ids) >= self._max_tokens:
+            return
+        position.target, position.writing = part, None
+        self.decide_for_target(position, Signal.UNLIKE)
+        behind = self._window.after(position)[-1]
+        behind.writing = rest
+        self._calls.hand_over(rest.call, behind)
+        self._out.append(Continued(rest.call, behind.serial, part, rest.ahead))
 
     def is_new(self, branch: Branch) -> bool:
         """Whether the first draft step of `branch` says what no other version of it says."""

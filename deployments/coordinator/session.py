@@ -20,7 +20,6 @@ from deployments.coordinator.calls import Calls
 from deployments.coordinator.drafting import Drafting
 from deployments.coordinator.events import (
     Command,
-    Continued,
     Decision,
     DraftAvailable,
     DraftEnded,
@@ -145,17 +144,18 @@ class Session:
             self._paths.merge(branch)
             return
         self._tally.drafted(is_other=other is not None)
-        self._out.append(Placed(tail.serial, event.call, event.step, other.serial if other is not None else None))
+        self._window.open_after(tail)
+        beside = other.serial if other is not None else None
+        self._out.append(Placed(tail.serial, event.call, event.step, beside, self._window.num_opened - 1))
         if (hints := self._calls.hints_for(other or tail, event.step)) is not None:
             self._out.append(hints)
-        self._window.open_after(tail)
-        self._cut_where_it_strays(tail)
+        self._paths.cut_where_it_strays(tail)
 
     def _on_progress(self, event: TargetProgress) -> None:
         position = self._calls.owner(event.call)
         if position.writing is not None:
             position.writing.parts.append(Piece(event.delta.text, event.delta.token_ids, self._settings.vocabulary))
-        self._cut_where_it_strays(position)
+        self._paths.cut_where_it_strays(position)
 
     def _on_target(self, event: TargetStep) -> None:
         position = self._calls.owner(event.call)
@@ -167,7 +167,7 @@ class Session:
             position.take(Signal.TARGET)
             self._window.open_after(position)
         elif draft is None:
-            self._decide_for_target(position, Signal.TARGET)
+            self._paths.decide_for_target(position, Signal.TARGET)
         elif draft.equals(target):
             position.take(Signal.EQUAL)
         elif (branch := self._paths.equal(position)) is not None:
@@ -184,7 +184,7 @@ class Session:
         elif self._paths.ask_about_span(position):
             position.take(Signal.DIFFERENT)
         elif not self._paths.promote_next(position):
-            self._decide_for_target(position, Signal.UNLIKE)
+            self._paths.decide_for_target(position, Signal.UNLIKE)
 
     def _on_verdict(self, event: Judged) -> None:
         position = self._calls.owner(event.call)
@@ -199,13 +199,13 @@ class Session:
                 self._paths.promote(branch)
             self._paths.accept(position)
         elif position.state is State.SCORING:
-            self._abandon(position, Signal.REJECT)
+            self._paths.abandon(position, Signal.REJECT)
         elif branch is not None and is_other:
             self._paths.drop(branch, "not the same")
         elif event.degraded is None and self._paths.ask_about_span(position):
             return
         elif not self._paths.promote_next(position):
-            self._decide_for_target(position, Signal.REJECT)
+            self._paths.decide_for_target(position, Signal.REJECT)
 
     def _on_target_failed(self, event: TargetFailed) -> None:
         position = self._calls.end(event.call)
@@ -236,39 +236,6 @@ class Session:
             self._window.open(self._transcript.path, self._transcript.num_tokens)
 
     # --- decisions ---------------------------------------------------------------------------------------------------
-
-    def _decide_for_target(self, position: Position, signal: Signal) -> None:
-        """The target's step stands at `position`: whatever was built on another one goes, the draft starts anew."""
-        self._abandon(position, signal)
-        self._window.open_after(position)
-
-    def _abandon(self, position: Position, signal: Signal) -> None:
-        """The draft's path through `position` is left."""
-        self._paths.leave(position)
-        position.take(signal)
-        for later in self._window.after(position):
-            self._paths.discard(later, f"{signal.name.lower()} at an earlier position")
-        self._window.drop_after(position)
-        self._paths.end_look_ahead(self._window.branch_of(position), "the draft's path was left")
-
-    def _cut_where_it_strays(self, position: Position) -> None:
-        """Where only equal steps count and the target has left the draft's words: what it has written stands as a step
-        of its own, and the draft goes on from there while the target writes the rest."""
-        writing = position.writing
-        if not self._settings.cuts_steps or writing is None or not position.strays:
-            return
-        if (branch := self._paths.unstrayed(position)) is not None:
-            self._paths.promote(branch)
-            return
-        part, rest = writing.cut()
-        if position.num_tokens_before + len(part.token_ids) >= self._settings.max_tokens:
-            return
-        position.target, position.writing = part, None
-        self._decide_for_target(position, Signal.UNLIKE)
-        behind = self._window.after(position)[-1]
-        behind.writing = rest
-        self._calls.hand_over(rest.call, behind)
-        self._out.append(Continued(rest.call, behind.serial, part, rest.ahead))
 
     def _commit_heads(self) -> None:
         while self._window and self._window.head.is_decided:

@@ -161,7 +161,8 @@ class Window:
         self._nothing = Piece("", (), vocabulary)
         self._max_tokens = max_tokens
         self._positions: list[Position] = []
-        self._num_opened = 0
+        self.num_opened = 0
+        """Positions so far, whose numbers are their serials."""
         self.branches: list[Branch] = []
 
     def __iter__(self) -> Iterator[Position]:
@@ -261,8 +262,8 @@ class Window:
         return branch.positions if branch is not None else self._positions
 
     def _new(self, path: Prefix, num_tokens_before: int) -> Position:
-        self._num_opened += 1
-        return Position(self._num_opened - 1, path, num_tokens_before, self._nothing)
+        self.num_opened += 1
+        return Position(self.num_opened - 1, path, num_tokens_before, self._nothing)
 
 
 def joined_draft(position: Position) -> Step:

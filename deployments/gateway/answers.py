@@ -222,6 +222,8 @@ def report(summary: SpeculationSummary) -> SpeculationReport:
         "num_target_steps": summary.num_target_steps,
         "num_draft_steps": summary.num_draft_steps,
         "num_cancelled_steps": summary.num_cancelled_steps,
+        "num_branch_steps": summary.num_branch_steps,
+        "num_merged_steps": summary.num_merged_steps,
         "accept_rate": summary.accept_rate,
         "draft_token_share": summary.draft_token_share,
         "degraded": list(summary.degraded),

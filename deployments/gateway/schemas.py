@@ -159,7 +159,7 @@ class Speculation(Body):
 
     mode: Annotated[str | None, Field(examples=["lookahead"])] = None
     max_lookahead: Annotated[int, Field(ge=1, le=64)] | None = None
-    branches: int | None = None
+    branches: Annotated[int, Field(ge=1, le=8)] | None = None
     verifier: str | None = None
     fidelity: Annotated[str | None, Field(examples=["balanced"])] = None
     token_speculation: Annotated[str | None, Field(examples=["hints"])] = None

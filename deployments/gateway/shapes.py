@@ -52,6 +52,8 @@ class SpeculationReport(TypedDict):
     num_target_steps: int
     num_draft_steps: int
     num_cancelled_steps: int
+    num_branch_steps: int
+    num_merged_steps: int
     accept_rate: float
     draft_token_share: float
     degraded: list[str]

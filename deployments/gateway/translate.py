@@ -150,8 +150,9 @@ def _speculation(wishes: Speculation | None, config: Config, fidelity: Fidelity 
     if wishes is None:
         return SpeculationOptions(fidelity=fidelity)
     _check_mode(wishes.mode, config)
-    if wishes.branches not in (None, 1):
-        message = f"'speculation.branches' may only be 1 in this version, not {_show(wishes.branches)}."
+    mode = wishes.mode or config.speculation.mode
+    if mode != "lookahead" and wishes.branches not in (None, 1):
+        message = f"'speculation.branches' may only be above 1 in mode 'lookahead'; this request's mode is {mode!r}."
         raise bad_request("unsupported_parameter", message, "speculation.branches")
     fidelities: dict[str, str] = {str(level): verifier for level, verifier in config.speculation.fidelities.items()}
     _check_name("verifier", wishes.verifier, list(config.verifier.verifiers))

@@ -32,6 +32,7 @@ from deployments.coordinator.events import (
     Judged,
     Outcome,
     Placed,
+    Promoted,
     Retired,
     StartDraft,
     StartStream,
@@ -153,7 +154,10 @@ class RequestMetrics:
             m.cancelled.labels(self._roles.get(command.call, "unknown"), command.reason).inc()
         elif isinstance(command, Placed):
             m.draft_steps.inc()
-            self._place[command.position] = sum(position < command.position for position in self._open)
+            at = command.position if command.beside is None else command.beside
+            self._place[command.position] = sum(position < at for position in self._open)
+        elif isinstance(command, Promoted):
+            self._promote(command)
         elif isinstance(command, Retired):
             self._retired(command)
         elif isinstance(command, Commit):
@@ -183,6 +187,15 @@ class RequestMetrics:
         m.target_steps.inc(summary.num_target_steps)
         for reason in summary.degraded:
             m.degraded.labels(reason).inc()
+
+    def _promote(self, command: Promoted) -> None:
+        """What the target wrote, or writes, is for another position now."""
+        self._target_tokens[command.by] = self._target_tokens.pop(command.position, 0)
+        self._open.discard(command.position)
+        self._open.add(command.by)
+        for call, position in self._position.items():
+            if position == command.position:
+                self._position[call] = command.by
 
     def _retired(self, command: Retired) -> None:
         m = self._metrics

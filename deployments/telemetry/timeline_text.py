@@ -29,6 +29,7 @@ LETTERS: Mapping[str, str] = {
     "target": "T",
     "rejected": "x",
     "cancelled": "c",
+    "merged": "m",
     "failed": "!",
     UNDECIDED: "?",
 }
@@ -38,6 +39,7 @@ STYLES: Mapping[str, str] = {
     "target": "white on blue",
     "rejected": "yellow",
     "cancelled": "bright_black",
+    "merged": "bright_black",
     "failed": "white on red",
     UNDECIDED: "cyan",
 }
@@ -47,6 +49,7 @@ _MEANINGS: Mapping[str, str] = {
     "target": "target alone",
     "rejected": "rejected",
     "cancelled": "cancelled",
+    "merged": "says what another branch says",
     "failed": "failed",
     UNDECIDED: "not decided yet",
 }

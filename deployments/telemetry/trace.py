@@ -27,6 +27,8 @@ from deployments.coordinator.events import (
     Judge,
     Judged,
     Outcome,
+    Placed,
+    Promoted,
     Retired,
     StartDraft,
     StartStream,
@@ -67,6 +69,7 @@ class TraceRecorder:
         self._spans: list[Span] = []
         self._running: dict[int, Span] = {}
         self._ahead: dict[int, Piece] = {}
+        self._drafted: dict[int, Span] = {}
         self._commits: list[dict[str, Any]] = []
         self._decisions: list[dict[str, Any]] = []
         self._summary: SpeculationSummary | None = None
@@ -90,6 +93,12 @@ class TraceRecorder:
             self._decisions.append({"at_s": now, **asdict(command)})
         elif isinstance(command, Continued):
             self._continue(command)
+        elif isinstance(command, Placed):
+            self._place(command)
+        elif isinstance(command, Promoted):
+            for span in self._spans:
+                if span.position == command.position and span.kind == "target":
+                    span.position = command.by
         elif isinstance(command, Retired):
             self._retire(command)
         elif isinstance(command, Commit):
@@ -191,7 +200,18 @@ class TraceRecorder:
             return
         self._fill(span, event.step)
         self._end(event.call, "")
+        self._drafted[event.call] = span
         self._begin(event.call, Span("draft", span.position + 1, self._now()))
+
+    def _place(self, command: Placed) -> None:
+        """Where the step that just arrived belongs, and the one that is being written: with branches no two positions
+        that follow one another need have numbers that do."""
+        if (span := self._drafted.pop(command.call, None)) is not None:
+            span.position = command.position
+            if command.beside is not None:
+                span.detail["beside"] = command.beside
+        if command.following is not None and (running := self._running.get(command.call)) is not None:
+            running.position = command.following
 
     def _continue(self, command: Continued) -> None:
         """What a call has written is a step, and the rest of the call is for another position."""

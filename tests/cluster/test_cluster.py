@@ -195,6 +195,19 @@ def test_steps_end_where_the_request_wants_them_to(served: Served) -> None:
         assert mode == "lookahead" or answer.model_extra["speculation"]["num_steps"] == ends
 
 
+def test_versions_of_a_step_change_no_word_and_are_counted(served: Served) -> None:
+    question = "Which of them is it?"
+    answer = ask(served, question, "branches", speculation={"branches": 3, "fidelity": "exact"})
+    assert answer.choices[0].message.content == truth(question, served)
+    summary = answer.model_extra["speculation"]
+    trace: Any = served.trace("branches")
+    assert trace["summary"]["num_branch_steps"] == summary["num_branch_steps"]
+    drafts = [s for s in trace["spans"] if s["kind"] == "draft" and "beside" in s["detail"]]
+    assert len(drafts) == summary["num_branch_steps"]
+    with pytest.raises(openai.BadRequestError, match="mode 'lookahead'"):
+        ask(served, question, speculation={"mode": "lookahead_sync", "branches": 2})
+
+
 def test_errors_are_openais(served: Served) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         served.openai.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "x"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from random import Random
 
 import pytest
@@ -15,9 +16,11 @@ from actors.messages import Sampling, Step, StepRule, Verdict
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
+    Command,
     DraftEnded,
     DraftFailed,
     DraftStep,
+    Event,
     Judge,
     Judged,
     Outcome,
@@ -30,6 +33,8 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.session import Session
+from deployments.telemetry.metrics import Metrics, RequestMetrics
+from deployments.telemetry.trace import TraceRecorder
 from tests.unit.coordinator.talk import Talk, part, step, words
 from tests.unit.coordinator.test_session import check_books, run_in_order
 from tests.unit.coordinator.world import TARGET, World, settings, target_only
@@ -56,7 +61,7 @@ RULES = st.sampled_from([StepRule(), StepRule(max_tokens=7), StepRule("sentence"
     max_tokens=st.sampled_from([33, 10_000]),
     failures=st.booleans(),
 )
-@hypothesis_settings(max_examples=250, deadline=None)
+@hypothesis_settings(max_examples=150, deadline=None)
 def test_in_any_order_the_books_hold_and_rejecting_all_gives_the_target(
     order: Random,
     draft: ScriptOptions,
@@ -243,3 +248,43 @@ def test_a_broken_branch_costs_nothing_but_itself() -> None:
     talk.hear(TargetStep(target.call, step(1, 2, 3)))
     assert talk.sent == words(1, 2, 3)
     assert talk.session.summary().num_accepted_steps == 1
+
+
+def test_the_trace_and_the_metrics_follow_a_version_that_takes_the_place() -> None:
+    talk = Talk(branches=3, max_lookahead=1, verifier=None, restart_in_step=False)
+    metrics, ticks = Metrics(), count()
+    observers = (
+        TraceRecorder("r", "lookahead", 0.0, lambda: float(next(ticks)), True),
+        RequestMetrics(metrics, "lookahead", lambda: float(next(ticks))),
+    )
+
+    def tell(commands: list[Command]) -> None:
+        for observer in observers:
+            for command in commands:
+                observer.on_command(command)
+
+    def hear(event: Event) -> None:
+        for observer in observers:
+            observer.on_event(event)
+        tell(talk.hear(event))
+
+    tell(list(talk.said))
+    target, draft = talk.last(StartTarget), talk.last(StartDraft)
+    hear(DraftStep(draft.call, step(1, 2, 3)))
+    same, other = [c for c in talk.said if isinstance(c, StartDraft)][1:]
+    hear(DraftStep(other.call, step(1, 2, 4)))
+    hear(DraftStep(same.call, step(1, 2, 3)))
+    hear(TargetStep(target.call, step(1, 2, 4)))
+    trace = observers[0]
+    of_text = {(span.kind, span.text): span for span in trace.spans if span.text}
+    stands, lost = of_text["draft", words(1, 2, 4)], of_text["target", words(1, 2, 4)]
+    assert (stands.position, stands.outcome, stands.step) == (other.position, "accepted", 0)
+    assert stands.detail["beside"] == draft.position
+    assert (lost.position, lost.outcome) == (other.position, "accepted"), "what the target wrote goes with it"
+    assert sorted(s.outcome for s in trace.spans if s.text == words(1, 2, 3)) == ["cancelled", "merged"]
+    shown = metrics.text()
+    assert 'lookahead_num_accepted_steps_per_pos_total{position="0"} 1.0' in shown
+    assert 'lookahead_wasted_tokens_total{role="target"}' not in shown or (
+        'lookahead_wasted_tokens_total{role="target"} 0.0' in shown
+    )
+    assert "lookahead_num_draft_steps_total 2.0" in shown

@@ -43,6 +43,7 @@ SUMMARY = SpeculationSummary(
     rejected_tokens=5,
     output_tokens=12,
     degraded=("draft_unavailable",),
+    num_branch_steps=1,
 )
 
 

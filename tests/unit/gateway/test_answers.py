@@ -30,6 +30,8 @@ REPORT = {
     "num_target_steps": 1,
     "num_draft_steps": 5,
     "num_cancelled_steps": 2,
+    "num_branch_steps": 1,
+    "num_merged_steps": 0,
     "accept_rate": 2 / 3,
     "draft_token_share": 0.5,
     "degraded": ["draft_unavailable"],

@@ -18,7 +18,7 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 async def test_every_supported_parameter_reaches_the_backend(
     backend: ScriptedBackend, client: httpx.AsyncClient
 ) -> None:
-    wishes = {"mode": "lookahead", "max_lookahead": 6, "branches": 1, "verifier": "anything", "fidelity": "fast"}
+    wishes = {"mode": "lookahead", "max_lookahead": 6, "branches": 3, "verifier": "anything", "fidelity": "fast"}
     wishes |= {"boundary": "sentence"}
     sampling = {"temperature": 0.25, "top_p": 0.5, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.5, "seed": -3}
     body = chat(max_completion_tokens=99, stop="END", speculation=wishes, **sampling)
@@ -27,7 +27,7 @@ async def test_every_supported_parameter_reaches_the_backend(
     assert request.sampling == Sampling(0.25, 0.5, 40, 0.1, 1.5, -3)
     assert request.max_tokens == 99
     assert request.stop == ("END",)
-    assert request.speculation == SpeculationOptions("lookahead", 6, 1, "anything", "fast", boundary="sentence")
+    assert request.speculation == SpeculationOptions("lookahead", 6, 3, "anything", "fast", boundary="sentence")
     assert request.timeout_s == 3600.0
 
 
@@ -155,7 +155,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"speculation": 4}, "speculation", "an object"),
     ({"speculation": {"depth": 4}}, "speculation.depth", "max_lookahead, branches, verifier, fidelity"),
     ({"speculation": {"max_lookahead": 0}}, "speculation.max_lookahead", "greater than or equal to 1"),
-    ({"speculation": {"branches": 2}}, "speculation.branches", "only be 1"),
+    ({"speculation": {"branches": 9}}, "speculation.branches", "less than or equal to 8"),
+    ({"speculation": {"branches": 2, "mode": "target"}}, "speculation.branches", "mode 'lookahead'"),
+    ({"speculation": {"branches": 2, "mode": "lookahead_sync"}}, "speculation.branches", "mode 'lookahead'"),
     ({"speculation": {"boundary": "word"}}, "speculation.boundary", "blank_line, line, sentence, tokens"),
     ({"speculation": {"mode": "warp"}}, "speculation.mode", "target, lookahead"),
     ({"speculation": {"mode": "specreason"}}, "speculation.mode", "no verifier 'score' to score steps"),

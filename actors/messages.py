@@ -291,6 +291,8 @@ class SpeculationOptions:
     fidelity: str | None = None
     token_speculation: str | None = None
     boundary: str | None = None
+    controller: bool | None = None
+    """False: `max_lookahead` is the depth throughout, whatever is measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,11 +230,21 @@ class SpecReasonConfig(Strict):
     """After so many tokens of output the target goes on alone."""
 
 
+class ControllerConfig(Strict):
+    """Who chooses how deep each request looks ahead, and whether at all, from what is measured."""
+
+    enabled: bool = True
+    """Off: every request looks ahead as deep as it asks for, throughout."""
+    probe_share: Annotated[float, Field(ge=0, le=0.2)] = 0.007
+    """Share of the target's steps that may be lost to trying out what is not chosen."""
+
+
 class SpeculationConfig(Strict):
     """How to speculate, and how far, where the request does not say."""
 
     mode: Mode = "lookahead"
     max_lookahead: Annotated[int, Field(ge=1, le=64)] = 4
+    controller: ControllerConfig = ControllerConfig()
     branches: Annotated[int, Field(ge=1, le=8)] = 1
     """Versions of a step that the draft writes, in mode ``lookahead``: the first that is the target's stands."""
     max_nodes: Annotated[int, Field(ge=1, le=1024)] = 16

@@ -2,8 +2,8 @@
 
 Promises: a word means the same wherever it stands; a wish that is not known is refused before anything is measured.
 Written ``MODE[:WISH...]``: a fidelity (``exact``), a token speculation (``ngram``), ``depth=N``, ``branches=N``,
-``verifier=NAME`` or ``boundary=NAME``. ``lookahead:exact:ngram`` is the mode `lookahead` at fidelity `exact` with
-n-gram look-up.
+``verifier=NAME``, ``boundary=NAME``, ``controller=on`` or ``controller=off``. ``lookahead:exact:ngram`` is the mode
+`lookahead` at fidelity `exact` with n-gram look-up.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from actors.errors import RequestError
 from deployments.config import Fidelity, TokenSpeculation
 
 _NUMBERS = {"depth": "max_lookahead", "branches": "branches"}
+_SWITCHES = {"on": True, "off": False}
 
 
 def wishes(variant: str) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def _wish(word: str, variant: str) -> tuple[str, Any]:
         return name, value
     if name in _NUMBERS and value.isdecimal() and int(value) > 0:
         return _NUMBERS[name], int(value)
-    others = ("depth=N", "branches=N", "verifier=NAME", "boundary=NAME")
+    if name == "controller" and value in _SWITCHES:
+        return name, _SWITCHES[value]
+    others = ("depth=N", "branches=N", "verifier=NAME", "boundary=NAME", "controller=off")
     known = ", ".join((*get_args(Fidelity), *get_args(TokenSpeculation), *others))
     raise RequestError(f"{word!r} in {variant!r} is no wish that is known; there are: {known}.", "modes")

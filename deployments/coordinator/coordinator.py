@@ -10,7 +10,7 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 from actors.errors import ContextTooLong, LookaheadError, RequestError
 from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
 from deployments.config import Config, ExactCheck, NeverCheck
+from deployments.coordinator.control.controller import Controller
+from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import Patience, Pipeline, Roles
@@ -43,6 +45,8 @@ class Plan:
     verifier: str | None
     token_speculation: str
     branches: int = 1
+    is_controlled: bool = False
+    """Whether the controller chooses the depth; `max_lookahead` is the most it may choose."""
 
 
 def settle(config: Config, request: GenerationRequest) -> Plan:
@@ -74,7 +78,8 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     if wishes.branches is not None and wishes.branches > 1 and mode != "lookahead":
         raise RequestError(f"Mode {mode!r} has no branches; mode 'lookahead' has.", "speculation.branches")
     branches = (wishes.branches or defaults.branches) if mode == "lookahead" else 1
-    return Plan(mode, depth, None if accepts_only_equal else verifier, token_speculation, branches)
+    is_controlled = mode == "lookahead" and branches == 1 and wishes.controller is not False
+    return Plan(mode, depth, None if accepts_only_equal else verifier, token_speculation, branches, is_controlled)
 
 
 class Coordinator:
@@ -88,6 +93,8 @@ class Coordinator:
         self._target_info: RoleInfo | None = None
         self._draft_vocabulary: str | None = None
         self._close_ids: TokenIds | None = None
+        control = config.speculation.controller
+        self._controller = Controller(control.probe_share) if control.enabled else None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """One completion: `Opened`, then `Committed` ..., then `Finished`.
@@ -100,11 +107,16 @@ class Coordinator:
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)
         session: Session | GuidedSession | None = None
+        pacer: Pacer | None = None
         try:
             settings = await self._settings(request, plan)
-            session = GuidedSession(settings) if await self._guides(plan) else Session(settings)
+            can_guide = await self._can_guide(plan)
+            guides = can_guide and not (plan.is_controlled and self._controller and not self._controller.guides())
+            pacer = self._pacer(settings, plan, can_guide, guides, clock)
+            decide = pacer.decide if pacer is not None and plan.is_controlled else None
+            session = GuidedSession(settings, decide) if guides else Session(settings, decide)
             yield Opened(request.request_id, len(settings.target_prompt))
-            observers = (trace, metrics)
+            observers = (trace, metrics) if pacer is None else (trace, metrics, pacer)
             pipeline = Pipeline(session, self._roles, request.prompt, self._patience(request), observers)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
@@ -113,6 +125,8 @@ class Coordinator:
             trace.close(str(error))
             raise
         finally:
+            if pacer is not None:
+                pacer.close()
             trace.close()
             metrics.close(session.summary() if session is not None else None)
 
@@ -131,11 +145,21 @@ class Coordinator:
         while len(self._traces) > self._config.telemetry.max_traces:
             self._traces.popitem(last=False)
 
+    def _pacer(
+        self, settings: SessionSettings, plan: Plan, can_guide: bool, guides: bool, clock: Callable[[], float]
+    ) -> Pacer | None:
+        """Who decides how deep this request looks ahead; of others the controller sees what they cost."""
+        if self._controller is None:
+            return None
+        steps = f"{settings.verifier or 'exact'}, {settings.rule.boundary}"
+        manner = Manner(plan.max_lookahead if plan.is_controlled else 0, steps, guides, can_guide)
+        return self._controller.open(settings.session_id, manner, clock)
+
     def _patience(self, request: GenerationRequest) -> Patience:
         speculation = self._config.speculation
         return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
 
-    async def _guides(self, plan: Plan) -> bool:
+    async def _can_guide(self, plan: Plan) -> bool:
         """Whether only the target's own words count, and its engine can take the draft's as hints."""
         info, drafter = self._target_info, self._roles.drafter
         if plan.mode != "lookahead" or plan.verifier is not None or plan.token_speculation != "hints":

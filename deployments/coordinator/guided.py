@@ -16,6 +16,7 @@ else in its place, cancelled if the draft's path was left before the target came
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from actors.messages import Ending, Origin, Piece, SpeculationSummary, Step, TokenIds
@@ -24,6 +25,7 @@ from deployments.coordinator.drafting import Drafting
 from deployments.coordinator.events import (
     AddHints,
     Command,
+    Decision,
     DraftAvailable,
     DraftEnded,
     DraftFailed,
@@ -70,8 +72,11 @@ class Guess:
 class GuidedSession:
     """The state machine of one request. `start()` once, then `handle(event)` for every event."""
 
-    def __init__(self, settings: SessionSettings) -> None:
+    def __init__(self, settings: SessionSettings, decide: Callable[[], Decision] | None = None) -> None:
+        """`decide` says from how many steps ahead the draft guides; 0: it does not. Else `settings.max_lookahead`."""
         self._settings = settings
+        self._decide = decide
+        self._decision = Decision(settings.max_lookahead, "as asked for")
         self._transcript = Transcript(settings)
         self._hints = Hints(settings.num_nearby_hints)
         self._calls = Calls(settings, self._hints)
@@ -265,7 +270,13 @@ class GuidedSession:
 
     def _start_draft(self) -> None:
         """Keep the draft ahead: a look-ahead from the end of what is known or guessed, where there is room for one."""
-        most = self._settings.max_lookahead * CHUNKS_A_STEP
+        if self._decide is not None and (decision := self._decide()) != self._decision:
+            self._decision = decision
+            self._out.append(decision)
+        if self._decision.depth == 0:
+            self._leave("the target is faster alone")
+            return
+        most = self._decision.depth * CHUNKS_A_STEP
         room = most - len(self._guesses)
         if not self._may_draft or not self._drafting.is_possible or self._drafting.is_running or room * 2 < most:
             return

@@ -38,7 +38,7 @@ def async_speed_up(alpha: float, c: float, k: int) -> float:
     return (1.0 - alpha**k) / ((1.0 - alpha) + lost)
 
 
-def window_speed_up(alpha: float, c: float, depth: int, verdict: float = 0.0) -> float:
+def window_speed_up(alpha: float, c: float, depth: float, verdict: float = 0.0) -> float:
     """Our session with `max_lookahead` = `depth` and a verdict that takes `verdict` target steps.
 
     Ours. A run of accepted steps ends with the first rejected one, n steps in, and takes start(n) + 1 + verdict: a
@@ -56,7 +56,7 @@ def window_speed_up(alpha: float, c: float, depth: int, verdict: float = 0.0) ->
     if c >= 1.0:
         return 1.0
     k = depth + 1
-    rounds = alpha**k / geometric_sum(alpha, k)
+    rounds = math.pow(alpha, k) / geometric_sum(alpha, k)
     within = alpha - k * rounds
     return 1.0 / ((1.0 - alpha) * (1.0 + verdict) + rounds * _round_time(c, k, verdict) + c * within)
 
@@ -67,6 +67,22 @@ class Load:
 
     target: float
     draft: float
+
+
+def uneven_window(alpha: float, c: float, depth: int, verdict: float, spread: float) -> tuple[float, Load]:
+    """Speed-up and load of our session where steps are log-normally long, `spread` being the standard deviation of the
+    logarithm of their lengths.
+
+    Ours, by fit: a long step holds up the window's head, so that a window gives what one of depth^exp(-0.8 spread)
+    gives with equal steps, and is as full as one of depth^exp(-0.5 spread). Within 10 % of the session for spreads up
+    to 1, closer for those up to 0.5 that texts have.
+    """
+    fullness = depth ** math.exp(-0.5 * spread)
+    low = int(fullness)
+    part = fullness - low
+    below, above = window_load(alpha, c, low, verdict), window_load(alpha, c, low + 1, verdict)
+    target, draft = (a + part * (b - a) for a, b in ((below.target, above.target), (below.draft, above.draft)))
+    return window_speed_up(alpha, c, depth ** math.exp(-0.8 * spread), verdict), Load(target, draft)
 
 
 def window_load(alpha: float, c: float, depth: int, verdict: float = 0.0) -> Load:
@@ -187,12 +203,12 @@ def late_hint_gain(c: float, gain: float) -> float:
 # --- arithmetic ------------------------------------------------------------------------------------------------------
 
 
-def geometric_sum(alpha: float, k: int) -> float:
+def geometric_sum(alpha: float, k: float) -> float:
     """1 + alpha + ... + alpha^(k-1), also where alpha is 1."""
     return float(k) if alpha == 1.0 else (1.0 - alpha**k) / (1.0 - alpha)
 
 
-def _round_time(c: float, k: int, verdict: float) -> float:
+def _round_time(c: float, k: float, verdict: float) -> float:
     return max(1.0 + verdict + c, k * c)
 
 
@@ -202,7 +218,7 @@ def _start(place: int, c: float, k: int, verdict: float) -> float:
     return rounds * _round_time(c, k, verdict) + r * c
 
 
-def _check(alpha: float, c: float, k: int) -> None:
+def _check(alpha: float, c: float, k: float) -> None:
     if not 0.0 <= alpha <= 1.0 or c < 0.0 or k < 1:
         raise ValueError(f"no speed-up is defined for alpha={alpha}, c={c}, k={k}")
 

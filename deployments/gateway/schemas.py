@@ -164,6 +164,9 @@ class Speculation(Body):
     fidelity: Annotated[str | None, Field(examples=["balanced"])] = None
     token_speculation: Annotated[str | None, Field(examples=["hints"])] = None
     boundary: Annotated[str | None, Field(examples=["sentence"], description="Where a step ends.")] = None
+    controller: Annotated[
+        bool | None, Field(description="False: `max_lookahead` steps ahead throughout, whatever is measured.")
+    ] = None
 
 
 class Generation(Body):

@@ -26,6 +26,7 @@ from deployments.coordinator.events import (
     Command,
     Commit,
     Continued,
+    Decision,
     DraftStep,
     Event,
     Judge,
@@ -93,7 +94,9 @@ class Metrics:
         self.verdict_seconds = Histogram(
             "lookahead_verdict_seconds", "Time of one verdict.", ["verifier"], buckets=SECONDS, registry=r
         )
-        self.depth = Gauge("lookahead_lookahead_depth", "Depth of the look-ahead that was started last.", registry=r)
+        self.depth = Gauge(
+            "lookahead_lookahead_depth", "Depth chosen last, or of the look-ahead that was started last.", registry=r
+        )
         self.in_flight = Gauge("lookahead_requests_in_flight", "Requests under way.", registry=r)
         self.first_step_seconds = Histogram(
             "lookahead_time_to_first_step_seconds", "Request to first committed step.", buckets=SECONDS, registry=r
@@ -131,6 +134,7 @@ class RequestMetrics:
         self._position: dict[int, int] = {}
         self._open: set[int] = set()
         self._committed = False
+        self._decided = False
         metrics.in_flight.inc()
 
     def on_command(self, command: Command) -> None:
@@ -138,6 +142,10 @@ class RequestMetrics:
         m = self._metrics
         if isinstance(command, StartDraft):
             self._roles[command.call] = "draft"
+            if not self._decided:
+                m.depth.set(command.depth)
+        elif isinstance(command, Decision):
+            self._decided = True
             m.depth.set(command.depth)
         elif isinstance(command, StartTarget):
             self._roles[command.call] = "target"

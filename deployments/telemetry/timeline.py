@@ -57,6 +57,15 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """From `at_s` on the draft looks `depth` steps ahead (0: not at all), and why."""
+
+    at_s: float
+    depth: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """All that was recorded of one request."""
 
@@ -68,6 +77,7 @@ class Trace:
     summary: Mapping[str, Any]
     error: str | None = None
     """Why the request failed, in words."""
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,9 @@ def read_trace(data: Any) -> Trace:
             Commit(int(c["step"]), float(c["at_s"]), str(c["origin"]), int(c.get("num_tokens") or 0), c.get("text"))
             for c in data.get("commits", [])
         )
+        decisions = tuple(
+            Decision(float(d["at_s"]), int(d["depth"]), str(d.get("reason") or "")) for d in data.get("decisions", [])
+        )
         ends = [span.end_s for span in spans] + [commit.at_s for commit in commits]
         duration = max([float(data.get("duration_s") or 0.0), *ends])
     except KeyError as error:
@@ -106,7 +119,7 @@ def read_trace(data: Any) -> Trace:
     except (TypeError, ValueError, AttributeError) as error:
         raise RequestError(f"This is not a step trace: {error}.", "trace") from error
     name, mode = str(data.get("request_id", "")), str(data.get("mode", ""))
-    return Trace(name, mode, duration, spans, commits, data.get("summary") or {}, data.get("error"))
+    return Trace(name, mode, duration, spans, commits, data.get("summary") or {}, data.get("error"), decisions)
 
 
 def _read_span(item: Mapping[str, Any]) -> Span:

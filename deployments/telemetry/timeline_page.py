@@ -27,6 +27,9 @@ def page(trace: Trace) -> str:
         "subtitle": escape(subtitle),
         "shares": escape(describe_shares(trace) + (f" The request failed: {trace.error}" if trace.error else "")),
         "steps": "\n".join(_step_row(trace, commit) for commit in trace.commits),
+        "decisions": "\n".join(
+            f"<li>{d.at_s:.2f} s, depth {d.depth}: {escape(d.reason)}</li>" for d in trace.decisions
+        ),
         "data": _script_safe(_drawing(trace)),
     }
     pieces = template.split("{{")

@@ -68,6 +68,8 @@ def render(trace: Trace, width: int = 80) -> RenderableType:
     else:
         parts.append(Text("No calls to a model were recorded."))
     parts.append(Text(describe_shares(trace)))
+    for decision in trace.decisions:
+        parts.append(_plain(f"{decision.at_s:.2f} s  depth {decision.depth}: {decision.reason}"))
     if trace.error:
         parts.append(Text(f"The request failed: {trace.error}", style="red"))
     return Group(*parts)

@@ -39,7 +39,7 @@ def ask(served: Served, question: str, request_id: str | None = None, **options:
         model=MODEL,
         messages=[{"role": "user", "content": question}],
         temperature=0,
-        extra_body={"speculation": options.pop("speculation", {})},
+        extra_body={"speculation": {"controller": False} | options.pop("speculation", {})},
         extra_headers=headers,
         **options,
     )
@@ -70,6 +70,16 @@ def test_reject_all_is_the_target_and_accept_all_is_the_draft(served: Served) ->
     assert summary["num_accepted_steps"] > 0
     details = accepting.usage.completion_tokens_details
     assert details.accepted_prediction_tokens > 0
+
+
+def test_decisions_are_in_the_trace_with_their_reasons(served: Served) -> None:
+    """What they are depends on time; `tests/unit/coordinator/test_controlled.py` has that on a virtual clock."""
+    ask(served, "Who decides?", request_id="controlled", speculation={"controller": True, "max_lookahead": 2})
+    decisions: Any = served.trace("controlled")["decisions"]
+    assert decisions
+    assert all(decision["depth"] <= 2 and decision["reason"] for decision in decisions)
+    ask(served, "Who decides?", request_id="fixed", speculation={"controller": False})
+    assert served.trace("fixed")["decisions"] == []
 
 
 def test_lookahead_is_faster_and_the_trace_shows_why(served: Served) -> None:

@@ -46,6 +46,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.SpeculationConfig: "speculation.",
     config.StepConfig: "step.",
     config.SpecReasonConfig: "specreason.",
+    config.ControllerConfig: "controller.",
     config.ReasoningConfig: "reasoning.",
     config.CoordinatorConfig: "coordinator.",
     config.GatewayConfig: "gateway.",

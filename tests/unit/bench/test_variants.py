@@ -17,6 +17,7 @@ from tests.unit.bench.test_figures import line
         ("target:ngram", {"mode": "target", "token_speculation": "ngram"}),
         ("lookahead:exact", {"mode": "lookahead", "fidelity": "exact"}),
         ("lookahead:depth=8:none", {"mode": "lookahead", "max_lookahead": 8, "token_speculation": "none"}),
+        ("lookahead:controller=off", {"mode": "lookahead", "controller": False}),
         ("lookahead:boundary=line", {"mode": "lookahead", "boundary": "line"}),
         ("specreason:verifier=score:branches=2", {"mode": "specreason", "verifier": "score", "branches": 2}),
     ],
@@ -25,7 +26,10 @@ def test_words_become_wishes(variant, expected):
     assert wishes(variant) == expected
 
 
-@pytest.mark.parametrize("variant", ["target:fasst", "lookahead:depth=0", "lookahead:depth=x", "a:exact:fast", "a:"])
+@pytest.mark.parametrize(
+    "variant",
+    ["target:fasst", "lookahead:depth=0", "lookahead:depth=x", "lookahead:controller=x", "a:exact:fast", "a:"],
+)
 def test_unknown_words_are_refused(variant):
     with pytest.raises(RequestError) as caught:
         wishes(variant)

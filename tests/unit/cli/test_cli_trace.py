@@ -31,6 +31,10 @@ SMALL = {
         span("verdict", 0, 7.0, 8.0, "accepted", step=0, detail={"accepted": True, "score": 0.9, "reason": "alike"}),
     ],
     "commits": [{"step": 0, "at_s": 8.0, "origin": "accepted", "num_tokens": 5, "text": "Hello there"}],
+    "decisions": [
+        {"at_s": 0.0, "depth": 4, "reason": "pays <b>", "predicted_speed_up": 1.5},
+        {"at_s": 6.0, "depth": 0},
+    ],
     "summary": {},
 }
 
@@ -40,6 +44,13 @@ def drawn(data, width=80):
     with console.file:
         console.print(render(read_trace(data), width))
         return console.export_text()
+
+
+def test_decisions_are_shown_with_their_reasons():
+    text, html = drawn(SMALL), page(read_trace(SMALL))
+    assert "0.00 s depth 4: pays <b>" in text
+    assert "6.00 s depth 0:" in text
+    assert "<li>0.00 s, depth 4: pays &lt;b&gt;</li>" in html
 
 
 def test_shares_are_of_the_wall_time():

@@ -54,7 +54,11 @@ def config(**speculation: object) -> Config:
             "target": {"model": "scripted", "engine": {"kind": "scripted"}},
             "draft": {"model": "scripted", "engine": {"kind": "scripted"}},
             "verifier": {"verifiers": checks},
-            "speculation": {"fidelities": {"exact": "exact", "balanced": "numbers"}, **speculation},
+            "speculation": {
+                "fidelities": {"exact": "exact", "balanced": "numbers"},
+                "controller": {"enabled": False},
+                **speculation,
+            },
         },
         "test",
     )

@@ -1,0 +1,1 @@
+"""How deep to look ahead, decided from what is measured."""

@@ -1,0 +1,221 @@
+"""The controller of one pair of models: how deep each request looks ahead, or whether the target streams alone. Pure.
+
+Promises: a depth changes at most once in `MIN_DWELL` steps of its request and only for a gain that lasts, unless it is
+predicted to do harm; what is not known is tried out in small parts whose predicted cost stays below a share of
+all steps; every decision says why in words. Clocks are handed in by the requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from deployments.coordinator.control.choice import Candidate, Conditions, Outlook, choose, outlook
+from deployments.coordinator.control.estimates import Estimates, Streaming
+from deployments.coordinator.control.guidance import Guidance
+from deployments.coordinator.control.pacer import Manner, Pacer
+from deployments.coordinator.control.ways import Ways
+from deployments.coordinator.events import Decision
+
+ENOUGH = 1.5
+"""Streamed steps in a batch of this size that make the target alone known: what all is compared with."""
+ALONE = ("the target alone", 0)
+TRUST = 1.5
+"""The target's batch grows at most by this factor over the largest that was measured."""
+FIRST_SEQUENCES = 6
+"""The target's batch may be as large before anything is measured: one user looks ahead from the first step on, and of
+many users at once most begin with the target alone."""
+FIRST_DEPTH = 4
+"""Nobody looks further ahead before anything is measured."""
+MIN_DWELL = 3
+SWITCH_COST = 0.15
+"""Steps that must be missed, by prediction, before another depth is taken: a large gain is taken at once, a small one
+when it lasts, and noise around a break-even point changes nothing."""
+HARM = 0.1
+"""A depth that is predicted to cost so much is left at once."""
+PROBE_STEPS = 4
+PROBE_OVERHEAD = 0.3
+"""Steps that going there and back costs."""
+FIRST_ALLOWANCE, MOST_ALLOWANCE = 5.0, 20.0
+"""Steps that may be lost to trying at the beginning, and are saved up at most."""
+STEPS_BETWEEN_PROBES = 30
+LEAST_SPEED = 0.1
+"""No way of writing is taken to be slower than this part of the target's pace."""
+
+
+class _View:
+    """What one request can choose, the others being at their planned depths."""
+
+    def __init__(self, conditions: Conditions, candidates: list[Candidate], depths: list[int], place: int) -> None:
+        self._conditions = conditions
+        self._candidates = candidates
+        self._depths = depths
+        self._place = place
+        self._seen: dict[int, Outlook] = {}
+
+    def gain(self, depth: int, over: int) -> float:
+        """What all write more at `depth` than at depth `over`, over what one writes without looking ahead."""
+        share = self._outlook(0).tokens_per_s / len(self._candidates)
+        return (self._outlook(depth).tokens_per_s - self._outlook(over).tokens_per_s) / share
+
+    def loss_alone(self) -> float:
+        """What all would write less with the target alone, over what they would write then."""
+        alone = outlook(self._conditions, self._candidates, [0] * len(self._candidates)).tokens_per_s
+        return max(outlook(self._conditions, self._candidates, self._depths).tokens_per_s / alone - 1.0, 0.0)
+
+    def reason(self, depth: int) -> str:
+        """Why `depth` is chosen, in words."""
+        seen = self._outlook(depth)
+        return (
+            f"{'looking ahead pays' if depth else 'the target alone is faster'}: acceptance "
+            f"{self._candidates[self._place].alpha:.2f}, a draft step takes {seen.c:.2f} of a target step, "
+            f"{seen.num_sequences:.1f} sequences in the target's batch"
+        )
+
+    def _outlook(self, depth: int) -> Outlook:
+        if depth not in self._seen:
+            depths = [*self._depths[: self._place], depth, *self._depths[self._place + 1 :]]
+            self._seen[depth] = outlook(self._conditions, self._candidates, depths)
+        return self._seen[depth]
+
+
+class Controller:
+    """Shared by all requests of one coordinator. `probe_share`: steps of the target's pace, for each that is written,
+    that may be lost to trying out what is not chosen."""
+
+    def __init__(self, probe_share: float = 0.007) -> None:
+        self._probe_share = probe_share
+        self.estimates = Estimates()
+        self._guidance = Guidance(self.estimates.target_cost, probe_share)
+        self._ways = Ways()
+        self._pacers: dict[str, Pacer] = {}
+        self._plan: dict[str, int] = {}
+        self._plan_age = 0
+        self._allowance = FIRST_ALLOWANCE
+        self._since_probe = 0.0
+
+    def guides(self) -> bool:
+        """Whether an exact request that begins now is guided, where a window is possible as well."""
+        return self._ways.guides(len(self._pacers), self._guidance.guides)
+
+    def open(self, name: str, manner: Manner, clock: Callable[[], float]) -> Pacer:
+        """A request begins; `name` is unique."""
+        pacer = Pacer(name, manner, self.estimates, self, clock)
+        self._pacers[name] = pacer
+        if len(self._pacers) > 1:
+            for other in self._pacers.values():
+                other.is_typical = False
+        self._plan.clear()
+        self.decide(pacer)
+        return pacer
+
+    def leave(self, pacer: Pacer) -> None:
+        """`pacer`'s request is over."""
+        if self._pacers.pop(pacer.name, None) is not None:
+            self._plan.clear()
+            if pacer.is_typical and pacer.manner.is_exact:
+                self._ways.finished(pacer.manner.is_guided, pacer.num_tokens, pacer.elapsed_s)
+
+    def streamed(self, pacer: Pacer, step: Streaming) -> None:
+        """The target streamed a step of `pacer`, as decided last."""
+        guided = pacer.manner.is_guided and pacer.can_draft
+        is_chosen = pacer.manner.max_depth > 0
+        self._guidance.streamed(step, guided and (pacer.decision.depth > 0 or not is_chosen))
+
+    def decide(self, pacer: Pacer) -> None:
+        """A step of `pacer` was committed, or it begins: its decision for what comes next."""
+        estimates = self.estimates
+        part = 1.0 / max(len(self._pacers), 1)
+        self._allowance = min(self._allowance + self._probe_share * part, MOST_ALLOWANCE)
+        self._since_probe += part
+        if pacer.max_depth == 0:
+            self._set(pacer, 0, "the target writes alone: there is nothing to look ahead with", 1.0)
+        elif pacer.manner.is_guided:
+            num_guided = sum(p.manner.is_guided for p in self._pacers.values())
+            guides, reason, speed_up = self._guidance.decide(estimates.target.num_sequences, num_guided)
+            pacer.is_typical &= guides
+            self._set(pacer, pacer.max_depth if guides else 0, reason, speed_up)
+        elif pacer.probe_until is not None and pacer.num_steps < pacer.probe_until:
+            return
+        else:
+            pacer.probe_until = None
+            self._weigh(pacer)
+
+    # --- weighing ----------------------------------------------------------------------------------------------------
+
+    def _weigh(self, pacer: Pacer) -> None:
+        names, candidates, conditions = self._situation()
+        planned = self._planned(names, candidates, conditions)
+        wanted, current = planned[pacer.name], pacer.decision.depth
+        if wanted == current:
+            pacer.missed *= 0.5
+        may_probe = self._allowance > PROBE_OVERHEAD and self._since_probe >= STEPS_BETWEEN_PROBES
+        if wanted == current and pacer.num_steps > 0 and not may_probe:
+            return
+        view = _View(conditions, candidates, [planned[name] for name in names], names.index(pacer.name))
+        if wanted != current and not self._may_switch(pacer, view, wanted):
+            wanted = current
+        if wanted != current or not (may_probe and self._probe(pacer, view)):
+            self._set(pacer, wanted, view.reason(wanted), 1.0 + view.gain(wanted, over=0))
+
+    def _may_switch(self, pacer: Pacer, view: _View, wanted: int) -> bool:
+        current = pacer.decision.depth
+        pacer.missed += max(view.gain(wanted, over=current), 0.0)
+        if pacer.num_steps == 0 or view.gain(0, over=current) > HARM:
+            return True
+        return pacer.num_steps - pacer.changed_at >= MIN_DWELL and pacer.missed > SWITCH_COST
+
+    def _situation(self) -> tuple[list[str], list[Candidate], Conditions]:
+        estimates = self.estimates
+        names = list(self._pacers)
+        candidates = [self._pacers[name].candidate for name in names]
+        if not estimates.target_cost.is_known:
+            candidates = [replace(one, max_depth=min(one.max_depth, FIRST_DEPTH)) for one in candidates]
+        conditions = Conditions(
+            estimates.target_cost,
+            estimates.draft_cost,
+            estimates.verdict_s.value / estimates.step_tokens.value,
+            estimates.spread,
+            estimates.target.others,
+            estimates.draft.others,
+            estimates.target.num_replicas,
+            estimates.draft.num_replicas,
+        )
+        return names, candidates, conditions
+
+    def _planned(self, names: list[str], candidates: list[Candidate], conditions: Conditions) -> dict[str, int]:
+        """The best depths, worked out anew after every half step of each request."""
+        self._plan_age += 1
+        if not self._plan or self._plan_age > len(names) / 2:
+            known = self.estimates.target_cost.largest_known
+            depths = choose(conditions, candidates, max(TRUST * known, FIRST_SEQUENCES))
+            self._plan, self._plan_age = dict(zip(names, depths, strict=True)), 0
+        return self._plan
+
+    def _probe(self, pacer: Pacer, view: _View) -> bool:
+        """Whether now is tried out what is not chosen: by `pacer` a look-ahead of one step where it streams, or by all
+        the target alone, since what one of them costs the others shows in all. Costs are steps of each request."""
+        estimates, num = self.estimates, len(self._pacers)
+        if pacer.decision.depth > 0:
+            if estimates.target_cost.evidence(num / estimates.target.num_replicas + estimates.target.others) >= ENOUGH:
+                return False
+            cost, tried = PROBE_OVERHEAD + PROBE_STEPS * view.loss_alone(), list(self._pacers.values())
+        else:
+            loss, speed = max(view.gain(0, over=1), 0.0), 1.0 + view.gain(1, over=0)
+            cost = (PROBE_OVERHEAD + PROBE_STEPS * loss / max(speed, LEAST_SPEED)) / num  # a slower step takes longer
+            tried = [pacer]
+        if cost > self._allowance:
+            return False
+        self._allowance -= cost
+        self._since_probe = 0.0
+        what, depth = ("a look-ahead of one step", 1) if tried == [pacer] and not pacer.decision.depth else ALONE
+        for one in tried:
+            if one.max_depth > 0 and not one.manner.is_guided:
+                one.probe_until, one.is_typical = one.num_steps + PROBE_STEPS, False
+                self._set(one, depth, f"trying out {what} for {PROBE_STEPS} steps", 1.0)
+        return True
+
+    def _set(self, pacer: Pacer, depth: int, reason: str, speed_up: float) -> None:
+        if depth != pacer.decision.depth or pacer.num_steps == 0:
+            pacer.changed_at, pacer.missed = pacer.num_steps, 0.0
+            pacer.decision = Decision(depth, reason, speed_up)

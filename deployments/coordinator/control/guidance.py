@@ -1,0 +1,83 @@
+"""Whether the draft should guide the target's streams (`GuidedSession`), or the target write alone. Pure.
+
+The engine checks hints in the same pass as the tokens it writes, so they cost little while a pass has room and time
+once it has none; that cost falls on all streams alike. So it is decided for all guided requests together, by the times
+of a token that were measured both ways in batches of about the same size.
+
+Promises: a fresh server guides; the way that is not taken is tried for `TRY_STEPS` steps of each request now and then,
+so seldom that it costs no more than a share of all steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+from deployments.coordinator.control.batch_cost import BatchCost, TargetCost
+from deployments.coordinator.control.estimates import Streaming
+
+TRY_STEPS = 4
+FIRST_STEPS, STEPS_APART = 24, 100
+"""Steps of each request before the first try, and between two at least."""
+ENOUGH = 1.5
+"""Steps of evidence that make a time known."""
+SWITCH_COST = 0.15
+"""As for depths: steps of each request that must be missed, by what was measured, before the way is changed."""
+
+
+class Guidance:
+    """One decision for all guided requests of a coordinator."""
+
+    def __init__(self, alone: TargetCost, probe_share: float) -> None:
+        """`probe_share`: steps that may be lost to trying, for each that is written."""
+        self._alone = alone
+        self._probe_share = probe_share
+        self._guided = BatchCost()
+        self.guides = True
+        self._num_steps = 0.0
+        """Steps of each request."""
+        self._tries_until = 0.0
+        self._next_try = float(FIRST_STEPS)
+        self._missed = 0.0
+
+    def streamed(self, step: Streaming, guided: bool) -> None:
+        """A step was streamed; it counts for the way that was decided when it began, or nearly so."""
+        if guided:
+            self._guided.add(step.num_sequences, step.token_s)
+            self._alone.fade_streams()
+        else:
+            self._alone.add_stream(step.num_sequences, step.token_s)
+            self._guided.fade()
+
+    def decide(self, num_sequences: float, num_requests: int) -> tuple[bool, str, float]:
+        """Whether to guide, why, and the speed-up by it: one of `num_requests` guided requests begins or has written a
+        step, `num_sequences` being in the target's batch."""
+        part = 1.0 / max(num_requests, 1)
+        self._num_steps += part
+        if self._num_steps < self._tries_until:
+            return self.guides, self._trying(), 1.0
+        is_known = self._alone.num_streamed >= ENOUGH and self._guided.is_known
+        speed_up = self._alone.stream_s(num_sequences) / self._guided.at(num_sequences) if is_known else 1.0
+        if self._num_steps >= self._next_try:
+            self._try(num_sequences, speed_up)
+            return self.guides, self._trying(), 1.0
+        if not is_known:
+            return self.guides, "hints from the draft are supposed to pay until the target alone is measured", 1.0
+        gain = speed_up - 1.0 if self.guides else 1.0 / speed_up - 1.0
+        self._missed = max(self._missed - gain * part, 0.0)
+        if self._missed > SWITCH_COST:
+            self.guides, self._missed = not self.guides, 0.0
+        verb = "pay" if self.guides else "do not pay"
+        reason = f"hints from the draft {verb}: a token with them takes {1.0 / speed_up:.2f} of one without"
+        return self.guides, f"{reason}, {num_sequences:.0f} sequences in the batch", speed_up if self.guides else 1.0
+
+    def _try(self, num_sequences: float, speed_up: float) -> None:
+        """Take the other way for a while; `speed_up` is that of hints, as far as is known."""
+        loss = max(speed_up if self.guides else 1.0 / speed_up, 1.0) - 1.0
+        self.guides, self._missed = not self.guides, 0.0
+        (self._guided if self.guides else self._alone).doubt(num_sequences)
+        self._tries_until = self._num_steps + TRY_STEPS
+        apart = TRY_STEPS * loss / self._probe_share if self._probe_share else math.inf
+        self._next_try = self._tries_until + max(apart, STEPS_APART)
+
+    def _trying(self) -> str:
+        return f"trying out {'hints from the draft' if self.guides else 'the target alone'} for {TRY_STEPS} steps"

@@ -1,0 +1,97 @@
+"""Guided, or in a window; and whether hints pay at all."""
+
+from __future__ import annotations
+
+from deployments.coordinator.control.batch_cost import TargetCost
+from deployments.coordinator.control.estimates import Streaming
+from deployments.coordinator.control.guidance import FIRST_STEPS, TRY_STEPS, Guidance
+from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, TRY_EVERY, Ways
+
+
+def live(ways: Ways, num_requests: int, guided_s: float, window_s: float) -> list[bool]:
+    """Which of so many requests alone were guided, a token taking so long in either way."""
+    chosen = []
+    for _ in range(num_requests):
+        guided = ways.guides(0, hints_pay=True)
+        ways.finished(guided, 200, 200 * (guided_s if guided else window_s))
+        chosen.append(guided)
+    return chosen
+
+
+def test_the_first_requests_are_guided_and_then_a_window_is_tried() -> None:
+    assert live(Ways(), FIRST_TRY + 1, 0.02, 0.03) == [True] * FIRST_TRY + [False]
+
+
+def test_the_faster_way_is_taken_and_the_other_one_tried_now_and_then() -> None:
+    slow = live(Ways(), FIRST_TRY + 1 + 3 * TRY_EVERY, 0.02, 0.03)
+    assert slow.count(False) == 4
+    fast = live(Ways(), FIRST_TRY + 1 + 3 * TRY_EVERY, 0.03, 0.02)
+    assert fast.count(True) == FIRST_TRY + 3
+
+
+def test_a_window_must_be_clearly_faster() -> None:
+    assert live(Ways(), 20, 0.0201, 0.02).count(False) == 1
+
+
+def test_another_kind_of_text_is_noticed() -> None:
+    ways = Ways()
+    live(ways, 10, 0.02, 0.04)
+    later = live(ways, 5 * TRY_EVERY, 0.06, 0.02)
+    assert later[-10:].count(True) <= 1
+
+
+def test_beside_others_and_without_hints_that_pay_nothing_is_tried() -> None:
+    ways = Ways()
+    live(ways, 10, 0.03, 0.02)
+    assert not ways.guides(0, hints_pay=True)
+    assert ways.guides(1, hints_pay=True)
+    assert ways.guides(0, hints_pay=False)
+
+
+def test_short_requests_say_nothing() -> None:
+    ways = Ways()
+    for _ in range(50):
+        assert ways.guides(0, hints_pay=True)
+        ways.finished(True, LEAST_TOKENS - 1, 1.0)
+
+
+def play(guidance: Guidance, num_steps: int, alone_s: float, guided_s: float, num_sequences: float = 1.0) -> list[bool]:
+    """Whether each step of one request was guided."""
+    taken = []
+    for _ in range(num_steps):
+        guides, _, _ = guidance.decide(num_sequences, 1)
+        guidance.streamed(Streaming(20, num_sequences, guided_s if guides else alone_s, False), guides)
+        taken.append(guides)
+    return taken
+
+
+def test_a_fresh_server_guides_and_measures_the_target_alone_later() -> None:
+    steps = play(Guidance(TargetCost(), 0.007), 2 * FIRST_STEPS, 0.1, 0.05)
+    assert all(steps[: FIRST_STEPS - 1])
+    assert TRY_STEPS <= steps.count(False) <= TRY_STEPS + 2
+    assert all(steps[-10:])
+
+
+def test_hints_that_cost_more_than_they_give_are_stopped() -> None:
+    guidance = Guidance(TargetCost(), 0.007)
+    steps = play(guidance, 600, 0.1, 0.12)
+    assert steps[FIRST_STEPS:].count(True) <= 0.05 * 600
+    _, reason, speed_up = guidance.decide(1.0, 1)
+    assert "do not pay" in reason
+    assert speed_up == 1.0
+
+
+def test_it_is_tried_again_now_and_then() -> None:
+    guidance = Guidance(TargetCost(), 0.007)
+    play(guidance, 200, 0.1, 0.12)
+    later = play(guidance, 400, 0.1, 0.05)
+    assert all(later[-50:])
+
+
+def test_with_more_users_at_once_it_is_decided_anew() -> None:
+    """Alone hints pay; with forty sequences a pass has no room for them."""
+    guidance = Guidance(TargetCost(), 0.007)
+    play(guidance, 100, 0.1, 0.05, 1.0)
+    crowd = play(guidance, 500, 0.2, 0.3, 40.0)
+    assert crowd[-200:].count(True) <= 0.05 * 500
+    assert play(guidance, 400, 0.1, 0.05, 1.0)[-200:].count(False) <= 0.05 * 400

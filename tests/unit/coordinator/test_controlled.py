@@ -1,0 +1,119 @@
+"""The coordinator with its controller, over scripted engines on a virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from actors.engines.scripted import ScriptOptions
+from actors.messages import Finished, Prompt
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench, config, request
+
+LONG = replace(TARGET, num_steps=12, words=12)
+HINTED = replace(LONG, hint_gain=3.0)
+
+
+@dataclass
+class Asked:
+    token_s: float
+    trace: dict[str, Any]
+    metrics: str
+
+    @property
+    def depths(self) -> list[int]:
+        return [decision["depth"] for decision in self.trace["decisions"]]
+
+    @property
+    def is_window(self) -> bool:
+        return any(span["kind"] == "target" for span in self.trace["spans"])
+
+
+def ask(target: ScriptOptions, num_requests: int = 1, *, agree: float = 1.0, **wishes: object) -> list[Asked]:
+    """One request after another, each with a text of its own."""
+    draft = replace(target, role="draft", token_s=target.token_s / 5, agree=agree)
+    bench = Bench(target, draft, config(controller={"enabled": True}))
+
+    async def all_of_them() -> list[Asked]:
+        coordinator, loop, asked = await bench.coordinator(), asyncio.get_running_loop(), []
+        for number in range(num_requests):
+            one = replace(request(**wishes), request_id=f"r{number}", prompt=Prompt(text=f"Question {number}?"))
+            start = loop.time()
+            outputs = [output async for output in coordinator.generate(one)]
+            assert isinstance(outputs[-1], Finished)
+            trace = coordinator.trace(one.request_id)
+            assert trace is not None
+            elapsed = loop.time() - start
+            asked.append(Asked(elapsed / outputs[-1].num_output_tokens, trace, coordinator.metrics()))
+        return asked
+
+    return run_virtually(all_of_them())
+
+
+def test_the_first_request_of_a_fresh_server_is_faster_already() -> None:
+    (asked,) = ask(LONG, verifier="always")
+    assert asked.depths[0] == 4
+    assert asked.token_s < 0.6 * LONG.token_s
+    assert f"lookahead_lookahead_depth {asked.depths[-1]}.0" in asked.metrics
+
+
+def test_a_bad_draft_is_left_with_a_reason_and_costs_little() -> None:
+    target = replace(LONG, num_steps=60, sequence_s=LONG.token_s / 2)
+    (asked,) = ask(target, agree=0.0, verifier="numbers")
+    assert asked.depths[0] > 0
+    assert 0 in asked.depths
+    reasons = [decision["reason"] for decision in asked.trace["decisions"] if decision["depth"] == 0]
+    assert any("the target alone is faster: acceptance 0." in reason for reason in reasons)
+    assert asked.token_s < 1.15 * target.token_s
+
+
+def test_the_depth_that_a_request_wishes_is_the_most_it_gets() -> None:
+    (asked,) = ask(LONG, max_lookahead=2, verifier="always")
+    assert max(asked.depths) == 2
+
+
+def test_a_request_may_switch_the_controller_off() -> None:
+    (asked,) = ask(LONG, agree=0.0, verifier="numbers", controller=False)
+    assert asked.depths == []
+    assert asked.is_window
+
+
+@pytest.mark.parametrize("mode", ["target", "lookahead_sync"])
+def test_other_modes_are_left_alone(mode: str) -> None:
+    (asked,) = ask(LONG, mode=mode, verifier="always")
+    assert asked.depths == []
+
+
+def test_an_exact_request_is_guided_until_a_window_was_found_to_be_faster() -> None:
+    """An engine that takes few tokens of a hint in a pass and a draft that is nearly always right: several steps at
+    once are faster."""
+    asked = ask(HINTED, 6, agree=0.95)
+    assert not asked[0].is_window
+    assert asked[0].token_s < 0.6 * HINTED.token_s
+    assert asked[-1].is_window
+    assert asked[-1].token_s < 0.9 * asked[0].token_s
+
+
+def test_an_exact_request_stays_guided_where_a_window_is_slower() -> None:
+    """More than one sequence costs this target a pass each."""
+    asked = ask(replace(HINTED, num_steps=8, sequence_s=HINTED.token_s), 6, agree=0.7)
+    assert sum(one.is_window for one in asked) == 1
+    assert not asked[-1].is_window
+
+
+def test_hints_that_never_come_true_are_no_reason_for_a_slow_request() -> None:
+    asked = ask(HINTED, 2, agree=0.0)
+    assert all(one.token_s < 1.03 * HINTED.token_s for one in asked)
+
+
+def test_the_draft_may_be_away() -> None:
+    bench = Bench(LONG, DRAFT, config(controller={"enabled": True}))
+    bench.roles = replace(bench.roles, drafter=None)
+    answer = run_virtually(bench.ask(verifier="always"))
+    decisions = answer.trace["decisions"]
+    assert isinstance(decisions, list)
+    assert all(decision["depth"] == 0 or "pays" in decision["reason"] for decision in decisions)
+    assert answer.finished.summary.num_draft_steps == 0

@@ -14,10 +14,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -28,6 +29,7 @@ from deployments.config import Config
 
 START_LIMIT_S = 600.0
 STOP_LIMIT_S = 30.0
+POLL_S = 0.5
 NUM_DRAFT_TOKENS = 4
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
 VARIANT = "vllm"
@@ -118,20 +120,21 @@ def running(server: VllmServer) -> Iterator[str]:
     port = _free_port()
     cores = {"VLLM_CPU_OMP_THREADS_BIND": server.cores} if server.cores else {}
     environment = os.environ | dict(server.environment) | cores | {"VLLM_LOGGING_LEVEL": "ERROR"}
-    process = subprocess.Popen(
-        command(_with_folders(server), port), env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_up(url, process)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command(_with_folders(server), port), env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         try:
-            process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_up(url, process, log)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _server(config: Config, options: Mapping[str, Any], cores: str | None) -> VllmServer:
@@ -178,13 +181,21 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ServiceError(f"vLLM's server ended with exit code {process.returncode} before it was ready.")
+            code, why = process.returncode, _reason(log)
+            raise ServiceError(f"vLLM's server ended with exit code {code} before it was ready. {why}".strip())
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
                 return
-        time.sleep(1)
-    raise ServiceError(f"vLLM's server was not ready within {START_LIMIT_S:g} s.")
+        time.sleep(POLL_S)
+    raise ServiceError(f"vLLM's server was not ready within {START_LIMIT_S:g} s. {_reason(log)}".strip())
+
+
+def _reason(log: IO[bytes]) -> str:
+    """The last line of what the server wrote that names an error."""
+    log.seek(0)
+    lines = log.read().decode("utf-8", "replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if "Error: " in line), "")

@@ -131,9 +131,10 @@ def test_a_server_that_does_not_come_up_is_an_error_with_its_code(
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_text("")
-    monkeypatch.setattr(vllm_server, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    code = "print('KeyError: of no use'); raise ValueError('no such flag')"
+    monkeypatch.setattr(vllm_server, "command", lambda *_: [sys.executable, "-c", code])
     with (
-        pytest.raises(ServiceError, match="exit code 3"),
+        pytest.raises(ServiceError, match=r"exit code 1 before it was ready\. ValueError: no such flag"),
         vllm_server.running(VllmServer(str(tmp_path), "name", {}, None, {})),
     ):
         raise AssertionError("it never was ready")

@@ -18,6 +18,7 @@ from deployments.cli.bench import bench
 from deployments.cli.calibrate import calibrate
 from deployments.cli.chat import chat
 from deployments.cli.demo import demo
+from deployments.cli.plan import plan
 from deployments.cli.serve import serve
 from deployments.cli.simulate import simulate
 from deployments.cli.trace import trace
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (serve, chat, bench, simulate, calibrate, trace, demo):
+for _command in (serve, chat, bench, simulate, plan, calibrate, trace, demo):
     app.command()(_command)
 app.add_typer(models.app, name="models")
 

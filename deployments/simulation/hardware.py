@@ -24,6 +24,8 @@ MEMORY_SHARE = 0.9
 """What vLLM takes of the memory."""
 CALL_S = 2e-3
 """A call over Serve's gRPC transport."""
+MOST_SEQUENCES = 1024
+"""In one engine's batch, as it would be configured."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -93,8 +95,9 @@ MODELS: dict[str, ModelShape] = {
 }
 
 
-def max_num_seqs(model: ModelShape, gpu: Gpu, num_gpus: int, context: int) -> int:
-    """Sequences of `context` tokens that fit beside the weights; 0 where the weights alone do not."""
+def max_requests(model: ModelShape, gpu: Gpu, num_gpus: int, context: int) -> int:
+    """Requests of `context` tokens whose cache fits beside the weights; 0 where the weights alone do not. The sequences
+    of one request's window share their prefix, so they count once."""
     free = gpu.memory * MEMORY_SHARE * num_gpus - model.weight_bytes * 1.03
     return max(int(free / (model.kv_bytes * context)), 0)
 
@@ -114,8 +117,7 @@ def estimated_cost(
 
     ValueError where the weights do not fit.
     """
-    slots = max_num_seqs(model, gpu, num_gpus, context)
-    if slots < 1:
+    if max_requests(model, gpu, num_gpus, context) < 1:
         raise ValueError(f"{model.name} does not fit into {num_gpus} x {gpu.name}")
     bandwidth = gpu.bandwidth * BANDWIDTH_SHARE * num_gpus
     operations = gpu.operations * COMPUTE_SHARE * num_gpus
@@ -137,7 +139,7 @@ def estimated_cost(
         context_s=model.kv_bytes / bandwidth / tokens_per_pass,
         call_s=CALL_S,
         prefill_token_s=2.0 * model.parameters / operations,
-        max_num_seqs=min(slots, 1024),
+        max_num_seqs=MOST_SEQUENCES,
     )
 
 

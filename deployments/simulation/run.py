@@ -94,17 +94,35 @@ def script_of(scenario: Scenario) -> Callable[[int], Script]:
 def settings_of(scenario: Scenario, mode: str) -> SessionSettings:
     """What every request asks for."""
     speculation = scenario.speculation
-    return SessionSettings(
-        "",
-        (),
-        (),
-        "",
-        10**9,
-        mode="target" if mode == "target_all_gpus" else mode,
-        max_lookahead=speculation.max_lookahead,
+    return settings_for(
+        "target" if mode == "target_all_gpus" else mode,
+        speculation.max_lookahead,
         max_target_steps=speculation.max_target_steps,
         verifier="simulated" if scenario.verifier.replicas else None,
-        token_speculation="hints" if speculation.hint_gain > 1.0 else "none",
+        takes_hints=speculation.hint_gain > 1.0,
+    )
+
+
+def settings_for(
+    mode: str,
+    max_lookahead: int,
+    *,
+    max_target_steps: int | None = None,
+    verifier: str | None = "simulated",
+    takes_hints: bool = False,
+) -> SessionSettings:
+    """Settings of simulated requests."""
+    return SessionSettings(
+        session_id="",
+        target_prompt=(),
+        draft_prompt=(),
+        vocabulary="",
+        max_tokens=10**9,
+        mode=mode,
+        max_lookahead=max_lookahead,
+        max_target_steps=max_target_steps,
+        verifier=verifier,
+        token_speculation="hints" if takes_hints else "none",
     )
 
 

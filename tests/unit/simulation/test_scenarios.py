@@ -9,7 +9,7 @@ import pytest
 
 from actors.errors import ConfigError, RequestError
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, read_costs, write_costs
-from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_num_seqs
+from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_requests
 from deployments.simulation.recorded import read_scripts
 from deployments.simulation.run import Outcome, run_scenario
 from deployments.simulation.scenario import Scenario, load_scenario, parse_scenario, scenario_names
@@ -128,7 +128,7 @@ def test_estimates_follow_the_roofline() -> None:
     assert one.seconds(64) == pytest.approx(one.seconds(1), rel=0.1)
     assert one.seconds(1024) > 2 * one.seconds(1)
     assert 0.012 < one.seconds(1) < 0.020
-    assert max_num_seqs(model, gpu, 1, 4096) < max_num_seqs(model, gpu, 2, 4096)
+    assert max_requests(model, gpu, 1, 4096) < max_requests(model, gpu, 2, 4096)
 
 
 def trace(origins: list[str]) -> dict[str, object]:

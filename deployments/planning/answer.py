@@ -1,0 +1,258 @@
+"""The answer to a question: the best layout, simulated beside its rivals, why, and where more GPUs would go.
+
+Promises: the search is by formula, the choice among its best is by simulation of the production session; where the
+traffic is too large to simulate whole, an equal part of the cluster with its part of the users is. Figures of both are
+kept apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actors.errors import ConfigError
+from deployments.planning.question import Objective, Question
+from deployments.planning.search import Prediction, best_of_each, candidates, predict, rank, with_more
+from deployments.simulation.cluster import Cluster, Pool, Request
+from deployments.simulation.costs import EngineCost
+from deployments.simulation.decisions import Decisions
+from deployments.simulation.driver import Clock
+from deployments.simulation.passages import Passages
+from deployments.simulation.run import settings_for
+from deployments.simulation.scripts import RandomScript
+
+NUM_FINALISTS = 3
+MOST_USERS = 64
+"""More are not simulated: a part of the cluster is."""
+STEPS_PER_USER = 60
+SPREAD = 0.5
+"""Of the lengths of steps: that of their logarithm."""
+LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A prediction, and what the simulation gave."""
+
+    predicted: Prediction
+    simulated_user_tokens_per_s: float
+
+    @property
+    def as_simulated(self) -> Prediction:
+        """The prediction with the simulation's speed."""
+        pace = self.simulated_user_tokens_per_s
+        return replace(self.predicted, user_tokens_per_s=pace, tokens_per_s=pace * self.predicted.users)
+
+
+@dataclass(frozen=True, slots=True)
+class NextGpu:
+    """What more GPUs in one place would give. `gain` is that of the objective (speed, or tokens a dollar), a GPU."""
+
+    place: str
+    num_gpus: int
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """The best of each kind with so many users."""
+
+    users: float
+    ahead: Prediction | None
+    alone: Prediction | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer."""
+
+    question: Question
+    chosen: Candidate
+    rivals: tuple[Candidate, ...]
+    frontier: tuple[FrontierPoint, ...]
+    alone_from: float | None
+    """Users from which the target alone is better; None: nowhere in what was looked at."""
+    next_gpus: tuple[NextGpu, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+
+        def shown(one: Prediction) -> dict[str, Any]:
+            layout = one.layout
+            return {
+                "target": {"replicas": layout.num_targets, "tensor_parallel": layout.target_gpus},
+                "draft": {"replicas": layout.num_drafts, "tensor_parallel": layout.draft_gpus if layout.depth else 0},
+                "max_lookahead": layout.depth,
+                "branches": 1,
+                "num_speculative_tokens": layout.num_proposed,
+                "gpus": layout.num_gpus,
+                "users": one.users,
+                "user_tokens_per_s": one.user_tokens_per_s,
+                "tokens_per_s": one.tokens_per_s,
+                "latency_s": one.latency_s(self.question),
+                "usd_per_million_tokens": one.usd_per_million(self.question) if self.question.price else None,
+                "speed_up_by_steps": one.speed_up,
+                "cost_ratio": one.c,
+            }
+
+        def both(one: Candidate) -> dict[str, Any]:
+            return {"predicted": shown(one.predicted), "simulated": shown(one.as_simulated)}
+
+        return {
+            "estimated": self.question.costs is None,
+            "chosen": both(self.chosen),
+            "rivals": [both(one) for one in self.rivals],
+            "target_alone_is_better_from_users": self.alone_from,
+            "next_gpu": [{"place": n.place, "gpus": n.num_gpus, "gain_per_gpu": n.gain} for n in self.next_gpus],
+            "frontier": [
+                {
+                    "users": point.users,
+                    "lookahead": shown(point.ahead) if point.ahead else None,
+                    "target": shown(point.alone) if point.alone else None,
+                }
+                for point in self.frontier
+            ],
+            "why": why(self),
+        }
+
+
+def plan(question: Question, tell: Callable[[float], None] = lambda part: None) -> Plan:
+    """The answer; ConfigError where nothing bears the traffic. `tell` is told which part is done."""
+    found = candidates(question)
+    if not found:
+        raise ConfigError(
+            f"No layout of {question.num_gpus} GPUs bears this traffic: take more GPUs, fewer users, a smaller model.",
+            "gpus",
+        )
+    tell(0.2)
+    ahead, alone = best_of_each(found)
+    finalists = list(dict.fromkeys([*found[:NUM_FINALISTS], *[one for one in (ahead, alone) if one is not None]]))
+    tried = []
+    for done, one in enumerate(finalists):
+        tried.append(Candidate(one, simulated(question, one)))
+        tell(0.2 + 0.6 * (done + 1) / len(finalists))
+    tried.sort(key=lambda one: rank(question, one.as_simulated))
+    chosen, *rivals = tried
+    points = frontier(question)
+    tell(1.0)
+    return Plan(question, chosen, tuple(rivals), points, crossing(question, points), next_gpus(question, chosen))
+
+
+def simulated(question: Question, prediction: Prediction) -> float:
+    """Tokens a second of a user of `prediction`'s layout, by the production session on a simulated clock."""
+    layout, users = prediction.layout, max(round(prediction.users), 1)
+    parts = 1
+    while users / parts > MOST_USERS and layout.num_targets // (parts * 2) >= 1:
+        parts *= 2
+    target = question.cost("target", layout.target_gpus, layout.num_proposed)
+    draft = question.cost("draft", layout.draft_gpus, layout.num_proposed)
+    if target is None or draft is None:
+        raise AssertionError("a predicted layout fits")
+    clock, num_users = Clock(), max(round(users / parts), 1)
+    drafts = max(round(layout.num_drafts / parts), 1) if layout.depth else 0
+    settings = settings_for("lookahead" if layout.depth else "target", max(layout.depth, 1))
+    cluster = Cluster(
+        clock,
+        Decisions(settings),
+        Pool(clock, target, max(layout.num_targets // parts, 1)),
+        Pool(clock, draft, drafts),
+        Pool(clock, EngineCost(((1, question.verdict_s),)), 1),
+    )
+    num_steps = max(round(question.output_tokens / question.step_tokens), 1)
+    passages = Passages(
+        lambda number: RandomScript(number + 1, num_steps, question.alpha, question.step_tokens, SPREAD, 0.2)
+    )
+    begun = 0
+
+    def ask() -> None:
+        nonlocal begun
+        begun += 1
+        Request(cluster, begun, passages.of(begun), question.prompt_tokens, lambda _: clock.after(0.0, ask))
+
+    for _ in range(num_users):
+        ask()
+    while cluster.counts.num_committed < STEPS_PER_USER * num_users:
+        clock.tick()
+    return cluster.counts.num_committed_tokens / clock.now / num_users
+
+
+def frontier(question: Question) -> tuple[FrontierPoint, ...]:
+    """The fastest of each kind for a user, with all GPUs, over numbers of users."""
+    fastest = replace(question, objective=Objective.LATENCY, min_speed=0.0)
+    points = []
+    for users in LOADS:
+        ahead, alone = best_of_each(candidates(fastest, float(users)))
+        if ahead is None and alone is None:
+            break
+        points.append(FrontierPoint(users, ahead, alone))
+    return tuple(points)
+
+
+def crossing(question: Question, points: tuple[FrontierPoint, ...]) -> float | None:
+    """Users from which the target alone is faster for each of them, up to the largest load that was looked at."""
+    better = None
+    for point in reversed(points):
+        ahead, alone = point.ahead, point.alone
+        if alone is None or (ahead is not None and ahead.user_tokens_per_s > alone.user_tokens_per_s):
+            break
+        better = point.users
+    return better
+
+
+def next_gpus(question: Question, chosen: Candidate) -> tuple[NextGpu, ...]:
+    """What one more replica of each role gives by formula, a GPU; and verdicts that take half the time. Best first."""
+    base, layout = chosen.predicted, chosen.predicted.layout
+    places = ["target", "wider target", *(["draft"] if layout.depth else [])]
+    gains = []
+    for place in places:
+        more = with_more(layout, place)
+        found = predict(question, more, base.users)
+        if found is not None and more.num_gpus > layout.num_gpus:
+            added = more.num_gpus - layout.num_gpus
+            gains.append(NextGpu(place, added, _gain(question, found, base) / added))
+    if layout.depth:
+        quick = predict(replace(question, verdict_s=question.verdict_s / 2.0), layout, base.users)
+        if quick is not None:
+            gains.append(NextGpu("verifier", 1, _gain(question, quick, base)))
+    return tuple(sorted(gains, key=lambda one: -one.gain))
+
+
+def _gain(question: Question, more: Prediction, base: Prediction) -> float:
+    gain = more.user_tokens_per_s / base.user_tokens_per_s
+    if question.objective is Objective.COST:
+        gain *= base.layout.num_gpus / more.layout.num_gpus
+    return gain - 1.0
+
+
+def why(answer: Plan) -> list[str]:
+    """Three sentences."""
+    one, question = answer.chosen.as_simulated, answer.question
+    layout = one.layout
+    if layout.depth:
+        first = (
+            f"With {one.users:.0f} users at once a draft step costs {one.c:.2f} of a target step and "
+            f"{question.alpha:.0%} of them are accepted, so looking {layout.depth} steps ahead makes each request "
+            f"{one.speed_up:.2f} times as fast as the same target streaming, by formula."
+        )
+    else:
+        first = (
+            f"With {one.users:.0f} users at once the GPUs that drafts would take, and the batches that windows would "
+            "fill, are worth more to the target alone."
+        )
+    others = [other for other in answer.rivals if bool(other.predicted.layout.depth) != bool(layout.depth)]
+    second = "Nothing of the other kind bears this traffic."
+    if others:
+        rival = others[0].as_simulated
+        kind = "lookahead" if rival.layout.depth else "the target alone"
+        second = (
+            f"On the same GPUs the best of {kind} ({rival.layout.words} GPUs) gives each user "
+            f"{rival.user_tokens_per_s:.0f} tokens a second against {one.user_tokens_per_s:.0f}, as simulated."
+        )
+    if answer.alone_from is None:
+        third = "By formula, the target alone on all GPUs is nowhere faster in what was looked at."
+    else:
+        third = (
+            f"By formula, from about {answer.alone_from:.0f} users on the target alone on all GPUs is faster for each."
+        )
+    return [first, second, third]

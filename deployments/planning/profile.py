@@ -1,0 +1,98 @@
+"""A plan as a profile that `lookahead serve --config` takes as it is.
+
+Promises: what is written has been checked by the server's own configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from deployments.config import validate_config
+from deployments.planning.answer import Plan
+from deployments.planning.question import Question
+from deployments.planning.search import Layout
+from deployments.simulation.cost_file import read_costs
+from deployments.simulation.hardware import MODELS
+
+
+def profile_text(plan: Plan) -> str:
+    """The YAML of the chosen layout."""
+    layout, question = plan.chosen.predicted.layout, plan.question
+    data = profile(question, layout)
+    validate_config(data, "the planned profile")
+    pace = plan.chosen.simulated_user_tokens_per_s
+    source = "estimated engines" if question.costs is None else f"engines as measured in {question.costs.name}"
+    head = (
+        f"# Planned by lookahead plan ({source}): {layout.words} GPUs, {plan.chosen.predicted.users:.0f} users;\n"
+        f"# simulated: {pace:.1f} tokens/s a user. Judge and accept rate are assumed: measure with lookahead bench.\n"
+    )
+    return head + yaml.safe_dump(data, sort_keys=False)
+
+
+def profile(question: Question, layout: Layout) -> dict[str, Any]:
+    """The configuration of `layout`."""
+    speculates = layout.depth > 0
+    data: dict[str, Any] = {
+        "name": "planned",
+        "served_model_name": question.target,
+        "target": _writer(question, "target", layout.num_targets, layout.target_gpus, layout.num_proposed),
+        "verifier": {
+            "verifiers": {
+                "exact": [{"kind": "exact"}],
+                "strict": [
+                    {"kind": "exact"},
+                    {"kind": "same_numbers"},
+                    {"kind": "same_polarity"},
+                    {"kind": "judge", "engine": "target", "accept": 0.9, "reject": 0.9},
+                ],
+                "balanced": [
+                    {"kind": "exact"},
+                    {"kind": "same_numbers"},
+                    {"kind": "same_polarity"},
+                    {"kind": "judge", "engine": "target", "accept": 0.7, "reject": 0.7},
+                ],
+            }
+        },
+        "speculation": {
+            "mode": "lookahead" if speculates else "target",
+            "max_lookahead": max(layout.depth, 1),
+            "fidelity": "balanced" if speculates else "exact",
+            "fidelities": {"exact": "exact", "strict": "strict", "balanced": "balanced"},
+        },
+    }
+    if speculates:
+        data["draft"] = _writer(question, "draft", layout.num_drafts, layout.draft_gpus, layout.num_proposed)
+    return data
+
+
+def _writer(question: Question, role: str, replicas: int, gpus: int, num_proposed: int) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "max_model_len": question.max_context,
+        "enable_prefix_caching": True,
+        "scheduling_policy": "priority",
+    }
+    if num_proposed:
+        options["speculative_config"] = {
+            "method": "ngram",
+            "num_speculative_tokens": num_proposed,
+            "prompt_lookup_max": 4,
+        }
+    placement: dict[str, Any] = {"num_replicas": replicas, "max_ongoing_requests": 1024}
+    if question.costs is not None:
+        costs = read_costs(question.costs)
+        model = costs.draft.model if role == "draft" else costs.target.model
+        return {"model": model, "engine": {"options": options}, "placement": placement}
+    model = MODELS[question.draft if role == "draft" else question.target].hub
+    if gpus == 1:
+        placement["num_gpus"] = 1
+    else:
+        options |= {"tensor_parallel_size": gpus, "distributed_executor_backend": "ray"}
+        # The workers take the GPUs of the bundles; the first bundle also holds the replica.
+        placement |= {
+            "num_gpus": 0,
+            "placement_group_bundles": [{"CPU": 2, "GPU": 1}, *[{"CPU": 1, "GPU": 1} for _ in range(gpus - 1)]],
+            "placement_group_strategy": "STRICT_PACK",
+        }
+    return {"model": f"hf:{model}", "engine": {"options": options}, "placement": placement}

@@ -1,0 +1,101 @@
+"""What a plan is asked: models, GPUs, traffic, and what is wished for. Pure.
+
+Promises: a question that cannot be answered is a ConfigError that names the option; engines are estimated from a chip
+and a model, or measured (a cost file), and the question knows which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+
+from actors.errors import ConfigError
+from deployments.coordinator.theory import tokens_per_pass
+from deployments.simulation.cost_file import CostFile, read_costs
+from deployments.simulation.costs import EngineCost
+from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_requests, scaled
+
+
+class Objective(StrEnum):
+    """What is best."""
+
+    LATENCY = "latency"
+    """The fastest for one user, with all GPUs."""
+    COST = "cost"
+    """The cheapest token at which each user is fast enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`users` at once, or requests at a `rate` a second. `min_speed`: tokens a second that each user gets at least."""
+
+    target: str
+    draft: str
+    gpu: str | None
+    num_gpus: int
+    users: float | None = None
+    rate: float | None = None
+    objective: Objective = Objective.LATENCY
+    min_speed: float = 0.0
+    alpha: float = 0.6
+    token_alpha: float = 0.35
+    """Acceptance of the target's own token-level speculation (n-gram look-up)."""
+    step_tokens: float = 50.0
+    output_tokens: int = 3000
+    prompt_tokens: int = 200
+    verdict_s: float = 0.013
+    usd_per_gpu_hour: float = 0.0
+    max_context: int = 8192
+    costs: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.users is None) == (self.rate is None):
+            raise ConfigError("Give --users or --rate: one of the two.", "users")
+        if (self.gpu is None) == (self.costs is None):
+            raise ConfigError("Give --gpu or --costs: one of the two.", "gpu")
+        if self.gpu is not None and self.gpu not in GPUS:
+            raise ConfigError(f"There is no GPU {self.gpu!r}; there are: {', '.join(GPUS)}.", "gpu")
+        for role in (self.target, self.draft) if self.gpu is not None else ():
+            if role not in MODELS:
+                raise ConfigError(f"There is no model {role!r} to estimate; there are: {', '.join(MODELS)}.", "model")
+
+    @property
+    def price(self) -> float:
+        """Dollars an hour for one GPU: given, or what is assumed for the chip."""
+        return self.usd_per_gpu_hour or (GPUS[self.gpu].usd_per_hour if self.gpu is not None else 0.0)
+
+    @property
+    def mean_context(self) -> float:
+        """Tokens before a request's next one, on average."""
+        return self.prompt_tokens + self.output_tokens / 2.0
+
+    def max_users(self, num_gpus: int) -> float:
+        """Requests whose cache fits into one target; unknown of a measured engine, which has bounds of its own."""
+        if self.gpu is None:
+            return float("inf")
+        return max_requests(MODELS[self.target], GPUS[self.gpu], num_gpus, self.max_context)
+
+    def cost(self, role: str, num_gpus: int, num_proposed: int = 0) -> EngineCost | None:
+        """An engine of `role`; None where the model does not fit."""
+        return _cost(self, role, num_gpus, num_proposed)
+
+
+@lru_cache(256)
+def _cost(question: Question, role: str, num_gpus: int, num_proposed: int) -> EngineCost | None:
+    gain = tokens_per_pass(question.token_alpha, num_proposed)
+    if question.costs is not None:
+        measured = _measured(question.costs)
+        return scaled(measured.cost(role, num_proposed), gain) if num_gpus == 1 else None
+    model, gpu = MODELS[question.draft if role == "draft" else question.target], GPUS[question.gpu or ""]
+    if max_requests(model, gpu, num_gpus, question.max_context) < 1:
+        return None
+    return estimated_cost(
+        model, gpu, num_gpus, context=question.max_context, num_proposed=num_proposed, tokens_per_pass=gain
+    )
+
+
+@lru_cache(16)
+def _measured(path: Path) -> CostFile:
+    return read_costs(path)

@@ -1,0 +1,124 @@
+"""Plans: the formulas' fixed point, the choice, the profile, and the map."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from actors.errors import ConfigError
+from deployments.config import parse_config
+from deployments.coordinator.theory import window_speed_up
+from deployments.planning.answer import plan, why
+from deployments.planning.map import Terms, break_even, draw
+from deployments.planning.profile import profile_text
+from deployments.planning.question import Objective, Question
+from deployments.planning.search import Layout, best_of_each, candidates, predict, serve
+from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, write_costs
+
+SMALL = Question("r1-distill-32b", "r1-distill-1.5b", "h100", 4, users=2, output_tokens=1000)
+
+
+def test_a_prediction_is_the_formula_at_the_batches_it_leads_to() -> None:
+    layout = Layout(1, 2, 1, 1, 4, 0)
+    found = predict(SMALL, layout, 1)
+    assert found is not None
+    assert found.speed_up == pytest.approx(window_speed_up(0.6, found.c, 4, found.verdict), rel=0.1)
+    assert found.target_batch > 1.5
+    crowded = predict(SMALL, layout, 20)
+    assert crowded is not None
+    assert crowded.user_tokens_per_s < found.user_tokens_per_s
+    assert crowded.tokens_per_s > found.tokens_per_s
+
+
+def test_what_does_not_fit_is_no_candidate() -> None:
+    assert predict(SMALL, Layout(2, 2, 0, 1, 0, 0), 2) is not None
+    assert predict(replace(SMALL, gpu="l40s"), Layout(4, 1, 0, 1, 0, 0), 2) is None
+    with pytest.raises(ConfigError, match="No layout of 1 GPUs"):
+        plan(replace(SMALL, gpu="l40s", num_gpus=1))
+
+
+def test_a_rate_keeps_so_many_users_as_it_needs() -> None:
+    asked = replace(SMALL, users=None, rate=0.5)
+    found = serve(asked, Layout(2, 2, 0, 1, 0, 0))
+    assert found is not None
+    assert found.tokens_per_s == pytest.approx(500, rel=0.01)
+    assert serve(replace(SMALL, users=None, rate=1e6), Layout(2, 2, 0, 1, 0, 0)) is None
+
+
+def test_a_cheap_agreeing_draft_is_chosen_and_a_useless_one_is_not() -> None:
+    ahead, alone = best_of_each(candidates(replace(SMALL, alpha=0.95)))
+    assert ahead is not None
+    assert alone is not None
+    assert ahead.user_tokens_per_s > alone.user_tokens_per_s
+    ahead, alone = best_of_each(candidates(replace(SMALL, alpha=0.05)))
+    assert ahead is not None
+    assert alone is not None
+    assert ahead.user_tokens_per_s < alone.user_tokens_per_s
+
+
+def test_the_cheapest_uses_no_more_gpus_than_it_needs() -> None:
+    cheap = replace(SMALL, num_gpus=6, objective=Objective.COST, min_speed=30.0)
+    found = candidates(cheap)[0]
+    assert found.layout.num_gpus < 6
+    assert found.user_tokens_per_s >= 30.0
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.95])
+def test_a_plan_says_why_and_its_profile_can_be_served(alpha: float) -> None:
+    answer = plan(replace(SMALL, alpha=alpha, output_tokens=500, num_gpus=3))
+    config = parse_config(profile_text(answer), "plan")
+    layout = answer.chosen.predicted.layout
+    assert config.target.placement.num_replicas == layout.num_targets
+    assert (config.speculation.mode == "lookahead") == (layout.depth > 0) == (alpha > 0.5)
+    assert (config.draft is not None) == (layout.depth > 0)
+    if layout.target_gpus > 1:
+        assert len(config.target.placement.placement_group_bundles or []) == layout.target_gpus
+    assert len(why(answer)) == 3
+    assert answer.as_dict()["chosen"]["simulated"]["user_tokens_per_s"] > 0
+    assert {"target"} <= {one.place for one in answer.next_gpus}
+    assert answer.frontier[0].users == 1
+
+
+def test_measured_engines_are_planned_with(tmp_path: Path) -> None:
+    def role(model: str, seconds: float) -> RoleCosts:
+        return RoleCosts(model=model, passes=[PassTimes(proposed=0, pass_s=[(1, seconds), (4, 2.0 * seconds)])])
+
+    file = tmp_path / "costs.yaml"
+    write_costs(file, CostFile(source="test", target=role("package:big", 0.3), draft=role("package:little", 0.03)))
+    answer = plan(replace(SMALL, gpu=None, costs=file, num_gpus=2, users=1, alpha=0.9, output_tokens=500))
+    config = parse_config(profile_text(answer), "plan")
+    assert config.target.model == "package:big"
+    assert config.draft is not None
+    assert answer.chosen.predicted.layout.depth
+
+
+def test_questions_that_cannot_be_answered_name_the_option() -> None:
+    for wrong, words in (
+        ({"users": None}, "--users or --rate"),
+        ({"gpu": "x"}, "no GPU"),
+        ({"gpu": None}, "--gpu or --costs"),
+        ({"target": "x"}, "no model"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            replace(SMALL, **wrong)
+
+
+def test_the_map_is_where_both_sides_are_as_fast() -> None:
+    terms = Terms(share=1.0)
+    at = break_even(terms, 2.0)
+    assert (1.0 + at) * terms.alone_gain == pytest.approx(2.0 * terms.inner_gain)
+    cells = draw(terms)
+    by_place = {(cell.alpha, cell.c): cell.break_even for cell in cells}
+    assert by_place[0.9, 0.05] > by_place[0.9, 0.4]
+    assert by_place[0.9, 0.05] > by_place[0.3, 0.05]
+    assert draw(Terms(share=0.5))[0].break_even == pytest.approx(2.0 * cells[0].break_even)
+    assert all(cell.simulated is None for cell in cells)
+
+
+def test_the_map_s_simulated_places_are_near_the_formula() -> None:
+    cells = [cell for cell in draw(Terms(depth=3), 300) if cell.simulated is not None]
+    assert len(cells) == 6
+    for cell in cells:
+        assert cell.simulated == pytest.approx(cell.break_even, abs=0.5)

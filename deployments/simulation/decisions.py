@@ -5,8 +5,8 @@ that event; nothing here decides. A state is all of a session that its decisions
 head, and texts do not matter beyond whether draft and target are equal. Each entry is learnt once, by a session that is
 led there event by event, and used from then on.
 
-Not covered, since its decisions depend on more than that: spans, steps cut inside, the first steps of SpecReason being
-the target's, a depth that changes. Those are for the pipeline itself.
+Not covered, since decisions depend on more than that: branches, spans, steps cut inside, the first steps of SpecReason
+being the target's, a depth that changes. Those are for the pipeline itself.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Decisions:
         specreason = settings.specreason
         if specreason.num_target_steps or specreason.max_draft_tokens is not None:
             raise ValueError("SpecReason's first steps and budget depend on more than the window")
+        if settings.branches != 1:
+            raise ValueError("with branches decisions depend on more than the window")
         self._settings = replace(
             settings,
             session_id="s",

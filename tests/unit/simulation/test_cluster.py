@@ -133,6 +133,8 @@ def test_learning_order_changes_nothing() -> None:
 def test_decisions_that_depend_on_more_than_the_window_are_refused() -> None:
     with pytest.raises(ValueError, match="SpecReason"):
         Decisions(replace(settings("specreason"), specreason=SpecReasonOptions(num_target_steps=2)))
+    with pytest.raises(ValueError, match="branches"):
+        Decisions(replace(settings("lookahead"), branches=2))
 
 
 def test_without_drafts_requests_go_on_alone_and_take_them_up_again() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_command(arguments: Sequence[str]) -> str:
-    """The command line without its secrets."""
+    """The command line without its secrets, to be pasted into a shell."""
     shown: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         option = argument.split("=", 1)[0]
@@ -54,7 +55,7 @@ def describe_command(arguments: Sequence[str]) -> str:
         elif option in _SECRET_OPTIONS and "=" in argument:
             shown.append(f"{option}={_HIDDEN}")
         else:
-            shown.append(f"'{argument}'" if " " in argument else argument)
+            shown.append(shlex.quote(argument))
     return " ".join(["lookahead", *shown])
 
 

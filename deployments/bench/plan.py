@@ -1,29 +1,48 @@
 """What a benchmark run will do, in which order, and whether a folder holds the same run already.
 
-Promises: the order is a pure function of the plan; all modes meet each prompt within one block, in an order that turns
-from block to block, so that a machine that drifts hits all alike; a folder never mixes two plans.
+Promises: the order and the times of arrival are pure functions of the plan; all modes meet each prompt within one
+block, in an order that turns from block to block, so that a machine that drifts hits all alike; in an open loop all
+modes meet the same arrivals; a folder never mixes two plans.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.errors import RequestError
-from deployments.bench.problems import Problem
+from deployments.bench.problems import INSTRUCTION, Problem
 
-INSTRUCTION = (
-    "Solve the problem step by step. Leave a blank line between steps. End with a line of the form: The answer is N."
-)
 _BLOCK_FACTOR = 4
 """With many requests at once a block is so many times the concurrency, so that the loop stays full most of the time."""
+_OPEN_BLOCK = 32
+"""Arrivals of one block in an open loop: it begins and ends with an idle server, and the more there are, the less that
+counts."""
 _PLAN_FILE = "plan.json"
 REQUESTS_FILE = "requests.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How requests arrive: from `concurrency` users who each ask again when they were answered (closed loop), or `rate`
+    a second at random whoever has been answered (open loop, Poisson). Exactly one of the two is set."""
+
+    concurrency: int | None = None
+    rate: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.concurrency} at once" if self.rate is None else f"{self.rate:g} a second"
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """Closed loops first, then by how much it is."""
+        return (self.rate is not None, self.rate or float(self.concurrency or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +57,57 @@ class Plan:
     max_tokens: int
     temperature: float
     seed: int
+    rates: tuple[float, ...] = ()
     fidelity: str | None = None
     verifier: str | None = None
     max_lookahead: int | None = None
     instruction: str = INSTRUCTION
 
     @property
+    def loads(self) -> tuple[Load, ...]:
+        """Every load of the run, in order."""
+        return (*(Load(concurrency=n) for n in self.concurrency), *(Load(rate=rate) for rate in self.rates))
+
+    @property
     def num_requests(self) -> int:
         """Measured requests of the whole run."""
-        return self.num_problems * len(self.modes) * len(self.concurrency)
+        return self.num_problems * len(self.modes) * len(self.loads)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Prompts that one mode answers in one closed loop of `concurrency` requests at a time."""
+    """Prompts that one mode answers in one loop."""
 
     mode: str
-    concurrency: int
+    load: Load
     indices: tuple[int, ...]
 
 
 def blocks(plan: Plan) -> Iterator[Block]:
-    """The run in order: per concurrency level, groups of prompts, each asked in every mode before the next group."""
-    for concurrency in plan.concurrency:
-        size = 1 if concurrency == 1 else concurrency * _BLOCK_FACTOR
-        num_groups = max(1, round(plan.num_problems / size))
+    """The run in order: per load, groups of prompts, each asked in every mode before the next group."""
+    for load in plan.loads:
+        num_groups = max(1, round(plan.num_problems / _block_size(load)))
         edges = [round(plan.num_problems * group / num_groups) for group in range(num_groups + 1)]
         for group in range(num_groups):
             turn = group % len(plan.modes)
             for mode in plan.modes[turn:] + plan.modes[:turn]:
-                yield Block(mode, concurrency, tuple(range(edges[group], edges[group + 1])))
+                yield Block(mode, load, tuple(range(edges[group], edges[group + 1])))
+
+
+def _block_size(load: Load) -> int:
+    if load.concurrency is None:
+        return _OPEN_BLOCK
+    return 1 if load.concurrency == 1 else load.concurrency * _BLOCK_FACTOR
+
+
+def arrivals(seed: int, rate: float, indices: Iterable[int]) -> list[float]:
+    """Seconds from the first request to each: gaps of a Poisson process, which depend on the prompt and not on the
+    mode, so that all modes meet the same rush."""
+    at, found = 0.0, []
+    for number, index in enumerate(indices):
+        at += random.Random(f"{seed} {rate} {index}").expovariate(rate) if number else 0.0
+        found.append(at)
+    return found
 
 
 def fingerprint(value: Any) -> str:
@@ -77,7 +117,7 @@ def fingerprint(value: Any) -> str:
 
 def describe_data(source: str, problems: Sequence[Problem]) -> str:
     """The name of the data with its fingerprint."""
-    return f"{Path(source).name} #{fingerprint([[p.question, p.answer] for p in problems])}"
+    return f"{Path(source).name} #{fingerprint([asdict(problem) for problem in problems])}"
 
 
 def claim_folder(folder: Path, plan: Plan, command: str) -> list[dict[str, Any]]:

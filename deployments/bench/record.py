@@ -1,4 +1,5 @@
-"""``requests.jsonl``: one line for each measured request, written as soon as it is over.
+"""``requests.jsonl``: one line for each measured request, written as soon as it is over; ``reviews.jsonl``: what was
+found out about it afterwards, when nothing was being measured.
 
 Promises: a line is never changed or removed; a run that was stopped at any moment goes on where it was, and a line that
 was cut by the stop is dropped; of several lines for one request the last one counts.
@@ -8,30 +9,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 from actors.errors import RequestError
-from deployments.bench.plan import REQUESTS_FILE
+from deployments.bench.plan import REQUESTS_FILE, Load
 
-Key = tuple[int, str, int]
+Key = tuple[Load, str, int]
+_REVIEWS_FILE = "reviews.jsonl"
+_Line = TypeVar("_Line", "Measurement", "Review")
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What was found out about one measured request. `started_at` and `request_id` say which; `correct` is None where
+    the answer could not be judged, and `note` says why an answer is wrong or not judged. `time_use` are seconds by what
+    they went to, `positions` (accepted, rejected) draft steps by how far ahead they were drafted: None where the server
+    told nothing."""
+
+    started_at: float
+    request_id: str
+    correct: bool | None
+    note: str = ""
+    time_use: dict[str, float] | None = None
+    positions: list[list[int]] | None = None
+    token_counts: dict[str, dict[str, float]] | None = None
+    """What the engines' token-level speculation counted in the whole block (`bench.token_counts`): it stands at one
+    request of each block, so that over a row it adds up to all of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One request and its answer. Times in seconds, `started_at` and `ended_at` since 1970; `error` is a sentence, or
-    None if the answer is whole; `correct` is None where the right answer is not known."""
+    """One request and its answer. Times in seconds, `started_at` and `ended_at` since 1970, `late_s` how long after its
+    time an open loop sent it; `error` is a sentence, or None if the answer is whole; `block_started_at` says which
+    block of the run it belongs to. `review` is not part of the line: it is made later."""
 
     mode: str
-    concurrency: int
+    concurrency: int | None
     index: int
     question: str
     answer: str | None
     text: str
     reasoning: str
-    correct: bool | None
     latency_s: float
     ttft_s: float | None
     output_tokens: int
@@ -44,14 +65,32 @@ class Measurement:
     usage: dict[str, Any] | None = None
     error: str | None = None
     trace: dict[str, Any] | None = None
-    token_counts: dict[str, dict[str, float]] | None = None
-    """What the engines' token-level speculation counted since the answer before (`bench.token_counts`): over a
-    row they add up to all of it."""
+    rate: float | None = None
+    first_step_s: float | None = None
+    longest_silence_s: float | None = None
+    late_s: float = 0.0
+    block_started_at: float | None = None
+    review: Review | None = None
+
+    @property
+    def load(self) -> Load:
+        """How it arrived."""
+        return Load(self.concurrency, self.rate)
 
     @property
     def key(self) -> Key:
-        """What is measured once: concurrency, mode, prompt."""
-        return (self.concurrency, self.mode, self.index)
+        """What is measured once: load, mode, prompt."""
+        return (self.load, self.mode, self.index)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was answered without an error."""
+        return self.error is None
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the answer is right; None where that is not known (yet)."""
+        return self.review.correct if self.review else None
 
 
 def latest(lines: Iterable[Measurement]) -> dict[Key, Measurement]:
@@ -60,39 +99,66 @@ def latest(lines: Iterable[Measurement]) -> dict[Key, Measurement]:
 
 
 class Record:
-    """The open file. Use it as a context; `lines` holds what it held when opened and all that was added."""
+    """The open files. Use it as a context; `lines` holds what was there when opened and all that was added."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / REQUESTS_FILE
         self.lines: list[Measurement] = []
-        self._file: IO[str] | None = None
+        self._reviews_path = folder / _REVIEWS_FILE
+        self._files: dict[Path, IO[str]] = {}
 
     def __enter__(self) -> Self:
-        try:
-            whole = _read_whole_lines(self.path)
-            self.lines = [_parse(line, f"{self.path}, line {n}") for n, line in enumerate(whole, start=1)]
-            self._file = self.path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise RequestError(f"{self.path} cannot be used: {error.strerror}.", "out") from error
+        reviews = {(r.started_at, r.request_id): r for r in _read(self._reviews_path, Review)}
+        lines = _read(self.path, Measurement)
+        self.lines = [replace(line, review=reviews.get((line.started_at, line.request_id))) for line in lines]
+        for path in (self.path, self._reviews_path):
+            try:
+                self._files[path] = path.open("a", encoding="utf-8")
+            except OSError as error:
+                raise RequestError(f"{path} cannot be used: {error.strerror}.", "out") from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
     def add(self, line: Measurement) -> None:
         """Append `line` and hand it to the operating system at once."""
-        if self._file is None:
-            raise ValueError("the record is not open")
-        self._file.write(json.dumps(asdict(line), ensure_ascii=False) + "\n")
-        self._file.flush()
+        data = asdict(line)
+        del data["review"]
+        self._write(self.path, data)
         self.lines.append(line)
+
+    def unreviewed(self) -> list[Measurement]:
+        """The lines that count and were not looked at yet."""
+        return [line for line in latest(self.lines).values() if line.review is None]
+
+    def review(self, line: Measurement, review: Review) -> None:
+        """Append what was found out about `line`."""
+        self._write(self._reviews_path, asdict(review))
+        self.lines[self.lines.index(line)] = replace(line, review=review)
 
     def settled(self, retry_failed: bool) -> set[Key]:
         """Requests that need no asking: answered, or failed where failures are not tried again."""
-        return {key for key, line in latest(self.lines).items() if line.error is None or not retry_failed}
+        return {key for key, line in latest(self.lines).items() if line.is_whole or not retry_failed}
+
+    def _write(self, path: Path, data: dict[str, Any]) -> None:
+        file = self._files.get(path)
+        if file is None:
+            raise ValueError("the record is not open")
+        file.write(json.dumps(data, ensure_ascii=False) + "\n")
+        file.flush()
+
+
+def _read(path: Path, kind: type[_Line]) -> list[_Line]:
+    try:
+        whole = _read_whole_lines(path)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be used: {error.strerror}.", "out") from error
+    return [_parse(line, kind, f"{path}, line {number}") for number, line in enumerate(whole, start=1)]
 
 
 def _read_whole_lines(path: Path) -> list[str]:
@@ -106,9 +172,9 @@ def _read_whole_lines(path: Path) -> list[str]:
     return whole.decode("utf-8", "replace").removesuffix("\n").split("\n") if whole else []
 
 
-def _parse(line: str, where: str) -> Measurement:
+def _parse(line: str, kind: type[_Line], where: str) -> _Line:
     try:
         data = json.loads(line)
-        return Measurement(**{f.name: data[f.name] for f in fields(Measurement) if f.name in data})
+        return kind(**{f.name: data[f.name] for f in fields(kind) if f.name in data})
     except (ValueError, TypeError) as error:
         raise RequestError(f"{where} is broken ({error}); use another --out.", "out") from error

@@ -1,4 +1,4 @@
-"""``report.html``: the claim first, then the numbers, the pictures, and how to run it again.
+"""``report.html``: the claim first, then the pictures, the numbers, and how to run it again.
 
 Promises: one file that needs no network and no script; text from elsewhere stands in it as text.
 """
@@ -6,31 +6,37 @@ Promises: one file that needs no network and no script; text from elsewhere stan
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from typing import Any
 
-_WIDTH = 760
-_LEFT = 190
-_RIGHT = 70
-_ROW = 46
+from deployments.bench import plots
+from deployments.bench.claims import Row, load_of
+from deployments.bench.time_use import PARTS
+
 _COLUMNS = (
     ("mode", "mode", "{}"),
-    ("concurrency", "at once", "{}"),
+    ("load", "load", "{}"),
     ("num_requests", "requests", "{}"),
     ("num_failed", "failed", "{}"),
     ("tokens_per_s", "tokens/s", "{:.1f}"),
-    ("latency_p50_s", "latency p50", "{:.2f} s"),
-    ("latency_p95_s", "p95", "{:.2f} s"),
-    ("ttft_p50_s", "first text p50", "{:.2f} s"),
+    ("latency_p50_s", "latency p50, s", "{:.2f}"),
+    ("latency_p95_s", "p95, s", "{:.2f}"),
+    ("ttft_p50_s", "first text p50, s", "{:.2f}"),
+    ("first_step_p50_s", "first step p50, s", "{:.2f}"),
+    ("longest_silence_p50_s", "silence p50, s", "{:.2f}"),
+    ("share_in_objective", "in objective", "{:.0%}"),
+    ("goodput_per_s", "goodput/s", "{:.3f}"),
     ("accuracy", "right", "{:.0%}"),
-    ("accept_rate", "accepted", "{:.0%}"),
+    ("accept_rate", "accepted steps", "{:.0%}"),
+    ("accept_rate_by_tokens", "accepted tokens", "{:.0%}"),
     ("speedup_vs_target", "speed-up", "{:.2f}"),
-    ("speedup_ci95", "95 % interval", ""),
+    ("speedup_ci95", "95 % interval", "{0[0]:.2f} to {0[1]:.2f}"),
     ("latency_ratio_vs_target", "latency ratio", "{:.2f}"),
 )
+_ALWAYS = 6
+"""So many columns are shown even where no row has a value."""
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -38,11 +44,16 @@ def page(report: Mapping[str, Any]) -> str:
     template = (resources.files("deployments.bench") / "report.html").read_text(encoding="utf-8")
     environment = report["environment"]
     values = {
-        "claims": _claims(report),
+        "headline": escape(report["headline"]),
+        "notes": _notes(report),
+        "claims": "".join(f"<li>{escape(text)}</li>" for text in report["claims"]),
+        "facts": _facts(report),
+        "legend": _legend(report["rows"], report["baseline"]),
+        "figures": "".join(_figures(report)),
         "table": _table(report["rows"]),
-        "speedups": _speedup_plot(report["rows"], report["pairs"], report["baseline"]),
-        "throughput": _throughput_plot(report["rows"], report["baseline"]),
-        "definitions": _definitions(report["definitions"]),
+        "definitions": "".join(
+            f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in report["definitions"].items()
+        ),
         "command": escape(str(environment.get("command", ""))),
         "environment": escape(json.dumps(environment, indent=2, ensure_ascii=False)),
     }
@@ -54,98 +65,110 @@ def page(report: Mapping[str, Any]) -> str:
     return "".join(filled)
 
 
-def _claims(report: Mapping[str, Any]) -> str:
-    claims = list(report["claims"]) or ["Only one mode was measured: there is nothing to compare."]
-    failed = sum(row["num_failed"] for row in report["rows"])
-    if failed:
-        claims.append(f"{failed} requests failed; they are counted as failed and as wrong answers.")
+def _notes(report: Mapping[str, Any]) -> str:
+    notes = list(report["notes"])
     if not report["complete"]:
         measured = sum(row["num_requests"] for row in report["rows"])
-        claims.append(f"This run is not finished: {measured} of {report['num_requests_planned']} requests were made.")
-    first, *rest = claims
-    return f'<p class="claim">{escape(first)}</p>' + "".join(f"<p>{escape(text)}</p>" for text in rest)
+        notes.insert(0, f"This run is not finished: {measured} of {report['num_requests_planned']} requests were made.")
+    return "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for _, title, _ in _COLUMNS)
-    body = "".join(f"<tr>{''.join(_cell(row, name, form) for name, _, form in _COLUMNS)}</tr>" for row in rows)
+def _facts(report: Mapping[str, Any]) -> str:
+    """What a reader asks first: on which machine, over which data, how many requests."""
+    environment = report["environment"]
+    plan = environment.get("plan") or {}
+    machine = [environment.get("cpu"), f"{environment['num_cores']} cores" if "num_cores" in environment else None]
+    machine += [
+        *environment.get("gpus", ()),
+        f"{environment['memory_gib']} GiB" if "memory_gib" in environment else None,
+    ]
+    facts = {
+        "machine": ", ".join(str(fact) for fact in machine if fact),
+        "server": plan.get("server"),
+        "data": f"{plan['data']}, {plan['num_problems']} problems" if "data" in plan else None,
+        "asked": f"{sum(row['num_requests'] for row in report['rows'])} requests",
+        "sampling": f"temperature {plan['temperature']:g}, at most {plan['max_tokens']} tokens, seed {plan['seed']}"
+        if "temperature" in plan
+        else None,
+        "code": environment.get("sandbox"),
+    }
+    return "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items() if v)
+
+
+def _legend(rows: Sequence[Row], against: str) -> str:
+    named = plots.colours(rows, against)
+    modes = [mode for mode in named if any(row["mode"] == mode for row in rows)]
+    return "".join(f'<span><i class="{named[mode]}"></i>{escape(mode)}</span>' for mode in modes)
+
+
+def _figures(report: Mapping[str, Any]) -> list[str]:
+    rows, pairs, against = report["rows"], report["pairs"], report["baseline"]
+    parts = "".join(f'<span><i class="t-{part}"></i>{escape(words)}</span>' for part, words in PARTS.items())
+    objective = report.get("objective") or {}
+    wished = ", ".join(
+        f"{words} within {objective[name]:g} s"
+        for name, words in (("ttft_s", "first text"), ("latency_s", "whole answer"))
+        if objective.get(name) is not None
+    )
+    latency = "The dot is the median; the line above it ends at the 95th percentile."
+    found = [
+        (
+            "Speed-up, prompt by prompt",
+            f"Over {against}, by output token. A dot is one prompt, the diamond their median, the bar its 95 % "
+            "interval. Right of the dashed line is faster.",
+            plots.speed_ups(rows, pairs, against),
+        ),
+        ("Latency against load", latency, plots.latency_against_load(rows, against, open_loop=False)),
+        ("Latency against arrivals", latency, plots.latency_against_load(rows, against, open_loop=True)),
+        (
+            "Where the time went",
+            "Mean seconds of one answer; each instant counts once.",
+            (f'<p class="legend">{parts}</p>' if any(row.get("time_use") for row in rows) else "")
+            + plots.time_use(rows),
+        ),
+        (
+            "Tokens a second",
+            "Output tokens of all whole answers over the time in which the mode was at work.",
+            plots.bars(rows, "tokens_per_s", "{:.1f}", "Output tokens a second", against),
+        ),
+        (
+            "Goodput",
+            f"Answers a second that kept the objective: {wished}.",
+            plots.bars(rows, "goodput_per_s", "{:.3f}", "Answers a second within the objective", against),
+        ),
+        *(
+            (
+                f"How long a reader waits, {load}",
+                "First text, first whole step and longest silence: the median, and a line up to the 95th percentile.",
+                plots.waits([row for row in rows if load_of(row) == load], rows, against),
+            )
+            for load in dict.fromkeys(map(load_of, rows))
+        ),
+        (
+            "Accuracy against speed",
+            f"Share of right answers with its 95 % interval, {load_of(rows[0])}." if rows else "",
+            plots.accuracy_against_speed([row for row in rows if load_of(row) == load_of(rows[0])], against),
+        ),
+        (
+            "Acceptance by position",
+            "Accepted of judged draft steps, by how far ahead they were drafted.",
+            plots.acceptance_by_position(rows, against),
+        ),
+    ]
+    return [
+        f"<figure><figcaption><h2>{escape(title)}</h2><p>{escape(words)}</p></figcaption>{drawing}</figure>"
+        for title, words, drawing in found
+        if drawing
+    ]
+
+
+def _table(rows: Sequence[Row]) -> str:
+    filled = [{**row, "load": load_of(row)} for row in rows]
+    shown = [c for n, c in enumerate(_COLUMNS) if n < _ALWAYS or any(row.get(c[0]) is not None for row in filled)]
+    head = "".join(f"<th>{escape(title)}</th>" for _, title, _ in shown)
+    body = "".join(f"<tr>{''.join(_cell(row.get(name), form) for name, _, form in shown)}</tr>" for row in filled)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(row: Mapping[str, Any], name: str, form: str) -> str:
-    value = row[name]
-    if value is None:
-        return "<td>-</td>"
-    if name == "speedup_ci95":
-        return f"<td>{value[0]:.2f} to {value[1]:.2f}</td>"
-    return f"<td>{escape(form.format(value))}</td>"
-
-
-def _speedup_plot(rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], against: str) -> str:
-    """A line for each mode and concurrency: a dot a prompt, the median, its interval; the axis is logarithmic."""
-    shown = [row for row in rows if row["mode"] != against and row["speedup_vs_target"]]
-    if not shown:
-        return "<p>No prompt was answered whole in two modes.</p>"
-    ratios = [pair["speedup"] for pair in pairs]
-    low, high = min([0.5, *ratios]) / 1.08, max([2.0, *ratios]) * 1.08
-    scale = (_WIDTH - _LEFT - _RIGHT) / math.log(high / low)
-    height = 34 + _ROW * len(shown)
-
-    def x(value: float) -> float:
-        return _LEFT + math.log(value / low) * scale
-
-    parts = [
-        _text(x(tick), 14, f"{tick:g}x", "middle", "soft") + _line(x(tick), 20, x(tick), height, tick == 1)
-        for tick in (0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 16)
-        if low <= tick <= high
-    ]
-    for number, row in enumerate(shown):
-        middle = 34 + _ROW * number + _ROW / 2 - 6
-        parts.append(_text(_LEFT - 12, middle + 4, f"{row['mode']}, {row['concurrency']} at once", "end", ""))
-        own = [p for p in pairs if (p["mode"], p["concurrency"]) == (row["mode"], row["concurrency"])]
-        parts += [_dot(x(p["speedup"]), middle + (p["index"] * 7 % 5 - 2) * 4, p) for p in own]
-        if row["speedup_ci95"]:
-            left, right = (x(value) for value in row["speedup_ci95"])
-            parts.append(
-                f'<rect class="interval" x="{left:.1f}" y="{middle - 3}" width="{right - left:.1f}" height="6"/>'
-            )
-        at = x(row["speedup_vs_target"])
-        parts.append(f'<path class="median" d="M{at:.1f} {middle - 9}l7 9l-7 9l-7 -9z"/>')
-        parts.append(_text(_WIDTH - 6, middle + 4, f"{row['speedup_vs_target']:.2f}x", "end", "strong"))
-    return _svg(height, parts, "Speed-up of each mode over the target alone, a dot for each prompt")
-
-
-def _throughput_plot(rows: Sequence[Mapping[str, Any]], against: str) -> str:
-    most = max((row["tokens_per_s"] for row in rows), default=0.0) or 1.0
-    parts = []
-    for number, row in enumerate(rows):
-        top = 6 + 26 * number
-        wide = (_WIDTH - _LEFT - _RIGHT) * row["tokens_per_s"] / most
-        kind = "base" if row["mode"] == against else "other"
-        parts.append(_text(_LEFT - 12, top + 14, f"{row['mode']}, {row['concurrency']} at once", "end", ""))
-        parts.append(f'<rect class="{kind}" x="{_LEFT}" y="{top}" width="{wide:.1f}" height="19" rx="3"/>')
-        parts.append(_text(_LEFT + wide + 8, top + 14, f"{row['tokens_per_s']:.1f}", "start", "strong"))
-    return _svg(12 + 26 * len(rows), parts, "Output tokens a second of each mode and concurrency")
-
-
-def _definitions(definitions: Mapping[str, str]) -> str:
-    items = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in definitions.items())
-    return f"<dl>{''.join(items)}</dl>"
-
-
-def _svg(height: float, parts: Iterable[str], label: str) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, strong: bool) -> str:
-    kind = "one" if strong else "grid"
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _dot(x: float, y: float, pair: Mapping[str, Any]) -> str:
-    title = f"prompt {pair['index']}: {pair['speedup']:.2f}x"
-    return f'<circle class="prompt" cx="{x:.1f}" cy="{y:.1f}" r="3.4"><title>{escape(title)}</title></circle>'
+def _cell(value: Any, form: str) -> str:
+    return "<td>-</td>" if value is None else f"<td>{escape(form.format(value))}</td>"

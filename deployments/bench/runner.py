@@ -1,7 +1,8 @@
 """Asks every question of a plan and records every answer.
 
-Promises: per block a closed loop, never more than `concurrency` requests in flight; a request that was recorded is not
-asked again; a failure is recorded like an answer; a server that is gone ends the run at once with what was measured so
+Promises: in a closed loop never more than `concurrency` requests are in flight, in an open loop each is sent at its
+time whoever else was answered; a request that was recorded is not asked again; a failure is recorded like an answer;
+what is not measuring happens between the blocks; a server that is gone ends the run at once with what was measured so
 far kept.
 """
 
@@ -10,20 +11,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import httpx
-
-from actors.errors import LookaheadError, ServiceError
+from actors.errors import ServiceError
 from actors.messages import Message
-from deployments.bench.grading import is_correct
-from deployments.bench.plan import Block, Plan, blocks
+from deployments.bench.plan import Block, Plan, arrivals, blocks
 from deployments.bench.problems import Problem
 from deployments.bench.record import Measurement, Record
-from deployments.bench.token_counts import TokenCounter
+from deployments.bench.review import Server, fetch_trace, review_all
 from deployments.bench.variants import wishes
-from deployments.cli.client import Question, Reply, ask, get_json
+from deployments.cli.client import Question, Reply, ask
 
 _WARM_UP = "What is 6 times 7?"
 _WARM_UP_TOKENS = 24
@@ -43,110 +42,111 @@ def remaining(plan: Plan, record: Record, retry_failed: bool) -> list[tuple[Bloc
     """What is still to be asked, in order: each block with its prompts that are not settled."""
     settled = record.settled(retry_failed)
     work = [
-        (block, deque(i for i in block.indices if (block.concurrency, block.mode, i) not in settled))
-        for block in blocks(plan)
+        (block, deque(i for i in block.indices if (block.load, block.mode, i) not in settled)) for block in blocks(plan)
     ]
     return [(block, indices) for block, indices in work if indices]
 
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """One start of a run against one server."""
+    """One start of a run. `servers` are by mode."""
 
-    http: httpx.AsyncClient
-    model: str
+    servers: Mapping[str, Server]
     plan: Plan
     problems: Sequence[Problem]
     record: Record
     manner: Manner
     on_answer: Callable[[Measurement], None] = lambda measurement: None
-    counter: TokenCounter | None = None
-    """Counts what engines propose to themselves, where the server says it."""
 
     async def run(self) -> None:
         """Ask all that is not recorded yet. Raises ServiceError if the server is gone or refuses a mode."""
         work = remaining(self.plan, self.record, self.manner.retry_failed)
         if work:
             await self._warm_up()
+        await review_all(self.record, self.problems, self.servers)
         for block, indices in work:
-            await self._loop(block, indices)
+            counter = self.servers[block.mode].counter
+            await counter.since_last()  # what was counted before belongs to another block
+            await (self._closed_loop(block, indices) if block.load.rate is None else self._open_loop(block, indices))
+            await review_all(self.record, self.problems, self.servers, await counter.since_last())
 
     async def _warm_up(self) -> None:
         """One short question in each mode, not measured: engines compile and caches fill on first use, and a mode that
         the server refuses shows before anything is recorded."""
         for mode in self.plan.modes:
-            reply = await ask(
-                self.http, self._question(mode, _WARM_UP, 0, _WARM_UP_TOKENS), timeout_s=self.manner.timeout_s
-            )
+            question = self._question(mode, _WARM_UP, 0, _WARM_UP_TOKENS)
+            reply = await ask(self.servers[mode].http, question, timeout_s=self.manner.timeout_s)
             if reply.error:
-                raise ServiceError(f"Mode {mode} does not work on this server: {reply.error}")
+                raise ServiceError(
+                    f"Mode {mode} does not work on this server: {reply.error} "
+                    "(A server that is not lookahead takes the mode 'plain'.)"
+                )
 
-    async def _loop(self, block: Block, indices: deque[int]) -> None:
-        if self.counter is not None:
-            await self.counter.since_last()  # whatever was counted before belongs to another block
+    async def _closed_loop(self, block: Block, indices: deque[int]) -> None:
+        started_at, num_users = time.time(), min(block.load.concurrency or 1, len(indices))
 
-        async def worker() -> None:
+        async def user() -> None:
             while indices:
-                await self._measure(block, indices.popleft())
+                await self._measure(block, indices.popleft(), started_at)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(block.concurrency, len(indices))):
-                    group.create_task(worker())
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        await _together(user() for _ in range(num_users))
 
-    async def _measure(self, block: Block, index: int) -> None:
-        problem = self.problems[index]
+    async def _open_loop(self, block: Block, indices: Sequence[int]) -> None:
+        started_at, zero = time.time(), time.perf_counter()
+
+        async def arrival(index: int, at_s: float) -> None:
+            await asyncio.sleep(zero + at_s - time.perf_counter())
+            late_s = time.perf_counter() - zero - at_s
+            await self._measure(block, index, started_at, late_s)
+
+        offsets = arrivals(self.plan.seed, block.load.rate or 1.0, indices)
+        await _together(arrival(index, at_s) for index, at_s in zip(indices, offsets, strict=True))
+
+    async def _measure(self, block: Block, index: int, block_started_at: float, late_s: float = 0.0) -> None:
+        problem, server = self.problems[index], self.servers[block.mode]
         started_at = time.time()
         question = self._question(block.mode, problem.question, index, self.plan.max_tokens)
-        reply = await ask(self.http, question, timeout_s=self.manner.timeout_s)
-        correct = _grade(reply, problem.answer)
-        measurement = Measurement(
+        reply = await ask(server.http, question, timeout_s=self.manner.timeout_s)
+        line = Measurement(
             mode=block.mode,
-            concurrency=block.concurrency,
+            concurrency=block.load.concurrency,
+            rate=block.load.rate,
             index=index,
             question=problem.question,
             answer=problem.answer,
-            text=reply.text,
-            reasoning=reply.reasoning,
-            correct=correct,
-            latency_s=reply.latency_s,
-            ttft_s=reply.ttft_s,
-            output_tokens=reply.output_tokens,
-            tokens_per_s=reply.tokens_per_s,
             started_at=started_at,
             ended_at=started_at + reply.latency_s,
-            finish_reason=reply.finish_reason,
-            request_id=reply.request_id,
-            speculation=reply.speculation,
-            usage=reply.usage,
-            error=reply.error,
-            trace=await self._trace(reply) if self.manner.traces else None,
-            token_counts=await self.counter.since_last() if self.counter is not None else None,
+            late_s=late_s,
+            block_started_at=block_started_at,
+            **_fields(reply),
         )
-        self.record.add(measurement)
-        self.on_answer(measurement)
+        if self.manner.traces:
+            line = replace(line, trace=await fetch_trace(line, server))
+        self.record.add(line)
+        self.on_answer(line)
 
     def _question(self, mode: str, text: str, index: int, max_tokens: int) -> Question:
-        plan = self.plan
+        plan, own = self.plan, wishes(mode)
         defaults = {"fidelity": plan.fidelity, "verifier": plan.verifier, "max_lookahead": plan.max_lookahead}
-        speculation = {name: value for name, value in defaults.items() if value is not None} | wishes(mode)
+        given = {name: value for name, value in defaults.items() if value is not None}
         message = Message("user", f"{text}\n\n{plan.instruction}")
-        return Question((message,), self.model, max_tokens, plan.temperature, plan.seed + index, speculation)
-
-    async def _trace(self, reply: Reply) -> dict[str, object] | None:
-        """The step trace; a trace that cannot be had is noted in its place and fails nothing."""
-        if not reply.request_id:
-            return None
-        try:
-            found = await get_json(self.http, f"/v1/traces/{reply.request_id}")
-        except LookaheadError as error:
-            return {"error": str(error)}
-        return found if isinstance(found, dict) else {"error": "the server's trace is not an object"}
+        model = self.servers[mode].model
+        speculation = given | own if own else {}
+        return Question((message,), model, max_tokens, plan.temperature, plan.seed + index, speculation)
 
 
-def _grade(reply: Reply, answer: str | None) -> bool | None:
-    if answer is None:
-        return None
-    return reply.error is None and is_correct(reply.text, answer, complete=reply.finish_reason != "length")
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All at once; the first failure ends the others and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+def _fields(reply: Reply) -> dict[str, Any]:
+    """What a measurement takes over from a reply."""
+    names = ("text", "reasoning", "latency_s", "ttft_s", "first_step_s", "longest_silence_s", "output_tokens")
+    rest = ("tokens_per_s", "finish_reason", "request_id", "speculation", "usage", "error")
+    return {name: getattr(reply, name) for name in names + rest}

@@ -1,9 +1,11 @@
 """What one row of a benchmark asks for: a mode, and the request's other wishes, in one word.
 
 Promises: a word means the same wherever it stands; a wish that is not known is refused before anything is measured.
-Written ``MODE[:WISH...]``: a fidelity (``exact``), a token speculation (``ngram``), ``depth=N``, ``branches=N``,
+Written ``MODE[:WISH...][@URL]``: a fidelity (``exact``), a token speculation (``ngram``), ``depth=N``, ``branches=N``,
 ``verifier=NAME``, ``boundary=NAME``, ``controller=on`` or ``controller=off``. ``lookahead:exact:ngram`` is the mode
-`lookahead` at fidelity `exact` with n-gram look-up.
+`lookahead` at fidelity `exact` with n-gram look-up. The mode ``plain`` sends nothing of ours, for any OpenAI endpoint;
+with ``@URL`` a row asks another server than the rest; ``vllm``, ``vllm:ngram`` and ``vllm:none`` ask vLLM's own server,
+started for them.
 """
 
 from __future__ import annotations
@@ -12,15 +14,25 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from actors.errors import RequestError
+from deployments.bench.vllm_server import speculation_of
 from deployments.config import Fidelity, TokenSpeculation
 
+PLAIN = "plain"
 _NUMBERS = {"depth": "max_lookahead", "branches": "branches"}
 _SWITCHES = {"on": True, "off": False}
 
 
 def wishes(variant: str) -> dict[str, Any]:
-    """The `speculation` object of a request for `variant`; RequestError names the word that is not known."""
-    mode, *words = variant.split(":")
+    """The `speculation` object of a request for `variant`, empty where nothing of ours is sent; RequestError names the
+    word that is not known."""
+    name = variant.partition("@")[0]
+    mode, *words = name.split(":")
+    if speculation_of(name) is not None:
+        return {}
+    if mode == PLAIN:
+        if words:
+            raise RequestError(f"{variant!r}: '{PLAIN}' sends no speculation, so it takes no wishes.", "modes")
+        return {}
     found: dict[str, Any] = {"mode": mode}
     for word in words:
         name, value = _wish(word, variant)
@@ -30,10 +42,27 @@ def wishes(variant: str) -> dict[str, Any]:
     return found
 
 
+def address(variant: str) -> str | None:
+    """The server of its own that a variant names; None for the run's server."""
+    _, found, url = variant.partition("@")
+    if found and not url.startswith(("http://", "https://")):
+        raise RequestError(f"{variant!r}: after '@' comes an address like http://127.0.0.1:8001.", "modes")
+    return base_url(url) if found else None
+
+
+def base_url(url: str) -> str:
+    """An address without the ``/v1`` that many tools want at its end."""
+    return url.rstrip("/").removesuffix("/v1")
+
+
 def baseline(variants: Sequence[str]) -> str:
-    """What the others are measured against: the first variant whose mode is `target`, or mode `target` itself, which
-    then was not measured."""
-    return next((variant for variant in variants if wishes(variant)["mode"] == "target"), "target")
+    """What the others are measured against: the first variant whose mode is `target`, else the first that sends
+    nothing of ours, else mode `target` itself, which then was not measured."""
+    for mode in ("target", None):
+        for variant in variants:
+            if wishes(variant).get("mode") == mode:
+                return variant
+    return "target"
 
 
 def _wish(word: str, variant: str) -> tuple[str, Any]:

@@ -41,7 +41,7 @@ def deployed_judge() -> Judge:
 
 def deployed_recorder(config: Config, max_tokens: int, temperature: float) -> Recorder:
     """Target and draft of the application that runs on this machine. ConfigError if it has no draft."""
-    from deployments.bench.plan import INSTRUCTION
+    from deployments.bench.problems import INSTRUCTION
     from deployments.coordinator.pools import DraftPool, TargetPool
 
     if config.draft is None:

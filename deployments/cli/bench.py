@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from actors.errors import LookaheadError, RequestError, ServiceError
+from deployments.cli.bench_table import show
 from deployments.cli.client import DEFAULT_TIMEOUT_S, connect, get_json, served_model
 from deployments.cli.cluster import chosen_config, server, server_key
 from deployments.cli.terminal import ApiKey, Fidelity, Json, Temperature, Verifier, print_json, words_console
@@ -26,171 +28,228 @@ if TYPE_CHECKING:
     from deployments.bench.plan import Plan
     from deployments.bench.problems import Problem
     from deployments.bench.record import Record
+    from deployments.bench.review import Server
+    from deployments.bench.rows import Objective
     from deployments.bench.runner import Manner
     from deployments.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started."""
+
+    out: Path
+    plan: Plan
+    problems: list[Problem]
+    manner: Manner
+    objective: Objective
+    config: Config | None
+    url: str | None
+    model: str | None
+    api_key: str | None
 
 
 def bench(
     out: Annotated[Path, typer.Option(help="Folder for requests.jsonl, report.json and report.html.")],
     profile: Annotated[str | None, typer.Option(help="Start this shipped profile for the run.")] = None,
     config: Annotated[Path | None, typer.Option(help="Start the cluster of this config file for the run.")] = None,
-    url: Annotated[str | None, typer.Option(help="Measure a server that runs already.")] = None,
+    url: Annotated[str | None, typer.Option(help="Measure a server that runs already, any OpenAI endpoint.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to ask for; by default the first one offered.")] = None,
     modes: Annotated[
-        str, typer.Option(help="What to compare, commas between: MODE or MODE:WISH:WISH (lookahead:exact:ngram).")
+        str,
+        typer.Option(
+            help="What to compare, commas between: MODE, MODE:WISH:WISH (lookahead:exact:ngram), 'plain' for a server "
+            "that is not lookahead, 'vllm' for vLLM's own server, started beside; @URL behind one asks another server."
+        ),
     ] = "target,lookahead",
-    data: Annotated[str, typer.Option(help="JSON lines with question and answer, or 'synthetic'.")] = "synthetic",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="JSON lines with question and answer, or with HumanEval's fields; or synthetic[:easy|:medium|:hard]."
+        ),
+    ] = "synthetic",
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many problems.")] = None,
-    concurrency: Annotated[str, typer.Option(help="Requests at once; several levels with commas between.")] = "1",
+    concurrency: Annotated[
+        str | None, typer.Option(help="Requests at once (closed loop); several levels with commas. 1 without --rate.")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Requests a second at random times (open loop, Poisson); levels with commas.")
+    ] = None,
+    objective_s: Annotated[float | None, typer.Option(min=0, help="Goodput counts answers within so many s.")] = None,
+    objective_ttft_s: Annotated[
+        float | None, typer.Option(min=0, help="Goodput counts answers whose first text came within so many s.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 1024,
     temperature: Temperature = 0.0,
-    seed: Annotated[int, typer.Option(help="Of synthetic problems, sampling and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of synthetic problems, arrivals, sampling and intervals.")] = 0,
     fidelity: Fidelity = None,
     verifier: Verifier = None,
     max_lookahead: Annotated[int | None, typer.Option(min=1, help="How many steps the draft may be ahead.")] = None,
-    request_timeout: Annotated[float, typer.Option(min=1, help="Seconds for one whole answer.")] = DEFAULT_TIMEOUT_S,
+    request_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one whole answer.")] = DEFAULT_TIMEOUT_S,
     traces: Annotated[bool, typer.Option("--traces", help="Keep the step trace of each request.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed before.")] = False,
     api_key: ApiKey = None,
     json_output: Json = False,
 ) -> None:
-    """Measure modes against each other: speed, accuracy, accept rate, paired by prompt.
+    """Measure modes against each other: speed, goodput, accuracy, accept rates, paired by prompt.
 
     The same command again goes on where it was stopped.
 
     Example: lookahead bench --profile local --modes target,lookahead --data synthetic --limit 20 --out runs/first
     """
     from deployments.bench.plan import Plan, describe_data
+    from deployments.bench.problems import instruction, load
+    from deployments.bench.rows import Objective
     from deployments.bench.runner import Manner
+    from deployments.bench.variants import base_url
 
-    chosen = chosen_config(profile, config, url)
-    problems = _problems(data, limit, seed)
+    chosen, url = chosen_config(profile, config, url), base_url(url) if url else None
+    problems = load(data, limit, seed)
     plan = Plan(
         server=_describe_server(chosen, profile or str(config), url),
         data=describe_data(data, problems),
         num_problems=len(problems),
         modes=_modes(modes),
-        concurrency=_levels(concurrency),
+        concurrency=tuple(map(int, _levels(concurrency or ("" if rate else "1"), "concurrency", whole=True))),
+        rates=_levels(rate or "", "rate"),
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
         fidelity=fidelity,
         verifier=verifier,
         max_lookahead=max_lookahead,
+        instruction=instruction(problems),
     )
     console = words_console(json_output)
-    manner = Manner(request_timeout, traces, retry_failed)
-    report = _run(console, out, plan, problems, manner, chosen, url, server_key(chosen, api_key))
+    manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
+    run = Run(out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key))
+    report = _run(console, run)
     if json_output:
         print_json(report)
-    _show(console, report, out)
+    show(console, report, out)
     _check(report)
 
 
-def _run(
-    console: Console,
-    out: Path,
-    plan: Plan,
-    problems: list[Problem],
-    manner: Manner,
-    config: Config | None,
-    url: str | None,
-    api_key: str | None,
-) -> dict[str, Any]:
-    """Measure what is missing in `out` and write the report there, also of a run that a failure ended early."""
-    from deployments.bench import report
+def _run(console: Console, run: Run) -> dict[str, Any]:
+    """Measure what is missing in the folder and write the report there, also of a run that a failure ended early."""
+    from deployments.bench import report, sandbox
     from deployments.bench.environment import describe_command, describe_machine, hide_secrets
     from deployments.bench.plan import claim_folder
     from deployments.bench.record import Record
-    from deployments.bench.runner import remaining
 
     command = describe_command(sys.argv[1:])
     environment = {
         "command": command,
-        "runs": claim_folder(out, plan, command),
-        "plan": asdict(plan),
+        "runs": claim_folder(run.out, run.plan, command),
+        "plan": asdict(run.plan),
         "server": None,
         **describe_machine(),
-        "config": hide_secrets(config.model_dump(mode="json")) if config else None,
+        **({"sandbox": sandbox.describe()} if any(problem.code for problem in run.problems) else {}),
+        "config": hide_secrets(run.config.model_dump(mode="json")) if run.config else None,
     }
-    with Record(out) as record:
+    with Record(run.out) as record:
         if record.lines:
-            console.print(f"Going on: {len(record.lines)} requests are in {out} already.", markup=False)
+            console.print(f"Going on: {len(record.lines)} requests are in {run.out} already.", markup=False)
         try:
-            if remaining(plan, record, manner.retry_failed):
-                with server(config, url) as address:
-                    environment["server"] = asyncio.run(
-                        _measure(console, address, api_key, plan, problems, record, manner)
-                    )
+            environment["server"] = _measure_missing(console, run, record)
         except KeyboardInterrupt:
-            console.print("Stopped; the same command goes on where this one was.", style="yellow")
+            done = f"Stopped; {len(record.lines)} of {run.plan.num_requests} requests are kept. Go on with:"
+            console.print(done, style="yellow", markup=False)
+            console.print(f"  {command}", markup=False, soft_wrap=True)
             raise
         finally:
-            built = report.build(plan, record.lines, environment, _token_speculation(config))
+            built = report.build(run.plan, record.lines, environment, _token_speculation(run.config), run.objective)
             if record.lines:
-                report.write(out, built)
+                report.write(run.out, built)
     return built
 
 
-async def _measure(
-    console: Console,
-    url: str,
-    api_key: str | None,
-    plan: Plan,
-    problems: list[Problem],
-    record: Record,
-    manner: Manner,
-) -> Any:
-    """Ask all that is left, with a progress bar; what the server says of itself."""
+def _measure_missing(console: Console, run: Run, record: Record) -> Any:
+    """Ask and grade what is left; what the servers say of themselves, or None if nothing was asked."""
+    from deployments.bench.review import review_all
+    from deployments.bench.runner import remaining
+    from deployments.bench.vllm_server import for_variants
+
+    if remaining(run.plan, record, run.manner.retry_failed):
+        with server(run.config, run.url) as url, for_variants(run.config, run.plan.modes) as own:
+            return asyncio.run(_measure(console, url, own, run, record))
+    asyncio.run(review_all(record, run.problems, {}))
+    return None
+
+
+async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run, record: Record) -> Any:
+    """Ask all that is left, with a progress bar; what the servers say of themselves. `own` are addresses of modes that
+    have a server of their own."""
     from deployments.bench.record import Measurement
     from deployments.bench.runner import Runner, remaining
-    from deployments.bench.token_counts import TokenCounter
 
-    num_left = sum(len(indices) for _, indices in remaining(plan, record, manner.retry_failed))
+    num_left = sum(len(indices) for _, indices in remaining(run.plan, record, run.manner.retry_failed))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    async with connect(url, api_key) as http:
-        model = await served_model(http)
+    async with AsyncExitStack() as stack:
+        places = _places(run.plan.modes, url, own)
+        servers = {place: await _connect(stack, place, run, place == url) for place in dict.fromkeys(places.values())}
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
             task = progress.add_task("warming up", total=num_left)
 
             def on_answer(line: Measurement) -> None:
-                words = f"{line.mode}, {line.concurrency} at once"
-                progress.update(task, advance=1, description=words)
+                progress.update(task, advance=1, description=f"{line.mode}, {line.load}")
                 if line.error:
                     console.print(f"prompt {line.index}, {line.mode}: {line.error}", style="red", markup=False)
 
-            await Runner(http, model, plan, problems, record, manner, on_answer, TokenCounter(http)).run()
-        try:
-            return await get_json(http, "/version")
-        except LookaheadError as error:
-            return {"error": str(error)}
+            by_mode = {mode: servers[place] for mode, place in places.items()}
+            await Runner(by_mode, run.plan, run.problems, record, run.manner, on_answer).run()
+        versions = {place: await _version(found) for place, found in servers.items()}
+    others = {place: version for place, version in versions.items() if place != url}
+    return {**versions.get(url, {}), **({"others": others} if others else {})}
 
 
-def _problems(data: str, limit: int | None, seed: int) -> list[Problem]:
-    from deployments.bench.problems import DEFAULT_SYNTHETIC, read_problems, synthetic
+def _places(modes: Iterable[str], url: str, own: Mapping[str, str]) -> dict[str, str]:
+    """The address of the server that each mode asks."""
+    from deployments.bench.variants import address
 
-    return synthetic(limit or DEFAULT_SYNTHETIC, seed) if data == "synthetic" else read_problems(data, limit)
+    return {mode: address(mode) or own.get(mode, url) for mode in modes}
+
+
+async def _connect(stack: AsyncExitStack, place: str, run: Run, is_ours: bool) -> Server:
+    """A connection to one server. The key and the model's name are for the run's own server alone."""
+    from deployments.bench.review import Server
+    from deployments.bench.token_counts import TokenCounter
+
+    http = await stack.enter_async_context(connect(place, run.api_key if is_ours else None))
+    return Server(http, (run.model if is_ours else None) or await served_model(http), TokenCounter(http))
+
+
+async def _version(found: Server) -> dict[str, Any]:
+    try:
+        said = await get_json(found.http, "/version")
+    except LookaheadError as error:
+        return {"error": str(error)}
+    return said if isinstance(said, dict) else {"version": said}
 
 
 def _modes(text: str) -> tuple[str, ...]:
-    from deployments.bench.variants import wishes
+    from deployments.bench.variants import address, wishes
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) != len(names):
         raise RequestError(f"--modes {text!r} must name modes, each once, with commas between.", "modes")
     for name in names:
         wishes(name)
+        address(name)
     return tuple(names)
 
 
-def _levels(text: str) -> tuple[int, ...]:
+def _levels(text: str, option: str, whole: bool = False) -> tuple[float, ...]:
+    """The numbers of a list; none of an empty one."""
+    if not text:
+        return ()
+    kind = "whole numbers of 1 or more" if whole else "numbers above zero"
     try:
-        levels = [int(level) for level in text.split(",")]
+        levels = [int(level) if whole else float(level) for level in text.split(",")]
     except ValueError as error:
-        raise RequestError(
-            f"--concurrency {text!r} must be whole numbers with commas between.", "concurrency"
-        ) from error
-    if min(levels) < 1 or len(set(levels)) != len(levels):
-        raise RequestError(f"--concurrency {text!r} must be numbers of 1 or more, each once.", "concurrency")
+        raise RequestError(f"--{option} {text!r} must be {kind} with commas between.", option) from error
+    if not all(0 < level < float("inf") for level in levels) or len(set(levels)) != len(levels):
+        raise RequestError(f"--{option} {text!r} must be {kind}, each once.", option)
     return tuple(levels)
 
 
@@ -206,34 +265,6 @@ def _token_speculation(config: Config | None) -> str | None:
         return None
     method = config.target.engine.options.get("speculative_config") or {}
     return str(method.get("method", "none")) if isinstance(method, dict) else str(method)
-
-
-def _show(console: Console, report: dict[str, Any], out: Path) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("mode", "at once", "done", "failed", "tok/s", "p50 s", "right", "accepted", "speed-up", "95 %"):
-        table.add_column(name, justify="left" if name == "mode" else "right", no_wrap=True)
-    for row in report["rows"]:
-        interval = row["speedup_ci95"]
-        table.add_row(
-            row["mode"],
-            str(row["concurrency"]),
-            str(row["num_requests"]),
-            str(row["num_failed"]),
-            f"{row['tokens_per_s']:.1f}",
-            _format(row["latency_p50_s"], ".2f"),
-            _format(row["accuracy"], ".0%"),
-            _format(row["accept_rate"], ".0%"),
-            _format(row["speedup_vs_target"], ".2f"),
-            f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else "-",
-        )
-    console.print(table)
-    for text in report["claims"]:
-        console.print(text, markup=False)
-    console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
-
-
-def _format(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def _check(report: dict[str, Any]) -> None:

@@ -76,6 +76,11 @@ class Reply:
     latency_s: float = 0.0
     ttft_s: float | None = None
     """Until the first text, reasoning included; None if there was none."""
+    first_step_s: float | None = None
+    """Until the first step was there as a whole: its last text where the server says whose step a text is, else the
+    first blank line. An answer of one step has it at its end."""
+    longest_silence_s: float | None = None
+    """Between two texts that follow each other; None if there were fewer than two."""
     error: str | None = None
 
     @property
@@ -181,7 +186,7 @@ async def _read(
     on_fragment: Callable[[Fragment], None] | None,
     started: float,
 ) -> None:
-    done = False
+    done, clock = False, _Clock()
     async with http.stream("POST", "/v1/chat/completions", json=question.body()) as response:
         # A proxy on the way may add the header a second time.
         reply.request_id = next(iter(response.headers.get_list("x-request-id")), "")
@@ -194,12 +199,33 @@ async def _read(
                     done = True
                     break
                 for fragment in _take(reply, data):
-                    if reply.ttft_s is None:
-                        reply.ttft_s = time.perf_counter() - started
+                    clock.heard(reply, fragment, time.perf_counter() - started)
                     if on_fragment is not None:
                         on_fragment(fragment)
     if not done or reply.finish_reason is None:
         raise ServiceError("The stream ended before the answer was complete.")
+
+
+class _Clock:
+    """When texts arrived, seconds since the request was sent."""
+
+    def __init__(self) -> None:
+        self._last_s = 0.0
+        self._first_step: int | None = None
+        self._is_whole = False
+
+    def heard(self, reply: Reply, fragment: Fragment, at_s: float) -> None:
+        """`fragment` was added to `reply` at `at_s`."""
+        if reply.ttft_s is None:
+            reply.ttft_s, self._first_step = at_s, fragment.step
+        else:
+            reply.longest_silence_s = max(reply.longest_silence_s or 0.0, at_s - self._last_s)
+        self._last_s = at_s
+        if self._is_whole or (self._first_step is not None and fragment.step != self._first_step):
+            self._is_whole = True
+            return
+        reply.first_step_s = at_s
+        self._is_whole = self._first_step is None and "\n\n" in (reply.reasoning + reply.text).lstrip()
 
 
 async def _events(response: httpx.Response) -> AsyncGenerator[str, None]:

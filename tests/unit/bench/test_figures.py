@@ -1,32 +1,15 @@
-"""The numbers of a report, against numbers worked out by hand."""
+"""Quantiles, intervals and lengths of time, against numbers worked out by hand."""
 
 from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.bench.figures import bootstrap_ci, busy_s, pairs, quantile, rows, share_ci
-from deployments.bench.record import Measurement
-
-
-def line(mode, index, latency_s, tokens, start=0.0, concurrency=1, **rest):
-    fields = {
-        "question": "q",
-        "answer": "4",
-        "text": "t",
-        "reasoning": "",
-        "correct": True,
-        "ttft_s": latency_s / 10,
-        "tokens_per_s": tokens / latency_s,
-        "started_at": start,
-        "ended_at": start + latency_s,
-    }
-    return Measurement(
-        mode=mode, concurrency=concurrency, index=index, latency_s=latency_s, output_tokens=tokens, **{**fields, **rest}
-    )
+from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci
 
 
 def test_quantiles():
@@ -51,71 +34,6 @@ def test_busy_time_leaves_gaps_out():
     assert busy_s([]) == 0.0
 
 
-def test_speedup_is_per_token_and_latency_ratio_is_not():
-    lines = [line("target", 0, 10.0, 100), line("lookahead", 0, 6.0, 120)]
-    (pair,) = pairs(lines, "target")
-    assert pair["speedup"] == pytest.approx((10 / 100) / (6 / 120))
-    assert pair["latency_ratio"] == pytest.approx(10 / 6)
-
-
-def test_pairs_are_of_one_prompt_and_one_concurrency_and_whole():
-    lines = [
-        line("target", 0, 1.0, 10),
-        line("lookahead", 1, 1.0, 10),
-        line("lookahead", 0, 1.0, 10, concurrency=4),
-        line("target", 2, 1.0, 10),
-        line("lookahead", 2, 1.0, 10, error="It broke."),
-        line("target", 3, 1.0, 0),
-        line("lookahead", 3, 1.0, 10),
-    ]
-    assert pairs(lines, "target") == []
-
-
-def test_row_has_the_contract_and_the_median_of_ratios():
-    lines = []
-    for index, ratio in enumerate((1.0, 2.0, 4.0)):
-        lines.append(line("target", index, 4.0, 40, start=10.0 * index))
-        lines.append(line("lookahead", index, 4.0 / ratio, 40, start=10.0 * index + 5))
-    target, lookahead = rows(lines, ("target", "lookahead"), seed=0, token_speculation="none")
-    names = (
-        "mode token_speculation concurrency num_requests num_failed wall_s output_tokens tokens_per_s latency_p50_s "
-        "latency_p95_s ttft_p50_s accuracy accept_rate speedup_vs_target speedup_ci95 latency_ratio_vs_target"
-    )
-    assert set(names.split()) <= set(target)
-    assert target["speedup_vs_target"] == 1.0
-    assert target["wall_s"] == pytest.approx(12.0)
-    assert target["tokens_per_s"] == pytest.approx(10.0)
-    assert lookahead["speedup_vs_target"] == pytest.approx(2.0)
-    assert lookahead["speedup_ci95"] == (1.0, 4.0)
-    assert lookahead["num_pairs"] == 3
-
-
-def test_failures_count_and_the_last_line_of_a_request_stands():
-    lines = [
-        line("target", 0, 1.0, 10, error="It broke.", correct=False),
-        line("target", 1, 1.0, 10, start=2, error="It broke.", correct=False),
-        line("target", 0, 1.0, 10, start=4),
-    ]
-    (row,) = rows(lines, ("target",), seed=0)
-    assert (row["num_requests"], row["num_failed"], row["num_tried_again"]) == (2, 1, 1)
-    assert row["accuracy"] == 0.5
-    assert row["output_tokens"] == 10
-
-
-def test_accuracy_is_of_known_answers_and_accept_rate_of_all_steps():
-    def steps(accepted, recovered):
-        return {"num_accepted_steps": accepted, "num_recovered_steps": recovered}
-
-    lines = [
-        line("lookahead", 0, 1.0, 10, answer=None, correct=None, speculation=steps(8, 0)),
-        line("lookahead", 1, 1.0, 10, correct=False, speculation=steps(0, 2)),
-    ]
-    (row,) = rows(lines, ("lookahead",), seed=0)
-    assert row["accuracy"] == 0.0
-    assert row["accept_rate"] == pytest.approx(0.8)
-    assert row["speedup_vs_target"] is None
-
-
 def test_interval_needs_three_values_and_depends_on_the_seed_alone():
     assert bootstrap_ci([1.0, 2.0], seed=0) is None
     values = [random.Random(5).uniform(0.5, 2.0) for _ in range(9)]
@@ -137,3 +55,21 @@ def test_wilson():
     assert (low, high) == (pytest.approx(0.490, abs=1e-3), pytest.approx(0.943, abs=1e-3))
     assert share_ci(0, 0) is None
     assert share_ci(0, 5)[0] == 0.0
+
+
+def test_interval_of_the_mean_covers_the_true_mean():
+    chance = np.random.default_rng(4)
+    samples = chance.choice([-1.0, 0.0, 0.0, 0.0, 1.0], size=(80, 20))
+    hits = sum(low <= 0 <= high for low, high in (bootstrap_ci(list(s), 7, of_mean=True) for s in samples))
+    assert 0.85 <= hits / 80 <= 1.0
+
+
+def test_pairing_takes_what_prompts_share_out_of_the_interval():
+    """Prompts differ tenfold, each is 1.5 times as fast: the ratio's interval is narrow, and would be wide unpaired."""
+    chance = random.Random(2)
+    base = [chance.uniform(1, 10) for _ in range(20)]
+    own = [one / 1.5 * chance.uniform(0.98, 1.02) for one in base]
+    low, high = bootstrap_ci([b / o for b, o in zip(base, own, strict=True)], seed=0)
+    mixed_low, mixed_high = bootstrap_ci([b / o for b, o in zip(base, reversed(own), strict=True)], seed=0)
+    assert 1.45 < low <= high < 1.55
+    assert mixed_high - mixed_low > 5 * (high - low)

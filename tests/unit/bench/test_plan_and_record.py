@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import RequestError
-from deployments.bench.plan import Plan, blocks, claim_folder
-from deployments.bench.record import Measurement, Record
+from deployments.bench.plan import Load, Plan, arrivals, blocks, claim_folder
+from deployments.bench.record import Measurement, Record, Review
 from deployments.bench.runner import remaining
 
 PLAN = Plan(
@@ -33,7 +35,6 @@ LINE = Measurement(
     answer="4",
     text="t\nü",
     reasoning="",
-    correct=True,
     latency_s=1.0,
     ttft_s=0.1,
     output_tokens=3,
@@ -47,10 +48,11 @@ LINE = Measurement(
     st.integers(1, 40),
     st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True),
     st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True),
+    st.lists(st.floats(0.1, 9), max_size=2, unique=True),
 )
-def test_every_request_comes_exactly_once(num_problems, modes, levels):
-    plan = replace(PLAN, num_problems=num_problems, modes=tuple(modes), concurrency=tuple(levels))
-    keys = Counter((b.concurrency, b.mode, index) for b in blocks(plan) for index in b.indices)
+def test_every_request_comes_exactly_once(num_problems, modes, levels, rates):
+    plan = replace(PLAN, num_problems=num_problems, modes=tuple(modes), concurrency=tuple(levels), rates=tuple(rates))
+    keys = Counter((b.load, b.mode, index) for b in blocks(plan) for index in b.indices)
     assert set(keys.values()) == {1}
     assert len(keys) == plan.num_requests
 
@@ -65,6 +67,39 @@ def test_with_many_at_once_a_block_fills_the_loop_and_one_mode_runs_at_a_time():
     groups = [block.indices for block in blocks(plan)]
     assert {len(indices) for indices in groups} == {16, 17}
     assert groups[0] == groups[1]
+
+
+def test_arrivals_come_at_their_rate_and_depend_on_the_prompt_alone():
+    found = arrivals(3, 0.5, range(4000))
+    assert found[0] == 0.0
+    assert found[-1] == pytest.approx(3999 / 0.5, rel=0.06)
+    gaps = [after - before for before, after in pairwise(found)]
+    assert sum(gap > 2.0 for gap in gaps) / len(gaps) == pytest.approx(math.exp(-1), abs=0.03)
+    assert arrivals(3, 0.5, [7, 8, 9])[1:] == pytest.approx([gaps[7], gaps[7] + gaps[8]])
+    assert arrivals(4, 0.5, range(9)) != found[:9]
+
+
+def test_open_loops_follow_closed_ones_in_blocks_of_their_own():
+    plan = replace(PLAN, num_problems=70, concurrency=(1,), rates=(0.5, 2.0))
+    loads = list(dict.fromkeys(block.load for block in blocks(plan)))
+    assert loads == [Load(concurrency=1), Load(rate=0.5), Load(rate=2.0)]
+    assert {len(block.indices) for block in blocks(plan) if block.load.rate} == {35}
+
+
+def test_reviews_are_kept_beside_the_line_they_are_about(tmp_path):
+    again = replace(LINE, started_at=9.0)
+    with Record(tmp_path) as record:
+        record.add(LINE)
+        record.add(replace(LINE, index=1))
+        assert len(record.unreviewed()) == 2
+        record.review(LINE, Review(0.0, "", True, "", {"target": 1.0}, [[1, 2]]))
+        assert [line.index for line in record.unreviewed()] == [1]
+        record.add(again)
+        assert record.unreviewed()[0].started_at == 9.0
+    with Record(tmp_path) as record:
+        assert record.lines[0].correct is True
+        assert record.lines[0].review.positions == [[1, 2]]
+        assert record.lines[2].correct is None
 
 
 def test_folder_belongs_to_one_plan(tmp_path):

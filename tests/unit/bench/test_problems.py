@@ -10,15 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import RequestError
-from deployments.bench.problems import (
+from deployments.bench.problems import CODE_INSTRUCTION, INSTRUCTION, instruction, load, read_problems, synthetic
+from deployments.bench.word_problems import (
+    DIFFICULTIES,
     MAX_STEPS,
     MIN_STEPS,
+    TEMPLATES,
     _comparison,
     _journey,
+    _reading,
     _stock,
+    _trip,
     _wages,
-    read_problems,
-    synthetic,
+    _workshop,
 )
 
 
@@ -67,15 +71,51 @@ def test_answers_by_hand():
     assert answer == 40 + 35 + 30
     question, answer = _stock(Highest(), 3)
     assert answer == 20 * 24 + 9 * 15
+    question, answer = _trip(Highest(), 5)
+    assert "24 children go with them for $22 each" in question
+    assert answer == 9 * 24 + 24 * 22 + 12 * 15
+    question, answer = _reading(Highest(), 4)
+    assert question.endswith("The book has 410 pages. How many are still unread?")
+    assert (answer, 30 + 60 + 120) == (200, 410 - 200)
+    question, answer = _workshop(Highest(), 4)
+    assert "180 parts are left over" in question
+    assert answer == (9 * 15 * 8 + 180) // 9
 
 
-@given(
-    st.integers(0, 10_000), st.integers(MIN_STEPS, MAX_STEPS), st.sampled_from([_journey, _wages, _comparison, _stock])
-)
+@given(st.integers(0, 10_000), st.integers(MIN_STEPS, MAX_STEPS), st.sampled_from(TEMPLATES))
 def test_every_template_takes_every_number_of_steps(seed, num_steps, template):
     question, answer = template(random.Random(seed), num_steps)
     assert isinstance(answer, int)
     assert question.endswith("?")
+
+
+def test_difficulty_makes_longer_problems():
+    easy, hard = (load(f"synthetic:{name}", 70, 0) for name in ("easy", "hard"))
+    sentences = [sum(problem.question.count(".") for problem in problems) for problems in (easy, hard)]
+    assert sentences[1] > 1.8 * sentences[0]
+    assert load("synthetic", 5, 3) == synthetic(5, 3)
+    assert list(DIFFICULTIES) == ["easy", "medium", "hard"]
+    with pytest.raises(RequestError, match="easy, medium, hard"):
+        load("synthetic:cruel", 5, 0)
+
+
+def test_functions_to_complete_are_recognised_and_not_mixed(tmp_path):
+    path = tmp_path / "code.jsonl"
+    code = {
+        "task_id": "T/0",
+        "prompt": 'def f(x):\n    """Twice x."""\n',
+        "test": "def check(f): pass",
+        "entry_point": "f",
+    }
+    path.write_text(json.dumps(code))
+    problems = read_problems(path)
+    assert problems[0].code.entry_point == "f"
+    assert (problems[0].question, problems[0].answer) == (code["prompt"], None)
+    assert instruction(problems) == CODE_INSTRUCTION
+    assert instruction(synthetic(1)) == INSTRUCTION
+    path.write_text(json.dumps(code) + '\n{"question": "a", "answer": 1}')
+    with pytest.raises(RequestError, match="line 2: questions and functions are mixed"):
+        read_problems(path)
 
 
 def test_gsm8k_answers_are_understood(tmp_path):

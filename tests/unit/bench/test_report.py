@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
 from deployments.bench import report
+from deployments.bench.claims import claim, headline, notes
 from deployments.bench.environment import describe_command, describe_machine, hide_secrets
 from deployments.bench.plan import Plan
+from deployments.bench.record import Review
 from deployments.bench.report_page import page
-from tests.unit.bench.test_figures import line
+from deployments.bench.rows import Objective
+from deployments.bench.time_use import PARTS
+from tests.unit.bench.test_rows import line
 
 PLAN = Plan("http://x", "d", 4, ("target", "lookahead"), (1,), 10, 0.0, 0)
 
@@ -25,28 +31,73 @@ def built(ratio=2.0, num_problems=4, **rest):
 
 
 def row(speedup, interval, **rest):
-    fields = {"mode": "lookahead", "concurrency": 1, "num_pairs": 9, "accuracy": None}
+    fields = {
+        "mode": "lookahead", "concurrency": 1, "num_pairs": 9, "accuracy": None, "accuracy_difference": None,
+        "accuracy_difference_ci95": None, "num_failed": 0, "failures": {}, "num_cut_at_max_tokens": 0,
+        "sent_late_max_s": 0.0,
+    }  # fmt: skip
     return {**fields, "speedup_vs_target": speedup, "speedup_ci95": interval, **rest}
 
 
 @pytest.mark.parametrize(
     ("speedup", "interval", "words"),
     [
-        (1.5, (1.2, 1.8), "is 1.50 times as fast"),
-        (0.7, (0.6, 0.8), "is slower than the target alone"),
+        (1.5, (1.2, 1.8), "lookahead is 1.50 times as fast as target"),
+        (0.7, (0.6, 0.8), "lookahead is slower than target, 0.70 times its speed"),
         (1.1, (0.9, 1.3), "no difference in speed"),
         (1.5, None, "an anecdote"),
-        (None, None, "nothing to compare with"),
+        (None, None, "no prompt was answered whole both by lookahead and by target"),
     ],
 )
 def test_claim_is_no_more_than_the_interval_allows(speedup, interval, words):
-    assert words in report.claim(row(speedup, interval), [], "target")
+    assert words in claim(row(speedup, interval), "target")
 
 
-def test_claim_tells_the_accuracy_of_both():
-    base = {"mode": "target", "concurrency": 1, "accuracy": 0.5}
-    text = report.claim(row(1.5, (1.2, 1.8), accuracy=0.25), [base], "target")
-    assert text.endswith("; 25% of answers right against 50%.")
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((-0.4, 0.1), "; no difference in accuracy is shown, 25% (interval -40 to +10)."),
+        ((-0.4, -0.1), "; accuracy is 25 points lower, 25% (interval -40 to -10)."),
+        (None, "; accuracy 25%, 25 points lower."),
+    ],
+)
+def test_claim_tells_whether_accuracies_differ(interval, words):
+    found = row(1.5, (1.2, 1.8), accuracy=0.25, accuracy_difference=-0.25, accuracy_difference_ci95=interval)
+    assert claim(found, "target").endswith(words)
+
+
+def test_headline_tells_the_best_mode_of_how_many_and_its_worst_load():
+    base = row(1.0, None, mode="target")
+    weak, best = row(1.9, (0.8, 3.0), mode="lookahead:fast"), row(1.5, (1.2, 1.8))
+    crowded, other = row(0.7, (0.6, 0.8), concurrency=8), row(1.1, (1.05, 1.2), concurrency=4)
+    text = headline([base, weak, best, other, crowded], "target")
+    assert text == (
+        "With one request at a time lookahead is 1.50 times as fast as target (95 % interval 1.20 to 1.80, 9 prompts), "
+        "the best of 2 modes; with 8 requests at once it is slower, 0.70 times (0.60 to 0.80)."
+    )
+    assert headline([base, best, other], "target").endswith("it is 1.10 times as fast (1.05 to 1.20).")
+    assert headline([base], "target").startswith("Only one mode")
+    assert headline([base, row(None, None)], "target").startswith("Nothing can be compared")
+
+
+def test_notes_name_failures_cuts_and_lateness():
+    found = notes(
+        [
+            row(
+                1.0,
+                None,
+                num_failed=3,
+                failures={"Timeout.": 1, "Lost.": 2},
+                num_cut_at_max_tokens=2,
+                sent_late_max_s=0.5,
+            )
+        ]
+    )
+    assert "3 requests failed" in found[0]
+    assert "2 times: Lost." in found[0]
+    assert found[1].startswith("2 answers were cut")
+    assert "0.50 s after their time" in found[2]
+    assert notes([row(1.0, None)]) == []
 
 
 def test_report_has_the_contract():
@@ -60,9 +111,35 @@ def test_report_has_the_contract():
 
 def test_page_stands_alone_and_begins_with_the_claim():
     html = page(built())
-    assert html.index("times as fast as the target alone") < html.index("<table")
-    assert html.count("<circle") == 4
+    assert html.index("times as fast") < html.index("<svg") < html.index("<table")
+    assert html.count('m0 faint"') == 4
     assert not re.search(r"<script|src=|href=|url\(|@import|https?://", html)
+
+
+def test_page_has_a_picture_for_all_that_was_measured():
+    review = Review(0.0, "", True, "", dict.fromkeys(PARTS, 0.5), [[3, 1], [1, 1]])
+    waits = {"first_step_s": 0.6, "longest_silence_s": 0.3}
+    lines = [
+        line(mode, index, latency, 40, rate=rate, concurrency=level, review=review, start=100.0 * index, **waits)
+        for mode, latency in (("target", 4.0), ("lookahead", 3.0))
+        for rate, level in ((None, 1), (None, 4), (0.5, None))
+        for index in range(4)
+    ]
+    plan = replace(PLAN, concurrency=(1, 4), rates=(0.5,))
+    found = report.build(plan, lines, {"command": "x"}, None, Objective(latency_s=3.5))
+    html = page(found)
+    titles = re.findall(r"<figcaption><h2>(.*?)</h2>", html)
+    assert titles == [
+        "Speed-up, prompt by prompt", "Latency against load", "Latency against arrivals", "Where the time went",
+        "Tokens a second", "Goodput", "How long a reader waits, 1 at once", "How long a reader waits, 4 at once",
+        "How long a reader waits, 0.5 a second", "Accuracy against speed", "Acceptance by position",
+    ]  # fmt: skip
+    assert "whole answer within 3.5 s" in html
+    assert html.count("<svg") == len(titles)
+    for drawing in re.findall(r"<svg.*?</svg>", html):
+        ElementTree.fromstring(drawing)
+        places = [float(x) for x in re.findall(r' (?:x|cx|x1|x2)="([-\d.]+)"', drawing)]
+        assert all(-1 <= place <= 421 for place in places)
 
 
 def test_page_of_an_unfinished_run_with_failures_says_so():
@@ -70,7 +147,8 @@ def test_page_of_an_unfinished_run_with_failures_says_so():
     html = page(found)
     assert "3 requests failed" in html
     assert "not finished: 6 of 8" in html
-    assert "No prompt was answered whole in two modes" in html
+    assert "Nothing can be compared" in html
+    assert "prompt by prompt" not in html
 
 
 def test_page_keeps_text_as_text():
@@ -83,7 +161,7 @@ def test_page_keeps_text_as_text():
 
 def test_report_of_one_mode():
     found = report.build(PLAN, [line("lookahead", 0, 1.0, 10)], {}, None)
-    assert "nothing to compare with" in page(found)
+    assert "Nothing can be compared" in page(found)
 
 
 def test_command_hides_keys():

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pytest
 
 from actors.errors import RequestError
-from deployments.bench.figures import rows
-from deployments.bench.variants import baseline, wishes
-from tests.unit.bench.test_figures import line
+from deployments.bench.rows import rows
+from deployments.bench.variants import address, baseline, wishes
+from tests.unit.bench.test_rows import line
 
 
 @pytest.mark.parametrize(
     ("variant", "expected"),
     [
         ("target", {"mode": "target"}),
+        ("plain", {}),
+        ("vllm:ngram", {}),
+        ("plain@http://127.0.0.1:8001/v1", {}),
         ("target:ngram", {"mode": "target", "token_speculation": "ngram"}),
         ("lookahead:exact", {"mode": "lookahead", "fidelity": "exact"}),
         ("lookahead:depth=8:none", {"mode": "lookahead", "max_lookahead": 8, "token_speculation": "none"}),
@@ -28,7 +31,16 @@ def test_words_become_wishes(variant, expected):
 
 @pytest.mark.parametrize(
     "variant",
-    ["target:fasst", "lookahead:depth=0", "lookahead:depth=x", "lookahead:controller=x", "a:exact:fast", "a:"],
+    [
+        "target:fasst",
+        "lookahead:depth=0",
+        "lookahead:depth=x",
+        "lookahead:controller=x",
+        "a:exact:fast",
+        "a:",
+        "plain:exact",
+        "vllm:exact",
+    ],  # fmt: skip
 )
 def test_unknown_words_are_refused(variant):
     with pytest.raises(RequestError) as caught:
@@ -39,6 +51,15 @@ def test_unknown_words_are_refused(variant):
 def test_the_baseline_is_the_first_variant_of_the_target_alone():
     assert baseline(("lookahead", "target:none", "target:ngram")) == "target:none"
     assert baseline(("lookahead",)) == "target"
+    assert baseline(("lookahead", "plain", "target")) == "target"
+    assert baseline(("lookahead", "plain@http://x")) == "plain@http://x"
+
+
+def test_a_variant_may_name_its_own_server():
+    assert address("lookahead:exact@http://host:8001/v1/") == "http://host:8001"
+    assert address("lookahead") is None
+    with pytest.raises(RequestError, match="after '@' comes an address"):
+        address("plain@host")
 
 
 def test_rows_are_paired_with_the_baseline_and_name_their_token_speculation():
@@ -48,3 +69,5 @@ def test_rows_are_paired_with_the_baseline_and_name_their_token_speculation():
     assert (plain["speedup_vs_target"], ngram["speedup_vs_target"]) == (1.0, 2.0)
     assert lookahead["speedup_vs_target"] == pytest.approx(3.0)
     assert [row["token_speculation"] for row in (plain, ngram, lookahead)] == ["none", "ngram", "hints"]
+    (row,) = rows([line("vllm", 0, 1.0, 10)], ("vllm",), seed=0, token_speculation="hints")
+    assert row["token_speculation"] == "best"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +52,37 @@ def lookahead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         return Outcome(int(end.value.code or 0), written.out, written.err)
 
     return run
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three questions; the server answers 42, or what follows ANSWER in the question."""
+    path = tmp_path / "data.jsonl"
+    questions = ("What is 6 * 7?", "ANSWER7 please", "ANSWER9 please")
+    lines = [
+        {"question": question, "answer": f"so\n#### {answer}"}
+        for question, answer in zip(questions, (42, 7, 10), strict=True)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture
+def bench(server, lookahead, data, tmp_path):
+    def run(*arguments, out="run", source=data):
+        return lookahead(
+            "bench", "--url", server.url, "--data", str(source), "--out", str(tmp_path / out), "--max-tokens", "50",
+            *arguments,
+        )  # fmt: skip
+
+    return run
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run measured."""
+    return [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+
+
+def reviews_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run found out afterwards."""
+    return [json.loads(line) for line in (folder / "reviews.jsonl").read_text().splitlines()]

@@ -26,11 +26,12 @@ STEPS = (
 
 
 class SpeakingServer:
-    """`fail_mid_stream`, `refuse`, `cut`: questions that hold this word fail like that. `delays` are seconds between
-    the steps, by mode."""
+    """`fail_mid_stream`, `refuse`, `cut`, `stall`: questions that hold this word fail like that. `delays` are seconds
+    between the steps, by mode."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
         self.open_streams = 0
         self.most_open = 0
         self.num_closed_early = 0
@@ -39,6 +40,7 @@ class SpeakingServer:
         self.fail_mid_stream = "BREAK"
         self.refuse = "REFUSE"
         self.cut = "CUT"
+        self.stall = "STALL"
         self.reasoning = False
         self.traces: dict[str, Any] = {}
         self.app = self._build()
@@ -97,6 +99,7 @@ class SpeakingServer:
             if mode not in self.delays:
                 return _error(400, f"speculation.mode {mode!r} does not exist.")
             self.bodies.append(body)
+            self.keys.add(request.headers.get("authorization"))
             question = body["messages"][-1]["content"]
             if self.refuse in question:
                 return _error(429, "Too much work for now.")
@@ -140,6 +143,8 @@ class SpeakingServer:
                 return
             if step == 0 and self.cut in question:
                 return
+            if step == 0 and self.stall in question:
+                await asyncio.sleep(60)
         drafted = 0 if mode == "target" else 1
         speculation = {
             "mode": mode,

@@ -7,34 +7,7 @@ import json
 import pytest
 
 from tests.unit.cli import made_up
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Three questions; the server answers 42, or what follows ANSWER in the question."""
-    path = tmp_path / "data.jsonl"
-    questions = ("What is 6 * 7?", "ANSWER7 please", "ANSWER9 please")
-    lines = [
-        {"question": question, "answer": f"so\n#### {answer}"}
-        for question, answer in zip(questions, (42, 7, 10), strict=True)
-    ]
-    path.write_text("\n".join(map(json.dumps, lines)))
-    return path
-
-
-@pytest.fixture
-def bench(server, lookahead, data, tmp_path):
-    def run(*arguments, out="run", source=data):
-        return lookahead(
-            "bench", "--url", server.url, "--data", str(source), "--out", str(tmp_path / out), "--max-tokens", "50",
-            *arguments,
-        )  # fmt: skip
-
-    return run
-
-
-def lines_of(folder):
-    return [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+from tests.unit.cli.conftest import lines_of, reviews_of
 
 
 def test_run_writes_requests_and_both_reports(server, bench, tmp_path):
@@ -43,7 +16,9 @@ def test_run_writes_requests_and_both_reports(server, bench, tmp_path):
     lines = lines_of(tmp_path / "run")
     assert len(lines) == 12
     assert [line["mode"] for line in lines[:4]] == ["target", "lookahead", "lookahead", "target"]
-    assert {line["correct"] for line in lines if line["index"] == 2} == {False}
+    assert [review["correct"] for review in reviews_of(tmp_path / "run")].count(False) == 4
+    assert all(0 < line["ttft_s"] <= line["first_step_s"] < line["latency_s"] for line in lines)
+    assert all(line["longest_silence_s"] > 0 for line in lines)
     assert all(line["output_tokens"] == 30 and line["error"] is None for line in lines)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert end.json == report
@@ -61,7 +36,7 @@ def test_run_writes_requests_and_both_reports(server, bench, tmp_path):
     assert row["speedup_vs_target"] == pytest.approx(sorted(by_hand)[1])
     assert report["environment"]["server"] == {"version": "9.9"}
     assert report["complete"] is True
-    assert "lookahead at concurrency 1" in (tmp_path / "run" / "report.html").read_text()
+    assert "With one request at a time lookahead" in (tmp_path / "run" / "report.html").read_text()
     assert server.most_open == 2
 
 
@@ -168,9 +143,14 @@ def test_ctrl_c_keeps_what_was_measured(server, bench, monkeypatch, tmp_path):
     monkeypatch.setattr(Record, "add", add_then_stop)
     end = bench()
     assert end.code == 130
-    assert "the same command goes on" in end.out
+    assert "3 of 6 requests are kept. Go on with:" in end.out
+    assert f"lookahead bench --url {server.url}" in end.out
     assert len(lines_of(tmp_path / "run")) == 3
     assert json.loads((tmp_path / "run" / "report.json").read_text())["complete"] is False
+    monkeypatch.setattr(Record, "add", add)
+    end = bench("--json")
+    assert end.json["complete"] is True
+    assert {row["num_graded"] for row in end.json["rows"]} == {3}
 
 
 @pytest.mark.parametrize(
@@ -180,6 +160,11 @@ def test_ctrl_c_keeps_what_was_measured(server, bench, monkeypatch, tmp_path):
         (("--modes", "target,target"), "each once"),
         (("--concurrency", "one"), "must be whole numbers"),
         (("--concurrency", "0"), "1 or more"),
+        (("--rate", "-1"), "must be numbers above zero"),
+        (("--rate", "2,2"), "each once"),
+        (("--rate", "nan"), "must be numbers above zero"),
+        (("--modes", "plain@nowhere"), "after '@' comes an address"),
+        (("--modes", "plain:exact"), "takes no wishes"),
         (("--profile", "scripted"), "exactly one of"),
     ],
 )

@@ -1,0 +1,117 @@
+"""What the rows of a report show, in sentences.
+
+Promises: a claim follows from the rows alone; a difference whose interval holds 1 is not called a gain, and a loss is
+called a loss; the headline says how many modes its mode was chosen from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deployments.bench.plan import Load
+
+Row = Mapping[str, Any]
+
+
+def load_of(row: Row) -> Load:
+    """Under which load a row was measured."""
+    return Load(row["concurrency"], row.get("rate"))
+
+
+def describe_load(load: Load) -> str:
+    """A load within a sentence."""
+    if load.rate is not None:
+        return f"{load.rate:g} requests a second"
+    return "one request at a time" if load.concurrency == 1 else f"{load.concurrency} requests at once"
+
+
+def headline(rows: Sequence[Row], against: str) -> str:
+    """The one sentence that a report begins with: the mode that is best under the first load, and its worst load."""
+    others = [row for row in rows if row["mode"] != against]
+    if not others:
+        return "Only one mode was measured: there is nothing to compare."
+    first = [row for row in others if load_of(row) == load_of(others[0])]
+    compared = [row for row in first if row["speedup_vs_target"] is not None]
+    if not compared:
+        return f"Nothing can be compared: no prompt was answered whole both by {against} and by another mode."
+    best = max(compared, key=lambda row: (row["speedup_ci95"] or (0.0,))[0])
+    text = _verdict(best, against)
+    if len(first) > 1:
+        text += f", the best of {len(first)} modes"
+    text += _accuracy_clause(best, short=True)
+    elsewhere = [row for row in others if row["mode"] == best["mode"] and row["speedup_vs_target"] and row is not best]
+    if elsewhere:
+        worst = min(elsewhere, key=lambda row: row["speedup_vs_target"])
+        text += f"; with {describe_load(load_of(worst))} {_short_verdict(worst)}"
+    return text + "."
+
+
+def claim(row: Row, against: str) -> str:
+    """One sentence on what a row shows against the variant `against` under the same load."""
+    if row["speedup_vs_target"] is None:
+        where = describe_load(load_of(row))
+        return f"With {where}: no prompt was answered whole both by {row['mode']} and by {against}."
+    return f"{_verdict(row, against)}{_accuracy_clause(row)}."
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader has to know about the figures: failures, answers that were cut, what was not graded, lateness."""
+    failed = sum(row["num_failed"] for row in rows)
+    cut = sum(row["num_cut_at_max_tokens"] for row in rows)
+    late = max((row["sent_late_max_s"] for row in rows), default=0.0)
+    found = []
+    if failed:
+        reasons = {reason: 0 for row in rows for reason in row["failures"]}
+        for row in rows:
+            for reason, number in row["failures"].items():
+                reasons[reason] += number
+        most = max(reasons, key=lambda reason: reasons[reason])
+        found.append(
+            f"{failed} requests failed; they count as failed, as wrong answers and as outside the objective. "
+            f"The most frequent reason, {reasons[most]} times: {most}"
+        )
+    if cut:
+        found.append(f"{cut} answers were cut at the token limit; they are whole answers here, and mostly wrong ones.")
+    if late > 0.1:
+        found.append(f"The client sent requests up to {late:.2f} s after their time: it was short of CPU itself.")
+    return found
+
+
+def _verdict(row: Row, against: str) -> str:
+    where, speedup, interval = describe_load(load_of(row)), row["speedup_vs_target"], row["speedup_ci95"]
+    if interval is None:
+        few = f"{row['num_pairs']} prompts, an anecdote"
+        return f"With {where} {row['mode']} has {speedup:.2f} times the speed of {against} ({few})"
+    low, high = interval
+    spread = f"95 % interval {low:.2f} to {high:.2f}, {row['num_pairs']} prompts"
+    if low > 1:
+        return f"With {where} {row['mode']} is {speedup:.2f} times as fast as {against} ({spread})"
+    if high < 1:
+        return f"With {where} {row['mode']} is slower than {against}, {speedup:.2f} times its speed ({spread})"
+    return f"With {where} {row['mode']} shows no difference in speed from {against}, {speedup:.2f} times ({spread})"
+
+
+def _short_verdict(row: Row) -> str:
+    """The ratio, and what its interval allows to say."""
+    speedup, interval = row["speedup_vs_target"], row["speedup_ci95"]
+    if interval is None:
+        return f"it is {speedup:.2f} times, of {row['num_pairs']} prompts"
+    spread = f"({interval[0]:.2f} to {interval[1]:.2f})"
+    if interval[0] > 1:
+        return f"it is {speedup:.2f} times as fast {spread}"
+    return f"it is slower, {speedup:.2f} times {spread}" if interval[1] < 1 else f"no difference is shown {spread}"
+
+
+def _accuracy_clause(row: Row, short: bool = False) -> str:
+    """Whether the accuracies of the prompts that both answered differ."""
+    difference, interval = row["accuracy_difference"], row["accuracy_difference_ci95"]
+    if difference is None or row["accuracy"] is None:
+        return ""
+    points = f"{abs(100 * difference):.0f} points {'higher' if difference > 0 else 'lower'}"
+    if interval is None:
+        return f"; accuracy {row['accuracy']:.0%}, {points}"
+    spread = f"interval {100 * interval[0]:+.0f} to {100 * interval[1]:+.0f}"
+    if interval[0] <= 0 <= interval[1]:
+        return "; no difference in accuracy is shown" + ("" if short else f", {row['accuracy']:.0%} ({spread})")
+    return f"; accuracy is {points}, {row['accuracy']:.0%}" + ("" if short else f" ({spread})")

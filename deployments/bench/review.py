@@ -1,0 +1,90 @@
+"""What is found out about an answer after it was measured: whether it is right, and where its time went.
+
+Promises: nothing here runs while a request is being measured; what cannot be found out is left out with its reason and
+fails nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from actors.errors import LookaheadError
+from deployments.bench import code_answers
+from deployments.bench.grading import is_correct
+from deployments.bench.problems import Problem
+from deployments.bench.record import Measurement, Record, Review
+from deployments.bench.time_use import acceptance_by_position, time_use
+from deployments.bench.token_counts import Counts, TokenCounter
+from deployments.cli.client import get_json
+from deployments.telemetry.timeline import read_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Whom a row asks, under which model name; `counter` looks at its metrics."""
+
+    http: httpx.AsyncClient
+    model: str
+    counter: TokenCounter
+
+
+async def review_all(
+    record: Record,
+    problems: Sequence[Problem],
+    servers: Mapping[str, Server],
+    token_counts: Counts | None = None,
+) -> None:
+    """Look at every line that was not looked at yet. `servers` are by mode, and without them there are no traces to be
+    had; `token_counts` belong to all of these lines together."""
+    for line in record.unreviewed():
+        trace = line.trace or await fetch_trace(line, servers.get(line.mode))
+        found = review(line, problems[line.index], trace)
+        record.review(line, replace(found, token_counts=token_counts))
+        token_counts = None
+        await asyncio.sleep(0)  # grading blocks: a Ctrl-C takes effect here
+
+
+def review(line: Measurement, problem: Problem, trace: Mapping[str, Any] | None) -> Review:
+    """The grade of `line`, and what `trace` says of it."""
+    correct, note = grade(line, problem)
+    try:
+        found = read_trace(dict(trace)) if trace and "error" not in trace else None
+    except LookaheadError as error:
+        found, note = None, note or str(error)
+    return Review(
+        started_at=line.started_at,
+        request_id=line.request_id,
+        correct=correct,
+        note=note,
+        time_use=time_use(found, line.latency_s) if found and line.is_whole else None,
+        positions=acceptance_by_position(found) if found else None,
+    )
+
+
+def grade(line: Measurement, problem: Problem) -> tuple[bool | None, str]:
+    """Whether the answer is right, and if not, why."""
+    if problem.code is None and problem.answer is None:
+        return None, "the right answer is not known"
+    if line.error is not None:
+        return False, f"failed: {line.error}"
+    if problem.code is not None:
+        outcome = code_answers.judge(line.text, problem.code)
+        return outcome.passed, outcome.note
+    correct = is_correct(line.text, problem.answer or "", complete=line.finish_reason != "length")
+    return correct, "" if correct else f"expected {problem.answer}"
+
+
+async def fetch_trace(line: Measurement, server: Server | None) -> dict[str, Any] | None:
+    """The step trace of `line`; None where there is none, {"error": ...} where it could not be had."""
+    if server is None or line.speculation is None or not line.request_id:
+        return None
+    try:
+        found = await get_json(server.http, f"/v1/traces/{line.request_id}")
+    except LookaheadError as error:
+        return {"error": str(error)}
+    return found if isinstance(found, dict) else {"error": "the server's trace is not an object"}

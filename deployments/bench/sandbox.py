@@ -1,0 +1,190 @@
+"""Runs a Python program that a model wrote, where it can do no harm.
+
+Promises: the program sees no environment, no file of ours that is not public and none of our processes; it has bounds
+on time, memory, processes, open files and the size of what it writes; when it ends, or its time does, everything that
+it started is ended. Where the machine offers no such place, nothing is run, and `Outcome.note` says what is missing.
+
+How: as root, in namespaces of its own (mounts, processes, network) as a user that owns nothing, or, in a container that
+may not make namespaces, as that user alone; as another user, in a user namespace with its own processes and no network.
+Files of the user who runs the benchmark are not hidden in this last case: do that in a container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+NOBODY = 64_017
+"""A user and group id that nothing on a usual machine belongs to: limits on processes count for each user."""
+_PROBE_TIMEOUT_S = 10.0
+_GRACE_S = 5.0
+
+# Written after the program came to its end: an exit code alone is what `sys.exit(0)` in the answer would give as well.
+_BOOT = """
+import resource, sys
+token = sys.stdin.readline().strip()
+memory, cpu_s, processes, size = map(int, sys.argv[1:])
+bounds = {"AS": memory, "CPU": cpu_s, "NPROC": processes, "FSIZE": size, "NOFILE": 64, "CORE": 0}
+for name, most in bounds.items():
+    resource.setrlimit(getattr(resource, "RLIMIT_" + name), (most, most))
+sys.argv = ["program.py"]
+exec(compile(open("program.py", encoding="utf-8").read(), "program.py", "exec"), {"__name__": "__main__"})
+open("passed", "w").write(token)
+"""
+
+# Python may lie in a folder that only root can enter: it is shown at another place, in this mount namespace alone.
+_AS_NOBODY = (
+    'mount --bind "$1" "$2" && shift && python="$1/bin/$2" && shift 2 && '
+    f"exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --inh-caps -all --bounding-set -all --no-new-privs "
+    '"$python" "$@"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one program may use: seconds by the clock, bytes of memory and of each file, processes and threads."""
+
+    time_s: float = 10.0
+    memory_bytes: int = 1 << 30
+    file_bytes: int = 1 << 20
+    num_processes: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`passed` is None where nothing was run; `note` says why a program did not pass."""
+
+    passed: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where programs run: `name` for the report, the command before Python's own, the user to become."""
+
+    name: str
+    prefix: tuple[str, ...] = ()
+    user: int | None = None
+    binds_python: bool = False
+
+    def command(self, folder: Path, arguments: list[str]) -> list[str]:
+        """The command line for ``python ARGUMENTS``; `folder` is the program's own, with room for Python beside it."""
+        python = Path(os.path.realpath(sys.executable))
+        if not self.binds_python:
+            return [*self.prefix, str(python), *arguments]
+        home = folder.parent / "python"
+        return [*self.prefix, "sh", "-c", _AS_NOBODY, "sh", str(python.parents[1]), str(home), python.name, *arguments]
+
+
+_ALONE = ("--pid", "--fork", "--kill-child", "--net")
+_PLACES_OF_ROOT = (
+    Place("own user, processes, mounts and network", ("unshare", "--mount", *_ALONE, "--mount-proc"), None, True),
+    Place("own user; the network is not cut off", (), NOBODY),
+)
+_PLACES_OF_USERS = (
+    Place("own processes and network", ("unshare", "--user", "--map-root-user", *_ALONE, "--mount-proc")),
+    Place("own processes and network, /proc shared", ("unshare", "--user", "--map-root-user", *_ALONE)),
+)
+
+
+@functools.cache
+def find_place() -> Place | None:
+    """The safest place that works on this machine, tried out once; None if there is none."""
+    for place in _PLACES_OF_ROOT if os.geteuid() == 0 else _PLACES_OF_USERS:
+        try:
+            if _run(place, "import math, json", Bounds(time_s=_PROBE_TIMEOUT_S)).passed:
+                return place
+        except OSError:  # the command or the change of user is not there for us: the next place is tried
+            continue
+    return None
+
+
+def describe() -> str:
+    """Where programs run, in words for the report."""
+    place = find_place()
+    return place.name if place else _MISSING
+
+
+_MISSING = (
+    "not run: this machine lets no process be shut off (neither namespaces nor, as root, another user); "
+    "run the benchmark in a container as root, or allow user namespaces"
+)
+
+
+def run(program: str, bounds: Bounds | None = None) -> Outcome:
+    """Whether `program` runs to its end without an error, within `bounds`."""
+    place = find_place()
+    return Outcome(None, _MISSING) if place is None else _run(place, program, bounds or Bounds())
+
+
+def _run(place: Place, program: str, bounds: Bounds) -> Outcome:
+    top = Path(tempfile.mkdtemp(prefix="lookahead-program-"))
+    work, python = top / "work", top / "python"
+    try:
+        work.mkdir()
+        python.mkdir()
+        (work / "program.py").write_text(program, encoding="utf-8", errors="replace")
+        if os.geteuid() == 0:
+            top.chmod(0o711)
+            for path in (work, work / "program.py"):
+                os.chown(path, NOBODY, NOBODY)
+        return _run_in(work, place, bounds)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        python.rmdir()  # never a deletion of what lies in it: Python itself may be shown there
+        top.rmdir()
+
+
+def _run_in(folder: Path, place: Place, bounds: Bounds) -> Outcome:
+    token = secrets.token_hex(16)
+    limits = (bounds.memory_bytes, int(bounds.time_s) + 1, bounds.num_processes, bounds.file_bytes)
+    command = place.command(folder, ["-I", "-c", _BOOT, *map(str, limits)])
+    environment = {"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8"}
+    with (folder / "errors").open("wb") as errors:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
+            start_new_session=True, user=place.user, group=place.user, extra_groups=None if place.user is None else [],
+        )  # fmt: skip
+        in_time = True
+        try:
+            process.communicate(token.encode() + b"\n", timeout=bounds.time_s)
+        except subprocess.TimeoutExpired:
+            in_time = False
+        finally:
+            _end(process, has_namespace=bool(place.prefix))
+    if not in_time:
+        return Outcome(False, f"not done after {bounds.time_s:g} s")
+    passed = folder / "passed"
+    if process.returncode == 0 and passed.is_file() and passed.read_text(encoding="utf-8", errors="replace") == token:
+        return Outcome(True)
+    return Outcome(False, _last_line(folder / "errors") or f"ended early, exit code {process.returncode}")
+
+
+def _end(process: subprocess.Popen[bytes], has_namespace: bool) -> None:
+    """With its first process a process namespace ends as a whole, and `unshare` waits for that: it must not die before,
+    or nobody here would know when all is over."""
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError, subprocess.TimeoutExpired):
+        if has_namespace:
+            first = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+            for pid in first:
+                os.kill(int(pid), signal.SIGKILL)
+            process.wait(_GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(_GRACE_S)
+
+
+def _last_line(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2000))
+        lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:300] if lines else ""

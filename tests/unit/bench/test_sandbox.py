@@ -1,0 +1,144 @@
+"""Programs that mean harm. Where a machine offers no safe place, nothing is run: then every program says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from deployments.bench import code_answers, sandbox
+from deployments.bench.problems import CodeTest
+from deployments.bench.sandbox import Bounds, Outcome
+
+BOUNDS = Bounds(time_s=30.0, memory_bytes=256 << 20)
+SHORT = Bounds(time_s=1.0)
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    """Nothing is left behind: no folder, no process of the one who runs the programs."""
+    before = set(Path(tempfile.gettempdir()).glob("lookahead-program-*"))
+    yield
+    assert set(Path(tempfile.gettempdir()).glob("lookahead-program-*")) <= before
+    owners = [path.stat().st_uid for path in Path("/proc").glob("[0-9]*") if path.exists()]
+    assert sandbox.NOBODY not in owners
+
+
+def check(outcome: Outcome, passed: bool, words: str = "") -> None:
+    if sandbox.find_place() is None:
+        assert (outcome.passed, outcome.note[:7]) == (None, "not run")
+    else:
+        assert (outcome.passed, words in outcome.note) == (passed, True), outcome
+
+
+def test_a_good_program_passes_with_the_standard_library():
+    check(sandbox.run("import math, heapq, json\nassert math.sqrt(4) == 2\nopen('own', 'w').write('x')", BOUNDS), True)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("assert False, 'no'", "AssertionError: no"),
+        ("def f(:", "SyntaxError"),
+        ("import sys; sys.exit(0)", "ended early, exit code 0"),
+        ("import os; os._exit(0)", "ended early, exit code 0"),
+        ("x = []\nwhile True: x.append(bytearray(10 ** 7))", "MemoryError"),
+        ("f = open('big', 'w')\nwhile True: f.write('x' * 10 ** 6)", "File too large"),
+        ("import sys\nwhile True: sys.stderr.write('x' * 10 ** 6)", ""),
+        ("import resource as r; r.setrlimit(r.RLIMIT_NPROC, (9999, 9999))", "not allowed to raise"),
+        ("open('/etc/lookahead-was-here', 'w')", "Permission denied"),
+    ],
+)
+def test_harm_ends_in_a_reason(program, words):
+    check(sandbox.run(program, BOUNDS), False, words)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "while True: pass",
+        "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\ntime.sleep(60)",
+    ],
+    ids=["endless loop", "fork bomb", "a child that leaves the group"],
+)
+def test_what_does_not_end_is_ended_with_all_it_started(program):
+    check(sandbox.run(program, SHORT), False, "not done after 1 s")
+
+
+def test_processes_are_few():
+    counts = (
+        "import os, time\nnum = 0\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(60)\n        num += 1\n"
+        "except OSError:\n    assert num < 40, num\n    raise SystemExit('enough')"
+    )
+    check(sandbox.run(counts, BOUNDS), False, "enough")
+
+
+def test_processes_of_ours_cannot_be_reached():
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    try:
+        kill = f"import os\nfor pid in ({victim.pid}, {os.getpid()}):\n    os.kill(pid, 9)"
+        check(sandbox.run(kill, BOUNDS), False)
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait(10)
+
+
+def test_secrets_of_the_environment_stay_here(monkeypatch):
+    monkeypatch.setenv("LOOKAHEAD_API_KEY", "s3cret-in-this-process")
+    reads = (
+        "import glob, os\nfound = [str(dict(os.environ))]\nfor path in glob.glob('/proc/[0-9]*/environ'):\n    try:\n"
+        "        found.append(open(path).read())\n    except OSError:\n        pass\n"
+        "assert 's3cret' not in ''.join(found)"
+    )
+    check(sandbox.run(reads, BOUNDS), True)
+
+
+def test_the_network_is_cut_off_where_the_report_says_so():
+    place = sandbox.find_place()
+    if place is None or "not cut off" in place.name:
+        assert "not" in sandbox.describe()
+    else:
+        tries = "import socket; socket.create_connection(('127.0.0.1', 9), 2)"
+        check(sandbox.run(tries, BOUNDS), False, "unreachable")
+
+
+TEST = CodeTest(
+    prompt='import math\n\n\ndef area(r: float) -> float:\n    """Of a circle, rounded down."""\n',
+    test="def check(f):\n    assert f(1) == 3\n    assert f(2) == 12",
+    entry_point="area",
+)
+RIGHT = "    return math.floor(math.pi * r * r)\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "passed"),
+    [
+        (f"First the formula.\n\n```python\ndef area(r):\n{RIGHT}```\nDone.", True),
+        (f"```\n{RIGHT}```", True),
+        (RIGHT, True),
+        (f"```python\ndef area(r):\n{RIGHT}```\nUse it so:\n```python\nprint(area(3))\n```", True),
+        ("```python\ndef area(r):\n    return 3 * r * r\n```\nNo:\n```python\ndef area(r):\n    return 3\n```", False),
+        ("```python\ncheck = lambda f: None\ndef area(r):\n    return 3\n```", False),
+    ],
+)
+def test_the_last_program_of_an_answer_is_tried(text, passed):
+    check(code_answers.judge(text, TEST, BOUNDS), passed)
+
+
+@pytest.mark.parametrize("text", ["", "I do not know how.", f"```python\ndef area(r):\n{RIGHT}"])
+def test_an_answer_without_a_whole_program_is_wrong_and_not_run(text):
+    assert code_answers.judge(text, TEST) == Outcome(False, "the answer holds no whole program")
+
+
+def test_where_no_place_is_safe_nothing_is_run(monkeypatch):
+    monkeypatch.setattr(sandbox, "find_place", lambda: None)
+    outcome = sandbox.run("open('/tmp/lookahead-ran', 'w')")
+    assert (outcome.passed, "allow user namespaces" in outcome.note) == (None, True)
+    assert sandbox.describe() == outcome.note
+    assert not Path("/tmp/lookahead-ran").exists()

@@ -1,0 +1,112 @@
+"""``lookahead bench``: open loops, other servers, failures, and what happens between the blocks."""
+
+from __future__ import annotations
+
+import json
+
+from tests.unit.cli import made_up
+from tests.unit.cli.conftest import lines_of, reviews_of
+from tests.unit.cli.speaking_server import SpeakingServer
+
+
+def test_open_loop_sends_at_its_times_whoever_was_answered(bench, tmp_path):
+    end = bench("--rate", "40,80", "--objective-s", "100", "--objective-ttft-s", "100", "--json")
+    assert end.code == 0, end.err
+    assert [(row["mode"], row["concurrency"], row["rate"]) for row in end.json["rows"]] == [
+        ("target", None, 40.0), ("lookahead", None, 40.0), ("target", None, 80.0), ("lookahead", None, 80.0),
+    ]  # fmt: skip
+    assert {row["share_in_objective"] for row in end.json["rows"]} == {1.0}
+    assert all(row["goodput_per_s"] == row["requests_per_s"] > 0 for row in end.json["rows"])
+    assert end.json["rows"][1]["num_pairs"] == 3
+    lines = lines_of(tmp_path / "run")
+    assert all(line["started_at"] >= line["block_started_at"] and line["late_s"] >= 0 for line in lines)
+    assert "Latency against arrivals" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_open_loop_does_not_wait_for_answers(server, bench, tmp_path):
+    """All three are in flight at once, though each hangs until its time is over."""
+    source = tmp_path / "slow.jsonl"
+    source.write_text("\n".join(json.dumps({"question": f"STALL {n}", "answer": "1"}) for n in range(3)))
+    end = bench("--request-timeout", "4", "--modes", "target", "--rate", "100", source=source)
+    assert (end.code, server.most_open) == (1, 3)
+    assert "Every request failed in mode target" in end.err
+
+
+def test_a_timeout_is_a_failure_with_its_reason(bench, tmp_path):
+    source = tmp_path / "slow.jsonl"
+    source.write_text('{"question": "STALL", "answer": "42"}\n{"question": "Fine", "answer": "42"}')
+    end = bench("--request-timeout", "4", "--modes", "target", "--json", source=source)
+    assert end.code == 0
+    (row,) = end.json["rows"]
+    assert (row["num_requests"], row["num_failed"], row["accuracy"]) == (2, 1, 0.5)
+    reason = "The answer was not complete after 4 s."
+    assert row["failures"] == {reason: 1}
+    assert {line["question"]: line["error"] for line in lines_of(tmp_path / "run")} == {"STALL": reason, "Fine": None}
+    assert end.json["notes"][0].endswith(reason)
+
+
+def test_plain_sends_nothing_of_ours_to_any_openai_endpoint(server, lookahead, data, tmp_path):
+    end = lookahead(
+        "bench", "--url", f"{server.url}/v1/", "--data", str(data), "--out", str(tmp_path / "run"), "--modes", "plain",
+        "--model", "their-model", "--fidelity", "exact", "--json",
+    )  # fmt: skip
+    assert end.code == 0, end.err
+    assert all("speculation" not in body and body["model"] == "their-model" for body in server.bodies)
+    assert end.json["baseline"] == "plain"
+
+
+def test_one_run_may_compare_two_servers(server, bench):
+    other = SpeakingServer()
+    other.start()
+    try:
+        end = bench("--modes", f"lookahead,plain@{other.url}", "--api-key", "ours", "--json")
+    finally:
+        other.stop()
+    assert end.code == 0, end.err
+    assert {body["speculation"]["mode"] for body in server.bodies} == {"lookahead"}
+    assert all("speculation" not in body for body in other.bodies)
+    assert len(server.bodies) == len(other.bodies) == 4
+    assert (server.keys, other.keys) == ({"Bearer ours"}, {None})
+    assert end.json["baseline"] == f"plain@{other.url}"
+    assert end.json["rows"][0]["num_pairs"] == 3
+    assert end.json["environment"]["server"]["others"] == {other.url: {"version": "9.9"}}
+
+
+def test_nothing_is_graded_while_a_request_is_measured(bench, monkeypatch):
+    from deployments.bench import review, runner
+
+    ask, grade, in_flight, seen = runner.ask, review.grade, [0], []
+
+    async def counted(*arguments, **options):
+        in_flight[0] += 1
+        try:
+            return await ask(*arguments, **options)
+        finally:
+            in_flight[0] -= 1
+
+    def watched(*arguments):
+        seen.append(in_flight[0])
+        return grade(*arguments)
+
+    monkeypatch.setattr(runner, "ask", counted)
+    monkeypatch.setattr(review, "grade", watched)
+    assert bench("--concurrency", "2", "--rate", "50").code == 0
+    assert seen == [0] * 12
+
+
+def test_functions_are_tried_and_the_report_says_where(bench, tmp_path):
+    source = tmp_path / "code.jsonl"
+    source.write_text(json.dumps({"prompt": "def f():\n    'One.'\n", "test": "def check(f): 0", "entry_point": "f"}))
+    end = bench("--modes", "target", "--json", source=source)
+    assert end.json["rows"][0]["accuracy"] == 0.0
+    assert end.json["environment"]["sandbox"]
+    assert reviews_of(tmp_path / "run")[0]["note"] == "the answer holds no whole program"
+
+
+def test_traces_say_where_the_time_went(server, bench, tmp_path):
+    server.traces.update({f"req-{number}": made_up.trace(4) for number in range(1, 9)})
+    end = bench("--limit", "1", "--json")
+    assert all(row["time_use"]["target"] > 0 for row in end.json["rows"])
+    assert end.json["rows"][1]["accept_rate_by_position"]
+    assert {line["trace"] for line in lines_of(tmp_path / "run")} == {None}
+    assert "Where the time went" in (tmp_path / "run" / "report.html").read_text()

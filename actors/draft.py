@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from actors.messages import Step, StepRequest
+from actors.messages import Delta, Piece, Step, StepRequest
 from actors.writer import ModelWriter
 
 
@@ -24,3 +24,19 @@ class Draft(ModelWriter):
         async with aclosing(self._steps(request, request.max_tokens, depth)) as steps:
             async for step in steps:
                 yield step
+
+    async def look_ahead_in_parts(
+        self, request: StepRequest, depth: int, part_tokens: int
+    ) -> AsyncGenerator[Piece | Step, None]:
+        """As `look_ahead`, and before each step what is written of it, in parts of at least `part_tokens` tokens."""
+        nothing = part = Piece("", (), self._info.vocabulary)
+        async with aclosing(self._deltas_and_steps(request, request.max_tokens, depth)) as items:
+            async for item in items:
+                if isinstance(item, Delta):
+                    part = part.joined(Piece(item.text, item.token_ids, part.vocabulary))
+                    if len(part.token_ids) >= part_tokens:
+                        yield part
+                        part = nothing
+                else:
+                    yield item
+                    part = nothing

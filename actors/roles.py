@@ -65,6 +65,13 @@ class Drafter(Writer, Protocol):
         """
         ...
 
+    def look_ahead_in_parts(
+        self, request: StepRequest, depth: int, part_tokens: int
+    ) -> AsyncGenerator[Piece | Step, None]:
+        """As `look_ahead`, and before each step what is written of it, in parts of at least `part_tokens` tokens. The
+        step comes whole; its last tokens are in no part."""
+        ...
+
 
 class Target(Writer, Protocol):
     """Writes what counts."""

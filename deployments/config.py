@@ -270,6 +270,9 @@ class SpeculationConfig(Strict):
     end."""
     token_speculation: TokenSpeculation = "hints"
     """What engines with our proposer guess inside a step: hints, n-gram look-up only, or nothing."""
+    draft_part_tokens: Annotated[int, Field(ge=0, le=1024)] = 4
+    """Where the target takes hints: the draft hands its words to the target's running step in parts of at least so many
+    tokens; 0: in whole steps."""
     num_nearby_hints: Annotated[int, Field(ge=0, le=16)] = 4
     """So many sequences from rejected steps go with a call as hints, beside the draft's step for its own position."""
     verdict_timeout_s: PositiveFloat = 2.0

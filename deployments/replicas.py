@@ -103,6 +103,15 @@ class DraftReplica(WriterReplica):
             async for step in steps:
                 yield step
 
+    async def look_ahead_in_parts(
+        self, request: StepRequest, depth: int, part_tokens: int
+    ) -> AsyncGenerator[str | Piece | Step, None]:
+        """As `Drafter.look_ahead_in_parts`, after `TAKEN`."""
+        yield TAKEN
+        async with aclosing(self._draft.look_ahead_in_parts(request, depth, part_tokens)) as items:
+            async for item in items:
+                yield item
+
 
 class TargetReplica(WriterReplica):
     """A target model."""

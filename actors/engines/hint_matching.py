@@ -90,6 +90,10 @@ class HintTrack:
         if self.diverged and self.agreement < rules.realign_min:
             self._realign(tail, rules)
 
+    def begins(self, hint: Sequence[int]) -> bool:
+        """Whether `hint` begins with this one and goes on."""
+        return len(hint) > len(self.hint) and list(hint[: len(self.hint)]) == self.hint
+
     def fits(self, rules: MatchRules) -> bool:
         """Whether the hint has something to say here."""
         return self.offset < len(self.hint) and (not self.diverged or self.agreement >= rules.realign_min)
@@ -121,13 +125,15 @@ class HintedSequence:
         self._tracks: list[HintTrack] = []
 
     def add(self, hints: Iterable[Sequence[int]]) -> None:
-        """Put `hints` before those that are there. Each begins where the sequence's own writing begins."""
+        """Put `hints` before those that are there. Each begins where the sequence's own writing begins. One that goes
+        on where another ends takes its place."""
         if not self._uses_hints:
             return
         known = [track.hint for track in self._tracks]
         new = [list(hint) for hint in hints if hint]
         fresh = [HintTrack(hint) for at, hint in enumerate(new) if hint not in known and hint not in new[:at]]
-        self._tracks = [*fresh, *self._tracks][:MAX_HINTS]
+        kept = [track for track in self._tracks if not any(track.begins(hint) for hint in new)]
+        self._tracks = [*fresh, *kept][:MAX_HINTS]
 
     def propose(self, context: Tokens, num_written: int, room: int) -> Proposal:
         """At most `room` tokens after `context` (shape ``(num_tokens,)``), the last `num_written` of which the sequence

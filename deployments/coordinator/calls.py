@@ -72,7 +72,9 @@ class Calls:
         call, sent = self._begin(position), position.sent
         path = position.path.extended(sent) if sent.token_ids else position.path
         place = position.num_tokens_before + len(sent.token_ids)
-        hints = self._draft_hint(position.draft, sent) + self._hints.near(place, self._settings.vocabulary)
+        hints = self._draft_hint(position.draft or position.drafted, sent) + self._hints.near(
+            place, self._settings.vocabulary
+        )
         request = self._request(call, self._settings.target_prompt, path, place, hints)
         if sent.token_ids:
             rule = replace(request.rule, max_tokens=max(1, request.rule.max_tokens - len(sent.token_ids)))
@@ -92,7 +94,9 @@ class Calls:
         request = self._request(call, prompt, tail.path, place, hints)
         if branch:
             request = replace(request, sampling=self._other(request.sampling, place, branch))
-        return StartDraft(call, tail.serial, request, depth)
+        tail.drafted = None
+        is_read = self._settings.token_speculation == "hints" and vocabulary in (None, self._settings.vocabulary)
+        return StartDraft(call, tail.serial, request, depth, self._settings.draft_part_tokens if is_read else 0)
 
     def stream(self, path: Prefix, place: int, attempt: int) -> StartStream:
         """The target's text after `path`, to its end."""
@@ -100,8 +104,8 @@ class Calls:
         hints = self._hints.near(place, self._settings.vocabulary)
         return StartStream(call, self._request(call, self._settings.target_prompt, path, place, hints), attempt)
 
-    def hints_for(self, position: Position, draft: Step) -> AddHints | None:
-        """A `draft` step for the target's call that writes `position` already."""
+    def hints_for(self, position: Position, draft: Step | Piece) -> AddHints | None:
+        """A `draft` step, or what there is of it, for the target's call that writes `position` already."""
         writing = position.writing
         if writing is None or not (hints := self._draft_hint(draft, writing.before)):
             return None
@@ -128,11 +132,12 @@ class Calls:
             return sampling  # the engine draws, each time anew
         return replace(sampling, seed=(sampling.seed + BRANCH_STEP * branch) % 2**63)
 
-    def _draft_hint(self, draft: Step | None, before: Piece) -> tuple[TokenIds, ...]:
+    def _draft_hint(self, draft: Step | Piece | None, before: Piece) -> tuple[TokenIds, ...]:
         """A `draft` step behind what is written `before`, if the target can read it."""
         if self._settings.token_speculation != "hints" or draft is None or draft.vocabulary != before.vocabulary:
             return ()
-        return (draft.token_ids[len(before.token_ids) :],)
+        hint = draft.token_ids[len(before.token_ids) :]
+        return (hint,) if hint else ()
 
     def _begin(self, position: Position | None) -> int:
         call = self._num_calls

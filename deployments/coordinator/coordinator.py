@@ -213,6 +213,7 @@ class Coordinator:
             progress_s=config.speculation.progress_s,
             restart_in_step=config.speculation.restart_in_step,
             token_speculation=plan.token_speculation,
+            draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
             num_nearby_hints=config.speculation.num_nearby_hints,
         )
 

@@ -35,6 +35,14 @@ class DraftStep:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftProgress:
+    """The look-ahead stream `call` has written `part` of its next step; the step's last tokens come with it only."""
+
+    call: int
+    part: Piece
+
+
+@dataclass(frozen=True, slots=True)
 class DraftEnded:
     """The look-ahead stream `call` is over; it wrote all it was asked for, or the text ended."""
 
@@ -101,6 +109,7 @@ class Streamed:
 
 Event = (
     DraftStep
+    | DraftProgress
     | DraftEnded
     | DraftFailed
     | DraftAvailable
@@ -116,12 +125,14 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class StartDraft:
-    """Look ahead at most `depth` steps; the first is for `position`."""
+    """Look ahead at most `depth` steps; the first is for `position`. `part_tokens` above 0: tell what is written of
+    each step meanwhile, in parts of at least so many tokens."""
 
     call: int
     position: int
     request: StepRequest
     depth: int
+    part_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

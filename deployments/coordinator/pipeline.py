@@ -12,10 +12,10 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleUnavailable
-from actors.messages import Committed, Finished, Prompt, Step, Verdict
+from actors.messages import Committed, Finished, Piece, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.events import (
     AddHints,
@@ -25,6 +25,7 @@ from deployments.coordinator.events import (
     DraftAvailable,
     DraftEnded,
     DraftFailed,
+    DraftProgress,
     DraftStep,
     Event,
     Fail,
@@ -188,12 +189,15 @@ class Pipeline:
         try:
             if drafter is None:
                 raise RequestError("This deployment has no draft model.")
-            async with aclosing(drafter.look_ahead(command.request, command.depth)) as steps:
-                num_steps = 0
-                async for step in steps:
-                    num_steps += 1
+            num_steps = 0
+            async with aclosing(_look_ahead(drafter, command)) as items:
+                async for item in items:
                     self._num_draft_failures = 0
-                    self._events.put_nowait(DraftStep(command.call, step))
+                    if isinstance(item, Step):
+                        num_steps += 1
+                        self._events.put_nowait(DraftStep(command.call, item))
+                    else:
+                        self._events.put_nowait(DraftProgress(command.call, item))
             if not num_steps:
                 raise RoleUnavailable("The draft ended its look-ahead without a step.")
             self._events.put_nowait(DraftEnded(command.call))
@@ -278,6 +282,12 @@ class Pipeline:
                 self._events.put_nowait(DraftAvailable(prompt))
                 break
         self._revival = None
+
+
+def _look_ahead(drafter: Drafter, command: StartDraft) -> AsyncGenerator[Piece | Step, None]:
+    if command.part_tokens:
+        return drafter.look_ahead_in_parts(command.request, command.depth, command.part_tokens)
+    return cast("AsyncGenerator[Piece | Step, None]", drafter.look_ahead(command.request, command.depth))
 
 
 async def _back_off(attempt: int) -> None:

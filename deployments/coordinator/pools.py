@@ -139,6 +139,15 @@ class DraftPool(WriterPool):
             async for step in steps:
                 yield step
 
+    async def look_ahead_in_parts(
+        self, request: StepRequest, depth: int, part_tokens: int
+    ) -> AsyncGenerator[Piece | Step, None]:
+        """As `Drafter.look_ahead_in_parts`."""
+        items = self._pool.items("look_ahead_in_parts", request.session_id, request, depth, part_tokens)
+        async with aclosing(items):
+            async for item in items:
+                yield item
+
 
 class TargetPool(WriterPool):
     """`Target` over a Serve handle."""

@@ -24,6 +24,7 @@ from deployments.coordinator.events import (
     DraftAvailable,
     DraftEnded,
     DraftFailed,
+    DraftProgress,
     DraftStep,
     Event,
     Fail,
@@ -94,6 +95,8 @@ class Session:
             return []
         elif isinstance(event, DraftStep):
             self._on_draft(event)
+        elif isinstance(event, DraftProgress):
+            self._on_draft_progress(event)
         elif isinstance(event, DraftEnded):
             self._end_look_ahead(event.call)
         elif isinstance(event, DraftFailed):
@@ -150,6 +153,15 @@ class Session:
         if (hints := self._calls.hints_for(other or tail, event.step)) is not None:
             self._out.append(hints)
         self._paths.cut_where_it_strays(tail)
+
+    def _on_draft_progress(self, event: DraftProgress) -> None:
+        """The draft's words are hints as they come: the target, which started at the same time, is not far yet."""
+        branch = self._window.written_by(event.call)
+        tail = branch.tail if branch is not None else self._window.tail
+        if tail.state is State.OPEN:
+            tail.drafted = tail.drafted.joined(event.part) if tail.drafted is not None else event.part
+            if (hints := self._calls.hints_for(tail, tail.drafted)) is not None:
+                self._out.append(hints)
 
     def _on_progress(self, event: TargetProgress) -> None:
         position = self._calls.owner(event.call)

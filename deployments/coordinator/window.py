@@ -59,6 +59,8 @@ class Position:
     """The part of the target's text that the client has: it is in the step whichever comes to stand."""
     state: State = State.OPEN
     draft: Step | None = None
+    drafted: Piece | None = None
+    """What the draft has written of a step that is not there yet."""
     target: Step | None = None
     verdict: Verdict | None = None
     writing: Writing | None = None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from actors.errors import RequestError
-from actors.messages import Delta, Ending, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
+from actors.messages import Delta, Ending, JudgeRequest, Piece, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
 from deployments.simulation.batch import Batch
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.scripts import Agreement
@@ -180,6 +181,14 @@ class SimulatedDraft(SimulatedWriter):
             started, context, place = now(), context + len(token_ids), Place(place.index + 1, 0)
             if ending is Ending.END:
                 return
+
+    async def look_ahead_in_parts(
+        self, request: StepRequest, depth: int, part_tokens: int
+    ) -> AsyncGenerator[Piece | Step, None]:
+        """As `Drafter.look_ahead_in_parts`, without parts: a simulated hint is worth something as a whole step only."""
+        async with aclosing(self.look_ahead(request, depth)) as steps:
+            async for step in steps:
+                yield step
 
 
 class SimulatedVerifier:

@@ -16,6 +16,7 @@ PURE = [
     "deployments.coordinator.transitions",
     "deployments.coordinator.window",
     "deployments.coordinator.output",
+    "deployments.coordinator.paths",
     "deployments.coordinator.events",
     "deployments.coordinator.settings",
     "deployments.coordinator.tally",

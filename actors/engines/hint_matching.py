@@ -126,12 +126,14 @@ class HintedSequence:
 
     def add(self, hints: Iterable[Sequence[int]]) -> None:
         """Put `hints` before those that are there. Each begins where the sequence's own writing begins. One that goes
-        on where another ends takes its place."""
+        on where another ends takes its place, in whichever order they come."""
         if not self._uses_hints:
             return
         known = [track.hint for track in self._tracks]
         new = [list(hint) for hint in hints if hint]
-        fresh = [HintTrack(hint) for at, hint in enumerate(new) if hint not in known and hint not in new[:at]]
+        said = [*known, *new]
+        fresh = [HintTrack(hint) for at, hint in enumerate(new) if hint not in [*known, *new[:at]]]
+        fresh = [track for track in fresh if not any(track.begins(hint) for hint in said)]
         kept = [track for track in self._tracks if not any(track.begins(hint) for hint in new)]
         self._tracks = [*fresh, *kept][:MAX_HINTS]
 

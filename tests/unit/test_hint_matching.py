@@ -121,6 +121,19 @@ def test_hints_are_few_and_never_twice() -> None:
     assert sequence._tracks[0].hint == [99]
 
 
+@pytest.mark.parametrize(("written", "expected"), [([9], [50]), ([100, 101], [102, 103, 104])])
+@pytest.mark.parametrize("sizes", [range(1, 25), range(24, 0, -1)])
+def test_a_hint_that_goes_on_takes_the_place_of_its_beginning_in_whichever_order_they_come(
+    written: list[int], expected: list[int], sizes: range
+) -> None:
+    sequence = HintedSequence(RULES)
+    sequence.add([[9, 50]])
+    for size in sizes:
+        sequence.add([list(range(100, 100 + size))])
+    found = sequence.propose(np.array([1, *written]), len(written), 99)
+    assert found.tokens == expected, "others are not pushed out, and the longest one is there"
+
+
 def test_where_no_hint_fits_the_context_is_looked_up() -> None:
     written = [60, 61, 62, 63, 7, 60, 61]
     assert propose([[1, 2, 3]], written) == Proposal([62, 63], Source.NGRAM)

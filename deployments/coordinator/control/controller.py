@@ -19,7 +19,6 @@ from deployments.coordinator.events import Decision
 
 ENOUGH = 1.5
 """Streamed steps in a batch of this size that make the target alone known: what all is compared with."""
-ALONE = ("the target alone", 0)
 TRUST = 1.5
 """The target's batch grows at most by this factor over the largest that was measured."""
 FIRST_SEQUENCES = 6
@@ -92,6 +91,7 @@ class Controller:
         self._plan: dict[str, int] = {}
         self._plan_age = 0
         self._allowance = FIRST_ALLOWANCE
+        """In steps of each request."""
         self._since_probe = 0.0
 
     def guides(self) -> bool:
@@ -194,25 +194,27 @@ class Controller:
 
     def _probe(self, pacer: Pacer, view: _View) -> bool:
         """Whether now is tried out what is not chosen: by `pacer` a look-ahead of one step where it streams, or by all
-        the target alone, since what one of them costs the others shows in all. Costs are steps of each request."""
+        the target alone, since what one request costs the others shows only then."""
         estimates, num = self.estimates, len(self._pacers)
         if pacer.decision.depth > 0:
-            if estimates.target_cost.evidence(num / estimates.target.num_replicas + estimates.target.others) >= ENOUGH:
+            alone = num / estimates.target.num_replicas + estimates.target.others
+            if estimates.target_cost.evidence(alone) >= ENOUGH:
                 return False
-            cost, tried = PROBE_OVERHEAD + PROBE_STEPS * view.loss_alone(), list(self._pacers.values())
-        else:
-            loss, speed = max(view.gain(0, over=1), 0.0), 1.0 + view.gain(1, over=0)
-            cost = (PROBE_OVERHEAD + PROBE_STEPS * loss / max(speed, LEAST_SPEED)) / num  # a slower step takes longer
-            tried = [pacer]
+            return self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone())
+        loss, speed = max(view.gain(0, over=1), 0.0), 1.0 + view.gain(1, over=0)
+        return self._try([pacer], 1, "a look-ahead of one step", loss / max(speed, LEAST_SPEED))
+
+    def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float) -> bool:
+        """Let `pacers` go to `depth` for a while, each losing `loss` of each step, if that can be afforded."""
+        cost = (PROBE_OVERHEAD + PROBE_STEPS * loss) * len(pacers) / len(self._pacers)
         if cost > self._allowance:
             return False
         self._allowance -= cost
         self._since_probe = 0.0
-        what, depth = ("a look-ahead of one step", 1) if tried == [pacer] and not pacer.decision.depth else ALONE
-        for one in tried:
-            if one.max_depth > 0 and not one.manner.is_guided:
-                one.probe_until, one.is_typical = one.num_steps + PROBE_STEPS, False
-                self._set(one, depth, f"trying out {what} for {PROBE_STEPS} steps", 1.0)
+        for pacer in pacers:
+            if pacer.candidate.max_depth > 0:
+                pacer.probe_until, pacer.is_typical = pacer.num_steps + PROBE_STEPS, False
+                self._set(pacer, depth, f"trying out {what} for {PROBE_STEPS} steps", 1.0)
         return True
 
     def _set(self, pacer: Pacer, depth: int, reason: str, speed_up: float) -> None:

@@ -130,7 +130,9 @@ class Pacer:
 
     @property
     def candidate(self) -> Candidate:
-        """This request as the choice sees it."""
+        """This request as the choice of depths sees it; one that is guided has none."""
+        if self.manner.is_guided:
+            return Candidate(self.alpha, 0)
         return Candidate(self.alpha, self.max_depth, self.decision.depth)
 
     @property

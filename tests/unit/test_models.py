@@ -159,6 +159,7 @@ def test_the_models_of_a_configuration() -> None:
         "int8:package:qwen2.5-coder-0.5b-instruct",
         "package:all-minilm-l6-v2",
     ]
+    assert models_of(load_profile("local-tokens")) == models_of(load_profile("local"))[:2], "one drafts in the other"
     assert models_of(load_profile("scripted")) == []
     cascade = [{"kind": "judge", "engine": "own"}, {"kind": "embedding", "model": "ORG/E"}]
     drafting = {"options": {"speculative_config": {"method": "draft_model", "model": "int8:ORG/D"}}}

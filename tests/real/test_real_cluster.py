@@ -58,7 +58,7 @@ def ask(url: str, request_id: str, **speculation: Any) -> Any:
         messages=[{"role": "user", "content": QUESTION}],
         max_tokens=120,
         temperature=0,
-        extra_body={"speculation": speculation},
+        extra_body={"speculation": {"controller": False} | speculation},
         extra_headers={"x-request-id": request_id},
     )
 
@@ -102,7 +102,7 @@ def test_real_verifiers_answer(url: str, verifier: str) -> None:
         messages=[{"role": "user", "content": QUESTION}],
         max_tokens=100,
         temperature=0.8,
-        extra_body={"speculation": {"mode": "lookahead", "verifier": verifier}},
+        extra_body={"speculation": {"mode": "lookahead", "verifier": verifier, "controller": False}},
         extra_headers={"x-request-id": f"verify-{verifier}"},
     )
     assert answer.choices[0].message.content

@@ -59,6 +59,13 @@ def test_a_fresh_server_looks_ahead_from_the_first_step() -> None:
     assert diary.depths[0] > 0
 
 
+def test_it_looks_ahead_as_well_where_only_the_target_alone_was_measured() -> None:
+    controller = Controller()
+    for _ in range(10):
+        controller.estimates.target_cost.add_stream(1.0, 0.1)
+    assert controller.open("r", Manner(4), lambda: 0.0).decide().depth == 4
+
+
 def test_of_many_users_at_once_few_begin_with_more_than_the_target() -> None:
     controller = Controller()
     pacers = [controller.open(str(i), Manner(8), lambda: 0.0) for i in range(32)]

@@ -63,6 +63,9 @@ def calibrate(
     ] = None,
     precision: Annotated[float, typer.Option(min=0.5, max=0.999, help="The precision that is wished for.")] = 0.95,
     out: Annotated[Path, typer.Option(help="Folder for the pairs and the report.")] = Path("calibration"),
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Instead: time the profile's engines, for simulate and plan.")
+    ] = False,
     write_profile: Annotated[
         Path | None, typer.Option(help="Write what was found into this YAML; a new file starts as the profile.")
     ] = None,
@@ -73,7 +76,12 @@ def calibrate(
     Example: lookahead calibrate --record --profile local --data synthetic --limit 40 --precision 0.9 --out runs/pairs
 
     Example: lookahead calibrate --pairs runs/pairs/pairs.jsonl --verifier balanced --label-by judge
+
+    Example: lookahead calibrate --engine --profile local --out costs
     """
+    if engine:
+        _time_engines(profile, config, out, json_output)
+        return
     from deployments.calibration.pairs import read_pairs
     from deployments.calibration.report import build, conclusion, write
     from deployments.calibration.scoring import find_place, opened
@@ -110,6 +118,32 @@ def calibrate(
     _show(work.console, report, conclusion(report), out, wrote)
     if write_profile is not None and wrote is None:
         raise RequestError(f"{write_profile} was not written: no threshold is shown to reach the wish.", "precision")
+
+
+def _time_engines(profile: str | None, config: str | None, out: Path, json_output: bool) -> None:
+    """Writes ``costs.yaml`` into `out`."""
+    from deployments.calibration.engine_run import COSTS_FILE, time_engines
+    from deployments.cli.serve import choose
+    from deployments.simulation.cost_file import write_costs
+
+    console = words_console(json_output)
+    settings = choose(profile, config)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+
+        def bar(words: str, total: int) -> Callable[[], None]:
+            task = progress.add_task(words, total=total)
+            return lambda: progress.advance(task)
+
+        costs = asyncio.run(time_engines(settings, bar))
+    file = _folder(out) / COSTS_FILE
+    write_costs(file, costs)
+    if json_output:
+        print_json({**costs.model_dump(mode="json"), "wrote": str(file)})
+    for role in (costs.target, costs.draft):
+        points = ", ".join(f"{1000 * seconds:.0f} ms at {size}" for size, seconds in role.passes[0].pass_s)
+        console.print(f"{role.model}: a pass takes {points}.", markup=False, soft_wrap=True)
+    console.print(f"Wrote {file}; give it to simulate (costs:) and plan (--costs).", markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,57 @@
+"""Starts the engines of a configuration in this process, one after the other, and times them.
+
+Promises: an engine is shut down before the next one starts; the environment of the configuration is set for it and
+taken back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from actors.engines import create_engine
+from actors.errors import ConfigError
+from deployments.calibration.engine_times import measure, num_parts
+from deployments.config import Config, WriterConfig
+from deployments.simulation.cost_file import CostFile, RoleCosts
+
+COSTS_FILE = "costs.yaml"
+
+
+async def time_engines(config: Config, bar: Callable[[str, int], Callable[[], None]]) -> CostFile:
+    """Target and draft of `config`. ConfigError if it has no draft."""
+    if config.draft is None:
+        raise ConfigError("There is no draft in this configuration; both engines are timed.", "draft")
+    target = await _time(config.target, bar("target", num_parts()))
+    draft = await _time(config.draft, bar("draft", num_parts()))
+    source = f"lookahead calibrate --engine, {config.name}, one engine at a time"
+    return CostFile(source=source, target=target, draft=draft)
+
+
+async def _time(writer: WriterConfig, tell: Callable[[], None]) -> RoleCosts:
+    with _environment(writer.placement.env):
+        engine = await create_engine(
+            writer.engine.kind, writer.model, dict(writer.engine.options), cpu_cores=writer.placement.cpu_cores
+        )
+        try:
+            costs = await measure(engine, writer.model, time.perf_counter, tell)
+        finally:
+            await engine.shutdown()
+    most = writer.engine.options.get("max_num_seqs")
+    return costs.model_copy(update={"max_num_seqs": int(most)}) if most else costs
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

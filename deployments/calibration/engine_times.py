@@ -1,0 +1,159 @@
+"""What a real engine's work takes, measured through the engine's own interface: the costs of simulations and plans.
+
+Promises: passes are timed between a sequence's first and last token, so reading the prompt is not in them; prompts are
+never equal, so nothing but what is meant to be is found in a cache; the clock is handed in. What one engine does to
+another on the same machine is not measured: the engines run one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import count
+
+from actors.errors import ServiceError
+from actors.messages import Prompt, Sampling, StepRule, TokenIds
+from actors.roles import Engine
+from deployments.simulation.cost_file import PassTimes, RoleCosts
+
+SIZES = (1, 2, 4, 8)
+NUM_TOKENS = 16
+SHORT, LONG = 64, 512
+"""Tokens of prompts."""
+WHOLE = StepRule(max_tokens=10**6)
+SPECULATED = ("none", "hints")
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One generation. `pass_s`: seconds a token after the first one; None if there was only one."""
+
+    first_s: float
+    pass_s: float | None
+    token_ids: TokenIds
+
+
+class Stopwatch:
+    """Times generations of one engine."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._numbers = count(1)
+
+    def prompt(self, num_tokens: int) -> TokenIds:
+        """A prompt of so many tokens that no other is equal to, and whose text goes on for long: it counts."""
+        first = 1000 * next(self._numbers)
+        text = "Count on: " + ", ".join(str(first + number) for number in range(num_tokens)) + ","
+        return self._engine.encode_prompt(Prompt(text=text))[-num_tokens:]
+
+    async def one(
+        self, prompt: TokenIds, num_tokens: int, hints: tuple[TokenIds, ...] = (), speculation: str = "none"
+    ) -> Timed:
+        """Continues `prompt` by at most so many tokens."""
+        begun, first, last = self._clock(), 0.0, 0.0
+        ids: list[int] = []
+        num_first = 0
+        stream = self._engine.generate(
+            f"time-{next(self._numbers)}",
+            prompt,
+            max_tokens=num_tokens,
+            rule=WHOLE,
+            max_steps=None,
+            sampling=Sampling(),
+            hints=hints,
+            token_speculation=speculation,
+        )
+        async with aclosing(stream) as deltas:
+            async for delta in deltas:
+                last = self._clock()
+                if not ids:
+                    first, num_first = last, len(delta.token_ids)
+                ids += delta.token_ids
+        later = len(ids) - num_first
+        return Timed(first - begun, (last - first) / later if later > 0 else None, tuple(ids))
+
+    async def passes(self, size: int, num_context: int) -> float:
+        """Seconds of a pass in a batch of `size`."""
+        prompts = [self.prompt(num_context) for _ in range(size)]
+        found = await asyncio.gather(*(self.one(prompt, NUM_TOKENS) for prompt in prompts))
+        times = [one.pass_s for one in found if one.pass_s]
+        if not times:
+            raise ServiceError("The engine ended every text after one token: nothing can be timed.")
+        return statistics.median(times)
+
+    async def guessed(self, size: int) -> tuple[int, float] | None:
+        """Tokens proposed in a pass where hints fit, and its seconds; None where the engine takes no hints."""
+        prompts = [self.prompt(SHORT) for _ in range(size)]
+        known = [await self.one(prompt, 3 * NUM_TOKENS) for prompt in prompts]
+        before = await self._engine.speculation_stats()
+        begun = self._clock()
+        await asyncio.gather(
+            *(
+                self.one(prompt, 3 * NUM_TOKENS, (one.token_ids,), "hints")
+                for prompt, one in zip(prompts, known, strict=True)
+            )
+        )
+        took, after = self._clock() - begun, await self._engine.speculation_stats()
+        if before is None or after is None or after.num_drafts == before.num_drafts:
+            return None
+        num_drafts = after.num_drafts - before.num_drafts
+        return round((after.num_draft_tokens - before.num_draft_tokens) / num_drafts), took / (num_drafts / size)
+
+
+async def measure(
+    engine: Engine,
+    model: str,
+    clock: Callable[[], float],
+    tell: Callable[[], None] = lambda: None,
+    sizes: Sequence[int] = SIZES,
+) -> RoleCosts:
+    """All costs of `engine`; `tell` is called after each of `num_parts` parts."""
+    watch = Stopwatch(engine, clock)
+    await watch.one(watch.prompt(SHORT), 4)  # whatever is compiled or allocated on first use
+    tell()
+    long = min(LONG, engine.describe().max_model_len // 2)
+    # The first of two equal calls reads the prompt, the second finds it in the cache.
+    prompts = [watch.prompt(length) for length in (SHORT, long)]
+    fresh = [(await watch.one(prompt, 1)).first_s for prompt in prompts]
+    cached = (await watch.one(prompts[0], 1)).first_s
+    tell()
+    times = []
+    for size in sizes:
+        times.append(await watch.passes(size, SHORT))
+        tell()
+    context_s = max((await watch.passes(1, long) - times[0]) / (long - SHORT), 0.0)
+    tell()
+    passes = [PassTimes(proposed=0, pass_s=_rising(sizes, times, context_s))]
+    guessed = [(size, await watch.guessed(size)) for size in sizes[:2]]
+    tell()
+    found = [(size, one) for size, one in guessed if one is not None]
+    if found:
+        seconds = [max(one[1], times[0]) for _, one in found]
+        passes.append(
+            PassTimes(proposed=max(found[0][1][0], 1), pass_s=_rising([size for size, _ in found], seconds, context_s))
+        )
+    return RoleCosts(
+        model=model,
+        passes=passes,
+        context_s=context_s,
+        prefill_token_s=max((fresh[1] - fresh[0]) / (long - SHORT), 0.0),
+        call_s=max(cached - times[0], 0.0),
+    )
+
+
+def num_parts(sizes: Sequence[int] = SIZES) -> int:
+    """How often `measure` tells that a part is done."""
+    return len(sizes) + 4
+
+
+def _rising(sizes: Sequence[int], times: Sequence[float], context_s: float) -> list[tuple[int, float]]:
+    """Times at no context; a larger batch is never the faster one, whatever chance says."""
+    points: list[tuple[int, float]] = []
+    for size, seconds in zip(sizes, times, strict=True):
+        bare = max(seconds - context_s * size * SHORT, 1e-6)
+        points.append((size, max(bare, points[-1][1]) if points else bare))
+    return points

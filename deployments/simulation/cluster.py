@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deployments.coordinator.pipeline import FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_DRAFT_RETRY_S
+from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
-from deployments.simulation.decisions import Decisions, Happening, Reaction
+from deployments.simulation.decisions import Decisions
 from deployments.simulation.driver import Clock
 from deployments.simulation.engine import Engine
+from deployments.simulation.led import NOTHING_KNOWN, Facts, Happening, Reaction
 from deployments.simulation.passages import Passage
 from deployments.simulation.scripts import Agreement, uniform
 from deployments.simulation.workload import NO_GAIN, HintGain
@@ -82,7 +84,8 @@ class Counts:
 
 
 class Cluster:
-    """The pools and what the requests have in common. `network_s` is one way between coordinator and engines."""
+    """The pools and what the requests have in common. `network_s` is one way between coordinator and engines; `mind`
+    gives a request decisions of its own."""
 
     def __init__(
         self,
@@ -94,9 +97,10 @@ class Cluster:
         *,
         network_s: float = 0.0,
         hint_gain: HintGain = NO_GAIN,
+        mind: Callable[[int], Decisions | Controlled] | None = None,
     ) -> None:
         self.clock = clock
-        self.decisions = decisions
+        self.mind = mind or (lambda number: decisions)
         self.target = target
         self.draft = draft
         self.verifier = verifier
@@ -109,7 +113,7 @@ class Cluster:
 class Call:
     """One call of a request to a role; its engine's `Work`."""
 
-    __slots__ = ("engine", "left", "place", "request", "same", "word")
+    __slots__ = ("engine", "left", "place", "request", "same", "since", "word")
 
     def __init__(self, request: Request, word: str, place: int, left: int = 0) -> None:
         self.request = request
@@ -118,6 +122,7 @@ class Call:
         self.left = left
         """Draft steps that are still to be written."""
         self.same = False
+        self.since = request.cluster.clock.now
         self.engine: Engine | None = None
 
     def done(self) -> None:
@@ -153,10 +158,12 @@ class Request:
         self._engines: dict[str, Engine | None] = {}
         self._num_draft_failures = 0
         self._over = False
+        self._facts = NOTHING_KNOWN
         now = cluster.clock.now
         self._result = Ended(number, now, now, now, 0, 0, 0, 0)
         self._state = 0
-        self._follow(cluster.decisions.start)
+        self._mind = cluster.mind(number)
+        self._follow(self._mind.start)
 
     # --- what engines say --------------------------------------------------------------------------------------------
 
@@ -166,6 +173,8 @@ class Request:
         if self._calls.get(key) is not call:
             return
         last = call.place == self._passage.num_steps - 1
+        if self._mind.takes_facts:
+            self._facts = self._facts_of(call)
         if call.word == "target":
             del self._calls[key]
             self._remember(call)
@@ -211,6 +220,15 @@ class Request:
             del self._calls[call.word, call.place]
             self._hear("draft_over", self._head, False, False)
 
+    def _facts_of(self, call: Call) -> Facts:
+        """What a real engine would tell of the step that `call` has just written."""
+        now, since = self.cluster.clock.now, call.since
+        call.since = now
+        if call.word == "judge" or call.engine is None:
+            return Facts(elapsed_s=now - since)
+        lengths = self._passage.num_drafted if call.word == "draft" else self._passage.lengths
+        return Facts(lengths[call.place], now - since, str(id(call.engine)), call.engine.num_works + 1)
+
     def _move(self, call: Call) -> None:
         """`call` goes on with the next step."""
         del self._calls[call.word, call.place]
@@ -226,7 +244,7 @@ class Request:
     def _hear(self, word: str, place: int, yes: bool, last: bool) -> None:
         if not self._over:
             happening: Happening = (word, place - self._head, yes, last)
-            self._follow(self.cluster.decisions.react(self._state, happening))
+            self._follow(self._mind.react(self._state, happening, self._facts))
 
     def _follow(self, reaction: Reaction) -> None:
         head, self._state = self._head, reaction.state
@@ -344,6 +362,7 @@ class Request:
 
     def _end(self) -> None:
         self._over = True
+        self._mind.close()
         self._result.ended_s = self.cluster.clock.now
         self._result.num_tokens = self._passage.ends[self._head]
         self._result.failed = self._head < self._passage.num_steps

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.settings import SessionSettings
 from deployments.simulation.cluster import Cluster, Ended, Pool, Request
+from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.driver import Clock
@@ -95,7 +97,7 @@ def settings_of(scenario: Scenario, mode: str) -> SessionSettings:
     """What every request asks for."""
     speculation = scenario.speculation
     return settings_for(
-        "target" if mode == "target_all_gpus" else mode,
+        {"target_all_gpus": "target", "controlled": "lookahead"}.get(mode, mode),
         speculation.max_lookahead,
         max_target_steps=speculation.max_target_steps,
         verifier="simulated" if scenario.verifier.replicas else None,
@@ -142,14 +144,17 @@ class Run:
             "draft": Pool(clock, scenario.draft.cost("draft"), scenario.draft.replicas),
             "verifier": Pool(clock, verdict, scenario.verifier.replicas),
         }
+        settings, controller = settings_of(scenario, mode), Controller()
+        controlled = lambda number: Controlled(settings, controller, clock, number)  # noqa: E731
         self._cluster = Cluster(
             clock,
-            Decisions(settings_of(scenario, mode)),
+            Decisions(settings),
             self._pools["target"],
             self._pools["draft"],
             self._pools["verifier"],
             network_s=scenario.network_s,
             hint_gain=scenario.hint_gain,
+            mind=controlled if mode == "controlled" else None,
         )
         self._passages = Passages(script)
         self._num_begun = self._num_drawn = self._num_refused = self._num_in_flight = 0

@@ -30,8 +30,9 @@ from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, scaled
 from deployments.simulation.workload import HintGain
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Mode = Literal["target", "target_all_gpus", "lookahead", "lookahead_sync", "specreason"]
-"""``target_all_gpus``: the target alone, with as many replicas as fit on the draft's GPUs too: equal hardware."""
+Mode = Literal["target", "target_all_gpus", "lookahead", "controlled", "lookahead_sync", "specreason"]
+"""``target_all_gpus``: the target alone, with as many replicas as fit on the draft's GPUs too: equal hardware.
+``controlled``: lookahead at a depth that the server's controller chooses, `max_lookahead` at most."""
 
 
 class Strict(BaseModel):

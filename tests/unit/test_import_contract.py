@@ -43,6 +43,7 @@ PURE = [
     "deployments.simulation.scripts",
     "deployments.simulation.texts",
     "deployments.simulation.decisions",
+    "deployments.simulation.led",
     "deployments.simulation.passages",
     "deployments.simulation.hardware",
 ]

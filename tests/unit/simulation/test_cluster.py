@@ -55,15 +55,17 @@ class World:
         num_requests: int = 30,
         network_s: float = 0.0,
         gain: HintGain | None = None,
+        decisions: Decisions | None = None,
     ) -> None:
         self.clock = Clock()
         self.ended: list[Ended] = []
         self.passages = Passages(text)
         self.num_begun, self.num_requests = 0, num_requests
         verdict = EngineCost(((1, VERDICT_S),))
+        self.decisions = decisions or Decisions(settings(mode, verifier=verifier, hints=gain is not None))
         self.cluster = Cluster(
             self.clock,
-            Decisions(settings(mode, verifier=verifier, hints=gain is not None)),
+            self.decisions,
             Pool(self.clock, target, targets),
             Pool(self.clock, DRAFT, drafts),
             Pool(self.clock, verdict, 1),
@@ -123,11 +125,12 @@ def test_specreason_waits_for_scores_and_the_target_writes_what_fails() -> None:
 
 def test_learning_order_changes_nothing() -> None:
     """A table that knows everything already decides as one that learns on the way."""
-    world, again = World(), World()
+    world = World()
     first = world.run()
-    again.cluster.decisions = world.cluster.decisions
+    known = world.decisions
+    assert known.num_states > 20
+    again = World(decisions=known)
     assert again.run() == first
-    assert world.cluster.decisions.num_states > 20
 
 
 def test_decisions_that_depend_on_more_than_the_window_are_refused() -> None:

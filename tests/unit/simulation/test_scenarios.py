@@ -97,6 +97,19 @@ def test_a_node_takes_its_replicas_with_it() -> None:
     assert broken.tokens_per_s == pytest.approx(whole.tokens_per_s / 2, rel=0.15)
 
 
+def test_the_controller_keeps_to_the_target_where_looking_ahead_harms() -> None:
+    """A saturated engine with a useless draft; a free one with a good draft."""
+    more = "speculation: {modes: [target, lookahead, controlled]}\narrivals: {users: 2}\ntext: {num_steps: 30, "
+    bad = (LEAST + more + "alpha: 0.05}\nduration_s: 120").replace(
+        "{token_s: 0.02}", "{token_s: 0.02, sequence_share: 1.0}"
+    )
+    alone, ahead, controlled = (outcome.tokens_per_s for outcome in run_scenario(parse_scenario(bad, "test")))
+    assert ahead < 0.9 * alone
+    assert controlled > 1.05 * ahead
+    good = outcomes(more + "alpha: 0.8}\nduration_s: 60")
+    assert good["controlled"].tokens_per_s > 1.3 * good["target"].tokens_per_s
+
+
 def test_goodput_counts_what_came_in_time() -> None:
     found = outcomes("duration_s: 30\ntext: {num_steps: 10}\nlatency_goal_s: 0.001")
     assert found["target"].goodput_rps == 0.0

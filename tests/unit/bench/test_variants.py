@@ -40,7 +40,7 @@ def test_words_become_wishes(variant, expected):
         "a:",
         "plain:exact",
         "vllm:exact",
-    ],  # fmt: skip
+    ],
 )
 def test_unknown_words_are_refused(variant):
     with pytest.raises(RequestError) as caught:

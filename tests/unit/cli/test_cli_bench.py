@@ -165,6 +165,7 @@ def test_ctrl_c_keeps_what_was_measured(server, bench, monkeypatch, tmp_path):
         (("--rate", "nan"), "must be numbers above zero"),
         (("--modes", "plain@nowhere"), "after '@' comes an address"),
         (("--modes", "plain:exact"), "takes no wishes"),
+        (("--modes", "vllm"), "needs --profile or --config"),
         (("--profile", "scripted"), "exactly one of"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 from tests.unit.cli import made_up
 from tests.unit.cli.conftest import lines_of, reviews_of
@@ -70,6 +71,37 @@ def test_one_run_may_compare_two_servers(server, bench):
     assert end.json["baseline"] == f"plain@{other.url}"
     assert end.json["rows"][0]["num_pairs"] == 3
     assert end.json["environment"]["server"]["others"] == {other.url: {"version": "9.9"}}
+
+
+def test_vllms_own_server_is_started_for_its_rows(server, lookahead, data, tmp_path, monkeypatch):
+    other = SpeakingServer()
+    other.start()
+    started = []
+
+    @contextmanager
+    def ours(config, url):
+        yield server.url
+
+    @contextmanager
+    def theirs(wanted):
+        started.append(wanted.options.get("speculative_config"))
+        yield other.url
+
+    monkeypatch.setattr("deployments.cli.bench.server", ours)
+    monkeypatch.setattr("deployments.bench.vllm_server.running", theirs)
+    try:
+        end = lookahead(
+            "bench", "--profile", "local", "--modes", "lookahead,vllm:none", "--data", str(data), "--out",
+            str(tmp_path / "run"), "--json",
+        )  # fmt: skip
+    finally:
+        other.stop()
+    assert end.code == 0, end.err
+    assert started == [None]
+    assert all("speculation" not in body for body in other.bodies)
+    assert (len(server.bodies), len(other.bodies)) == (4, 4)
+    assert (end.json["baseline"], end.json["rows"][0]["num_pairs"]) == ("vllm:none", 3)
+    assert end.json["rows"][1]["token_speculation"] == "none"
 
 
 def test_nothing_is_graded_while_a_request_is_measured(bench, monkeypatch):

@@ -26,6 +26,8 @@ from deployments.cli.client import Question, Reply, ask
 
 _WARM_UP = "What is 6 times 7?"
 _WARM_UP_TOKENS = 24
+SETTLE_S = 1.2
+"""Between two servers: vLLM's workers poll for a second after their last pass, and share the cores with the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,12 @@ class Runner:
         if work:
             await self._warm_up()
         await review_all(self.record, self.problems, self.servers)
+        before: Server | None = None
         for block, indices in work:
-            counter = self.servers[block.mode].counter
+            server = self.servers[block.mode]
+            if before is not None and server is not before:
+                await asyncio.sleep(SETTLE_S)
+            before, counter = server, server.counter
             await counter.since_last()  # what was counted before belongs to another block
             await (self._closed_loop(block, indices) if block.load.rate is None else self._open_loop(block, indices))
             await review_all(self.record, self.problems, self.servers, await counter.since_last())

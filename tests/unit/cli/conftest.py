@@ -68,7 +68,9 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def bench(server, lookahead, data, tmp_path):
+def bench(server, lookahead, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("deployments.bench.runner.SETTLE_S", 0.01)
+
     def run(*arguments, out="run", source=data):
         return lookahead(
             "bench", "--url", server.url, "--data", str(source), "--out", str(tmp_path / out), "--max-tokens", "50",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions
 from actors.messages import Committed, Origin, StepRule
-from deployments.coordinator.events import AddHints, Placed, Retired, StartDraft, StartStream, StartTarget
+from deployments.coordinator.events import AddHints, Decision, Placed, Retired, StartDraft, StartStream, StartTarget
 from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, GuidedSession
 from deployments.coordinator.settings import SessionSettings
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
@@ -23,6 +23,12 @@ def world(
     session_settings: SessionSettings, target: ScriptOptions = TARGET, draft: ScriptOptions | None = None
 ) -> World:
     return World(GuidedSession(session_settings), target, draft or target, lambda *_: False)  # type: ignore[arg-type]
+
+
+def decided_world(session_settings: SessionSettings, random: Random) -> World:
+    """Whether the draft guides, and how far, is another matter at every event."""
+    session = GuidedSession(session_settings, lambda: Decision(random.choice([0, 1, 3]), "at random"))
+    return World(session, TARGET, TARGET, lambda *_: False)  # type: ignore[arg-type]
 
 
 def run(here: World, random: Random, failures: float = 0.0) -> None:
@@ -59,6 +65,26 @@ def check(here: World, expected: tuple[int, ...]) -> None:
     assert counted + summary.num_cancelled_steps == summary.num_draft_steps
     assert summary.num_steps == counted + summary.num_target_steps
     assert not any(isinstance(c, StartTarget) for c in here.log)
+
+
+@examples(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.05]))
+def test_a_decision_that_changes_at_every_event_changes_no_word(seed: int, failures: float) -> None:
+    fixed = settings(max_attempts=10**6, **EXACT)
+    here = decided_world(fixed, Random(seed + 1))
+    run(here, Random(seed), failures)
+    check(here, target_only(TARGET, 10_000, StepRule("line")))
+    starts = [c for c in here.log if isinstance(c, StartDraft)]
+    assert all(start.depth <= 3 * CHUNKS_A_STEP for start in starts)
+
+
+def test_where_hints_do_not_pay_the_draft_is_not_asked() -> None:
+    session = GuidedSession(settings(**EXACT), lambda: Decision(0, "no"))
+    here = World(session, TARGET, TARGET, lambda *_: False)  # type: ignore[arg-type]
+    run(here, Random(1))
+    check(here, target_only(TARGET, 10_000, StepRule("line")))
+    assert not any(isinstance(c, StartDraft) for c in here.log)
+    assert [c for c in here.log if isinstance(c, Decision)] == [Decision(0, "no")]
 
 
 @examples(max_examples=600, deadline=None)

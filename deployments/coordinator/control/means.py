@@ -59,7 +59,6 @@ class Rate:
     def __init__(self, prior: float, prior_weight: float, memory: float, fast_memory: float) -> None:
         self._slow = Mean(prior, prior_weight, memory)
         self._fast = Mean(prior, 0.0, fast_memory)
-        self._fast_memory = fast_memory
         self.has_changed = False
         """Whether it left its past once: a request that did is not like the others."""
 

@@ -7,6 +7,7 @@ estimated; ``--published`` puts each published row beside what formula and sessi
 from __future__ import annotations
 
 import json
+import time
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,6 +87,7 @@ def _scenario(console: Console, name: str, duration: float | None) -> tuple[dict
     scenario = load_scenario(name)
     if duration is not None:
         scenario = scenario.model_copy(update={"duration_s": duration})
+    begun = time.process_time()
     with _bar(console) as progress:
         tasks: dict[str, TaskID] = {mode: progress.add_task(mode, total=1.0) for mode in scenario.speculation.modes}
         outcomes = run_scenario(scenario, lambda mode, part: progress.update(tasks[mode], completed=part))
@@ -98,7 +100,10 @@ def _scenario(console: Console, name: str, duration: float | None) -> tuple[dict
     words = conclusion(scenario, outcomes)
     for sentence in words:
         console.print(sentence, markup=False, soft_wrap=True)
+    took, executed = time.process_time() - begun, sum(outcome.num_executed_steps for outcome in outcomes)
+    console.print(f"{executed} steps were simulated at {60.0 * executed / took:,.0f} a minute of CPU.", style="dim")
     result = {
+        "simulated_steps_per_cpu_minute": 60.0 * executed / took,
         "scenario": scenario.model_dump(mode="json"),
         "outcomes": [outcome.as_dict() for outcome in outcomes],
         "conclusion": words,

@@ -11,6 +11,7 @@ def test_a_shipped_scenario_gives_a_table_json_and_a_page(lookahead, tmp_path) -
     assert done.code == 0
     modes = [outcome["mode"] for outcome in done.json["outcomes"]]
     assert modes == ["target", "lookahead"]
+    assert done.json["simulated_steps_per_cpu_minute"] > 0
     assert "Estimated, not measured" in " ".join(done.json["conclusion"])
     text = page.read_text()
     assert "<svg" in text

@@ -82,8 +82,10 @@ def _writer(question: Question, role: str, replicas: int, gpus: int, num_propose
     placement: dict[str, Any] = {"num_replicas": replicas, "max_ongoing_requests": 1024}
     if question.costs is not None:
         costs = read_costs(question.costs)
-        model = costs.draft.model if role == "draft" else costs.target.model
-        return {"model": model, "engine": {"options": options}, "placement": placement}
+        measured = costs.draft if role == "draft" else costs.target
+        # What was measured is served: its engine, its options, its cores.
+        writer = measured.writer or {"model": measured.model}
+        return {**writer, "placement": {**writer.get("placement", {}), **placement}}
     model = MODELS[question.draft if role == "draft" else question.target].hub
     if gpus == 1:
         placement["num_gpus"] = 1

@@ -18,6 +18,10 @@ from deployments.simulation.costs import EngineCost
 from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_requests, scaled
 
 
+PROPOSED = (0, 3, 8)
+"""Tokens that an estimated engine may propose to itself."""
+
+
 class Objective(StrEnum):
     """What is best."""
 
@@ -70,6 +74,13 @@ class Question:
     def mean_context(self) -> float:
         """Tokens before a request's next one, on average."""
         return self.prompt_tokens + self.output_tokens / 2.0
+
+    @property
+    def proposed(self) -> tuple[int, ...]:
+        """Numbers of proposed tokens to choose from: those that were measured, or some."""
+        if self.costs is None:
+            return PROPOSED
+        return tuple(sorted({one.proposed for one in _measured(self.costs).target.passes}))
 
     def max_users(self, num_gpus: int) -> float:
         """Requests whose cache fits into one target; unknown of a measured engine, which has bounds of its own."""

@@ -15,7 +15,6 @@ from deployments.planning.question import Objective, Question
 from deployments.simulation.costs import EngineCost
 
 DEPTHS = (1, 2, 3, 4, 6, 8, 12)
-PROPOSED = (0, 3, 8)
 WIDTHS = (1, 2, 4, 8)
 """GPUs of one engine: within a node."""
 ROUNDS = 16
@@ -130,7 +129,7 @@ def serve(question: Question, layout: Layout, users: float | None = None) -> Pre
 def layouts(question: Question, num_gpus: int) -> Iterator[Layout]:
     """All that use at most `num_gpus`, as many of them as go."""
     for width in WIDTHS:
-        for num_proposed in PROPOSED:
+        for num_proposed in question.proposed:
             if num_gpus // width:
                 yield Layout(num_gpus // width, width, 0, 1, 0, num_proposed)
             for num_drafts in _counts(num_gpus // 2):

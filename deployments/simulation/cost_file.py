@@ -33,6 +33,8 @@ class RoleCosts(Strict):
     """One engine."""
 
     model: str
+    writer: dict[str, Any] = {}
+    """The role's section of the configuration that was measured."""
     passes: Annotated[list[PassTimes], Field(min_length=1)]
     context_s: float = 0.0
     """Seconds that a pass takes longer for each token of context."""

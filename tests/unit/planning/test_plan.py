@@ -83,13 +83,17 @@ def test_a_plan_says_why_and_its_profile_can_be_served(alpha: float) -> None:
 
 def test_measured_engines_are_planned_with(tmp_path: Path) -> None:
     def role(model: str, seconds: float) -> RoleCosts:
-        return RoleCosts(model=model, passes=[PassTimes(proposed=0, pass_s=[(1, seconds), (4, 2.0 * seconds)])])
+        writer = {"model": model, "engine": {"options": {"max_model_len": 99}}, "placement": {"cpu_cores": "1"}}
+        passes = [PassTimes(proposed=0, pass_s=[(1, seconds), (4, 2.0 * seconds)])]
+        return RoleCosts(model=model, passes=passes, writer=writer)
 
     file = tmp_path / "costs.yaml"
     write_costs(file, CostFile(source="test", target=role("package:big", 0.3), draft=role("package:little", 0.03)))
     answer = plan(replace(SMALL, gpu=None, costs=file, num_gpus=2, users=1, alpha=0.9, output_tokens=500))
     config = parse_config(profile_text(answer), "plan")
     assert config.target.model == "package:big"
+    assert config.target.engine.options == {"max_model_len": 99}
+    assert config.target.placement.cpu_cores == "1"
     assert config.draft is not None
     assert answer.chosen.predicted.layout.depth
 

@@ -124,7 +124,8 @@ def _plan(console: Console, question: Any, write_profile: Path | None) -> tuple[
     return {**answer.as_dict(), "conclusion": words, "wrote": wrote}, _plan_page(answer, words)
 
 
-NAMES = ("", "target", "draft", "depth", "k", "tokens/s a user", "by formula", "latency", "tokens/s", "$ a million")
+NAMES = ("", "target", "draft", "depth", "k", "a user", "formula", "latency", "all", "$/million")
+"""Tokens a second of a user, simulated and by formula; of all users; dollars for a million tokens."""
 
 
 def rows(answer: Plan) -> list[list[str]]:

@@ -40,6 +40,18 @@ COLUMNS = (
     "draft busy",
 )
 
+SHORT = {
+    "mode": "mode",
+    "tokens/s": "tok/s",
+    "a user": "a user",
+    "latency p50": "p50",
+    "p95": "p95",
+    "accepted": "accepted",
+    "target busy": "target",
+    "draft busy": "draft",
+}
+"""Those that a terminal has room for, by their short names; all are on the page."""
+
 
 def simulate(
     scenario: Annotated[
@@ -92,10 +104,11 @@ def _scenario(console: Console, name: str, duration: float | None) -> tuple[dict
         tasks: dict[str, TaskID] = {mode: progress.add_task(mode, total=1.0) for mode in scenario.speculation.modes}
         outcomes = run_scenario(scenario, lambda mode, part: progress.update(tasks[mode], completed=part))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "mode" else "right")
+    for name in SHORT.values():
+        table.add_column(name, justify="left" if name == "mode" else "right", no_wrap=True)
     for outcome in outcomes:
-        table.add_row(*cells(outcome))
+        shown = dict(zip(COLUMNS, cells(outcome), strict=True))
+        table.add_row(*(shown[column] for column in SHORT))
     console.print(table)
     words = conclusion(scenario, outcomes)
     for sentence in words:

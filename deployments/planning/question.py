@@ -17,7 +17,6 @@ from deployments.simulation.cost_file import CostFile, read_costs
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_requests, scaled
 
-
 PROPOSED = (0, 3, 8)
 """Tokens that an estimated engine may propose to itself."""
 

@@ -21,7 +21,7 @@ from deployments.simulation.cost_file import PassTimes, RoleCosts
 
 SIZES = (1, 2, 4, 8)
 NUM_TOKENS = 16
-SHORT, LONG = 64, 512
+SHORT, LONG = 64, 384
 """Tokens of prompts."""
 WHOLE = StepRule(max_tokens=10**6)
 SPECULATED = ("none", "hints")
@@ -88,12 +88,12 @@ class Stopwatch:
     async def guessed(self, size: int) -> tuple[int, float] | None:
         """Tokens proposed in a pass where hints fit, and its seconds; None where the engine takes no hints."""
         prompts = [self.prompt(SHORT) for _ in range(size)]
-        known = [await self.one(prompt, 3 * NUM_TOKENS) for prompt in prompts]
+        known = await asyncio.gather(*(self.one(prompt, 2 * NUM_TOKENS) for prompt in prompts))
         before = await self._engine.speculation_stats()
         begun = self._clock()
         await asyncio.gather(
             *(
-                self.one(prompt, 3 * NUM_TOKENS, (one.token_ids,), "hints")
+                self.one(prompt, 2 * NUM_TOKENS, (one.token_ids,), "hints")
                 for prompt, one in zip(prompts, known, strict=True)
             )
         )
@@ -141,7 +141,7 @@ async def measure(
         passes=passes,
         context_s=context_s,
         prefill_token_s=max((fresh[1] - fresh[0]) / (long - SHORT), 0.0),
-        call_s=max(cached - times[0], 0.0),
+        prefill_passes=max(cached / times[0] - 1.0, 0.0),
     )
 
 

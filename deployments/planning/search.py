@@ -106,7 +106,7 @@ def _step_s(question: Question, cost: EngineCost, batch: float) -> float:
     part = max(batch, 1.0) - low
     passes = (1.0 - part) * cost.seconds(low) + part * cost.seconds(low + 1)
     passes += cost.context_s * max(batch, 1.0) * question.mean_context
-    return question.step_tokens * passes + cost.call_s
+    return (question.step_tokens + cost.prefill_passes) * passes + cost.call_s
 
 
 def serve(question: Question, layout: Layout, users: float | None = None) -> Prediction | None:

@@ -39,7 +39,10 @@ class RoleCosts(Strict):
     context_s: float = 0.0
     """Seconds that a pass takes longer for each token of context."""
     prefill_token_s: float = 0.0
+    prefill_passes: float = 0.0
+    """What a call reads although its prompt is cached, such as its last block, as passes of its own sequence."""
     call_s: float = 0.0
+    """Transport; an engine that is timed in its own process has none."""
     max_num_seqs: Annotated[int, Field(ge=1)] = 1024
 
 
@@ -58,6 +61,7 @@ class CostFile(Strict):
             tuple(passes.pass_s),
             context_s=costs.context_s,
             call_s=costs.call_s,
+            prefill_passes=costs.prefill_passes,
             prefill_token_s=costs.prefill_token_s,
             max_num_seqs=costs.max_num_seqs,
         )

@@ -89,6 +89,7 @@ def test_vllms_own_server_is_started_for_its_rows(server, lookahead, data, tmp_p
 
     monkeypatch.setattr("deployments.cli.bench.server", ours)
     monkeypatch.setattr("deployments.bench.vllm_server.running", theirs)
+    monkeypatch.setattr("deployments.bench.runner.SETTLE_S", 0.01)
     try:
         end = lookahead(
             "bench", "--profile", "local", "--modes", "lookahead,vllm:none", "--data", str(data), "--out",

@@ -12,6 +12,8 @@ from typing import Any
 from deployments.bench.plan import Load
 
 Row = Mapping[str, Any]
+_FEW = 8
+"""A bootstrap of fewer values holds the true median less often than it says."""
 
 
 def load_of(row: Row) -> Load:
@@ -73,6 +75,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
         )
     if cut:
         found.append(f"{cut} answers were cut at the token limit; they are whole answers here, and mostly wrong ones.")
+    if any(row["speedup_ci95"] and row["num_pairs"] < _FEW for row in rows):
+        found.append(f"Intervals of fewer than {_FEW} prompts are narrower than they should be: take more prompts.")
     if late > 0.1:
         found.append(f"The client sent requests up to {late:.2f} s after their time: it was short of CPU itself.")
     return found

@@ -10,14 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 _COLUMNS = (
-    ("failed", "num_failed", "d"),
     ("tok/s", "tokens_per_s", ".1f"),
     ("p50 s", "latency_p50_s", ".2f"),
-    ("p95 s", "latency_p95_s", ".2f"),
-    ("goodput/s", "goodput_per_s", ".3f"),
+    ("good/s", "goodput_per_s", ".2f"),
     ("right", "accuracy", ".0%"),
-    ("accepted", "accept_rate", ".0%"),
-    ("speed-up", "speedup_vs_target", ".2f"),
+    ("acc.", "accept_rate", ".0%"),
 )
 
 
@@ -28,14 +25,24 @@ def show(console: Console, report: Mapping[str, Any], out: Path) -> None:
     rows = report["rows"]
     columns = [column for column in _COLUMNS if any(row[column[1]] is not None for row in rows)]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("mode", "load", "done", *(title for title, _, _ in columns), "95 %"):
-        table.add_column(name, justify="left" if name == "mode" else "right", no_wrap=name != "mode")
+    for name in ("mode", "load", "failed", *(title for title, _, _ in columns), "speed-up (95 %)"):
+        is_mode = name == "mode"
+        table.add_column(
+            name, justify="left" if is_mode else "right", no_wrap=not is_mode, min_width=12 if is_mode else None,
+            overflow="fold" if is_mode else "ellipsis",
+        )  # fmt: skip
     for row in rows:
-        interval = row["speedup_ci95"]
         cells = ["-" if row[name] is None else format(row[name], form) for _, name, form in columns]
-        shown = f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else "-"
-        table.add_row(row["mode"], str(load_of(row)), str(row["num_requests"]), *cells, shown)
+        failed = f"{row['num_failed']}/{row['num_requests']}"
+        table.add_row(row["mode"], str(load_of(row)), failed, *cells, _speed_up(row))
     console.print(table)
     for text in (report["headline"], *report["notes"]):
         console.print(text, markup=False)
     console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _speed_up(row: Mapping[str, Any]) -> str:
+    if row["speedup_vs_target"] is None:
+        return "-"
+    interval = row["speedup_ci95"]
+    return f"{row['speedup_vs_target']:.2f}" + (f" ({interval[0]:.2f}-{interval[1]:.2f})" if interval else "")

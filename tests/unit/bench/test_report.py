@@ -97,7 +97,8 @@ def test_notes_name_failures_cuts_and_lateness():
     assert "2 times: Lost." in found[0]
     assert found[1].startswith("2 answers were cut")
     assert "0.50 s after their time" in found[2]
-    assert notes([row(1.0, None)]) == []
+    assert notes([row(1.0, None), row(1.5, (1.2, 1.8))]) == []
+    assert "take more prompts" in notes([row(1.5, (1.2, 1.8), num_pairs=5)])[0]
 
 
 def test_report_has_the_contract():

@@ -36,7 +36,7 @@ def profile(question: Question, layout: Layout) -> dict[str, Any]:
     speculates = layout.depth > 0
     data: dict[str, Any] = {
         "name": "planned",
-        "served_model_name": question.target,
+        "served_model_name": _name(question),
         "target": _writer(question, "target", layout.num_targets, layout.target_gpus, layout.num_proposed),
         "verifier": {
             "verifiers": {
@@ -65,6 +65,13 @@ def profile(question: Question, layout: Layout) -> dict[str, Any]:
     if speculates:
         data["draft"] = _writer(question, "draft", layout.num_drafts, layout.draft_gpus, layout.num_proposed)
     return data
+
+
+def _name(question: Question) -> str:
+    """What requests call the target."""
+    if question.costs is None:
+        return question.target
+    return read_costs(question.costs).target.model.rsplit(":", 1)[-1].rsplit("/", 1)[-1]
 
 
 def _writer(question: Question, role: str, replicas: int, gpus: int, num_proposed: int) -> dict[str, Any]:

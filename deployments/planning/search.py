@@ -17,7 +17,9 @@ from deployments.simulation.costs import EngineCost
 DEPTHS = (1, 2, 3, 4, 6, 8, 12)
 WIDTHS = (1, 2, 4, 8)
 """GPUs of one engine: within a node."""
+COARSE_DEPTHS = (2, 4, 8)
 ROUNDS = 16
+MOST_CLIMBS = 30
 MOST_BUSY = 0.95
 """More of an engine's slots than this are not planned with."""
 
@@ -114,19 +116,16 @@ def serve(question: Question, layout: Layout, users: float | None = None) -> Pre
     if users is not None or question.users is not None:
         return predict(question, layout, users if users is not None else question.users or 1.0)
     wanted = (question.rate or 0.0) * question.output_tokens
-    low, high = 0.0, 1.0
-    while (found := predict(question, layout, high)) is not None and found.tokens_per_s < wanted:
-        low, high = high, high * 2.0
-    if found is None:
-        return None
-    for _ in range(12):  # Little's law: so many users as the rate keeps in the system
-        middle = (low + high) / 2.0
-        found = predict(question, layout, middle)
-        low, high = (middle, high) if found is not None and found.tokens_per_s < wanted else (low, middle)
-    return predict(question, layout, max(high, 1e-3))
+    # Little's law: so many users as the rate keeps in the system. More users are slower each, so this climbs to them.
+    found = predict(question, layout, 1.0)
+    for climbs in range(MOST_CLIMBS):
+        if found is None or (climbs and found.tokens_per_s >= 0.995 * wanted):
+            return found
+        found = predict(question, layout, wanted / found.user_tokens_per_s)
+    return None
 
 
-def layouts(question: Question, num_gpus: int) -> Iterator[Layout]:
+def layouts(question: Question, num_gpus: int, depths: tuple[int, ...] = DEPTHS) -> Iterator[Layout]:
     """All that use at most `num_gpus`, as many of them as go."""
     for width in WIDTHS:
         for num_proposed in question.proposed:
@@ -135,7 +134,7 @@ def layouts(question: Question, num_gpus: int) -> Iterator[Layout]:
             for num_drafts in _counts(num_gpus // 2):
                 num_targets = (num_gpus - num_drafts) // width
                 if num_targets:
-                    for depth in DEPTHS:
+                    for depth in depths:
                         yield Layout(num_targets, width, num_drafts, 1, depth, num_proposed)
 
 
@@ -150,13 +149,14 @@ def _counts(most: int) -> list[int]:
 
 def candidates(question: Question, users: float | None = None) -> list[Prediction]:
     """Everything that bears the traffic, or `users` at once, best first by the objective."""
-    totals = [question.num_gpus]
+    totals, depths = [question.num_gpus], DEPTHS if users is None else COARSE_DEPTHS
     if question.objective is Objective.COST:
+        depths = COARSE_DEPTHS
         halves = [question.num_gpus // 2**n for n in range(12)]
         totals = sorted({total for half in halves for total in (half, half * 3 // 4) if total})
     found: dict[Layout, Prediction] = {}
     for total in totals:
-        for layout in layouts(question, total):
+        for layout in layouts(question, total, depths):
             if layout not in found and (prediction := serve(question, layout, users)) is not None:
                 found[layout] = prediction
     return sorted(found.values(), key=lambda prediction: rank(question, prediction))

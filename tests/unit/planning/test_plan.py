@@ -44,6 +44,9 @@ def test_a_rate_keeps_so_many_users_as_it_needs() -> None:
     found = serve(asked, Layout(2, 2, 0, 1, 0, 0))
     assert found is not None
     assert found.tokens_per_s == pytest.approx(500, rel=0.01)
+    quiet = serve(replace(SMALL, users=None, rate=1e-3), Layout(2, 2, 0, 1, 0, 0))
+    assert quiet is not None
+    assert quiet.users < 0.1
     assert serve(replace(SMALL, users=None, rate=1e6), Layout(2, 2, 0, 1, 0, 0)) is None
 
 

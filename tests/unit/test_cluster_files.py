@@ -10,22 +10,20 @@ import copy
 import re
 import shlex
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import ValidationError  # type: ignore[import-untyped]
+from prometheus_client.parser import text_string_to_metric_families
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
+from actors.messages import SpeculationStats
 from deployments.app import BuildArgs, build, compose
-from deployments.config import Config, GatewayConfig, PlacementConfig, SpeculationConfig, load_profile
-from deployments.telemetry.metrics import Metrics
-
-ROOT = Path(__file__).resolve().parents[2]
-PROFILE = "gpu-cluster"
+from deployments.config import Config, GatewayConfig, SpeculationConfig, load_profile
+from deployments.telemetry.metrics import Metrics, token_metrics
+from tests.unit.launch_files import PINS, PROFILE, ROOT, names, packed, pinned
 
 
 @pytest.fixture
@@ -46,40 +44,9 @@ def config() -> Config:
     return load_profile(PROFILE)
 
 
-def placements(config: Config) -> dict[str, PlacementConfig]:
-    assert config.draft is not None
-    return {
-        "target": config.target.placement,
-        "draft": config.draft.placement,
-        "verifier": config.verifier.placement,
-        "coordinator": config.coordinator.placement,
-        "gateway": config.gateway.placement,
-    }
-
-
-def wanted(placement: PlacementConfig) -> Counter[str]:
-    """What one replica takes on its node, with all its bundles."""
-    if placement.placement_group_bundles is not None:
-        return sum((Counter(bundle) for bundle in placement.placement_group_bundles), Counter())
-    return Counter({"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources})
-
-
-def pinned_type(placement: PlacementConfig, cluster: dict[str, Any]) -> str:
-    """The only node type that has the custom resource of `placement`."""
-    [resource] = placement.resources
-    [node_type] = [name for name, node in cluster["available_node_types"].items() if node["resources"].get(resource, 0)]
-    assert isinstance(node_type, str)
-    return node_type
-
-
-def names(node: Application) -> set[str]:
-    """The deployments under `node`, by the arguments that they are bound to."""
-    deployment = node._bound_deployment
-    found = {deployment.name}
-    for argument in deployment.init_args:
-        if isinstance(argument, Application):
-            found |= names(argument)
-    return found
+def types(cluster: dict[str, Any]) -> dict[str, Counter[str]]:
+    """The resources of a node of each type."""
+    return {name: Counter(node["resources"]) for name, node in cluster["available_node_types"].items()}
 
 
 def test_cluster_is_valid_by_rays_schema(cluster: dict[str, Any]) -> None:
@@ -90,40 +57,26 @@ def test_cluster_is_valid_by_rays_schema(cluster: dict[str, Any]) -> None:
 
 
 def test_every_role_is_pinned_to_its_node_type(cluster: dict[str, Any], config: Config) -> None:
-    pinned = {role: pinned_type(placement, cluster) for role, placement in placements(config).items()}
-    assert pinned == {
-        "target": "target",
-        "draft": "draft",
-        "verifier": "verifier",
-        "coordinator": "head",
-        "gateway": "head",
-    }
+    assert pinned(config, types(cluster)) == PINS
 
 
 def test_replicas_fit_together_on_the_nodes_that_may_be_started(cluster: dict[str, Any], config: Config) -> None:
-    """First fit: every replica gets a node of its type, at most as many as the type may have."""
-    nodes: dict[str, list[Counter[str]]] = {}
-    for role, placement in placements(config).items():
-        node_type = pinned_type(placement, cluster)
-        capacity = Counter(cluster["available_node_types"][node_type]["resources"])
-        assert wanted(placement) <= capacity, role
-        used = nodes.setdefault(node_type, [])
-        for _ in range(placement.num_replicas):
-            place = next((i for i, node in enumerate(used) if node + wanted(placement) <= capacity), None)
-            if place is None:
-                used.append(wanted(placement))
-            else:
-                used[place] += wanted(placement)
-    head = cluster["head_node_type"]
-    assert len(nodes.pop(head)) == 1
+    nodes = packed(config, types(cluster))
+    assert nodes.pop(cluster["head_node_type"]) == []
     for node_type, used in nodes.items():
-        assert len(used) <= cluster["available_node_types"][node_type]["max_workers"], node_type
-    assert sum(len(used) for used in nodes.values()) <= cluster["max_workers"]
+        assert 0 < len(used) <= cluster["available_node_types"][node_type]["max_workers"], node_type
+    assert sum(node["max_workers"] for node in cluster["available_node_types"].values()) <= cluster["max_workers"]
+
+
+def test_gateways_and_coordinators_are_on_two_nodes_without_gpus(cluster: dict[str, Any], config: Config) -> None:
+    """Neither a GPU node that goes nor one lost node takes all of them."""
+    assert packed(config, types(cluster))["front"] == [{"gateway": 1, "coordinator": 1}] * 2
+    assert cluster["available_node_types"]["front"]["min_workers"] == 2
 
 
 def test_only_draft_and_target_nodes_have_gpus(cluster: dict[str, Any], config: Config) -> None:
-    gpus = {name: node["resources"]["GPU"] for name, node in cluster["available_node_types"].items()}
-    assert gpus == {"head": 0, "draft": 1, "target": 8, "verifier": 0}
+    gpus = {name: resources["GPU"] for name, resources in types(cluster).items()}
+    assert gpus == {"head": 0, "front": 0, "draft": 1, "target": 8, "verifier": 0}
     assert gpus["target"] == config.target.engine.options["tensor_parallel_size"]
 
 
@@ -198,16 +151,38 @@ def test_operations_page_names_every_metric_and_no_other() -> None:
     rows = re.findall(r"^\| `(lookahead_\w+)(?:\{([\w,]+)\})?` \|", operations(), re.MULTILINE)
     documented = {name: set(labels.split(",")) - {""} for name, labels in rows}
     metrics = Metrics()
-    assert documented == {
+    made = {
         family.name + ("_total" if family.type == "counter" else ""): labels_of(metrics, family.name)
         for family in metrics.registry.collect()
     }
+    assert documented == made | token_metric_labels()
 
 
 def labels_of(metrics: Metrics, name: str) -> set[str]:
     """The label names that the metric was made with; a family without samples does not show them."""
     [metric] = [m for m in vars(metrics).values() if getattr(m, "_name", None) == name]
     return set(metric._labelnames)
+
+
+def token_metric_labels() -> dict[str, set[str]]:
+    """Of what the engines count: the label names that a sample of each family has."""
+    counted = SpeculationStats(
+        num_drafts=1,
+        num_draft_tokens=3,
+        num_accepted_tokens=2,
+        accepted_per_position=(1, 1),
+        num_hint_tokens=2,
+        num_hint_accepted_tokens=1,
+        num_ngram_tokens=1,
+        num_ngram_accepted_tokens=1,
+    )
+    samples = [
+        sample
+        for family in text_string_to_metric_families(token_metrics([("target", counted)]))
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    ]
+    return {sample.name: set(sample.labels) for sample in samples}
 
 
 def test_operations_page_gives_the_timeouts_of_the_config() -> None:

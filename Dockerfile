@@ -1,0 +1,40 @@
+# One image for every node of a cluster: head, front, draft, target and verifier (deploy/kubernetes). From the root of
+# the repository:
+#   docker build --tag lookahead-serve:0.1.0 .
+#   docker build --tag lookahead-serve:0.1.0-cpu --build-arg HARDWARE=cpu .      without GPUs, for profile `local`
+# vLLM's wheel brings its own CUDA libraries; the driver comes from the host (NVIDIA Container Toolkit).
+FROM python:3.11-slim-bookworm AS wheel
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY actors actors
+COPY deployments deployments
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
+
+FROM python:3.11-slim-bookworm
+# A compiler for the kernels that Triton makes at run time; wget is what KubeRay's probes call.
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends gcc g++ libc6-dev procps wget && \
+    rm -rf /var/lib/apt/lists/*
+
+ARG HARDWARE=gpu
+COPY --from=wheel /dist /dist
+# Into /usr/local: KubeRay starts Ray from a login shell, which forgets every PATH that an image sets.
+RUN wheel="$(ls /dist/lookahead_serve-*.whl)" && \
+    if [ "$HARDWARE" = cpu ]; then pip install --no-cache-dir torch==2.13.0; fi && \
+    pip install --no-cache-dir "lookahead-serve[$HARDWARE] @ file://$wheel" && \
+    if [ "$HARDWARE" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi
+
+# Every Ray process demands the token; calls between replicas go by gRPC (docs/operations.md); weights lie in a volume.
+ENV RAY_AUTH_MODE=token \
+    RAY_USAGE_STATS_ENABLED=0 \
+    RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
+    RAY_SERVE_ENABLE_DIRECT_INGRESS=0 \
+    RAY_SERVE_ENABLE_HA_PROXY=0 \
+    HF_HOME=/models/huggingface \
+    LOOKAHEAD_CACHE=/models/lookahead
+
+RUN useradd --create-home --uid 1000 lookahead && install --directory --owner=lookahead /models
+USER 1000
+WORKDIR /home/lookahead
+EXPOSE 8000
+CMD ["lookahead", "--help"]

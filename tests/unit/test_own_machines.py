@@ -1,0 +1,96 @@
+"""The cluster file for machines of one's own: valid by Ray's word, every machine has a role, all replicas fit, and its
+commands are those of the file for AWS.
+
+The start command is run by a shell on which `hostname` and `ray` only say what they were asked.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from deployments.cli.serve import SERVE_TRANSPORT
+from deployments.config import load_profile
+from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
+
+HARDWARE = {"front": (16, 0), "draft": (16, 2), "target": (96, 8), "verifier": (8, 0)}
+"""CPUs and GPUs of the machines that the file's comments describe."""
+
+
+@pytest.fixture
+def cluster() -> dict[str, Any]:
+    """deploy/own-machines.yaml as it stands."""
+    document: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "own-machines.yaml").read_text())
+    return document
+
+
+def started(command: str, address: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """`command` on a machine with `address`, where `ray` prints its environment and arguments as JSON."""
+    ray = home / "lookahead" / "bin" / "ray"
+    ray.parent.mkdir(parents=True, exist_ok=True)
+    ray.write_text(
+        "#!/usr/bin/env python3\nimport json, os, sys\nprint(json.dumps([dict(os.environ), sys.argv[1:]]))\n"
+    )
+    ray.chmod(0o755)
+    return subprocess.run(
+        ["bash", "-c", f"hostname() {{ echo '{address} 172.17.0.1 '; }}; ulimit() {{ :; }}; {command}"],
+        env={"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", "RAY_HEAD_IP": "10.0.0.10"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_the_file_is_valid_by_rays_schema_and_uses_every_machine(cluster: dict[str, Any]) -> None:
+    prepared = prepare_config(cluster)
+    validate_config(prepared)
+    [node] = prepared["available_node_types"].values()
+    assert node["min_workers"] == node["max_workers"] == len(cluster["provider"]["worker_ips"])
+    assert cluster["provider"]["head_ip"] not in cluster["provider"]["worker_ips"]
+
+
+def test_every_machine_has_a_role_and_all_replicas_fit(cluster: dict[str, Any], tmp_path: Path) -> None:
+    config = load_profile(PROFILE)
+    machines: dict[str, int] = {}
+    types: dict[str, Counter[str]] = {}
+    for address in cluster["provider"]["worker_ips"]:
+        run = started(cluster["worker_start_ray_commands"][-1], address, tmp_path)
+        environment, words = json.loads(run.stdout)
+        assert "--address=10.0.0.10:6379" in words
+        assert SERVE_TRANSPORT.items() | {"RAY_AUTH_MODE": "token"}.items() <= environment.items()
+        [holds] = [json.loads(word.removeprefix("--resources=")) for word in words if word.startswith("--resources=")]
+        kind = PINS[next(iter(holds))]
+        cpus, gpus = HARDWARE[kind]
+        types[kind] = Counter({"CPU": cpus, "GPU": gpus, **holds})
+        machines[kind] = machines.get(kind, 0) + 1
+    assert pinned(config, types) == PINS
+    needed = packed(config, types)
+    assert {kind: len(held) for kind, held in needed.items()} == machines
+    assert needed["front"] == [{"gateway": 1, "coordinator": 1}] * 2
+
+
+def test_a_machine_without_a_role_says_so_and_does_not_start(cluster: dict[str, Any], tmp_path: Path) -> None:
+    run = started(cluster["worker_start_ray_commands"][-1], "10.0.0.1", tmp_path)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "No role is given to 10.0.0.1" in run.stderr
+
+
+def test_the_head_holds_no_role_and_keeps_its_dashboard_to_itself(cluster: dict[str, Any], tmp_path: Path) -> None:
+    run = started(cluster["head_start_ray_commands"][-1], cluster["provider"]["head_ip"], tmp_path)
+    environment, words = json.loads(run.stdout)
+    assert {"--head", "--dashboard-host=127.0.0.1", "--num-cpus=0", "--num-gpus=0"} <= set(words)
+    assert any(word.startswith("--autoscaling-config=") for word in words)
+    assert environment["RAY_AUTH_MODE"] == "token"
+
+
+def test_what_is_copied_and_installed_is_as_on_aws(cluster: dict[str, Any]) -> None:
+    aws = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    for part in ("file_mounts", "setup_commands", "cluster_name"):
+        assert cluster[part] == aws[part], part

@@ -110,8 +110,9 @@ def test_the_schema_refuses_what_kuberay_refuses(service: dict[str, Any], path: 
         validate(changed)
 
 
-def test_upgrades_are_incremental_and_cut_no_stream(service: dict[str, Any]) -> None:
+def test_upgrades_are_incremental_and_the_old_cluster_outlives_its_replicas(service: dict[str, Any]) -> None:
     spec = service["spec"]
+    assert spec["upgradeStrategy"]["type"] == "NewClusterWithIncrementalUpgrade"
     options = spec["upgradeStrategy"]["clusterUpgradeOptions"]
     assert options["stepSizePercent"] <= options["maxSurgePercent"]
     assert spec["rayClusterDeletionDelaySeconds"] >= GRACE_S

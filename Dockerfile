@@ -1,7 +1,9 @@
 # One image for every node of a cluster: head, front, draft, target and verifier (deploy/kubernetes). From the root of
 # the repository:
 #   docker build --tag lookahead-serve:0.1.0 .
-#   docker build --tag lookahead-serve:0.1.0-cpu --build-arg HARDWARE=cpu .      without GPUs, for profile `local`
+# Without GPUs, for the profile `local`:
+#   docker build --tag lookahead-serve:0.1.0-cpu --build-arg HARDWARE=cpu .
+#   docker run --shm-size 2g --publish 127.0.0.1:8000:8000 lookahead-serve:0.1.0-cpu lookahead serve --host 0.0.0.0
 # vLLM's wheel brings its own CUDA libraries; the driver comes from the host (NVIDIA Container Toolkit).
 FROM python:3.11-slim-bookworm AS wheel
 WORKDIR /source

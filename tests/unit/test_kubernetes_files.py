@@ -10,6 +10,7 @@ import copy
 import json
 import re
 import shlex
+import subprocess
 import tomllib
 from collections import Counter
 from typing import Any
@@ -79,14 +80,16 @@ def nodes(service: dict[str, Any]) -> dict[str, Counter[str]]:
     return {name.replace(_HEAD_GROUP_NAME, "head"): Counter(node["resources"]) for name, node in types.items()}
 
 
-def validate(service: dict[str, Any]) -> None:
-    schema = yaml.safe_load((ROOT / "tests" / "unit" / "rayservice.schema.yaml").read_text())
+def validate(document: dict[str, Any]) -> None:
+    """Raises ValidationError unless `document` keeps the schema of its kind."""
+    schema = yaml.safe_load((ROOT / "tests" / "unit" / f"{document['kind'].lower()}.schema.yaml").read_text())
     Draft202012Validator.check_schema(schema)
-    Draft202012Validator(schema).validate(service)
+    Draft202012Validator(schema).validate(document)
 
 
-def test_the_manifest_is_valid_by_the_schema(service: dict[str, Any]) -> None:
-    validate(service)
+@pytest.mark.parametrize("name", ["rayservice.yaml", "networkpolicy.yaml"])
+def test_the_manifests_are_valid_by_their_schemas(name: str) -> None:
+    validate(load(name))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,8 @@ def test_rays_ports_are_for_the_cluster_and_its_operator(service: dict[str, Any]
 
 def test_the_values_reach_the_files_they_are_for(service: dict[str, Any]) -> None:
     values = load("kustomization.yaml")
+    assert (values["apiVersion"], values["kind"]) == ("kustomize.config.k8s.io/v1beta1", "Kustomization")
+    assert set(values) == {"apiVersion", "kind", "namespace", "resources", "images", "patches"}
     assert sorted(values["resources"]) == ["networkpolicy.yaml", "rayservice.yaml"]
     [image] = values["images"]
     for group in groups(service).values():
@@ -229,6 +234,9 @@ def test_the_dockerfile_is_two_stages_of_known_instructions() -> None:
     assert stages == ["python:3.11-slim-bookworm AS wheel", "python:3.11-slim-bookworm"]
     [command] = [json.loads(rest) for name, rest in instructions() if name == "CMD"]
     assert command[0] == "lookahead"
+    for name, rest in instructions():
+        if name == "RUN":
+            assert subprocess.run(["sh", "-n"], input=rest, text=True, timeout=30).returncode == 0, rest
 
 
 def test_the_image_is_of_this_version_and_holds_its_wheel(service: dict[str, Any], project: dict[str, Any]) -> None:

@@ -172,15 +172,18 @@ def _int8_place(base: str, cache: Path | None) -> tuple[Path, str]:
 
 def _from_folder(path: Path) -> Path:
     if not _has_weights(path):
-        raise WeightsError(f"The folder {path} holds no whole model: config.json and its weights should be in it.")
+        wanted = "config.json and its weights as .safetensors should be in it (pickled ones are not loaded)"
+        raise WeightsError(f"The folder {path} holds no whole model: {wanted}.")
     return path
 
 
 def _has_weights(folder: Path) -> bool:
-    """Whether a configuration is there, and weights, which are all there if an index says how many files they are."""
+    """Whether a configuration is there, and weights, which are all there if an index says how many files they are.
+
+    Only safetensors count: other forms are pickles, and reading those may run what they hold.
+    """
     indexes = list(folder.glob("*.safetensors.index.json"))
-    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    if not (folder / "config.json").is_file() or not weights:
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         return False
     names = set(re.findall(r'"([^"/]+\.safetensors)"', "".join(i.read_text(encoding="utf-8") for i in indexes)))
     return all((folder / name).is_file() for name in names)

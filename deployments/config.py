@@ -1,7 +1,8 @@
 """One configuration for the whole deployment, from YAML, checked before anything starts.
 
-Promises: an unknown key, a wrong type or an impossible combination is a `ConfigError` that names the key; nothing is
-read from the environment; the same object builds one CPU box or eight nodes of GPUs.
+Promises: an unknown key, a wrong type or an impossible combination is a `ConfigError` that names the key; no setting is
+read from the environment; the same object builds one CPU box or eight nodes of GPUs. The gateway's section is in
+`deployments.gateway_config`.
 """
 
 from __future__ import annotations
@@ -11,24 +12,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from actors.engines import speculative_model
 from actors.errors import ConfigError
+from deployments.gateway_config import ApiKeyConfig as ApiKeyConfig
+from deployments.gateway_config import GatewayConfig as GatewayConfig
+from deployments.gateway_config import KeyLimits as KeyLimits
+from deployments.sections import Fidelity as Fidelity
+from deployments.sections import PlacementConfig as PlacementConfig
+from deployments.sections import Strict as Strict
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Mode = Literal["target", "lookahead", "lookahead_sync", "specreason"]
-Fidelity = Literal["exact", "strict", "balanced", "fast"]
 EngineName = Literal["target", "draft", "own"]
 """Who is asked: the target's engine, the draft's, or `verifier.judge`."""
 Calibration = tuple[tuple[float, Fraction], ...]
 """Points ``[score, probability]``, as `lookahead calibrate` writes them: the measured probability of agreement."""
-
-
-class Strict(BaseModel):
-    """Base of every section: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EngineConfig(Strict):
@@ -37,26 +37,6 @@ class EngineConfig(Strict):
 
     kind: Literal["vllm", "scripted"] = "vllm"
     options: dict[str, Any] = {}
-
-
-class PlacementConfig(Strict):
-    """Where replicas of one role run. Everything here is Ray's own word for it."""
-
-    num_replicas: Annotated[int, Field(ge=1)] = 1
-    num_cpus: Annotated[float, Field(ge=0)] = 1.0
-    num_gpus: Annotated[float, Field(ge=0)] = 0.0
-    resources: dict[str, float] = {}
-    """Custom resources, which pin a role to node types (``{"target": 0.001}``)."""
-    placement_group_bundles: list[dict[str, float]] | None = None
-    """One bundle a tensor-parallel worker; the first one also holds the replica."""
-    placement_group_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
-    cpu_cores: str | None = None
-    """CPU engines: the cores the engine's threads are bound to (``"0"``, ``"0-3"``)."""
-    env: dict[str, str] = {}
-    """Environment of the replica, set before the engine is made."""
-    max_ongoing_requests: PositiveInt = 256
-    autoscaling: dict[str, Any] | None = None
-    """Ray Serve's `autoscaling_config`; replaces `num_replicas`."""
 
 
 class WriterConfig(Strict):
@@ -298,29 +278,6 @@ class TelemetryConfig(Strict):
     """Traces of so many recent requests are kept."""
     trace_texts: bool = True
     """Whether traces hold the text of steps; off where prompts must not be stored."""
-
-
-class ApiKeyConfig(Strict):
-    """A key, and what its requests get where they do not say."""
-
-    key: Annotated[str, Field(min_length=1)]
-    fidelity: Fidelity | None = None
-    """Instead of `speculation.fidelity`; a request may still wish for another."""
-
-
-class GatewayConfig(Strict):
-    """The HTTP side."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    api_keys: list[str | ApiKeyConfig] = []
-    """If not empty, requests need one as a bearer token."""
-    max_body_bytes: PositiveInt = 4 * 1024 * 1024
-    max_n: PositiveInt = 16
-    request_timeout_s: PositiveFloat = 3600.0
-    reasoning_content: bool = True
-    """Send reasoning as `reasoning_content` too, which older clients look for."""
-    placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
 
 
 class Config(Strict):

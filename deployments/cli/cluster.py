@@ -43,8 +43,8 @@ def server(config: Config | None, url: str | None) -> Iterator[str]:
 
 
 def server_key(config: Config | None, api_key: str | None) -> str | None:
-    """The key to send: the one given, else the first that the started cluster knows."""
-    if api_key is None and config is not None and config.gateway.api_keys:
-        first = config.gateway.api_keys[0]
-        return first if isinstance(first, str) else first.key
+    """The key to send: the one given, else the first that the configuration has in plain."""
+    if api_key is None and config is not None:
+        plain = [entry if isinstance(entry, str) else entry.key for entry in config.gateway.api_keys]
+        return next((key for key in plain if key is not None and not key.startswith("sha256:")), None)
     return api_key

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from actors.errors import LookaheadError
-from deployments.cli import models
+from deployments.cli import keys, models
 from deployments.cli.bench import bench
 from deployments.cli.calibrate import calibrate
 from deployments.cli.chat import chat
@@ -33,6 +33,7 @@ app = typer.Typer(
 for _command in (serve, chat, bench, simulate, plan, calibrate, trace, demo):
     app.command()(_command)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

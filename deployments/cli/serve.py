@@ -74,7 +74,8 @@ def choose(profile: str | None, config: str | None, host: str | None = None, por
 def running(config: Config, *, address: str = "local") -> Iterator[str]:
     """The cluster for `config`, as long as the context lasts; gives the base URL.
 
-    Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken.
+    Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken or, on this machine,
+    API keys cannot be read.
     """
     for name, value in SERVE_TRANSPORT.items():
         os.environ.setdefault(name, value)  # read when Serve is imported, here and in every replica
@@ -84,11 +85,13 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     from ray.serve.schema import LoggingConfig
 
     from deployments.app import compose
+    from deployments.gateway.keyring import KeyRing
 
     gateway = config.gateway
     port = gateway.port or _free_port(gateway.host)
     _check_port(gateway.host, port)
-    if address == "local":  # elsewhere each node fetches what its roles need
+    if address == "local":  # elsewhere each node fetches what its roles need, and has its own file of keys
+        KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ)
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault(

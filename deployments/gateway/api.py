@@ -1,12 +1,14 @@
 """The HTTP application: every endpoint of the server.
 
 Promises: every error has OpenAI's form; the endpoints for probes and scrapers (``/health``, ``/ready``, ``/version``,
-``/metrics``) need no key; nothing is kept between requests.
+``/metrics``) need no key; nothing is kept between requests but what each key has used; pages of other origins may
+call it only where the configuration names them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from importlib import metadata
@@ -14,17 +16,20 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from actors.errors import LookaheadError, RoleUnavailable
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
-from deployments.gateway.auth import Door, fidelity_of
+from deployments.gateway.auth import Door, Turnstile, fidelity_of, visit_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.document import ERRORS, Described, gives, takes
 from deployments.gateway.envelope import Envelope, request_id_of
 from deployments.gateway.errors import HttpError, error_body, error_response, from_http_exception, shown
 from deployments.gateway.generations import Generations
+from deployments.gateway.keyring import KeyRing
+from deployments.gateway.metering import Meter
 from deployments.gateway.replies import Reply, StreamReply
 from deployments.gateway.shapes import (
     ChatCompletion,
@@ -41,7 +46,19 @@ from deployments.gateway.wire import Json
 
 READINESS_S = 10.0
 """A role that does not say within this time whether it is ready, is not."""
+EXPOSED = [
+    "x-request-id",
+    "retry-after",
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+]
+"""Headers of an answer that a page may read, where pages may ask at all."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+STALE_KEYS = "The file of API keys cannot be read as it is now; the keys that were read last count. The log says why."
+STALE_METRIC = """\
+# HELP lookahead_api_keys_stale Whether this gateway goes on with keys that it read before their file broke.
+# TYPE lookahead_api_keys_stale gauge
+lookahead_api_keys_stale {}
+"""
 
 
 def create_app(
@@ -50,12 +67,16 @@ def create_app(
     *,
     keep_alive_s: float = KEEP_ALIVE_S,
     echo_request_id: bool = True,
+    clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """The application for `config`. `get_backend` is called once a request, never before the first one.
 
-    Behind Ray Serve's proxy `echo_request_id` must be off: the proxy sends ``x-request-id`` itself.
+    Behind Ray Serve's proxy `echo_request_id` must be off: the proxy sends ``x-request-id`` itself. `clock` is what
+    limits and the file of keys go by. Raises ConfigError where the keys cannot be read.
     """
-    routes = Routes(config, get_backend, keep_alive_s)
+    keys = KeyRing(config.gateway, frozenset(config.speculation.fidelities), os.environ)
+    door = Door(keys, config.gateway.key_limits, clock)
+    routes = Routes(config, get_backend, keep_alive_s, keys, clock)
     app = Described(
         title="lookahead-serve",
         summary="OpenAI's API over step-level speculative reasoning.",
@@ -66,8 +87,16 @@ def create_app(
         responses=ERRORS,
     )
     app.include_router(routes.open())
-    app.include_router(routes.v1(), dependencies=[Depends(Door(config.gateway))])
+    app.include_router(routes.v1(), dependencies=[Depends(door)])
     app.add_middleware(Envelope, echo=echo_request_id)
+    if config.gateway.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.gateway.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
     app.add_exception_handler(LookaheadError, _answer_known)
     app.add_exception_handler(HTTPException, _answer_http)
     return app
@@ -84,10 +113,19 @@ def version() -> str:
 class Routes:
     """The endpoints of one application."""
 
-    def __init__(self, config: Config, get_backend: Callable[[], Backend], keep_alive_s: float) -> None:
+    def __init__(
+        self,
+        config: Config,
+        get_backend: Callable[[], Backend],
+        keep_alive_s: float,
+        keys: KeyRing,
+        clock: Callable[[], float],
+    ) -> None:
         self._config = config
         self._get_backend = get_backend
         self._keep_alive_s = keep_alive_s
+        self._keys = keys
+        self._clock = clock
         self._created = int(time.time())
 
     def open(self) -> APIRouter:
@@ -102,14 +140,17 @@ class Routes:
     def v1(self) -> APIRouter:
         """OpenAI's endpoints, and ours beside them."""
         router = APIRouter(prefix="/v1")
+        counted = [Depends(Turnstile(self._clock))]
         router.post(
             "/chat/completions",
+            dependencies=counted,
             response_model=None,
             openapi_extra=takes("ChatRequest"),
             responses=gives(ChatCompletion, "ChatCompletionChunk"),
         )(self.chat_completions)
         router.post(
             "/completions",
+            dependencies=counted,
             response_model=None,
             openapi_extra=takes("CompletionRequest"),
             responses=gives(Completion, "Completion"),
@@ -131,22 +172,24 @@ class Routes:
             ask.n,
             self._config.gateway.reasoning_content,
         )
-        return self._reply(ask, answer, request_id)
+        return self._reply(request, ask, answer, request_id)
 
     async def completions(self, request: Request) -> Response:
         """Continue a text."""
         request_id = request_id_of(request)
         ask = ask_completion(await self._body(request), self._config, request_id, fidelity_of(request))
         answer = TextAnswer(request_id, self._config.served_model_name, int(time.time()), len(ask.requests), ask.n)
-        return self._reply(ask, answer, request_id)
+        return self._reply(request, ask, answer, request_id)
 
     async def _body(self, request: Request) -> dict[str, Any]:
         gateway = self._config.gateway
         return await read_object(request, gateway.max_body_bytes, gateway.request_timeout_s)
 
-    def _reply(self, ask: Ask, answer: Answer, request_id: str) -> Response:
+    def _reply(self, request: Request, ask: Ask, answer: Answer, request_id: str) -> Response:
         timeout_s = self._config.gateway.request_timeout_s
-        generations = Generations(self._get_backend(), ask.requests, timeout_s)
+        payers = frozenset(each.request_id for each in ask.requests[:: ask.n])
+        meter = Meter(visit_of(request), payers, self._clock)
+        generations = Generations(self._get_backend(), ask.requests, timeout_s, meter.count)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
         return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, self._keep_alive_s)
@@ -194,11 +237,18 @@ class Routes:
         missing = [role for role, able in roles.items() if not able]
         if missing or not roles:
             return _not_ready(roles, f"Not able to serve yet: {', '.join(missing) or 'no role has reported'}.")
-        return Json({"status": "ready", "roles": roles})
+        warned = {"warnings": [STALE_KEYS]} if self._has_stale_keys() else {}
+        return Json({"status": "ready", "roles": roles, **warned})
+
+    def _has_stale_keys(self) -> bool:
+        self._keys.look(self._clock())
+        return self._keys.trouble is not None
 
     async def metrics(self) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(await self._get_backend().metrics(), headers={"Content-Type": PROMETHEUS})
+        gathered = await self._get_backend().metrics()
+        own = STALE_METRIC.format(int(self._has_stale_keys()))
+        return Response(gathered + own, headers={"Content-Type": PROMETHEUS})
 
     async def version(self) -> Json:
         """The version of this server."""

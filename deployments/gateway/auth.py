@@ -1,49 +1,88 @@
-"""Who may ask: the bearer keys of the configuration.
+"""Who may ask, and how much.
 
-Promises: with no keys configured everybody may; with keys, a request without a right one is a 401 that does not repeat
-what was sent; how long the check takes tells nothing about the keys. A key's own fidelity is noted in the request's
-state for `fidelity_of`.
+Promises: with no source of keys configured everybody may; else a request without a right key is a 401 that does not
+repeat what was sent; how long the check takes tells nothing about the keys. What a key's holder asks for beyond its
+limits is a 429, and so is counted whatever becomes of it. A key's own fidelity is noted for `fidelity_of`.
 """
 
 from __future__ import annotations
 
-import hmac
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Annotated
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from deployments.config import ApiKeyConfig, Fidelity, GatewayConfig
+from deployments.config import Fidelity
 from deployments.gateway.errors import HttpError
+from deployments.gateway.keyring import KeyRing
+from deployments.gateway.keys import Key
+from deployments.gateway.limits import Limits, Visit
+from deployments.gateway_config import KeyLimits
 
 BEARER = HTTPBearer(auto_error=False, description="A key of the deployment, if it has any.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
+EVERYBODY = "everybody"
+"""The name under which requests are counted where no keys are needed."""
+Clock = Callable[[], float]
 
 
 class Door:
-    """A FastAPI dependency that raises HttpError (401) unless the request may pass."""
+    """A FastAPI dependency that raises HttpError (401) unless the request has a key, where keys are needed."""
 
-    def __init__(self, config: GatewayConfig) -> None:
-        entries = [ApiKeyConfig(key=entry) if isinstance(entry, str) else entry for entry in config.api_keys]
-        self._keys = [(entry.key.encode("utf-8"), entry.fidelity) for entry in entries]
+    def __init__(self, keys: KeyRing, limits: KeyLimits, clock: Clock = time.monotonic) -> None:
+        self._keys = keys
+        self._everybody = Key(b"", EVERYBODY, None, limits)
+        self._clock = clock
 
     async def __call__(self, request: Request, credentials: Credentials) -> None:
-        """Compare with every key, so that it cannot be timed which one came near."""
-        if not self._keys:
+        """Let the holder of a key in, and note which one."""
+        if self._keys.is_open:
+            request.state.key = self._everybody
             return
         if credentials is None:
             raise _refusal("This server needs an API key, sent as 'Authorization: Bearer KEY'.")
         given = credentials.credentials.encode("latin-1", errors="replace")  # how header bytes were made into text
-        found = [fidelity for key, fidelity in self._keys if hmac.compare_digest(given, key)]
-        if not found:
+        key = self._keys.find(given, self._clock())
+        if key is None:
             raise _refusal("The API key is not one of this server's.")
-        request.state.fidelity = found[0]
+        request.state.key = key
+
+
+class Turnstile:
+    """A FastAPI dependency behind the `Door` that raises CapacityError (429) when a holder has had enough."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._limits = Limits()
+        self._clock = clock
+
+    async def __call__(self, request: Request) -> None:
+        """Count the request; it is counted out when its response has ended (`Envelope`)."""
+        key: Key = request.state.key
+        headers: dict[str, str] = request.state.response_headers
+        leaving: ExitStack = request.state.leaving
+        now = self._clock()
+        account = self._limits.account(key.name, key.limits, now)
+        try:
+            visit = self._limits.enter(key.name, key.limits, now)
+        finally:
+            headers.update(account.headers(now))
+        leaving.callback(lambda: visit.leave(self._clock()))
+        request.state.visit = visit
+
+
+def visit_of(request: Request) -> Visit:
+    """The visit that the turnstile noted."""
+    visit: Visit = request.state.visit
+    return visit
 
 
 def fidelity_of(request: Request) -> Fidelity | None:
     """The fidelity that the request's key has by default; None if it has none."""
-    fidelity: Fidelity | None = getattr(request.state, "fidelity", None)
-    return fidelity
+    key: Key = request.state.key
+    return key.fidelity
 
 
 def _refusal(message: str) -> HttpError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -26,12 +26,22 @@ FAREWELL_S = 1.0
 
 
 class Generations:
-    """One task a choice, all feeding one queue. Use as ``async with``, then `open`, then `receive` until `is_done`."""
+    """One task a choice, all feeding one queue. Use as ``async with``, then `open`, then `receive` until `is_done`.
 
-    def __init__(self, backend: Backend, requests: Sequence[GenerationRequest], timeout_s: float) -> None:
+    `count` is told each output as it comes, also those that no client will read.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        requests: Sequence[GenerationRequest],
+        timeout_s: float,
+        count: Callable[[GenerationRequest, Output], None],
+    ) -> None:
         self._backend = backend
         self._requests = tuple(requests)
         self._timeout_s = timeout_s
+        self._count = count
         self._queue: asyncio.Queue[tuple[int, Output | Exception]] = asyncio.Queue(QUEUE_SIZE)
         self._opened: deque[tuple[int, Opened]] = deque()
         self._all_open = asyncio.Event()
@@ -104,6 +114,7 @@ class Generations:
             outputs = self._backend.generate(request)
             try:
                 async for output in outputs:
+                    self._count(request, output)
                     await self._queue.put((index, output))
                     finished = finished or isinstance(output, Finished)
                     if isinstance(output, Opened):

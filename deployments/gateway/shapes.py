@@ -174,6 +174,7 @@ class Readiness(TypedDict):
 
     status: Literal["ready", "not ready"]
     roles: dict[str, bool]
+    warnings: NotRequired[list[str]]
     error: NotRequired[ErrorObject]
 
 

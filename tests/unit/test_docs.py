@@ -51,6 +51,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.CoordinatorConfig: "coordinator.",
     config.GatewayConfig: "gateway.",
     config.ApiKeyConfig: "api_keys.",
+    config.KeyLimits: "key_limits.",
     config.TelemetryConfig: "telemetry.",
 }
 """How the configuration page writes the settings of each model."""

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PURE = [
     "actors.messages",
     "actors.errors",
+    "deployments.gateway.limits",
     "deployments.coordinator.transitions",
     "deployments.coordinator.window",
     "deployments.coordinator.output",

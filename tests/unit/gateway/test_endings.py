@@ -179,7 +179,7 @@ async def test_a_slow_reader_holds_the_backend_back(backend: ScriptedBackend) ->
                 yield output
 
     request = GenerationRequest("r", Prompt(text="x"))
-    async with Generations(Counting(script), [request], 60.0) as generations:
+    async with Generations(Counting(script), [request], 60.0, lambda *_: None) as generations:
         await generations.open()
         await asyncio.sleep(0.05)
         assert given <= QUEUE_SIZE + 2

@@ -1,0 +1,68 @@
+"""The configuration's section of the HTTP side: where it listens, who may ask and how much.
+
+Promises: a key stands here in plain or as its SHA-256, never as both; neither shows in the section's `repr`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from deployments.sections import Fidelity, PlacementConfig, Strict
+
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
+"""An origin as browsers send it, without a path: ``https://app.example.com``; ``*`` is any."""
+
+
+class KeyLimits(Strict):
+    """How much the holder of a key may ask for; none: as much as he likes. Each gateway replica counts for itself."""
+
+    requests_per_minute: PositiveInt | None = None
+    tokens_per_minute: PositiveInt | None = None
+    """Tokens of prompts and of what is written."""
+    concurrency: PositiveInt | None = None
+    """Requests at once."""
+
+
+class ApiKeyConfig(Strict):
+    """A key, what its requests get where they do not say, and how many there may be."""
+
+    key: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(default=None, repr=False)
+    """The SHA-256 of the key, in hex, in its place: `lookahead keys hash` makes it."""
+    name: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """What limits and messages call it. Keys of one name share their limits, as an old and a new one should."""
+    fidelity: Fidelity | None = None
+    """Instead of `speculation.fidelity`; a request may still wish for another."""
+    limits: KeyLimits | None = None
+    """Instead of `gateway.key_limits`."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> ApiKeyConfig:
+        if (self.key is None) == (self.sha256 is None):
+            raise ValueError("an API key has either key or sha256")
+        return self
+
+
+class GatewayConfig(Strict):
+    """The HTTP side."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    api_keys: Annotated[list[str | ApiKeyConfig], Field(repr=False)] = []
+    """If not empty, requests need one as a bearer token."""
+    api_keys_file: str | None = None
+    """A YAML file with more entries of `api_keys`, which is read again when it changes."""
+    api_keys_env: str | None = None
+    """An environment variable of the gateways with more keys, separated by commas or white space."""
+    key_limits: KeyLimits = KeyLimits()
+    """For each key without limits of its own; without keys, for all requests together."""
+    cors_origins: list[Origin] = []
+    """Web pages of these origins may call the API from a browser; none: no page may."""
+    max_body_bytes: PositiveInt = 4 * 1024 * 1024
+    max_n: PositiveInt = 16
+    request_timeout_s: PositiveFloat = 3600.0
+    reasoning_content: bool = True
+    """Send reasoning as `reasoning_content` too, which older clients look for."""
+    placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)

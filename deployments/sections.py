@@ -1,0 +1,36 @@
+"""What the sections of the configuration share: how strict they are, and where a role runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Fidelity = Literal["exact", "strict", "balanced", "fast"]
+
+
+class Strict(BaseModel):
+    """Base of every section: unknown keys are errors, values do not change, and an error does not repeat them: some
+    are secret."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class PlacementConfig(Strict):
+    """Where replicas of one role run. Everything here is Ray's own word for it."""
+
+    num_replicas: Annotated[int, Field(ge=1)] = 1
+    num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    resources: dict[str, float] = {}
+    """Custom resources, which pin a role to node types (``{"target": 0.001}``)."""
+    placement_group_bundles: list[dict[str, float]] | None = None
+    """One bundle a tensor-parallel worker; the first one also holds the replica."""
+    placement_group_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    cpu_cores: str | None = None
+    """CPU engines: the cores the engine's threads are bound to (``"0"``, ``"0-3"``)."""
+    env: dict[str, str] = {}
+    """Environment of the replica, set before the engine is made."""
+    max_ongoing_requests: PositiveInt = 256
+    autoscaling: dict[str, Any] | None = None
+    """Ray Serve's `autoscaling_config`; replaces `num_replicas`."""

@@ -35,8 +35,7 @@ def refusal_s(limits: Limits, wished: KeyLimits, now: float) -> float:
 def test_never_more_than_the_limit_and_a_refusal_is_exact(limit: int, pauses: list[float]) -> None:
     limits, wished = Limits(), KeyLimits(requests_per_minute=limit)
     now = 0.0
-    let_in = 0
-    for pause in pauses:
+    for num_let_in, pause in enumerate(pauses, start=1):
         now += pause
         wait_s = refusal_s(limits, wished, now)
         if wait_s > 0:
@@ -44,8 +43,7 @@ def test_never_more_than_the_limit_and_a_refusal_is_exact(limit: int, pauses: li
             assert refusal_s(limits, wished, now + 0.99 * wait_s) > 0
             now += wait_s
             assert refusal_s(limits, wished, now) == 0
-        let_in += 1
-        assert let_in <= limit * (1 + now / 60) + 1e-6
+        assert num_let_in <= limit * (1 + now / 60) + 1e-6
 
 
 def test_tokens_are_paid_back_before_the_next_request() -> None:

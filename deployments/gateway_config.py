@@ -52,8 +52,8 @@ class GatewayConfig(Strict):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     api_keys: Annotated[list[str | ApiKeyConfig], Field(repr=False)] = []
     """If not empty, requests need one as a bearer token."""
-    api_keys_file: str | None = None
-    """A YAML file with more entries of `api_keys`, which is read again when it changes."""
+    api_keys_file: Annotated[str, Field(pattern="^/")] | None = None
+    """The whole path of a YAML file with more entries of `api_keys`, which is read again when it changes."""
     api_keys_env: str | None = None
     """An environment variable of the gateways with more keys, separated by commas or white space."""
     key_limits: KeyLimits = KeyLimits()

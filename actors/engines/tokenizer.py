@@ -2,7 +2,7 @@
 
 Promises: the texts of consecutive tokens add up to the decoding of them all, also over two calls that divide a
 character or a word's leading space; special tokens have no text, except one that is the closing text of the
-reasoning; text that merely looks like a special token stays text in `encode_text`.
+reasoning; text that merely looks like a special token stays text in `encode_text` and in messages.
 """
 
 from __future__ import annotations
@@ -81,10 +81,14 @@ class ModelTokenizer:
             return self._checked(prompt.token_ids)
         if prompt.text is not None:
             return tuple(self._backend.encode(prompt.text, add_special_tokens=True).ids)
-        if prompt.literal:
+        if prompt.literal or self._holds_special(prompt.messages):
             return self._encode_literally(prompt)
         text = self._rendered(prompt)
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def _holds_special(self, messages: Sequence[Message]) -> bool:
+        """Whether a message has text like a special token: in it, a user could end his turn and write the system's."""
+        return any(text in message.content for text in self._special.values() for message in messages)
 
     def _encode_literally(self, prompt: Prompt) -> TokenIds:
         """The template's own words with their special tokens, the messages without any."""

@@ -125,6 +125,13 @@ def test_a_folder_without_a_whole_model_is_refused(folder: Path, missing: str) -
         resolve(str(folder))
 
 
+def test_pickled_weights_are_no_model(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert not is_cached(str(folder))
+    with pytest.raises(WeightsError, match=r"\.safetensors"):
+        resolve(str(folder))
+
+
 def test_a_folder_must_hold_every_file_of_its_index(folder: Path) -> None:
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

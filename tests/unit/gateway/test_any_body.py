@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.gateway.schemas import ChatRequest, CompletionRequest
-from tests.unit.gateway.script import MODEL, ScriptedBackend, chat, client_of, completion, events_of, shared_app
-
-TEXT = st.text(st.characters(codec=None), max_size=8)
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
-LIKELY: st.SearchStrategy[Any] = st.sampled_from(
-    [0, 1, -1, 2, 0.5, 10**30, "", "x", True, False, None, [], {}, [1], ["a"], [[1]], [{"type": "text", "text": "t"}]]
-)
-WISHES = st.dictionaries(
-    st.sampled_from(["mode", "max_lookahead", "branches", "verifier", "fidelity", "depth"]),
-    st.sampled_from(["target", "lookahead", "specreason", "exact", "fast", 1, 4, 65, None]) | VALUES,
-)
-MESSAGES = st.lists(
-    st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls"]), LIKELY | st.just("user") | VALUES),
-    max_size=3,
-)
-
-
-def bodies(model: type[ChatRequest | CompletionRequest], smallest: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Bodies near a valid one: a few parameters changed, now and then one taken away or made up."""
-    names = st.sampled_from(sorted(model.model_fields)) | TEXT
-    changes = st.dictionaries(names, LIKELY | VALUES, max_size=4)
-    special = st.fixed_dictionaries({}, optional={"speculation": WISHES, "messages": MESSAGES})
-    dropped: st.SearchStrategy[set[str]] = st.sets(st.sampled_from(sorted(smallest)), max_size=1) | st.just(set())
-    return st.builds(
-        lambda changed, more, less: {k: v for k, v in {**smallest, **changed, **more}.items() if k not in less},
-        changes,
-        special,
-        dropped,
-    )
-
-
-CHAT = st.tuples(st.just("/v1/chat/completions"), bodies(ChatRequest, chat()))
-COMPLETION = st.tuples(st.just("/v1/completions"), bodies(CompletionRequest, completion()))
+from actors.messages import GenerationRequest, Output
+from deployments.bench.fuzz import Broken, SetText, judge, try_bodies
+from deployments.bench.fuzz_bodies import VALUES, near_valid
+from deployments.gateway.api import create_app
+from tests.unit.gateway.script import MODEL, ScriptedBackend, client_of, config, events_of, shared_app
 
 
 async def send(path: str, raw: bytes) -> ScriptedBackend:
@@ -65,7 +37,7 @@ async def send(path: str, raw: bytes) -> ScriptedBackend:
 
 
 @settings(max_examples=300, deadline=None)
-@given(CHAT | COMPLETION)
+@given(near_valid(MODEL))
 async def test_bodies_near_valid_ones(request: tuple[str, dict[str, Any]]) -> None:
     path, body = request
     backend = await send(path, json.dumps(body).encode())
@@ -89,3 +61,43 @@ async def test_bodies_of_any_bytes(path: str, raw: bytes) -> None:
 @given(VALUES)
 async def test_bodies_of_any_json(value: object) -> None:
     await send("/v1/chat/completions", json.dumps(value).encode())
+
+
+def test_a_few_hundred_of_the_bodies_that_the_fuzz_command_tries() -> None:
+    backend = SetText()
+    app = create_app(config(max_body_bytes=100_000), lambda: backend)
+    tally = try_bodies(app, backend, MODEL, 300, 1)
+    assert tally.num_tried >= 300
+    found = " ".join(tally.answers)
+    for answer in ("200", "400 ", "415 ", "invalid_json", "unknown_parameter", "invalid_type", "stream"):
+        assert answer in found
+
+
+def test_the_fuzz_command_finds_what_is_wrong() -> None:
+    class Failing(SetText):
+        async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+            async for output in super().generate(request):
+                raise RuntimeError(f"broken at {output}")
+                yield output
+
+    backend = Failing()
+    app = create_app(config(), lambda: backend)
+    with pytest.raises(Broken, match="the server failed: 500"):
+        try_bodies(app, backend, MODEL, 1000, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "problem"),
+    [
+        (200, "application/json", b"{}", None),
+        (200, "text/event-stream; charset=utf-8", b"data: {}\n\n", "not whole"),
+        (400, "application/json", b'{"error": {"message": "m", "type": "t", "param": "n", "code": "c"}}', "name n"),
+        (400, "application/json", b'{"error": {"message": "n!", "type": "t", "param": "n", "code": "c"}}', None),
+        (400, "application/json", b'{"detail": "m"}', "form"),
+        (400, "application/json", b'{"error": {"message": "m", "param": null, "code": "c"}}', "form"),
+        (500, "application/json", b'{"error": {"message": "m", "type": "t", "param": null, "code": "c"}}', "failed"),
+    ],
+)
+def test_what_the_fuzz_command_takes_for_wrong(status: int, kind: str, body: bytes, problem: str | None) -> None:
+    found = judge(status, kind, body)[2]
+    assert found is None if problem is None else problem in (found or "")

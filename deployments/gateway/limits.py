@@ -6,7 +6,8 @@ refusal says after how many seconds the same request would be let in if nothing 
 nobody can know, an estimate); what is entered is left once, however it ends. No I/O: the time is handed in.
 
 A bucket of a minute's worth, which fills evenly, and not a window: it takes two numbers whatever the limit is, can be
-charged after the fact, and knows exactly when it has enough. Each gateway replica has its own `Limits`.
+charged after the fact, and knows exactly when it has enough. (The library `limits` reads the clock itself, starts timer
+threads, and its exact window keeps an entry for each token.) Each gateway replica has its own `Limits`.
 """
 
 from __future__ import annotations

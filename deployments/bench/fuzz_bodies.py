@@ -72,8 +72,10 @@ def bodies(model: type[ChatRequest | CompletionRequest], smallest: dict[str, Any
     """Bodies near a valid one: a few parameters changed, now and then one taken away or made up."""
     names = st.sampled_from(sorted(model.model_fields)) | TEXT
     changes = st.dictionaries(names, LIKELY | VALUES, max_size=4)
-    special = st.just({}) | st.fixed_dictionaries({}, optional={"speculation": WISHES, "messages": MESSAGES})
-    kinds = st.sampled_from([{}, {"stream": True}])
+    special: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
+        {}, optional={"speculation": WISHES, "messages": MESSAGES}
+    )
+    kinds: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"stream": True}])
     dropped: st.SearchStrategy[set[str]] = st.sets(st.sampled_from(sorted(smallest)), max_size=1) | st.just(set())
     return st.builds(
         lambda kind, changed, more, less: {

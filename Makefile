@@ -35,7 +35,7 @@ serve: setup
 	$(LOOKAHEAD) serve --profile local --port $(PORT)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -X faulthandler -m pytest
 
 check: setup
 	$(BIN)/ruff check .

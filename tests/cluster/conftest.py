@@ -22,10 +22,7 @@ class Served:
 
     url: str
     config: Config
-
-    @property
-    def openai(self) -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+    openai: OpenAI
 
     def trace(self, request_id: str) -> dict[str, object]:
         answer = httpx.get(f"{self.url}/v1/traces/{request_id}")
@@ -51,5 +48,5 @@ def scripted() -> Config:
 @pytest.fixture(scope="package")
 def served() -> Iterator[Served]:
     config = scripted()
-    with running(config) as url:
-        yield Served(url, config)
+    with running(config) as url, OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield Served(url, config, client)

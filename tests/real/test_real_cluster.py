@@ -52,16 +52,16 @@ def engine_processes() -> list[str]:
         time.sleep(0.5)
 
 
-def ask(url: str, request_id: str, **speculation: Any) -> Any:
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300)
-    return client.chat.completions.create(
-        model="lookahead-local",
-        messages=[{"role": "user", "content": QUESTION}],
-        max_tokens=120,
-        temperature=0,
-        extra_body={"speculation": {"controller": False} | speculation},
-        extra_headers={"x-request-id": request_id},
-    )
+def ask(url: str, request_id: str, max_tokens: int = 120, temperature: float = 0.0, **speculation: Any) -> Any:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300) as client:
+        return client.chat.completions.create(
+            model="lookahead-local",
+            messages=[{"role": "user", "content": QUESTION}],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            extra_body={"speculation": {"controller": False} | speculation},
+            extra_headers={"x-request-id": request_id},
+        )
 
 
 def trace(url: str, request_id: str) -> Any:
@@ -100,18 +100,10 @@ def test_lookahead_with_exact_says_what_the_target_says(url: str, mode: str) -> 
 
 @pytest.mark.parametrize("verifier", ["balanced", "judge"])
 def test_real_verifiers_answer(url: str, verifier: str) -> None:
-    """Sampled, so that the two models differ and somebody has to judge; in rounds, so that there is a draft to judge."""
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300)
-    answer = client.chat.completions.create(
-        model="lookahead-local",
-        messages=[{"role": "user", "content": QUESTION}],
-        max_tokens=100,
-        temperature=0.8,
-        extra_body={"speculation": {"mode": "lookahead_sync", "verifier": verifier, "controller": False}},
-        extra_headers={"x-request-id": f"verify-{verifier}"},
-    )
+    """Sampled, so that the two models differ and somebody has to judge; in rounds, so that they come in time."""
+    answer = ask(url, f"verify-{verifier}", max_tokens=100, temperature=0.8, mode="lookahead_sync", verifier=verifier)
     assert answer.choices[0].message.content
-    summary = (answer.model_extra or {})["speculation"]
+    summary = answer.model_extra["speculation"]
     assert summary["degraded"] == []
     verdicts = [s for s in trace(url, f"verify-{verifier}")["spans"] if s["kind"] == "verdict" and s["detail"]]
     assert verdicts

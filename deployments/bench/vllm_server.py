@@ -8,6 +8,7 @@ sampling are the client's alone (no defaults from the model's folder); the serve
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2,
 VARIANT = "vllm"
 """The row of a benchmark that is answered by such a server; ``vllm:ngram`` and ``vllm:none`` say how it speculates."""
 SPECULATIONS = ("best", "ngram", "none")
+PR_SET_PDEATHSIG = 1
 OURS = "hints"
 """Our method of `speculative_config`, which vLLM's server does not have."""
 
@@ -122,7 +124,12 @@ def running(server: VllmServer) -> Iterator[str]:
     environment = os.environ | dict(server.environment) | cores | {"VLLM_LOGGING_LEVEL": "ERROR"}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command(_with_folders(server), port), env=environment, stdout=log, stderr=log, start_new_session=True
+            command(_with_folders(server), port),
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -135,6 +142,11 @@ def running(server: VllmServer) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def _end_with_parent() -> None:
+    """In the new process: whatever ends the one that started it, this one is told to end as well (prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _server(config: Config, options: Mapping[str, Any], cores: str | None) -> VllmServer:

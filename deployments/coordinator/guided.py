@@ -45,12 +45,13 @@ from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.window import Position
 
-CHUNK_TOKENS = 4
+CHUNK_TOKENS = 2
 """A hint is worth most early: the draft hands its words over in chunks of so many tokens."""
-CHUNKS_A_STEP = 4
+CHUNKS_A_STEP = 8
 """`max_lookahead` counts steps; the draft may be ahead by so many chunks for each."""
-MAX_BEHIND = 3
-"""Where the target is ahead of the draft by more tokens, the draft starts anew at the target's place."""
+MAX_BEHIND = 8
+"""Where the target is ahead of the draft by more tokens, the draft starts anew at the target's place. It catches up with
+a few faster than it reads the text again."""
 OVERLAP = 4
 """A hint begins with so many tokens that were there before, by which the engine finds its place."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors.engines.scripted import ScriptOptions
 from actors.messages import Committed, Origin, StepRule
 from deployments.coordinator.events import AddHints, Decision, Placed, Retired, StartDraft, StartStream, StartTarget
-from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, GuidedSession
+from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, MAX_BEHIND, GuidedSession
 from deployments.coordinator.settings import SessionSettings
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 
@@ -149,14 +149,13 @@ def test_a_slow_draft_is_sent_to_the_targets_place() -> None:
     here = world(settings(**EXACT))
     here.start()
     (stream,) = [c.call for c in here.log if isinstance(c, StartStream)]
-    for _ in range(8):
+    for _ in range(MAX_BEHIND + 1):
         here.do(stream)
     starts = [c for c in here.log if isinstance(c, StartDraft)]
     assert len(starts) > 1
-    assert (
-        starts[-1].request.prefix.pieces[-1].token_ids
-        == target_only(TARGET, 8, StepRule("line"))[: len(starts[-1].request.prefix.pieces[-1].token_ids)]
-    )
+    place = starts[-1].request.prefix.pieces[-1].token_ids
+    assert len(place) > MAX_BEHIND
+    assert place == target_only(TARGET, MAX_BEHIND + 1, StepRule("line"))[: len(place)]
 
 
 def test_nothing_is_drafted_behind_the_reasoning() -> None:

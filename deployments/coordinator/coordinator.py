@@ -47,6 +47,9 @@ class Plan:
     branches: int = 1
     is_controlled: bool = False
     """Whether the controller chooses the depth; `max_lookahead` is the most it may choose."""
+    may_guide: bool = False
+    """Whether the target may write one stream with the draft's words as hints: only equal steps count, or the
+    controller chooses how to speculate and no verifier was asked for by name."""
 
 
 def settle(config: Config, request: GenerationRequest) -> Plan:
@@ -78,8 +81,12 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     if wishes.branches is not None and wishes.branches > 1 and mode != "lookahead":
         raise RequestError(f"Mode {mode!r} has no branches; mode 'lookahead' has.", "speculation.branches")
     branches = (wishes.branches or defaults.branches) if mode == "lookahead" else 1
-    is_controlled = mode == "lookahead" and branches == 1 and wishes.controller is not False
-    return Plan(mode, depth, None if accepts_only_equal else verifier, token_speculation, branches, is_controlled)
+    is_simple = mode == "lookahead" and branches == 1  # branches are versions of whole steps
+    is_controlled = is_simple and wishes.controller is not False and defaults.controller.enabled
+    is_open = accepts_only_equal or (is_controlled and wishes.verifier is None)
+    may_guide = is_simple and token_speculation == "hints" and is_open
+    checked_by = None if accepts_only_equal else verifier
+    return Plan(mode, depth, checked_by, token_speculation, branches, is_controlled, may_guide)
 
 
 class Coordinator:
@@ -110,9 +117,12 @@ class Coordinator:
         pacer: Pacer | None = None
         try:
             settings = await self._settings(request, plan)
-            can_guide = await self._can_guide(plan)
-            guides = can_guide and not (plan.is_controlled and self._controller and not self._controller.guides())
-            pacer = self._pacer(settings, plan, can_guide, guides, clock)
+            steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}"
+            can_guide = guides = await self._can_guide(plan)
+            if guides and plan.is_controlled and self._controller is not None:
+                guides = self._controller.guides(steps, is_exact=plan.verifier is None)
+            depth = plan.max_lookahead if plan.is_controlled else 0
+            pacer = self._pacer(settings.session_id, Manner(depth, steps, guides, can_guide), clock)
             decide = pacer.decide if pacer is not None and plan.is_controlled else None
             session = GuidedSession(settings, decide) if guides else Session(settings, decide)
             yield Opened(request.request_id, len(settings.target_prompt))
@@ -145,28 +155,18 @@ class Coordinator:
         while len(self._traces) > self._config.telemetry.max_traces:
             self._traces.popitem(last=False)
 
-    def _pacer(
-        self, settings: SessionSettings, plan: Plan, can_guide: bool, guides: bool, clock: Callable[[], float]
-    ) -> Pacer | None:
+    def _pacer(self, name: str, manner: Manner, clock: Callable[[], float]) -> Pacer | None:
         """Who decides how deep this request looks ahead; of others the controller sees what they cost."""
-        if self._controller is None:
-            return None
-        steps = f"{settings.verifier or 'exact'}, {settings.rule.boundary}"
-        manner = Manner(plan.max_lookahead if plan.is_controlled else 0, steps, guides, can_guide)
-        return self._controller.open(settings.session_id, manner, clock)
+        return self._controller.open(name, manner, clock) if self._controller is not None else None
 
     def _patience(self, request: GenerationRequest) -> Patience:
         speculation = self._config.speculation
         return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
 
     async def _can_guide(self, plan: Plan) -> bool:
-        """Whether only the target's own words count, and its engine can take the draft's as hints."""
+        """Whether the target can write a stream with the draft's words as hints, and `plan` allows it."""
         info, drafter = self._target_info, self._roles.drafter
-        if plan.mode != "lookahead" or plan.verifier is not None or plan.token_speculation != "hints":
-            return False
-        if plan.branches > 1:  # they are versions of whole steps
-            return False
-        if info is None or not info.takes_hints or drafter is None:
+        if not plan.may_guide or info is None or not info.takes_hints or drafter is None:
             return False
         if self._draft_vocabulary is None:
             try:

@@ -50,8 +50,8 @@ CHUNK_TOKENS = 2
 CHUNKS_A_STEP = 8
 """`max_lookahead` counts steps; the draft may be ahead by so many chunks for each."""
 MAX_BEHIND = 8
-"""Where the target is ahead of the draft by more tokens, the draft starts anew at the target's place. It catches up with
-a few faster than it reads the text again."""
+"""Where the target is ahead of the draft by more tokens, the draft starts anew at the target's place. It catches up
+with a few faster than it reads the text again."""
 OVERLAP = 4
 """A hint begins with so many tokens that were there before, by which the engine finds its place."""
 

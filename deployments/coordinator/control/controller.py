@@ -86,7 +86,7 @@ class Controller:
         self._probe_share = probe_share
         self.estimates = Estimates()
         self._guidance = Guidance(self.estimates.target_cost, probe_share)
-        self._ways = Ways()
+        self._ways: dict[str, Ways] = {}
         self._pacers: dict[str, Pacer] = {}
         self._plan: dict[str, int] = {}
         self._plan_age = 0
@@ -94,9 +94,10 @@ class Controller:
         """In steps of each request."""
         self._since_probe = 0.0
 
-    def guides(self) -> bool:
-        """Whether an exact request that begins now is guided, where a window is possible as well."""
-        return self._ways.guides(len(self._pacers), self._guidance.guides)
+    def guides(self, steps: str, is_exact: bool) -> bool:
+        """Whether a request that begins now is guided, where a window is possible as well; `steps` as in `Manner`."""
+        ways = self._ways.setdefault(steps, Ways(guided_is_usual=is_exact))
+        return ways.guides(len(self._pacers), self._guidance.guides)
 
     def open(self, name: str, manner: Manner, clock: Callable[[], float]) -> Pacer:
         """A request begins; `name` is unique."""
@@ -113,8 +114,9 @@ class Controller:
         """`pacer`'s request is over."""
         if self._pacers.pop(pacer.name, None) is not None:
             self._plan.clear()
-            if pacer.is_typical and pacer.manner.is_exact:
-                self._ways.finished(pacer.manner.is_guided, pacer.num_tokens, pacer.elapsed_s)
+            ways = self._ways.get(pacer.manner.steps)
+            if ways is not None and pacer.is_typical and pacer.manner.has_ways:
+                ways.finished(pacer.manner.is_guided, pacer.num_tokens, pacer.elapsed_s)
 
     def streamed(self, pacer: Pacer, step: Streaming) -> None:
         """The target streamed a step of `pacer`, as decided last."""

@@ -86,7 +86,7 @@ class Manner:
     rate in common."""
     is_guided: bool = False
     """The target streams and the draft's words are its hints: there is no depth to choose, only whether to draft."""
-    is_exact: bool = False
+    has_ways: bool = False
     """It could have been either, guided or in a window."""
 
 

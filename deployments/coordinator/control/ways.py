@@ -1,11 +1,13 @@
-"""Whether an exact request is guided or looks ahead in a window, where both are possible. Pure.
+"""Whether a request is guided or looks ahead in a window, where both are possible. Pure.
 
-Both write the target's own text. A window writes several steps at once and is the faster one where the draft is nearly
-always right and one stream cannot take more hints in a pass; a guided stream loses less where the draft strays, and is
-less work for the target. Which it is depends on engine and text, so whole requests are compared.
+A guided request writes the target's own text, which every fidelity allows. A window writes several steps at once and is
+the faster one where steps are nearly always accepted and one stream cannot take more hints in a pass; a guided stream
+loses less where the draft strays, and is less work for the target. Which it is depends on engine and text, so whole
+requests are compared.
 
-Promises: a request that begins beside others is guided, since a window would take their places in the batch; one that
-begins alone goes the way that was faster for those before it; the slower way is tried now and then.
+Promises: the first requests go the usual way; one that begins alone goes the way that was faster for those before it,
+and the slower way is tried now and then; one that begins beside others is guided if that is the usual or the faster
+way, since a window would take their places in the batch.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from deployments.coordinator.control.means import Mean
 
 FIRST_TRY, TRY_EVERY = 2, 32
-"""So many requests alone are guided before a window is tried; then the slower way is tried once in so many."""
+"""So many requests alone go the usual way before the other is tried; then the slower one is tried once in so many."""
 LEAST_TOKENS = 32
 """A shorter request says nothing."""
 MEMORY_TOKENS = 4000.0
@@ -25,20 +27,24 @@ MARGIN = 1.03
 class Ways:
     """Seconds a token of requests that were alone from their beginning to their end, by way."""
 
-    def __init__(self) -> None:
+    def __init__(self, guided_is_usual: bool = True) -> None:
+        """`guided_is_usual`: for requests that accept only equal steps; others come for their verifier's sake."""
+        self._guided_is_usual = guided_is_usual
         self._guided, self._window = Mean(0.0, 0.0, MEMORY_TOKENS), Mean(0.0, 0.0, MEMORY_TOKENS)
         self._next_try = FIRST_TRY
 
     def guides(self, num_others: int, hints_pay: bool) -> bool:
-        """Whether a request that begins beside `num_others` is guided. Where hints do not pay a window's would not
-        either, so nothing is tried."""
-        if num_others > 0 or not hints_pay:
-            return True
-        guided_is_faster = not self._window.weight or self._guided.value <= MARGIN * self._window.value
-        if not self._guided.weight or self._next_try > 0:
-            return guided_is_faster
+        """Whether a request that begins beside `num_others` is guided. Where hints do not pay nothing is tried."""
+        if not hints_pay:
+            return self._guided_is_usual
+        is_known = self._guided.weight > 0.0 and self._window.weight > 0.0
+        guided = self._guided.value <= MARGIN * self._window.value if is_known else self._guided_is_usual
+        if num_others > 0:
+            return guided or self._guided_is_usual
+        if self._next_try > 0:
+            return guided
         self._next_try = TRY_EVERY
-        return not guided_is_faster
+        return not guided
 
     def finished(self, guided: bool, num_tokens: int, elapsed_s: float) -> None:
         """A request that was alone has written `num_tokens` in so much time."""

@@ -10,6 +10,7 @@ import pytest
 
 from actors.engines.scripted import ScriptOptions
 from actors.messages import Finished, Prompt
+from deployments.coordinator.coordinator import settle
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench, config, request
 
@@ -102,6 +103,29 @@ def test_an_exact_request_stays_guided_where_a_window_is_slower() -> None:
     asked = ask(replace(HINTED, num_steps=8, sequence_s=HINTED.token_s), 6, agree=0.7)
     assert sum(one.is_window for one in asked) == 1
     assert not asked[-1].is_window
+
+
+def test_a_fidelity_is_kept_by_the_targets_own_words_where_they_come_faster() -> None:
+    asked = ask(replace(HINTED, num_steps=8, sequence_s=HINTED.token_s), 6, agree=0.7, fidelity="balanced")
+    assert asked[0].is_window
+    assert not asked[-1].is_window
+    assert asked[-1].token_s < asked[0].token_s
+
+
+@pytest.mark.parametrize(
+    ("wishes", "may_guide"),
+    [
+        ({"fidelity": "balanced"}, True),
+        ({"fidelity": "balanced", "controller": False}, False),
+        ({"verifier": "numbers"}, False),
+        ({"verifier": "exact", "controller": False}, True),
+        ({"fidelity": "exact", "branches": 2}, False),
+        ({"fidelity": "exact", "mode": "lookahead_sync"}, False),
+        ({"fidelity": "exact", "token_speculation": "ngram"}, False),
+    ],
+)
+def test_who_may_be_guided(wishes: dict[str, Any], may_guide: bool) -> None:
+    assert settle(config(controller={"enabled": True}), request(**wishes)).may_guide is may_guide
 
 
 def test_hints_that_never_come_true_are_no_reason_for_a_slow_request() -> None:

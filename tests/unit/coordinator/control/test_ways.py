@@ -48,6 +48,20 @@ def test_beside_others_and_without_hints_that_pay_nothing_is_tried() -> None:
     assert ways.guides(0, hints_pay=False)
 
 
+def test_requests_with_a_verifier_begin_in_windows_and_are_guided_where_that_is_faster() -> None:
+    def ways() -> Ways:
+        return Ways(guided_is_usual=False)
+
+    assert live(ways(), FIRST_TRY + 1, 0.02, 0.03) == [False] * FIRST_TRY + [True]
+    assert live(ways(), FIRST_TRY + TRY_EVERY, 0.02, 0.03).count(False) == FIRST_TRY
+    assert live(ways(), FIRST_TRY + TRY_EVERY, 0.03, 0.02).count(True) == 1
+    known = ways()
+    assert not known.guides(1, hints_pay=True), "nothing is known"
+    live(known, 10, 0.02, 0.03)
+    assert known.guides(1, hints_pay=True)
+    assert not known.guides(0, hints_pay=False)
+
+
 def test_short_requests_say_nothing() -> None:
     ways = Ways()
     for _ in range(50):

@@ -46,8 +46,6 @@ from vllm.sampling_params import RequestOutputKind  # noqa: E402
 from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
 
-from actors.engines.cpu_process import in_one_process  # noqa: E402
-
 SHUTDOWN_S = 10.0
 """Time that the engine's processes have to end by themselves; then vLLM kills them."""
 
@@ -97,13 +95,12 @@ class VllmEngine:
         try:
             config = arguments.create_engine_config()
             counts = config.speculative_config is not None and not arguments.disable_log_stats
-            with in_one_process(config, options.get("distributed_executor_backend")):
-                engine = AsyncLLM.from_vllm_config(
-                    config,
-                    stat_loggers=[counter.attach] if counts else None,
-                    enable_log_requests=arguments.enable_log_requests,
-                    disable_log_stats=arguments.disable_log_stats,
-                )
+            engine = AsyncLLM.from_vllm_config(
+                config,
+                stat_loggers=[counter.attach] if counts else None,
+                enable_log_requests=arguments.enable_log_requests,
+                disable_log_stats=arguments.disable_log_stats,
+            )
         except Exception as error:  # anything may be wrong with a model, its options or the hardware
             guard.stop()
             raise ConfigError(
@@ -111,8 +108,9 @@ class VllmEngine:
                 "Correct engine.options or choose another model; vLLM's own log above may say more.",
                 "engine.options",
             ) from error
+        info = RoleInfo(model_name, "", config.model_config.max_model_len, replica)
         try:
-            made = cls(engine, RoleInfo(model_name, "", config.model_config.max_model_len, replica), guard, counter)
+            made = cls(engine, info, guard, counter)
             if arguments.worker_extension_cls == EXTENSION:
                 await engine.collective_rpc("lookahead_repair")
             if OWN in (config.additional_config or {}):

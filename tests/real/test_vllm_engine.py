@@ -109,6 +109,21 @@ async def test_steps_one_by_one_are_the_stream(engine: Engine, stream: list[Delt
     assert all(step.text.strip() for step in steps)
 
 
+@pytest.mark.parametrize("rule", [StepRule("sentence", 80), StepRule("tokens", 5)], ids=["sentence", "tokens"])
+async def test_steps_by_any_rule_are_those_of_one_generation(engine: Engine, rule: StepRule) -> None:
+    ids = engine.encode_prompt(Prompt(text="It was 3.5 miles. He ran. She ran too. We ran 2.5 miles. They"))
+    together = await all_of(generate(engine, ids, max_steps=3, max_tokens=240, rule=rule))
+    alone = list[Delta]()
+    while sum(delta.ending is not None for delta in alone) < 3 and not (alone and alone[-1].ending is Ending.END):
+        alone += await all_of(generate(engine, ids + ids_of(alone), max_steps=1, rule=rule))
+    assert ids_of(alone) == ids_of(together)
+    endings = [delta.ending for delta in alone if delta.ending]
+    assert endings == [delta.ending for delta in together if delta.ending]
+    assert Ending.BOUNDARY in endings
+    assert rule.boundary == "sentence" or len(ids_of(alone)) == 15
+    assert engine.num_running() == 0
+
+
 async def test_a_look_ahead_yields_the_steps_that_the_stream_marks(engine: Engine, stream: list[Delta]) -> None:
     ids = engine.encode_prompt(BLANK_LINES)
     marked, text = list[str](), ""

@@ -13,20 +13,21 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray import serve
-from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
+from actors.errors import LookaheadError
 from actors.messages import GenerationRequest, Output, SpeculationStats
 from deployments.config import Config, PlacementConfig, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
-from deployments.coordinator.pools import TAKEN, DraftPool, Pool, TargetPool, VerifierPool
+from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
+from deployments.link.frames import Address
+from deployments.link.members import Members
+from deployments.link.over_serve import listen, members
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.telemetry.metrics import merge, token_metrics
 
-AFFINITY = RequestRouterConfig(request_router_class="deployments.routing.SessionRouter")
-"""All calls of one session to one replica, so that its prefix cache is hit."""
 GRACE_S = 3600.0
 """A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""
 ASK_S = 5.0
@@ -34,9 +35,9 @@ ASK_S = 5.0
 
 
 class CoordinatorReplica:
-    """`Coordinator` over Serve handles."""
+    """`Coordinator` over connections to the roles."""
 
-    def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         config: Config,
         target: DeploymentHandle[Any],
@@ -44,28 +45,25 @@ class CoordinatorReplica:
         verifier: DeploymentHandle[Any],
     ) -> None:
         wait_s = config.speculation.replica_timeout_s
-        drafter = DraftPool(draft, "draft", wait_s) if draft is not None else None
-        roles = Roles(TargetPool(target, "target", wait_s), drafter, VerifierPool(verifier, wait_s))
+        handles = {"target": target, "draft": draft, "verifier": verifier}
+        self._roles = {role: members(role, handle) for role, handle in handles.items() if handle is not None}
+        drafter = DraftPool(self._roles["draft"], wait_s) if draft is not None else None
+        roles = Roles(TargetPool(self._roles["target"], wait_s), drafter, VerifierPool(self._roles["verifier"], wait_s))
         self._coordinator = Coordinator(config, roles)
-        asked = {"target": target, "draft": draft, "verifier": verifier}
-        self._asked = {name: Pool(handle, name, ASK_S) for name, handle in asked.items() if handle is not None}
+        capacity = config.coordinator.placement.max_ongoing_requests
+        self._server = await listen(self, {"generate", "readiness"}, capacity)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[str | Output, None]:
-        """As `Coordinator.generate`, after `TAKEN`."""
-        yield TAKEN
-        async for output in self._coordinator.generate(request):
-            yield output
+    async def link(self) -> Address:
+        """Where the gateways call."""
+        return self._server.address
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        """As `Coordinator.generate`."""
+        return self._coordinator.generate(request)
 
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now."""
-        ready: dict[str, bool] = {}
-        for name, pool in self._asked.items():
-            try:
-                await pool.call("describe", "")
-                ready[name] = True
-            except Exception:
-                ready[name] = False
-        return ready
+        return dict(zip(self._roles, await asyncio.gather(*map(_answers, self._roles.values())), strict=True))
 
     def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Coordinator.trace`."""
@@ -74,6 +72,21 @@ class CoordinatorReplica:
     def metrics(self) -> str:
         """As `Coordinator.metrics`."""
         return self._coordinator.metrics()
+
+    async def __del__(self) -> None:
+        """Serve calls and awaits this when the replica is stopped."""
+        if hasattr(self, "_server"):
+            await self._server.drain()
+            await self._server.close()
+        await asyncio.gather(*(role.aclose() for role in self._roles.values()))
+
+
+async def _answers(role: Members) -> bool:
+    try:
+        await Pool(role, ASK_S).call("describe", "")
+    except LookaheadError:
+        return False
+    return True
 
 
 class CoordinatorBackend:
@@ -84,17 +97,22 @@ class CoordinatorBackend:
     ) -> None:
         self._handle = handle
         self._writers = writers
-        self._pool = Pool(handle, "coordinator", wait_s)
+        self._coordinators = members("coordinator", handle)
+        self._pool = Pool(self._coordinators, wait_s)
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Backend.generate`."""
         return self._pool.items("generate", request.request_id, request)
 
+    async def aclose(self) -> None:
+        """End the connections to the coordinators."""
+        await self._coordinators.aclose()
+
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""
         try:
-            ready: dict[str, bool] = await Pool(self._handle, "coordinator", 2 * ASK_S).call("readiness", "")
-        except Exception:
+            ready: dict[str, bool] = await Pool(self._coordinators, 2 * ASK_S).call("readiness", "")
+        except LookaheadError:
             return {"coordinator": False}
         return {"coordinator": True} | ready
 
@@ -169,10 +187,10 @@ def build(args: BuildArgs | dict[str, Any]) -> serve.Application:
 
 def compose(config: Config) -> serve.Application:
     """The application for `config`: gateway -> coordinator -> target, draft, verifier."""
-    target = _deployment(TargetReplica, "target", config.target.placement, affine=True).bind(config.target)
+    target = _deployment(TargetReplica, "target", config.target.placement).bind(config.target)
     draft = None
     if config.draft is not None:
-        draft = _deployment(DraftReplica, "draft", config.draft.placement, affine=True).bind(config.draft)
+        draft = _deployment(DraftReplica, "draft", config.draft.placement).bind(config.draft)
     verifier = _deployment(VerifierReplica, "verifier", config.verifier.placement).bind(config, target, draft)
     coordinator = _deployment(CoordinatorReplica, "coordinator", config.coordinator.placement).bind(
         config, target, draft, verifier
@@ -181,7 +199,7 @@ def compose(config: Config) -> serve.Application:
     return _deployment(gateway, "gateway", config.gateway.placement).bind(config, coordinator, target, draft)
 
 
-def _deployment(cls: type, name: str, placement: PlacementConfig, affine: bool = False) -> serve.Deployment:
+def _deployment(cls: type, name: str, placement: PlacementConfig) -> serve.Deployment:
     """`cls` as a deployment where `placement` says."""
     options: dict[str, Any] = {
         "name": name,
@@ -202,6 +220,4 @@ def _deployment(cls: type, name: str, placement: PlacementConfig, affine: bool =
     if placement.placement_group_bundles is not None:
         options["placement_group_bundles"] = placement.placement_group_bundles
         options["placement_group_strategy"] = placement.placement_group_strategy
-    if affine:
-        options["request_router_config"] = AFFINITY
     return serve.deployment(**options)(cls)

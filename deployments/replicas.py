@@ -1,14 +1,12 @@
-"""What runs inside the replicas of draft, target and verifier: a role over an engine, behind methods that Serve calls.
+"""What runs inside the replicas of draft, target and verifier: a role over an engine, called over a link.
 
-Promises: a replica is ready only when its model is; every stream says `TAKEN` before anything else, so that callers
-can bound their wait for a replica; a dead engine fails the health check, so that Serve replaces the replica; the engine
-is shut down with the replica.
+Promises: a replica is ready only when its model is; a dead engine fails the health check, so that Serve replaces the
+replica; one that is to stop finishes what it was called for, then ends its engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import asyncio
 from typing import Any
 
 from ray import serve
@@ -16,25 +14,22 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.draft import Draft
 from actors.engines import create_engine
-from actors.messages import (
-    Delta,
-    JudgeRequest,
-    Piece,
-    Prefix,
-    Prompt,
-    RoleInfo,
-    SpeculationStats,
-    Step,
-    StepRequest,
-    TokenIds,
-    Verdict,
-)
+from actors.messages import JudgeRequest, SpeculationStats, Verdict
 from actors.roles import Engine, Scorer
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from actors.writer import ModelWriter
 from deployments.config import Config, WriterConfig
-from deployments.coordinator.pools import TAKEN, DraftPool, TargetPool
+from deployments.coordinator.pools import DraftPool, TargetPool
+from deployments.link.frames import Address
+from deployments.link.over_serve import listen, members
+from deployments.link.server import LinkServer
+
+WRITER_METHODS = frozenset(
+    {"describe", "encode", "add_hints", "speculation_stats", "label_probabilities", "token_logprobs"}
+)
+DRAFT_METHODS = WRITER_METHODS | {"look_ahead", "look_ahead_in_parts"}
+TARGET_METHODS = WRITER_METHODS | {"step", "progress", "stream"}
 
 
 async def start_engine(config: WriterConfig) -> Engine:
@@ -50,26 +45,15 @@ class WriterReplica:
     """What the replicas of draft and target have in common."""
 
     _writer: ModelWriter
+    _server: LinkServer
 
-    async def describe(self) -> RoleInfo:
-        """As `Writer.describe`."""
-        return await self._writer.describe()
+    async def _listen(self, methods: frozenset[str], config: WriterConfig) -> None:
+        capacity = int(config.engine.options.get("max_num_seqs", config.placement.max_ongoing_requests))
+        self._server = await listen(self._writer, methods, capacity)
 
-    async def encode(self, prompt: Prompt) -> TokenIds:
-        """As `Writer.encode`."""
-        return await self._writer.encode(prompt)
-
-    async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
-        """As `Target.label_probabilities`."""
-        return await self._writer.label_probabilities(prompt, labels, session_id)
-
-    async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
-        """As `Scorer.token_logprobs`."""
-        return await self._writer.token_logprobs(prefix, piece, session_id)
-
-    async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
-        """As `Writer.add_hints`."""
-        await self._writer.add_hints(call_id, session_id, hints)
+    async def link(self) -> Address:
+        """Where the role itself is called."""
+        return self._server.address
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Writer.speculation_stats`."""
@@ -85,6 +69,9 @@ class WriterReplica:
 
     async def __del__(self) -> None:
         """Serve calls and awaits this when the replica is stopped."""
+        if hasattr(self, "_server"):
+            await self._server.drain()
+            await self._server.close()
         if hasattr(self, "_writer"):
             await self._writer.shutdown()
 
@@ -93,63 +80,30 @@ class DraftReplica(WriterReplica):
     """A draft model."""
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._draft = Draft(await start_engine(config))
-        self._writer = self._draft
-
-    async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[str | Step, None]:
-        """As `Drafter.look_ahead`, after `TAKEN`."""
-        yield TAKEN
-        async with aclosing(self._draft.look_ahead(request, depth)) as steps:
-            async for step in steps:
-                yield step
-
-    async def look_ahead_in_parts(
-        self, request: StepRequest, depth: int, part_tokens: int
-    ) -> AsyncGenerator[str | Piece | Step, None]:
-        """As `Drafter.look_ahead_in_parts`, after `TAKEN`."""
-        yield TAKEN
-        async with aclosing(self._draft.look_ahead_in_parts(request, depth, part_tokens)) as items:
-            async for item in items:
-                yield item
+        self._writer = Draft(await start_engine(config))
+        await self._listen(DRAFT_METHODS, config)
 
 
 class TargetReplica(WriterReplica):
     """A target model."""
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._target = TargetModel(await start_engine(config))
-        self._writer = self._target
-
-    async def step(self, request: StepRequest) -> AsyncGenerator[str | Step, None]:
-        """As `Target.step`, after `TAKEN`."""
-        yield TAKEN
-        yield await self._target.step(request)
-
-    async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[str | Delta | Step, None]:
-        """As `Target.progress`, after `TAKEN`."""
-        yield TAKEN
-        async with aclosing(self._target.progress(request, every_s)) as items:
-            async for item in items:
-                yield item
-
-    async def stream(self, request: StepRequest) -> AsyncGenerator[str | Delta, None]:
-        """As `Target.stream`, after `TAKEN`."""
-        yield TAKEN
-        async with aclosing(self._target.stream(request)) as deltas:
-            async for delta in deltas:
-                yield delta
+        self._writer = TargetModel(await start_engine(config))
+        await self._listen(TARGET_METHODS, config)
 
 
 class VerifierReplica:
-    """The verifier, with handles to the engines that its judges use."""
+    """The verifier, with connections to the engines that its judges use."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: Config, target: DeploymentHandle[Any], draft: DeploymentHandle[Any] | None
     ) -> None:
         wait_s = config.speculation.verdict_timeout_s
-        scorers: dict[str, Scorer] = {"target": TargetPool(target, "target", wait_s)}
+        self._asked = [members("target", target)]
+        scorers: dict[str, Scorer] = {"target": TargetPool(self._asked[0], wait_s)}
         if draft is not None:
-            scorers["draft"] = DraftPool(draft, "draft", wait_s)
+            self._asked.append(members("draft", draft))
+            scorers["draft"] = DraftPool(self._asked[1], wait_s)
         self._judge: ModelWriter | None = None
         if config.verifier.judge is not None:
             self._judge = scorers["own"] = TargetModel(await start_engine(config.verifier.judge))
@@ -157,6 +111,12 @@ class VerifierReplica:
             name: [check.model_dump() for check in cascade] for name, cascade in config.verifier.verifiers.items()
         }
         self._verifier = await create_verifier(checks, scorers)
+        capacity = config.verifier.placement.max_ongoing_requests
+        self._server = await listen(self, {"judge", "describe"}, capacity)
+
+    async def link(self) -> Address:
+        """Where the role itself is called."""
+        return self._server.address
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         """As `Verifier.judge`."""
@@ -173,5 +133,9 @@ class VerifierReplica:
 
     async def __del__(self) -> None:
         """Serve calls and awaits this when the replica is stopped."""
+        if hasattr(self, "_server"):
+            await self._server.drain()
+            await self._server.close()
+        await asyncio.gather(*(role.aclose() for role in getattr(self, "_asked", ())))
         if getattr(self, "_judge", None) is not None:
             await self._judge.shutdown()  # type: ignore[union-attr]

@@ -7,13 +7,13 @@ embeddings) are run without a cluster.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from actors.errors import ConfigError
 from actors.messages import Sampling, StepRule
 from deployments.calibration.record import Recorder
 from deployments.calibration.scoring import Judge
 from deployments.config import Config
+from deployments.link.members import Members
 
 CALL_S = 600.0
 """How long one verdict may take: nobody waits for it but this command."""
@@ -36,7 +36,7 @@ def deployed_judge() -> Judge:
     """The verifier of the application that runs on this machine."""
     from deployments.coordinator.pools import VerifierPool
 
-    return VerifierPool(_handle("verifier"), CALL_S).judge
+    return VerifierPool(_members("verifier"), CALL_S).judge
 
 
 def deployed_recorder(config: Config, max_tokens: int, temperature: float) -> Recorder:
@@ -48,8 +48,8 @@ def deployed_recorder(config: Config, max_tokens: int, temperature: float) -> Re
         raise ConfigError("There is no draft in this configuration, so there are no pairs to record.", "draft")
     step = config.speculation.step
     return Recorder(
-        TargetPool(_handle("target"), "target", CALL_S),
-        DraftPool(_handle("draft"), "draft", CALL_S),
+        TargetPool(_members("target"), CALL_S),
+        DraftPool(_members("draft"), CALL_S),
         StepRule(step.boundary, step.max_tokens, config.reasoning.close),
         Sampling(temperature=temperature),
         max_tokens,
@@ -57,9 +57,10 @@ def deployed_recorder(config: Config, max_tokens: int, temperature: float) -> Re
     )
 
 
-def _handle(role: str) -> Any:
+def _members(role: str) -> Members:
     from ray import serve
 
     from deployments.cli.serve import APP_NAME
+    from deployments.link.over_serve import members
 
-    return serve.get_deployment_handle(role, APP_NAME)
+    return members(role, serve.get_deployment_handle(role, APP_NAME))

@@ -1,11 +1,8 @@
-"""Roles behind Ray Serve handles, with the Protocols of `actors.roles`.
+"""Roles behind connections to their replicas, with the Protocols of `actors.roles`.
 
 Promises: whatever ends a call here (result, error, cancellation, a closed iterator) ends it in the replica and in its
-engine; waiting for a replica is bounded; Ray's errors become errors of `actors.errors`; all calls of one session go to
-the same replica while it lives (Serve's consistent-hash router).
-
-Why every call that may be long is a stream, also the unary ones: Serve's router waits for a replica without bound, so
-the replica says at once that it has taken the call, and only that first word is waited for with a time limit.
+engine; waiting for a replica is bounded; what goes wrong is an error of `actors.errors`; all calls of one session go to
+the same replica while it lives and has room.
 """
 
 from __future__ import annotations
@@ -15,11 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
-from ray.serve.handle import DeploymentHandle
-
-from actors.errors import CapacityError, LookaheadError, RoleUnavailable
+from actors.errors import RoleUnavailable
 from actors.messages import (
     Delta,
     JudgeRequest,
@@ -33,70 +26,46 @@ from actors.messages import (
     TokenIds,
     Verdict,
 )
-
-TAKEN = "taken"
-"""First item of every stream of a replica: the call has a replica now."""
+from deployments.link.members import Members
 
 
 class Pool:
-    """Calls to the replicas of one deployment. `role` names it in errors; `wait_s` bounds the wait for a replica."""
+    """Calls to the replicas of one role. `wait_s` bounds the wait for a replica, and the whole of a short call."""
 
-    def __init__(self, handle: DeploymentHandle[Any], role: str, wait_s: float) -> None:
-        self._handle = handle
-        self._streams = handle.options(stream=True)
-        self._role = role
+    def __init__(self, members: Members, wait_s: float) -> None:
+        self._members = members
         self._wait_s = wait_s
 
     async def call(self, method: str, session_id: str, *args: Any) -> Any:
-        """The result of a short unary call, which must be there within the bound."""
-        response = self._handle.options(method_name=method, session_id=session_id).remote(*args)
-        done = False
-        try:
-            async with asyncio.timeout(self._wait_s):
-                result = await response
-            done = True
-            return result
-        except Exception as error:
-            raise self._translated(error) from error
-        finally:
-            if not done:
-                response.cancel()
+        """The result of a short call without effects; it is made again elsewhere if its replica is lost."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._wait_s
+        avoid: frozenset[str] = frozenset()
+        while True:
+            link = await self._members.link(session_id, max(0.0, until - loop.time()), avoid)
+            try:
+                async with asyncio.timeout_at(until), aclosing(link.items(method, *args)) as items:
+                    return await anext(items)
+            except TimeoutError:
+                raise RoleUnavailable(f"The {self._members.role} did not answer within {self._wait_s:g} s.") from None
+            except RoleUnavailable:
+                if link.is_open:  # the replica's own word
+                    raise
+                avoid |= {link.address.replica}
 
     async def items(self, method: str, session_id: str, *args: Any) -> AsyncGenerator[Any, None]:
-        """The items of a stream, after the replica's word that it has taken the call."""
-        response = self._streams.options(method_name=method, session_id=session_id).remote(*args)
-        done = False
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await anext(response)
-            async for item in response:
+        """The items of a stream of one replica."""
+        link = await self._members.link(session_id, self._wait_s)
+        async with aclosing(link.items(method, *args)) as items:
+            async for item in items:
                 yield item
-            done = True
-        except Exception as error:
-            raise self._translated(error) from error
-        finally:
-            if not done:  # a cancellation is a message of its own, and there is nothing left to cancel
-                response.cancel()
-
-    def _translated(self, error: Exception) -> Exception:
-        if isinstance(error, RayTaskError) and isinstance(error.cause, LookaheadError):
-            return error.cause
-        if isinstance(error, LookaheadError):
-            return error
-        if isinstance(error, TimeoutError):
-            return RoleUnavailable(f"No {self._role} replica took the call within {self._wait_s:g} s.")
-        if isinstance(error, BackPressureError):
-            return CapacityError(f"All {self._role} replicas are full; try again in a moment.")
-        if isinstance(error, RayError | DeploymentUnavailableError | RequestCancelledError | StopAsyncIteration):
-            return RoleUnavailable(f"The {self._role} replica was lost: {type(error).__name__}.")
-        return error
 
 
 class WriterPool:
     """What the pools of draft and target have in common."""
 
-    def __init__(self, handle: DeploymentHandle[Any], role: str, wait_s: float) -> None:
-        self._pool = Pool(handle, role, wait_s)
+    def __init__(self, members: Members, wait_s: float) -> None:
+        self._pool = Pool(members, wait_s)
 
     async def describe(self) -> RoleInfo:
         """As `Writer.describe`."""
@@ -131,7 +100,7 @@ class WriterPool:
 
 
 class DraftPool(WriterPool):
-    """`Drafter` over a Serve handle."""
+    """`Drafter` over a pool of replicas."""
 
     async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
         """As `Drafter.look_ahead`."""
@@ -150,17 +119,13 @@ class DraftPool(WriterPool):
 
 
 class TargetPool(WriterPool):
-    """`Target` over a Serve handle."""
+    """`Target` over a pool of replicas."""
 
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""
-        result: Step | None = None
         async with aclosing(self._pool.items("step", request.session_id, request)) as steps:
-            async for step in steps:
-                result = step
-        if result is None:
-            raise RoleUnavailable("The target replica ended the call without a step.")
-        return result
+            step: Step = await anext(steps)
+        return step
 
     async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[Delta | Step, None]:
         """As `Target.progress`."""
@@ -176,10 +141,10 @@ class TargetPool(WriterPool):
 
 
 class VerifierPool:
-    """`Verifier` over a Serve handle."""
+    """`Verifier` over a pool of replicas."""
 
-    def __init__(self, handle: DeploymentHandle[Any], wait_s: float) -> None:
-        self._pool = Pool(handle, "verifier", wait_s)
+    def __init__(self, members: Members, wait_s: float) -> None:
+        self._pool = Pool(members, wait_s)
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         """As `Verifier.judge`."""

@@ -1,0 +1,106 @@
+"""The replicas of one role that this process is connected to.
+
+Promises: a replica that starts is found within `LOOK_S` (sooner while a call waits); one that is lost is not called
+again before it is found anew; waiting for a replica is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from actors.errors import RoleUnavailable
+from deployments.link.balance import Balance, Candidate
+from deployments.link.client import Link
+from deployments.link.frames import Address
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+"""How often replicas are looked for, for each ten of them that there are: asking all costs a call to each."""
+HURRY_S = 0.2
+"""The same while a call waits for the first of them."""
+SILENCE_S = 5.0
+"""A replica that says nothing for so long is given up, until it is found to answer again."""
+
+Announce = Callable[[], Awaitable[Sequence[Address]]]
+"""Asks Ray Serve where the replicas of a role listen; those that do not answer are left out."""
+
+
+class Members:
+    """Connections to all replicas of `role`, and the choice among them."""
+
+    def __init__(self, role: str, announce: Announce, silence_s: float = SILENCE_S) -> None:
+        self.role = role
+        self._announce = announce
+        self._silence_s = silence_s
+        self._links: dict[str, Link] = {}
+        self._balance = Balance()
+        self._found = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._num_waiting = 0
+        self._search: asyncio.Task[None] | None = None
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """To the replicas that can be called now."""
+        return tuple(link for link in self._links.values() if link.is_open)
+
+    async def link(self, session_id: str, wait_s: float, avoid: frozenset[str] = frozenset()) -> Link:
+        """The connection for a call of `session_id`; RoleUnavailable if no replica is there within `wait_s`."""
+        if self._search is None or self._search.done():
+            self._search = asyncio.create_task(self._look())
+        if not self.links:
+            await self._wait(wait_s)
+        candidates = [Candidate(link.address.replica, link.load, link.is_leaving) for link in self.links]
+        return self._links[self._balance.choose(session_id, candidates, avoid)]
+
+    async def aclose(self) -> None:
+        """End all connections."""
+        if self._search is not None:
+            self._search.cancel()
+            await asyncio.gather(self._search, return_exceptions=True)
+        await asyncio.gather(*(link.aclose() for link in self._links.values()))
+        self._links.clear()
+
+    async def _wait(self, wait_s: float) -> None:
+        self._num_waiting += 1
+        try:
+            async with asyncio.timeout(wait_s):
+                while not self.links:
+                    self._found.clear()
+                    self._hurry.set()
+                    await self._found.wait()
+        except TimeoutError:
+            raise RoleUnavailable(f"No {self.role} replica took the call within {wait_s:.2g} s.") from None
+        finally:
+            self._num_waiting -= 1
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                await self._meet(await self._announce())
+            except Exception as error:
+                logger.debug("Replicas of %s cannot be looked for: %s", self.role, error)
+            pause = HURRY_S if self._num_waiting else LOOK_S * max(1.0, len(self._links) / 10)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+            self._hurry.clear()
+
+    async def _meet(self, addresses: Sequence[Address]) -> None:
+        for replica, link in tuple(self._links.items()):
+            if not link.is_open:
+                del self._links[replica]
+                await link.aclose()
+        new = [address for address in addresses if address.replica not in self._links]
+        found = await asyncio.gather(*(Link.open(address, self._silence_s) for address in new), return_exceptions=True)
+        for link in found:
+            if isinstance(link, Link):
+                self._links[link.address.replica] = link
+            else:
+                logger.debug("%s", link)
+        if self.links:
+            self._found.set()

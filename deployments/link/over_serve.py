@@ -1,0 +1,42 @@
+"""Links between replicas of Ray Serve: how they find each other, and where they listen.
+
+Promises: a replica's address and secret are told to processes of the same Ray cluster only, over Serve's own calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.link.frames import Address
+from deployments.link.members import Members
+from deployments.link.server import LinkServer
+
+ANSWER_S = 3.0
+"""A replica that does not say within so long where it listens is left out this time."""
+LINK = "link"
+"""The method of a replica that says where it listens."""
+
+
+def members(role: str, handle: DeploymentHandle[Any]) -> Members:
+    """The replicas of the deployment behind `handle`; searched from the first call on."""
+
+    async def announce() -> Sequence[Address]:
+        found = await handle.broadcast(LINK).results_async(timeout_s=ANSWER_S, return_exceptions=True)
+        return [address for address in found if isinstance(address, Address)]
+
+    return Members(role, announce)
+
+
+async def listen(
+    served: object, methods: Collection[str], capacity: int, load: Callable[[], float] | None = None
+) -> LinkServer:
+    """Serve `methods` of `served` from this replica, on its node's own address."""
+    replica = serve.get_replica_context().replica_id.unique_id
+    server = LinkServer(served, methods, replica, capacity, load)
+    await server.start(ray.util.get_node_ip_address())
+    return server

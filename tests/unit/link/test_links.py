@@ -174,14 +174,21 @@ async def test_a_lost_caller_ends_its_calls() -> None:
 
 async def test_a_silent_replica_is_given_up() -> None:
     """A process that is frozen keeps its sockets; it is known by its silence."""
-    quiet = await asyncio.start_server(lambda reader, writer: asyncio.sleep(5), HOST, 0)
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while await reader.read(1024):
+                pass
+        writer.close()
+
+    quiet = await asyncio.start_server(say_nothing, HOST, 0)
     address = Address("frozen", HOST, quiet.sockets[0].getsockname()[1], b"s" * SECRET_BYTES, 1)
     link = await Link.open(address, silence_s=0.15)
     with pytest.raises(RoleUnavailable, match="lost"):
         await asyncio.wait_for(result(link, "add", 1, 1), 2)
     await link.aclose()
     quiet.close()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
 
 
 async def test_a_silent_caller_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,7 @@ SERVE_TRANSPORT = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "0",
 }
-"""Calls between replicas go by gRPC on the replica's own loop: half the CPU and half the waiting that actor calls cost
-the coordinator. Every call is ended by ``response.cancel()``, which works there too."""
+"""The proxy calls the gateways by gRPC, which costs both less than actor calls. All other calls go over links."""
 POLL_S = 0.5
 
 

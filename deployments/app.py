@@ -158,6 +158,10 @@ class GatewayReplica:
         # Serve's proxy echoes x-request-id itself; twice would make clients read "id, id".
         return create_app(self._config, lambda: self._backend, echo_request_id=False)
 
+    async def __del__(self) -> None:
+        """Serve calls and awaits this when the replica is stopped."""
+        await self._backend.aclose()
+
 
 class BuildArgs(BaseModel):
     """Arguments of `build` on Serve's command line and in its YAML: one of the three."""

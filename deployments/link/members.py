@@ -18,7 +18,7 @@ from deployments.link.frames import Address
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 2.0
+LOOK_S = 4.0
 """How often replicas are looked for, for each ten of them that there are: asking all costs a call to each."""
 HURRY_S = 0.2
 """The same while a call waits for the first of them."""
@@ -96,11 +96,11 @@ class Members:
                 del self._links[replica]
                 await link.aclose()
         new = [address for address in addresses if address.replica not in self._links]
-        found = await asyncio.gather(*(Link.open(address, self._silence_s) for address in new), return_exceptions=True)
-        for link in found:
-            if isinstance(link, Link):
-                self._links[link.address.replica] = link
+        opened = await asyncio.gather(*(Link.open(address, self._silence_s) for address in new), return_exceptions=True)
+        for found in opened:
+            if isinstance(found, Link):
+                self._links[found.address.replica] = found
             else:
-                logger.debug("%s", link)
+                logger.debug("%s", found)
         if self.links:
             self._found.set()

@@ -8,6 +8,7 @@ used without network and without a lock; several processes may resolve the same 
 a folder                       used as it is
 a ``.gguf`` file               converted once into the cache
 ``int8:`` before any of them   the same model in int8 (`actors.int8`), converted once into the cache
+``short:`` before all of it    the same model, writing its frequent tokens only (`actors.short_head`): for drafts
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from actors import gguf_conversion, int8, package_models
+from actors import gguf_conversion, int8, package_models, short_head
 from actors.errors import WeightsError
 from actors.package_models import CATALOGUE, ModelPackage
 from actors.weights_cache import Phase, Progress, default_cache, is_complete, keep, require_space, silent
@@ -43,6 +44,7 @@ HUB_IGNORED = ("original/*", "onnx/*", "openvino/*", "metal/*")
 """Folders with the same weights in other forms."""
 
 INT8 = "int8:"
+SHORT = "short:"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -58,6 +60,8 @@ def resolve(model: str, *, cache: Path | None = None, progress: Progress | None 
     `cache` is by default ``$LOOKAHEAD_CACHE`` or ``~/.cache/lookahead-serve``. Raises WeightsError.
     """
     report = progress or silent
+    if model.startswith(SHORT):
+        return _shortened(model.removeprefix(SHORT), cache, report)
     if model.startswith(INT8):
         return _in_int8(model.removeprefix(INT8), cache, report)
     source, rest = source_of(model)
@@ -73,6 +77,9 @@ def resolve(model: str, *, cache: Path | None = None, progress: Progress | None 
 
 def is_cached(model: str, *, cache: Path | None = None) -> bool:
     """Whether `resolve` would find `model` without fetching or converting. WeightsError if `model` can be no model."""
+    if model.startswith(SHORT):
+        base = model.removeprefix(SHORT)
+        return is_cached(base, cache=cache) and is_complete(*_short_place(base, cache))
     if model.startswith(INT8):
         base = model.removeprefix(INT8)
         return is_cached(base, cache=cache) and is_complete(*_int8_place(base, cache))
@@ -162,9 +169,24 @@ def _in_int8(base: str, cache: Path | None, progress: Progress) -> Path:
 
 def _int8_place(base: str, cache: Path | None) -> tuple[Path, str]:
     """Folder and identity of the int8 form of `base`, which is known by its name."""
-    identity = hashlib.sha256(f"int8 {int8.VERSION} {base}".encode()).hexdigest()
+    return _place("int8", int8.VERSION, base, cache)
+
+
+def _shortened(base: str, cache: Path | None, progress: Progress) -> Path:
+    def make(staging: Path) -> Path:
+        return short_head.shorten(resolve(base, cache=cache, progress=progress), staging / "short", progress)
+
+    return keep(*_short_place(base, cache), make, progress)
+
+
+def _short_place(base: str, cache: Path | None) -> tuple[Path, str]:
+    return _place("short", short_head.VERSION, base, cache)
+
+
+def _place(form: str, version: str, base: str, cache: Path | None) -> tuple[Path, str]:
+    identity = hashlib.sha256(f"{form} {version} {base}".encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", base.removeprefix("package:")).strip("-")
-    return (cache or default_cache()) / "models" / f"{name}-int8-{identity[:12]}", identity
+    return (cache or default_cache()) / "models" / f"{name}-{form}-{identity[:12]}", identity
 
 
 # --- folders and the hub ---------------------------------------------------------------------------------------------

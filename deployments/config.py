@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 
 from actors.engines import speculative_model
 from actors.errors import ConfigError
+from actors.models import SHORT
 from deployments.gateway_config import ApiKeyConfig as ApiKeyConfig
 from deployments.gateway_config import GatewayConfig as GatewayConfig
 from deployments.gateway_config import KeyLimits as KeyLimits
@@ -44,7 +45,7 @@ class WriterConfig(Strict):
 
     model: str
     """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, or a ``.gguf`` file; ``int8:`` before any of them
-    makes an int8 copy of it, once."""
+    makes an int8 copy of it, once; ``short:`` before all of it one that writes frequent tokens only, for drafts."""
     engine: EngineConfig = EngineConfig()
     placement: PlacementConfig = PlacementConfig()
 
@@ -296,6 +297,9 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        for role, writer in (("target", self.target), ("verifier.judge", self.verifier.judge)):
+            if writer is not None and writer.model.startswith(SHORT):
+                raise ValueError(f"{role}.model: {SHORT} is for drafts; a {role} must be able to write every token")
         for level, verifier in self.speculation.fidelities.items():
             if verifier not in self.verifier.verifiers:
                 raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 from actors.errors import ConfigError
 from actors.roles import Engine
 
-OWN_FORMS = ("package:", "hf:", "int8:")
+OWN_FORMS = ("package:", "hf:", "int8:", "short:")
 """Beginnings of names that `actors.models` understands and vLLM does not."""
 
 

@@ -163,7 +163,7 @@ def test_a_hub_model_that_cannot_be_fetched_is_explained(hub: Path) -> None:
 def test_the_models_of_a_configuration() -> None:
     assert models_of(load_profile("local")) == [
         "int8:package:qwen2.5-coder-1.5b-instruct",
-        "int8:package:qwen2.5-coder-0.5b-instruct",
+        "short:int8:package:qwen2.5-coder-0.5b-instruct",
         "package:all-minilm-l6-v2",
     ]
     assert models_of(load_profile("local-tokens")) == models_of(load_profile("local"))[:2], "one drafts in the other"

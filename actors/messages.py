@@ -177,6 +177,17 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How full an engine is."""
+
+    num_running: int
+    num_waiting: int = 0
+    """Generations that it has taken and not begun."""
+    cache_use: float = 0.0
+    """Share of its key-value cache in use, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpeculationStats:
     """What an engine's token-level speculation did since it started, whatever its method.
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from actors.messages import (
     Delta,
+    EngineLoad,
     JudgeRequest,
     Piece,
     Prefix,
@@ -181,6 +182,10 @@ class Engine(Protocol):
 
     def num_running(self) -> int:
         """Generations now in the engine; 0 means that nothing leaked."""
+        ...
+
+    def load(self) -> EngineLoad:
+        """How full it is, at its last step."""
         ...
 
     async def shutdown(self) -> None:

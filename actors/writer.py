@@ -13,7 +13,18 @@ from functools import lru_cache
 from uuid import uuid4
 
 from actors.errors import ContextTooLong, RequestError, ServiceError
-from actors.messages import Delta, Piece, Prefix, Prompt, RoleInfo, SpeculationStats, Step, StepRequest, TokenIds
+from actors.messages import (
+    Delta,
+    EngineLoad,
+    Piece,
+    Prefix,
+    Prompt,
+    RoleInfo,
+    SpeculationStats,
+    Step,
+    StepRequest,
+    TokenIds,
+)
 from actors.roles import Engine
 
 NUM_CACHED_TEXTS = 256
@@ -82,6 +93,10 @@ class ModelWriter:
     def num_running(self) -> int:
         """Generations now in the engine."""
         return self._engine.num_running()
+
+    def load(self) -> EngineLoad:
+        """How full the engine is."""
+        return self._engine.load()
 
     async def shutdown(self) -> None:
         """End the engine. Safe to call twice."""

@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.errors import LookaheadError
 from actors.messages import GenerationRequest, Output, SpeculationStats
-from deployments.config import Config, PlacementConfig, load_config, load_profile, validate_config
+from deployments.config import AutoscalingConfig, Config, PlacementConfig, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
@@ -50,6 +50,8 @@ class CoordinatorReplica:
         drafter = DraftPool(self._roles["draft"], wait_s) if draft is not None else None
         roles = Roles(TargetPool(self._roles["target"], wait_s), drafter, VerifierPool(self._roles["verifier"], wait_s))
         self._coordinator = Coordinator(config, roles)
+        absent = config.autoscaling.may_be_absent() if config.autoscaling is not None else set()
+        self._needed = {role: found for role, found in self._roles.items() if role not in absent}
         capacity = config.coordinator.placement.max_ongoing_requests
         self._server = await listen(self, {"generate", "readiness"}, capacity)
 
@@ -62,8 +64,8 @@ class CoordinatorReplica:
         return self._coordinator.generate(request)
 
     async def readiness(self) -> dict[str, bool]:
-        """Which roles answer now."""
-        return dict(zip(self._roles, await asyncio.gather(*map(_answers, self._roles.values())), strict=True))
+        """Which roles answer now, of those that may not be scaled to zero."""
+        return dict(zip(self._needed, await asyncio.gather(*map(_answers, self._needed.values())), strict=True))
 
     def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Coordinator.trace`."""
@@ -72,6 +74,10 @@ class CoordinatorReplica:
     def metrics(self) -> str:
         """As `Coordinator.metrics`."""
         return self._coordinator.metrics()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve hands to the autoscaling policy: as `Coordinator.demand`."""
+        return self._coordinator.demand()
 
     async def __del__(self) -> None:
         """Serve calls and awaits this when the replica is stopped."""
@@ -191,19 +197,22 @@ def build(args: BuildArgs | dict[str, Any]) -> serve.Application:
 
 def compose(config: Config) -> serve.Application:
     """The application for `config`: gateway -> coordinator -> target, draft, verifier."""
-    target = _deployment(TargetReplica, "target", config.target.placement).bind(config.target)
+    scaling = config.autoscaling
+    target = _deployment(TargetReplica, "target", config.target.placement, scaling).bind(config.target)
     draft = None
     if config.draft is not None:
-        draft = _deployment(DraftReplica, "draft", config.draft.placement).bind(config.draft)
-    verifier = _deployment(VerifierReplica, "verifier", config.verifier.placement).bind(config, target, draft)
-    coordinator = _deployment(CoordinatorReplica, "coordinator", config.coordinator.placement).bind(
+        draft = _deployment(DraftReplica, "draft", config.draft.placement, scaling).bind(config.draft)
+    verifier = _deployment(VerifierReplica, "verifier", config.verifier.placement, scaling).bind(config, target, draft)
+    coordinator = _deployment(CoordinatorReplica, "coordinator", config.coordinator.placement, scaling).bind(
         config, target, draft, verifier
     )
     gateway = serve.ingress()(GatewayReplica)
-    return _deployment(gateway, "gateway", config.gateway.placement).bind(config, coordinator, target, draft)
+    return _deployment(gateway, "gateway", config.gateway.placement, scaling).bind(config, coordinator, target, draft)
 
 
-def _deployment(cls: type, name: str, placement: PlacementConfig) -> serve.Deployment:
+def _deployment(
+    cls: type, name: str, placement: PlacementConfig, scaling: AutoscalingConfig | None
+) -> serve.Deployment:
     """`cls` as a deployment where `placement` says."""
     options: dict[str, Any] = {
         "name": name,
@@ -219,9 +228,28 @@ def _deployment(cls: type, name: str, placement: PlacementConfig) -> serve.Deplo
     }
     if placement.autoscaling is not None:
         options["autoscaling_config"] = placement.autoscaling
+    elif scaling is not None and (scaling.role(name) is not None or name == "coordinator"):
+        options["autoscaling_config"] = _autoscaling(name, placement, scaling)
     else:
         options["num_replicas"] = placement.num_replicas
     if placement.placement_group_bundles is not None:
         options["placement_group_bundles"] = placement.placement_group_bundles
         options["placement_group_strategy"] = placement.placement_group_strategy
     return serve.deployment(**options)(cls)
+
+
+def _autoscaling(name: str, placement: PlacementConfig, scaling: AutoscalingConfig) -> dict[str, Any]:
+    """Serve's settings for a role that grows with demand; delays are the policy's. A coordinator that keeps its number
+    has them too: Serve collects no reports otherwise."""
+    role = scaling.role(name)
+    least, most = (role.min_replicas, role.max_replicas) if role is not None else (placement.num_replicas,) * 2
+    return {
+        "min_replicas": least,
+        "max_replicas": most,
+        "upscale_delay_s": 0.0,
+        "downscale_delay_s": 0.0,
+        "policy": {
+            "policy_function": "deployments.autoscaling.serve_policy:RolePolicy",
+            "policy_kwargs": {"role": name, "rules": scaling.rules()},
+        },
+    }

@@ -17,6 +17,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from actors.engines import speculative_model
 from actors.errors import ConfigError
 from actors.models import SHORT
+from deployments.autoscaling_config import AutoscalingConfig as AutoscalingConfig
+from deployments.autoscaling_config import RoleScaling as RoleScaling
 from deployments.gateway_config import ApiKeyConfig as ApiKeyConfig
 from deployments.gateway_config import GatewayConfig as GatewayConfig
 from deployments.gateway_config import KeyLimits as KeyLimits
@@ -294,6 +296,19 @@ class Config(Strict):
     coordinator: CoordinatorConfig = CoordinatorConfig()
     gateway: GatewayConfig = GatewayConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    autoscaling: AutoscalingConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_who_scales(self) -> Config:
+        if self.autoscaling is None:
+            return self
+        if self.autoscaling.draft is not None and self.draft is None:
+            raise ValueError("autoscaling.draft is set, but there is no draft")
+        for name in ("target", "draft", "verifier", "coordinator", "gateway"):
+            section = getattr(self, name)
+            if section is not None and section.placement.autoscaling is not None:
+                raise ValueError(f"{name}.placement.autoscaling is Serve's own and cannot stand beside autoscaling")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -63,6 +63,11 @@ class WriterReplica:
         """Generations now in this replica's engine."""
         return self._writer.num_running()
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve hands to the autoscaling policy: the engine's load."""
+        load = self._writer.load()
+        return {"running": load.num_running, "waiting": load.num_waiting, "cache_use": load.cache_use}
+
     async def check_health(self) -> None:
         """Serve's health check."""
         await self._writer.check_health()

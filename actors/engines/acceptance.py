@@ -1,4 +1,5 @@
-"""Counts what an engine's token-level speculation proposes and what of it is accepted, for any of vLLM's methods.
+"""Counts what an engine's token-level speculation proposes and what of it is accepted, for any of vLLM's methods,
+and keeps how full the engine is.
 
 Promises: the counts are vLLM's own, from the statistics that its scheduler sends with every step and with the end of
 every request; nothing is asked of the engine. Written against vLLM 0.32 and importing nothing of it: a counter is what
@@ -10,7 +11,7 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
-from actors.messages import SpeculationStats
+from actors.messages import EngineLoad, SpeculationStats
 
 
 def counts_of(completion: Any) -> tuple[int, int]:
@@ -29,13 +30,24 @@ class SpeculationCounter:
         self._num_draft_tokens = 0
         self._num_accepted_tokens = 0
         self._accepted_per_position: list[int] = []
+        self._loads: dict[int, EngineLoad] = {}
 
     def attach(self, vllm_config: Any, engine_index: int = 0) -> SpeculationCounter:
         """vLLM makes a logger for each of its engines; one counter adds up all of them."""
         return self
 
-    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+    def load(self) -> EngineLoad:
+        """How full vLLM's engines were at their last steps, as one."""
+        loads = self._loads.values()
+        running, waiting = sum(one.num_running for one in loads), sum(one.num_waiting for one in loads)
+        return EngineLoad(running, waiting, max((one.cache_use for one in loads), default=0.0))
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, engine_idx: int = 0, **__: Any) -> None:
         """vLLM calls this after each step of the scheduler."""
+        if scheduler_stats is not None:
+            self._loads[engine_idx] = EngineLoad(
+                scheduler_stats.num_running_reqs, scheduler_stats.num_waiting_reqs, scheduler_stats.kv_cache_usage
+            )
         found = getattr(scheduler_stats, "spec_decoding_stats", None)
         if found is None:
             return

@@ -23,7 +23,7 @@ from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.hint_calls import HintCalls, HintedCall
 from actors.engines.hint_matching import HintTrack, MatchRules
 from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
-from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, SpeculationStats, StepRule, TokenIds
+from actors.messages import Delta, Ending, EngineLoad, Prompt, RoleInfo, Sampling, SpeculationStats, StepRule, TokenIds
 
 TURN = 0
 """Token that ends the prompt and begins the model's turn."""
@@ -304,6 +304,10 @@ class ScriptedEngine:
     def num_running(self) -> int:
         """As `Engine.num_running`."""
         return len(self._running)
+
+    def load(self) -> EngineLoad:
+        """As `Engine.load`: nothing waits, and there is no cache."""
+        return EngineLoad(len(self._running))
 
     async def shutdown(self) -> None:
         """As `Engine.shutdown`."""

@@ -32,7 +32,17 @@ from actors.errors import (
     RoleUnavailable,
     ServiceError,
 )
-from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, SpeculationStats, StepRule, TokenIds
+from actors.messages import (
+    Delta,
+    Ending,
+    EngineLoad,
+    Prompt,
+    RoleInfo,
+    Sampling,
+    SpeculationStats,
+    StepRule,
+    TokenIds,
+)
 
 # vLLM reads these while it is imported. Whoever sets them keeps their own.
 for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
@@ -94,10 +104,9 @@ class VllmEngine:
         counter = SpeculationCounter()
         try:
             config = arguments.create_engine_config()
-            counts = config.speculative_config is not None and not arguments.disable_log_stats
             engine = AsyncLLM.from_vllm_config(
                 config,
-                stat_loggers=[counter.attach] if counts else None,
+                stat_loggers=None if arguments.disable_log_stats else [counter.attach],
                 enable_log_requests=arguments.enable_log_requests,
                 disable_log_stats=arguments.disable_log_stats,
             )
@@ -258,6 +267,11 @@ class VllmEngine:
         if self._is_shut_down or self._engine.errored:
             return 0
         return int(self._engine.get_num_unfinished_requests())
+
+    def load(self) -> EngineLoad:
+        """As `Engine.load`. vLLM tells with every step; with `disable_log_stats` only what runs is known."""
+        seen = self._counter.load()
+        return replace(seen, num_running=max(self.num_running() - seen.num_waiting, 0))
 
     async def shutdown(self) -> None:
         """End all generations and every process of the engine. Safe to call twice."""

@@ -20,6 +20,7 @@ from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo,
 from deployments.config import Config, ExactCheck, NeverCheck
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
+from deployments.coordinator.demand import Demand
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import Patience, Pipeline, Roles
@@ -96,6 +97,7 @@ class Coordinator:
         self._config = config
         self._roles = roles
         self._metrics = Metrics()
+        self._demand = Demand()
         self._traces: OrderedDict[str, TraceRecorder] = OrderedDict()
         self._target_info: RoleInfo | None = None
         self._draft_vocabulary: str | None = None
@@ -111,12 +113,14 @@ class Coordinator:
         plan = settle(self._config, request)
         clock = asyncio.get_running_loop().time
         metrics = RequestMetrics(self._metrics, plan.mode, clock)
+        demand = self._demand.open(plan.mode != "target")
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)
         session: Session | GuidedSession | None = None
         pacer: Pacer | None = None
         try:
             settings = await self._settings(request, plan)
+            demand.num_prompt_tokens = len(settings.target_prompt)
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}"
             can_guide = guides = await self._can_guide(plan)
             if guides and plan.is_controlled and self._controller is not None:
@@ -126,7 +130,7 @@ class Coordinator:
             decide = pacer.decide if pacer is not None and plan.is_controlled else None
             session = GuidedSession(settings, decide) if guides else Session(settings, decide)
             yield Opened(request.request_id, len(settings.target_prompt))
-            observers = (trace, metrics) if pacer is None else (trace, metrics, pacer)
+            observers = (trace, metrics, demand) if pacer is None else (trace, metrics, demand, pacer)
             pipeline = Pipeline(session, self._roles, request.prompt, self._patience(request), observers)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
@@ -138,6 +142,7 @@ class Coordinator:
             if pacer is not None:
                 pacer.close()
             trace.close()
+            demand.close()
             metrics.close(session.summary() if session is not None else None)
 
     def trace(self, request_id: str) -> dict[str, Any] | None:
@@ -148,6 +153,10 @@ class Coordinator:
     def metrics(self) -> str:
         """This replica's metrics in Prometheus' text format."""
         return self._metrics.text()
+
+    def demand(self) -> dict[str, float]:
+        """As `Demand.stats`: what this replica's requests ask of the deployment now."""
+        return self._demand.stats()
 
     def _keep(self, trace: TraceRecorder) -> None:
         self._traces[trace.request_id] = trace

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from actors.errors import LookaheadError
+from actors.errors import ConfigError, LookaheadError
 from actors.messages import GenerationRequest, Output, SpeculationStats
 from deployments.config import AutoscalingConfig, Config, PlacementConfig, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
@@ -25,6 +25,7 @@ from deployments.gateway.api import create_app
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import listen, members
+from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.telemetry.metrics import merge, token_metrics
 
@@ -49,6 +50,7 @@ class CoordinatorReplica:
         self._roles = {role: members(role, handle) for role, handle in handles.items() if handle is not None}
         drafter = DraftPool(self._roles["draft"], wait_s) if draft is not None else None
         roles = Roles(TargetPool(self._roles["target"], wait_s), drafter, VerifierPool(self._roles["verifier"], wait_s))
+        self._config = config
         self._coordinator = Coordinator(config, roles)
         absent = config.autoscaling.may_be_absent() if config.autoscaling is not None else set()
         self._needed = {role: found for role, found in self._roles.items() if role not in absent}
@@ -74,6 +76,14 @@ class CoordinatorReplica:
     def metrics(self) -> str:
         """As `Coordinator.metrics`."""
         return self._coordinator.metrics()
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve calls it with the deployment's `user_config`: at the start, and when it changes. Settings that cannot
+        be are refused rather than raised, which would end every replica."""
+        try:
+            self._coordinator.reconfigure(changed(self._config, user_config))
+        except ConfigError as error:
+            self._coordinator.refuse(error)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve hands to the autoscaling policy: as `Coordinator.demand`."""
@@ -219,6 +229,7 @@ def _deployment(
         "max_ongoing_requests": placement.max_ongoing_requests,
         "graceful_shutdown_timeout_s": GRACE_S,
         "graceful_shutdown_wait_loop_s": 0.1,
+        "user_config": {} if hasattr(cls, "reconfigure") else None,
         "ray_actor_options": {
             "num_cpus": placement.num_cpus,
             "num_gpus": placement.num_gpus,

@@ -7,6 +7,7 @@ replica; one that is to stop finishes what it was called for, then ends its engi
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from ray import serve
@@ -14,16 +15,20 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.draft import Draft
 from actors.engines import create_engine
+from actors.errors import LookaheadError
 from actors.messages import JudgeRequest, SpeculationStats, Verdict
 from actors.roles import Engine, Scorer
 from actors.target import TargetModel
-from actors.verifier import create_verifier
+from actors.verifier import StepVerifier, create_verifier
 from actors.writer import ModelWriter
 from deployments.config import Config, WriterConfig
 from deployments.coordinator.pools import DraftPool, TargetPool
 from deployments.link.frames import Address
 from deployments.link.over_serve import listen, members
 from deployments.link.server import LinkServer
+from deployments.live_settings import changed
+
+logger = logging.getLogger(__name__)
 
 WRITER_METHODS = frozenset(
     {"describe", "encode", "add_hints", "speculation_stats", "label_probabilities", "token_logprobs"}
@@ -112,12 +117,28 @@ class VerifierReplica:
         self._judge: ModelWriter | None = None
         if config.verifier.judge is not None:
             self._judge = scorers["own"] = TargetModel(await start_engine(config.verifier.judge))
+        self._config = self._started = config
+        self._scorers = scorers
+        self._verifier = await self._made(config)
+        capacity = config.verifier.placement.max_ongoing_requests
+        self._server = await listen(self, {"judge", "describe"}, capacity)
+
+    async def _made(self, config: Config) -> StepVerifier:
         checks = {
             name: [check.model_dump() for check in cascade] for name, cascade in config.verifier.verifiers.items()
         }
-        self._verifier = await create_verifier(checks, scorers)
-        capacity = config.verifier.placement.max_ongoing_requests
-        self._server = await listen(self, {"judge", "describe"}, capacity)
+        return await create_verifier(checks, self._scorers)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve calls it with the deployment's `user_config`: at the start, and when it changes. What is being judged
+        ends as it began. Checks that cannot be are refused rather than raised, which would end every replica."""
+        try:
+            config = changed(self._started, user_config)
+            if config.verifier.verifiers != self._config.verifier.verifiers:
+                self._verifier = await self._made(config)
+            self._config = config
+        except LookaheadError as error:
+            logger.error("The changed checks are refused, the former stay: %s", error)
 
     async def link(self) -> Address:
         """Where the role itself is called."""

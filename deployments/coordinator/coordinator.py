@@ -7,6 +7,7 @@ refused before `Opened`; whatever ends a request, its calls end, its trace is ke
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections import OrderedDict
@@ -28,6 +29,8 @@ from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
+
+logger = logging.getLogger(__name__)
 
 PROMPT_TAIL = 16
 """So many last tokens of a prompt are looked at to see whether the template has closed the reasoning already."""
@@ -144,6 +147,19 @@ class Coordinator:
             trace.close()
             demand.close()
             metrics.close(session.summary() if session is not None else None)
+
+    def reconfigure(self, config: Config) -> None:
+        """From now on requests begin under `config`; those under way end as they began."""
+        if config.speculation.controller != self._config.speculation.controller:
+            control = config.speculation.controller
+            self._controller = Controller(control.probe_share) if control.enabled else None
+        self._config = config
+        self._metrics.settings_refused.set(0)
+
+    def refuse(self, error: LookaheadError) -> None:
+        """Settings that cannot be were to be taken over: what was stays, and the metrics say so."""
+        logger.error("The changed settings are refused, the former stay: %s", error)
+        self._metrics.settings_refused.set(1)
 
     def trace(self, request_id: str) -> dict[str, Any] | None:
         """The trace of a recent request of this replica."""

@@ -64,7 +64,7 @@ SECONDS = (
     600.0,
 )
 
-LARGEST = frozenset({"lookahead_lookahead_depth"})
+LARGEST = frozenset({"lookahead_lookahead_depth", "lookahead_settings_refused"})
 """Of these the largest value over replicas is shown; all others add up."""
 
 
@@ -112,6 +112,11 @@ class Metrics:
         )
         self.wasted = counter(
             "lookahead_wasted_tokens", "Tokens of whole steps that were thrown away.", ["role"], registry=r
+        )
+        self.settings_refused = Gauge(
+            "lookahead_settings_refused",
+            "1 while a change of settings was refused and the former are used.",
+            registry=r,
         )
         self.output_tokens = counter("lookahead_output_tokens", "Committed tokens.", registry=r)
 

@@ -24,7 +24,7 @@ from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.demand import Demand
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.output import Marks
-from deployments.coordinator.pipeline import Patience, Pipeline, Roles
+from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.telemetry.metrics import Metrics, RequestMetrics
@@ -104,6 +104,9 @@ class Coordinator:
         self._traces: OrderedDict[str, TraceRecorder] = OrderedDict()
         self._target_info: RoleInfo | None = None
         self._draft_vocabulary: str | None = None
+        self._draft_away_s = self._draft_away_until = 0.0
+        """After the draft did not answer, requests do not wait for it for a while, longer each time: there may be none,
+        where it is scaled to zero. Those that begin without it take it in when it answers."""
         self._close_ids: TokenIds | None = None
         control = config.speculation.controller
         self._controller = Controller(control.probe_share) if control.enabled else None
@@ -244,13 +247,22 @@ class Coordinator:
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
         """The draft's rendering of the prompt, or None: without a draft the target goes on alone."""
-        if not wanted or self._roles.drafter is None:
+        now = asyncio.get_running_loop().time
+        if not wanted or self._roles.drafter is None or now() < self._draft_away_until:
             return None
         try:
             async with asyncio.timeout(DRAFT_PROMPT_S):
-                return await self._roles.drafter.encode(prompt)
-        except (LookaheadError, TimeoutError):
+                rendered = await self._roles.drafter.encode(prompt)
+        except RequestError:
             return None
+        except (LookaheadError, TimeoutError):
+            self._draft_away_s = min(
+                2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S
+            )
+            self._draft_away_until = now() + self._draft_away_s
+            return None
+        self._draft_away_s = 0.0
+        return rendered
 
     async def _marks(self, prompt: TokenIds) -> Marks:
         """The reasoning marks, and whether this prompt leaves the reasoning open."""

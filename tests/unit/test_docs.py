@@ -53,6 +53,8 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.ApiKeyConfig: "api_keys.",
     config.KeyLimits: "key_limits.",
     config.TelemetryConfig: "telemetry.",
+    config.AutoscalingConfig: "autoscaling.",
+    config.RoleScaling: "scaling.",
 }
 """How the configuration page writes the settings of each model."""
 

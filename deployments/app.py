@@ -27,7 +27,7 @@ from deployments.link.members import Members
 from deployments.link.over_serve import listen, members
 from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
-from deployments.telemetry.metrics import merge, token_metrics
+from deployments.telemetry.metrics import merge, start_metrics, token_metrics
 
 GRACE_S = 3600.0
 """A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""
@@ -144,7 +144,8 @@ class CoordinatorBackend:
             *(self._token_stats(role, handle) for role, handle in self._writers.items()),
         )
         engines = token_metrics(pair for pairs in counted for pair in pairs)
-        return merge([*(text for text in texts if isinstance(text, str)), engines])
+        starts = start_metrics([pair for role, handle in self._writers.items() for pair in await _starts(role, handle)])
+        return merge([*(text for text in texts if isinstance(text, str)), engines, starts])
 
     async def _token_stats(self, role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, SpeculationStats]]:
         """Of each replica that is there; a role that is not has nothing to say."""
@@ -153,6 +154,15 @@ class CoordinatorBackend:
         except Exception:  # metrics are read most when something is broken
             return []
         return [(role, stats) for stats in found if isinstance(stats, SpeculationStats)]
+
+
+async def _starts(role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, dict[str, float]]]:
+    """How long the replicas of `role` took to start; those that are there."""
+    try:
+        found = await handle.broadcast("start_seconds").results_async(timeout_s=ASK_S, return_exceptions=True)
+    except Exception:  # as above
+        return []
+    return [(role, seconds) for seconds in found if isinstance(seconds, dict)]
 
 
 class GatewayReplica:

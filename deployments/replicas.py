@@ -18,6 +18,7 @@ from actors.engines import create_engine
 from actors.errors import LookaheadError
 from actors.messages import JudgeRequest, SpeculationStats, Verdict
 from actors.roles import Engine, Scorer
+from actors.start_phases import StartPhases
 from actors.target import TargetModel
 from actors.verifier import StepVerifier, create_verifier
 from actors.writer import ModelWriter
@@ -37,12 +38,12 @@ DRAFT_METHODS = WRITER_METHODS | {"look_ahead", "look_ahead_in_parts"}
 TARGET_METHODS = WRITER_METHODS | {"step", "progress", "stream"}
 
 
-async def start_engine(config: WriterConfig) -> Engine:
-    """The engine that `config` describes, in this process."""
+async def start_engine(config: WriterConfig, phases: StartPhases) -> Engine:
+    """The engine that `config` describes, in this process; `phases` gets what took how long."""
     replica = serve.get_replica_context().replica_id.unique_id
     engine = config.engine
     return await create_engine(
-        engine.kind, config.model, dict(engine.options), cpu_cores=config.placement.cpu_cores, replica=replica
+        engine.kind, config.model, dict(engine.options), config.placement.cpu_cores, replica, phases
     )
 
 
@@ -51,6 +52,7 @@ class WriterReplica:
 
     _writer: ModelWriter
     _server: LinkServer
+    _phases: StartPhases
 
     async def _listen(self, methods: frozenset[str], config: WriterConfig) -> None:
         capacity = int(config.engine.options.get("max_num_seqs", config.placement.max_ongoing_requests))
@@ -63,6 +65,10 @@ class WriterReplica:
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Writer.speculation_stats`."""
         return await self._writer.speculation_stats()
+
+    async def start_seconds(self) -> dict[str, float]:
+        """How long each phase of this replica's start took."""
+        return self._phases.seconds
 
     async def num_running(self) -> int:
         """Generations now in this replica's engine."""
@@ -90,7 +96,8 @@ class DraftReplica(WriterReplica):
     """A draft model."""
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._writer = Draft(await start_engine(config))
+        self._phases = StartPhases()
+        self._writer = Draft(await start_engine(config, self._phases))
         await self._listen(DRAFT_METHODS, config)
 
 
@@ -98,7 +105,8 @@ class TargetReplica(WriterReplica):
     """A target model."""
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._writer = TargetModel(await start_engine(config))
+        self._phases = StartPhases()
+        self._writer = TargetModel(await start_engine(config, self._phases))
         await self._listen(TARGET_METHODS, config)
 
 
@@ -116,7 +124,7 @@ class VerifierReplica:
             scorers["draft"] = DraftPool(self._asked[1], wait_s)
         self._judge: ModelWriter | None = None
         if config.verifier.judge is not None:
-            self._judge = scorers["own"] = TargetModel(await start_engine(config.verifier.judge))
+            self._judge = scorers["own"] = TargetModel(await start_engine(config.verifier.judge, StartPhases()))
         self._config = self._started = config
         self._scorers = scorers
         self._verifier = await self._made(config)

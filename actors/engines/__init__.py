@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from actors.errors import ConfigError
 from actors.roles import Engine
+from actors.start_phases import StartPhases, read_ahead
 
 OWN_FORMS = ("package:", "hf:", "int8:", "short:")
 """Beginnings of names that `actors.models` understands and vLLM does not."""
@@ -25,24 +27,46 @@ def speculative_model(options: Mapping[str, Any]) -> str | None:
 
 
 async def create_engine(
-    kind: str, model: str, options: Mapping[str, Any], cpu_cores: str | None = None, replica: str = ""
+    kind: str,
+    model: str,
+    options: Mapping[str, Any],
+    cpu_cores: str | None = None,
+    replica: str = "",
+    phases: StartPhases | None = None,
 ) -> Engine:
     """An engine of `kind` (``vllm`` or ``scripted``) that holds `model` (as in `actors.models`), ready to work.
 
-    Fetches the weights where they are missing, those of a model that drafts inside the engine included. Raises
-    ConfigError and WeightsError.
+    Fetches the weights where they are missing, those of a model that drafts inside the engine included, while vLLM is
+    imported; `phases` gets what took how long. Raises ConfigError and WeightsError.
     """
+    phases = phases or StartPhases()
     if kind == "scripted":
         from actors.engines.scripted import ScriptedEngine
 
-        return await ScriptedEngine.create(dict(options), replica)
+        with phases.measure("engine"):
+            return await ScriptedEngine.create(dict(options), replica)
     if kind == "vllm":
-        from actors.engines.vllm import VllmEngine
-        from actors.models import resolve
-
-        path = await asyncio.to_thread(resolve, model)
-        if (draft := speculative_model(options)) is not None:
-            folder = await asyncio.to_thread(resolve, draft)
-            options = {**options, "speculative_config": {**options["speculative_config"], "model": str(folder)}}
-        return await VllmEngine.create(str(path), model, options, replica, cpu_cores)
+        wanted = [model] if (draft := speculative_model(options)) is None else [model, draft]
+        # Begins now, in a thread: the import below holds the event loop for seconds.
+        fetching = asyncio.get_running_loop().run_in_executor(None, _fetch, wanted)
+        try:
+            with phases.measure("import"):
+                from actors.engines.vllm import VllmEngine
+        finally:
+            with phases.measure("weights"):
+                (path, *more) = await fetching
+        if more:
+            options = {**options, "speculative_config": {**options["speculative_config"], "model": str(more[0])}}
+        with phases.measure("engine"):
+            return await VllmEngine.create(str(path), model, options, replica, cpu_cores)
     raise ConfigError(f"There is no engine {kind!r}; there are: vllm, scripted.", "engine.kind")
+
+
+def _fetch(models: list[str]) -> list[Path]:
+    """The folders of `models`, and their weights on the way to memory."""
+    from actors.models import resolve
+
+    folders = [resolve(model) for model in models]
+    for folder in folders:
+        read_ahead(folder)
+    return folders

@@ -7,7 +7,7 @@ Promises: an observer of a pipeline that never raises and never waits; names and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -252,6 +252,20 @@ def token_metrics(counted: Iterable[tuple[str, SpeculationStats]]) -> str:
             if num_proposed:
                 proposed_by.labels(role, source).inc(num_proposed)
                 accepted_by.labels(role, source).inc(num_accepted)
+    return generate_latest(registry).decode()
+
+
+def start_metrics(starts: Iterable[tuple[str, Mapping[str, float]]]) -> str:
+    """How long the replicas that run took to start, each with its role, in Prometheus' text format: the slowest of each
+    role and phase."""
+    slowest: dict[tuple[str, str], float] = {}
+    for role, phases in starts:
+        for phase, seconds in phases.items():
+            slowest[role, phase] = max(slowest.get((role, phase), 0.0), seconds)
+    registry = CollectorRegistry()
+    gauge = Gauge("lookahead_replica_start_seconds", "Time of the slowest start.", ["role", "phase"], registry=registry)
+    for (role, phase), seconds in slowest.items():
+        gauge.labels(role, phase).set(seconds)
     return generate_latest(registry).decode()
 
 

@@ -270,8 +270,11 @@ class VllmEngine:
 
     def load(self) -> EngineLoad:
         """As `Engine.load`. vLLM tells with every step; with `disable_log_stats` only what runs is known."""
+        unfinished = self.num_running()
+        if not unfinished:  # what vLLM told last is of a step that still had something
+            return EngineLoad(0)
         seen = self._counter.load()
-        return replace(seen, num_running=max(self.num_running() - seen.num_waiting, 0))
+        return replace(seen, num_running=max(unfinished - seen.num_waiting, 0))
 
     async def shutdown(self) -> None:
         """End all generations and every process of the engine. Safe to call twice."""

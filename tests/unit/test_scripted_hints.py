@@ -10,11 +10,12 @@ import pytest
 
 from actors.engines.acceptance import SpeculationCounter, counts_of
 from actors.engines.scripted import ScriptedEngine, ScriptOptions
-from actors.messages import Prompt, Sampling, SpeculationStats, StepRule, TokenIds
+from actors.messages import EngineLoad, Prompt, Sampling, SpeculationStats, StepRule, TokenIds
 from tests.unit.clock import run_virtually
 
 PROMPT = Prompt(text="How many apples?")
 RULE = StepRule(max_tokens=200)
+LOAD = {"num_running_reqs": 1, "num_waiting_reqs": 0, "kv_cache_usage": 0.1}
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ def test_acceptance_is_summed_over_steps_and_engines() -> None:
             num_accepted_tokens=sum(per_position),
             num_accepted_tokens_per_pos=per_position,
         )
-        counter.record(SimpleNamespace(spec_decoding_stats=stats), None, mm_cache_stats=None, engine_idx=0)
+        counter.record(SimpleNamespace(spec_decoding_stats=stats, **LOAD), None, mm_cache_stats=None, engine_idx=0)
     counter.record(None, None)
-    counter.record(SimpleNamespace(spec_decoding_stats=None), None)
+    counter.record(SimpleNamespace(spec_decoding_stats=None, **LOAD), None)
     counter.log()
     counter.log_engine_initialized()
     counter.record_sleep_state(0, 0)
@@ -122,3 +123,14 @@ def test_the_last_output_of_a_request_says_what_was_proposed_in_it() -> None:
     assert counts_of(SimpleNamespace(spec_decode_metrics=found)) == (12, 7)
     assert counts_of(SimpleNamespace(spec_decode_metrics=None)) == (0, 0)
     assert counts_of(SimpleNamespace()) == (0, 0)
+
+
+def test_the_counter_keeps_how_full_vllms_engines_are() -> None:
+    counter = SpeculationCounter()
+    assert counter.load() == EngineLoad(0)
+    stats = SimpleNamespace(num_running_reqs=3, num_waiting_reqs=2, kv_cache_usage=0.5, spec_decoding_stats=None)
+    counter.record(stats, None, mm_cache_stats=None, engine_idx=0)
+    counter.record(None, None)
+    other = SimpleNamespace(num_running_reqs=1, num_waiting_reqs=0, kv_cache_usage=0.75, spec_decoding_stats=None)
+    counter.record(other, None, mm_cache_stats=None, engine_idx=1)
+    assert counter.load() == EngineLoad(num_running=4, num_waiting=2, cache_use=0.75)

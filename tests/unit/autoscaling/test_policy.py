@@ -155,7 +155,7 @@ def test_the_target_is_never_without_a_replica_and_no_role_above_its_most() -> N
 def test_a_full_cache_and_what_waits_in_the_engine_count(stats: dict[str, float], expected: int) -> None:
     world = World()
     for _ in range(10):
-        world.decide(2, **stats)
+        world.decide(2, None, **stats)
     assert world.wanted["target"] == expected
 
 

@@ -36,8 +36,8 @@ async def create_engine(
 ) -> Engine:
     """An engine of `kind` (``vllm`` or ``scripted``) that holds `model` (as in `actors.models`), ready to work.
 
-    Fetches the weights where they are missing, those of a model that drafts inside the engine included, while vLLM is
-    imported; `phases` gets what took how long. Raises ConfigError and WeightsError.
+    Fetches the weights where they are missing, those of a model that drafts inside the engine included, and has them
+    read into memory while vLLM is imported; `phases` gets what took how long. Raises ConfigError and WeightsError.
     """
     phases = phases or StartPhases()
     if kind == "scripted":
@@ -47,14 +47,10 @@ async def create_engine(
             return await ScriptedEngine.create(dict(options), replica)
     if kind == "vllm":
         wanted = [model] if (draft := speculative_model(options)) is None else [model, draft]
-        # Begins now, in a thread: the import below holds the event loop for seconds.
-        fetching = asyncio.get_running_loop().run_in_executor(None, _fetch, wanted)
-        try:
-            with phases.measure("import"):
-                from actors.engines.vllm import VllmEngine
-        finally:
-            with phases.measure("weights"):
-                (path, *more) = await fetching
+        with phases.measure("weights"):
+            (path, *more) = await asyncio.to_thread(_fetch, wanted)
+        with phases.measure("import"):
+            from actors.engines.vllm import VllmEngine
         if more:
             options = {**options, "speculative_config": {**options["speculative_config"], "model": str(more[0])}}
         with phases.measure("engine"):

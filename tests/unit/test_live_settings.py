@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from actors.errors import ConfigError
-from actors.messages import GenerationRequest, Prompt
+from actors.messages import GenerationRequest, Prompt, SpeculationOptions
+from deployments.app import CoordinatorReplica
 from deployments.config import load_profile
-from deployments.coordinator.coordinator import settle
+from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.live_settings import changed
+from deployments.replicas import VerifierReplica
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator.test_pipeline import Bench
+from tests.unit.verifiers.conftest import make_request
 
 STARTED = load_profile("scripted")
 
@@ -47,3 +54,84 @@ def test_depth_fidelity_and_thresholds_change_and_an_empty_change_is_the_way_bac
 def test_what_cannot_change_is_refused_by_its_name(wanted: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         changed(STARTED, wanted)
+
+
+class LoneCoordinator(CoordinatorReplica):
+    """Without connections, which Ray would have to make, so that there are none to end."""
+
+    def __del__(self) -> None:  # type: ignore[override]
+        pass
+
+
+class LoneVerifier(VerifierReplica):
+    """The same."""
+
+    def __del__(self) -> None:  # type: ignore[override]
+        pass
+
+
+def coordinator_replica() -> CoordinatorReplica:
+    replica = LoneCoordinator.__new__(LoneCoordinator)
+    replica._config = STARTED
+    replica._coordinator = Coordinator(STARTED, Bench().roles)
+    return replica
+
+
+def is_refused(replica: CoordinatorReplica) -> bool:
+    return "lookahead_settings_refused 1.0" in replica.metrics()
+
+
+def test_a_coordinator_takes_over_what_can_be_and_keeps_what_was_where_it_cannot() -> None:
+    replica = coordinator_replica()
+    coordinator = replica._coordinator
+    controller = coordinator._controller
+    replica.reconfigure({"speculation": {"max_lookahead": 2}})
+    assert (coordinator._config.speculation.max_lookahead, coordinator._controller) == (2, controller)
+    replica.reconfigure({"speculation": {"max_lookahead": 0}})
+    assert (coordinator._config.speculation.max_lookahead, is_refused(replica)) == (2, True)
+    replica.reconfigure({"speculation": {"controller": {"enabled": False}}})
+    assert coordinator._controller is None
+    replica.reconfigure({})
+    assert (coordinator._config, is_refused(replica)) == (STARTED, False)
+    assert coordinator._controller is not None
+
+
+def test_a_request_ends_under_the_settings_that_it_began_with() -> None:
+    async def change_meanwhile() -> list[int]:
+        replica = coordinator_replica()
+        depths = []
+        for request_id in ("before", "after"):
+            one = GenerationRequest(request_id, Prompt(text="?"), speculation=SpeculationOptions(controller=False))
+            async with aclosing(replica.generate(one)) as outputs:
+                await anext(outputs)
+                replica.reconfigure({"speculation": {"max_lookahead": 1}})
+                async for _ in outputs:
+                    pass
+            trace: Any = replica.trace(request_id)
+            drafts = sum(span["kind"] == "draft" for span in trace["spans"])
+            depths.append(drafts)
+        return depths
+
+    before, after = run_virtually(change_meanwhile())
+    assert before > 0
+    assert after > 0
+    assert before != after
+
+
+def test_a_verifier_takes_over_thresholds_and_keeps_its_own_where_they_cannot_be() -> None:
+    async def judge(replica: VerifierReplica) -> bool:
+        asked = make_request("Twelve apples are left.", "12 pears are left.", verifier="always")
+        return (await replica.judge(asked)).accepted
+
+    async def change() -> list[bool]:
+        replica = LoneVerifier.__new__(LoneVerifier)
+        replica._config = replica._started = STARTED
+        replica._scorers = {}
+        replica._verifier = await replica._made(STARTED)
+        seen = [await judge(replica)]
+        for wanted in ({"verifiers": {"always": [{"kind": "never"}]}}, {"verifiers": {"always": [{"kind": "no"}]}}, {}):
+            await replica.reconfigure(wanted)
+            seen.append(await judge(replica))
+        return seen
+
+    assert asyncio.run(change()) == [True, False, False, True]

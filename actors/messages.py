@@ -306,6 +306,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     speculation: SpeculationOptions = SpeculationOptions()
     timeout_s: float | None = None
+    holder: str = ""
+    """What the gateway calls the holder of the request's key, for the audit log; never the key."""
 
 
 class Channel(StrEnum):

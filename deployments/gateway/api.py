@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -21,7 +22,7 @@ from starlette.middleware.cors import CORSMiddleware
 from actors.errors import LookaheadError, RoleUnavailable
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
-from deployments.gateway.auth import Door, Turnstile, fidelity_of, visit_of
+from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, visit_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.document import ERRORS, Described, gives, takes
@@ -189,7 +190,8 @@ class Routes:
         timeout_s = self._config.gateway.request_timeout_s
         payers = frozenset(each.request_id for each in ask.requests[:: ask.n])
         meter = Meter(visit_of(request), payers, self._clock)
-        generations = Generations(self._get_backend(), ask.requests, timeout_s, meter.count)
+        requests = [replace(each, holder=holder_of(request)) for each in ask.requests]
+        generations = Generations(self._get_backend(), requests, timeout_s, meter.count)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
         return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, self._keep_alive_s)

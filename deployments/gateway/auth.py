@@ -85,5 +85,11 @@ def fidelity_of(request: Request) -> Fidelity | None:
     return key.fidelity
 
 
+def holder_of(request: Request) -> str:
+    """What limits, messages and the audit log call the holder of the request's key."""
+    key: Key = request.state.key
+    return key.name
+
+
 def _refusal(message: str) -> HttpError:
     return HttpError(401, "invalid_api_key", message, headers={"WWW-Authenticate": "Bearer"})

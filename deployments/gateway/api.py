@@ -18,6 +18,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse
 
 from actors.errors import LookaheadError, RoleUnavailable
 from deployments.config import Config
@@ -134,7 +135,7 @@ class Routes:
         router = APIRouter()
         _get(router, "/health", self.health, gives(Health))
         _get(router, "/ready", self.ready, {**gives(Readiness), 503: {"model": Readiness}})
-        _get(router, "/metrics", self.metrics)
+        router.get("/metrics", response_model=None, response_class=PlainTextResponse)(self.metrics)
         _get(router, "/version", self.version, gives(Version))
         return router
 

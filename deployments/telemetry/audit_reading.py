@@ -22,7 +22,7 @@ ALWAYS = (b'{"record":"settings"', b'{"record":"lost"')
 
 @dataclass
 class Audited:
-    """What the log has of one request: of its last run, where its id was used more than once."""
+    """What the log has of one run of a request: an id may be used more than once."""
 
     request_id: str
     begin: Record | None = None
@@ -30,6 +30,8 @@ class Audited:
     end: Record | None = None
     checks: dict[str, list[Record]] = field(default_factory=dict)
     """The checks of verifiers, by the digest of their rules."""
+    run: int = 1
+    """Which run this is, counted from 1 in the order of time."""
     num_runs: int = 1
     num_damaged: int = 0
     """Lines of the whole log that are no records."""
@@ -49,8 +51,11 @@ def audit_files(path: Path) -> list[Path]:
     return found
 
 
-def find(path: Path, request_id: str) -> Audited:
-    """What the log at `path`, a file or a folder of them, has of `request_id`; RequestError if it has nothing."""
+def find(path: Path, request_id: str, run: int | None = None) -> Audited:
+    """What the log at `path`, a file or a folder of them, has of `request_id`; RequestError if it has nothing.
+
+    `run` counts the requests with this id from 1; without it the last one is meant.
+    """
     records: list[Record] = []
     damaged = 0
     for file in audit_files(path):
@@ -64,14 +69,17 @@ def find(path: Path, request_id: str) -> Audited:
     if not own:
         also = f" {damaged} lines of it cannot be read." if damaged else ""
         raise RequestError(f"The audit log at {path} has no request {request_id!r}.{also}", "request_id")
-    return _gather(request_id, own, records, damaged)
+    return _gather(request_id, own, records, damaged, run)
 
 
-def _gather(request_id: str, own: list[Record], records: list[Record], damaged: int) -> Audited:
+def _gather(request_id: str, own: list[Record], records: list[Record], damaged: int, run: int | None) -> Audited:
     runs = list(dict.fromkeys(record.get("run") for record in own))
-    last = [record for record in own if record.get("run") == runs[-1]]
-    found = Audited(request_id, num_runs=len(runs), num_damaged=damaged)
-    for record in last:
+    number = len(runs) if run is None else run
+    if not 1 <= number <= len(runs):
+        raise RequestError(f"The id {request_id!r} was used {len(runs)} times, counted from 1.", "run")
+    own = [record for record in own if record.get("run") == runs[number - 1]]
+    found = Audited(request_id, run=number, num_runs=len(runs), num_damaged=damaged)
+    for record in own:
         if record["record"] == "begin":
             found.begin = record
         elif record["record"] == "end":
@@ -82,7 +90,7 @@ def _gather(request_id: str, own: list[Record], records: list[Record], damaged: 
         if record["record"] == "settings":
             for verifier in record.get("verifiers", {}).values():
                 found.checks[verifier.get("rules", "")] = verifier.get("checks", [])
-        elif record["record"] == "lost" and _overlap(record, last):
+        elif record["record"] == "lost" and _overlap(record, own):
             found.num_lost += int(record.get("num_records", 0))
     return found
 
@@ -201,7 +209,7 @@ def _nothing_decided(found: Audited, step: int) -> str:
 def _caveats(found: Audited) -> list[str]:
     lines = []
     if found.num_runs > 1:
-        lines.append(f"The id was used for {found.num_runs} requests; this is the last one.")
+        lines.append(f"The id was used for {found.num_runs} requests; this is number {found.run} (--run chooses).")
     if found.num_lost:
         lines.append(f"{found.num_lost} records were lost while it ran, which may be its own.")
     if found.begin is None:

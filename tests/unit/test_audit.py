@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import RoleUnavailable
+from actors.errors import ConfigError, RequestError, RoleUnavailable
 from actors.messages import Committed, GenerationRequest, Message, Prompt, SpeculationOptions
 from deployments.bench.audit_cost import cost_of
 from deployments.config import Config, validate_config
@@ -246,3 +246,27 @@ def test_what_a_decision_costs_is_measured_without_a_loss(texts: Any) -> None:
     assert cost["num_lost"] == 0
     assert 0 < cost["us_a_decision"] <= cost["us_a_decision_with_the_writer"] + 1
     assert cost["bytes_a_decision"] > 100
+
+
+def test_the_folder_has_to_be_a_whole_path() -> None:
+    with pytest.raises(ConfigError, match=r"telemetry\.audit\.path: .*whole path"):
+        audited(Path("logs"))
+
+
+def test_requests_of_one_id_are_told_apart(tmp_path: Path) -> None:
+    async def scene() -> None:
+        coordinator = await Bench(settings=audited(tmp_path)).coordinator()
+        for mode in ("lookahead_sync", "target", "lookahead"):
+            _ = [output async for output in coordinator.generate(request(mode=mode))]
+        coordinator.close()
+
+    run_virtually(scene())
+    assert [find(tmp_path, "r", run).begin["mode"] for run in (1, 2, 3, None)] == [  # type: ignore[index]
+        "lookahead_sync",
+        "target",
+        "lookahead",
+        "lookahead",
+    ]
+    assert "The id was used for 3 requests; this is number 1 (--run chooses)." in explain(find(tmp_path, "r", 1), None)
+    with pytest.raises(RequestError, match="was used 3 times"):
+        find(tmp_path, "r", 4)

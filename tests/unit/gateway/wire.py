@@ -51,7 +51,7 @@ class Wire:
 
     async def send_until_answered(self, part: bytes, times: int, pause_s: float = 0.0) -> int:
         """Send `part` again and again, until the server says something or closes; how many bytes it took."""
-        seen = asyncio.create_task(self._reader.read(1))
+        seen = asyncio.create_task(self._reader.read(65536))
         sent = 0
         try:
             for _ in range(times):

@@ -19,6 +19,7 @@ import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode, openapi
 from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.result import Ok
 from starlette.types import ASGIApp
 
 from deployments.bench.fuzz import Broken, SetText
@@ -47,6 +48,8 @@ def try_document(app: ASGIApp, backend: SetText, model: str, examples: int, star
     load_all_checks()
     answers: Counter[str] = Counter()
     for found in openapi.from_asgi("/openapi.json", app).get_all_operations():
+        if not isinstance(found, Ok):
+            raise Broken(f"a part of the document cannot be read: {found.err()}")
         operation = found.ok()
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             if operation.path not in OPEN or mode is GenerationMode.POSITIVE:

@@ -94,9 +94,10 @@ def _try(
 
 
 def _name_model(case: Any, model: str) -> None:
-    """A made-up name is a 404, and nothing behind it is tried."""
+    """A made-up name is a 404, and nothing behind it is tried. What says nothing of streams gets one."""
     if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
         case.body["model"] = model
+        case.body.setdefault("stream", True)
 
 
 def main(

@@ -34,10 +34,20 @@ def test_a_server_that_fails_is_found() -> None:
         try_document(create_app(guarded(config()), lambda: backend), backend, MODEL, 20, 1)
 
 
-def test_an_answer_that_the_document_does_not_know_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_the_document_does_not_know_is_found() -> None:
     backend = SetText()
     app = create_app(guarded(config()), lambda: backend)
     document = app.openapi()
     document["paths"]["/version"]["get"]["responses"]["200"]["content"] = {"text/html": {}}
     with pytest.raises(Broken, match="Content-Type"):
         try_document(app, backend, MODEL, 1, 1)
+
+
+def test_an_event_that_the_document_does_not_know_is_found() -> None:
+    backend = SetText()
+    app = create_app(guarded(config()), lambda: backend)
+    answers = app.openapi()["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"]
+    data = answers["text/event-stream"]["itemSchema"]["properties"]["data"]
+    data["anyOf"] = data["anyOf"][:1]  # nothing but the end
+    with pytest.raises(Broken, match="SSE event"):
+        try_document(app, backend, MODEL, 20, 1)

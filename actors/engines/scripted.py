@@ -230,7 +230,7 @@ class ScriptedEngine:
         script = self._script(token_ids, sampling)
         self.num_generations += 1
         self._running.add(call_id)
-        account = _Account()
+        account = _Account(limit, max_steps)
         try:
             with self._hint_calls.running(call_id, hints if token_speculation == "hints" else ()) as call:
                 await self._sleep(self._options.first_token_s)
@@ -238,7 +238,6 @@ class ScriptedEngine:
                     async for delta in deltas:
                         account.wrote(delta)
                         yield delta
-            account.is_whole = True
         finally:
             self._running.discard(call_id)
             if self._control.is_there:
@@ -340,16 +339,25 @@ class ScriptedEngine:
 class _Account:
     """What one generation did, for the log."""
 
+    max_tokens: int
+    max_steps: int | None
+    num_steps: int = 0
     began_at: float = field(default_factory=time.time)
     text: str = ""
     token_times: list[float] = field(default_factory=list)
     """When each token was handed out."""
     is_whole: bool = False
-    """Whether it ended by itself; else it was closed, or broke."""
+    """Whether it said all that it was asked for; else it was closed before, or broke."""
 
     def wrote(self, delta: Delta) -> None:
         self.text += delta.text
         self.token_times += [time.time()] * len(delta.token_ids)
+        if delta.ending is not None:
+            self.num_steps += 1
+            is_full = len(self.token_times) >= self.max_tokens or self.num_steps == self.max_steps
+            self.is_whole = (
+                delta.ending is Ending.END or is_full or (delta.ending.is_last and self.max_steps is not None)
+            )
 
     def closed(self, token_ids: TokenIds) -> dict[str, Any]:
         return asdict(self) | {"ended_at": time.time(), "prompt": detokenize(token_ids[: _turn(token_ids)])}

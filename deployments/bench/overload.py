@@ -4,7 +4,7 @@ Promises: the engine is the bottleneck (a scripted one whose tokens a second are
 so that capacity is a known number; clients are an open loop in a process of their own; an answer counts only within the
 objective. Exit code 1 if less than `KEPT` of the peak goodput is left at the highest load.
 
-Run: ``python -m deployments.bench.overload --loads 1,2,5,10,20``
+Run: ``python -m deployments.bench.overload --seconds 20``
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+import yaml
 
-from actors.errors import ServiceError
+from actors.errors import RequestError, ServiceError
 from deployments.bench.cancelled_calls import percentiles_ms
 from deployments.chaos.leftovers import work_left
 from deployments.cli.serve import running
@@ -36,11 +37,23 @@ OBJECTIVE_S = 4.0
 """An answer within it counts: ten times what it takes alone."""
 
 
-def settings() -> Config:
-    """The scripted profile with an engine of fixed throughput."""
+def settings(changes: Sequence[str] = ()) -> Config:
+    """The scripted profile with an engine of fixed throughput; each change is ``section.key=VALUE``, VALUE in YAML.
+
+    RequestError for a change without a value, ConfigError for a setting that does not exist.
+    """
     data = load_profile("scripted").model_dump()
     data["gateway"]["port"] = 0
     data["target"]["engine"]["options"] |= {"token_s": 1 / TOKENS_PER_S, "sequence_s": 1 / TOKENS_PER_S}
+    for change in changes:
+        path, found, value = change.partition("=")
+        if not found:
+            raise RequestError(f"--set {change!r} is not like gateway.max_body_bytes=1000.", "set")
+        *sections, key = path.split(".")
+        section = data
+        for name in sections:
+            section = section[name] if isinstance(section.get(name), dict) else section.setdefault(name, {})
+        section[key] = yaml.safe_load(value)
     return validate_config(data, "overload")
 
 
@@ -101,20 +114,21 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def main(
-    loads: Annotated[str, typer.Option(help="Times the capacity, with commas between.")] = "1,2,5,10,20",
+    loads: Annotated[str, typer.Option(help="Times the capacity, with commas between.")] = "0.5,0.8,1,2,5,10,20",
     seconds: Annotated[float, typer.Option(min=1, help="For each load.")] = 20.0,
     mode: Annotated[str, typer.Option(help="target or lookahead.")] = "target",
+    changes: Annotated[list[str] | None, typer.Option("--set", help="section.key=VALUE of the configuration.")] = None,
 ) -> None:
     """Offer each load in turn, from an empty server, and print one JSON document."""
     rows: list[dict[str, Any]] = []
-    with running(settings()) as url:
+    with running(settings(changes or ())) as url:
         offer(url, 0.5, 4.0, mode)  # warm-up
         for load in (float(text) for text in loads.split(",")):
             asyncio.run(work_left(url))
             rows.append(row(load, seconds, offer(url, load, seconds, mode)))
             print(f"{load:g}x: {rows[-1]['goodput_per_s']} good answers a second", file=sys.stderr)
     result = summary(rows)
-    print(json.dumps({"mode": mode, **result, "rows": rows}, indent=2))
+    print(json.dumps({"mode": mode, "changes": changes or [], **result, "rows": rows}, indent=2))
     if not result["is_kept"]:
         raise typer.Exit(1)
 

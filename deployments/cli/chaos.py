@@ -5,6 +5,8 @@ Promises: exit code 1 if one promise is broken, with what broke it; nothing is l
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +61,8 @@ def chaos(
             now = f"{words}; {progress.last}" if progress.last else words
             bar.update(task, completed=min(progress.elapsed_s, duration), description=progress.phase, now=now)
 
-        report = run_chaos(settings, out, show)
+        with contextlib.redirect_stdout(io.StringIO()):  # Ray prints there that workers died
+            report = run_chaos(settings, out, show)
     console = words_console(json_output)
     _show(console, report)
     if json_output:

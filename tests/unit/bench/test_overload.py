@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.bench.overload import CAPACITY, OBJECTIVE_S, row, summary
+from actors.errors import ConfigError, RequestError
+from deployments.bench.overload import CAPACITY, OBJECTIVE_S, row, settings, summary
 from deployments.bench.overload_clients import departures, is_openai_error
 
 
@@ -57,3 +58,13 @@ def test_departures_are_a_poisson_process_of_the_rate() -> None:
     assert times == departures(3, 5 * CAPACITY, 400.0)
     assert len(times) == pytest.approx(5 * CAPACITY * 400, rel=0.05)
     assert times == sorted(times)
+
+
+def test_any_setting_can_be_changed_and_no_other() -> None:
+    config = settings(["target.placement.max_ongoing_requests=8", "gateway.max_body_bytes=1000"])
+    assert config.target.placement.max_ongoing_requests == 8
+    assert config.gateway.max_body_bytes == 1000
+    with pytest.raises(ConfigError, match="wings"):
+        settings(["gateway.wings=2"])
+    with pytest.raises(RequestError, match="--set"):
+        settings(["gateway.max_body_bytes"])

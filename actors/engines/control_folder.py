@@ -11,9 +11,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from actors.messages import Delta, Ending
 
 READ_EVERY_S = 0.02
 
@@ -62,6 +64,35 @@ class ControlFolder:
         if self._folder is not None:
             with (self._folder / f"{os.getpid()}.log").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(entry) + "\n")
+
+
+@dataclass(slots=True)
+class Account:
+    """What one generation did, for the log: of at most `max_tokens` tokens and `max_steps` steps."""
+
+    max_tokens: int
+    max_steps: int | None
+    num_steps: int = 0
+    began_at: float = field(default_factory=time.time)
+    text: str = ""
+    token_times: list[float] = field(default_factory=list)
+    """When each token was handed out."""
+    is_whole: bool = False
+    """Whether it said all that it was asked for; else it was closed before, or broke."""
+
+    def wrote(self, delta: Delta) -> None:
+        """`delta` is handed out now."""
+        self.text += delta.text
+        self.token_times += [time.time()] * len(delta.token_ids)
+        if delta.ending is not None:
+            self.num_steps += 1
+            is_full = len(self.token_times) >= self.max_tokens or self.num_steps == self.max_steps
+            is_last = delta.ending is Ending.END or (delta.ending.is_last and self.max_steps is not None)
+            self.is_whole = is_full or is_last
+
+    def closed(self, prompt: str) -> dict[str, Any]:
+        """The generation is over."""
+        return asdict(self) | {"ended_at": time.time(), "prompt": prompt}
 
 
 def give_orders(folder: Path, pid: int, orders: Orders) -> None:

@@ -14,14 +14,13 @@ import asyncio
 import hashlib
 import re
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from actors.boundaries import DeltaCutter, StepSplitter
-from actors.engines.control_folder import ControlFolder
+from actors.engines.control_folder import Account, ControlFolder
 from actors.engines.hint_calls import HintCalls, HintedCall
 from actors.engines.hint_matching import HintTrack, MatchRules
 from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
@@ -230,7 +229,7 @@ class ScriptedEngine:
         script = self._script(token_ids, sampling)
         self.num_generations += 1
         self._running.add(call_id)
-        account = _Account(limit, max_steps)
+        account = Account(limit, max_steps)
         try:
             with self._hint_calls.running(call_id, hints if token_speculation == "hints" else ()) as call:
                 await self._sleep(self._options.first_token_s)
@@ -241,7 +240,7 @@ class ScriptedEngine:
         finally:
             self._running.discard(call_id)
             if self._control.is_there:
-                self._control.log({"role": self._options.role, "call_id": call_id} | account.closed(token_ids))
+                self._control.log({"role": self._options.role, "call_id": call_id} | account.closed(_prompt(token_ids)))
 
     async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Engine.add_hints`."""
@@ -257,7 +256,7 @@ class ScriptedEngine:
         draw = sampling.seed if samples else None
         strays = self._options.role == "draft" and self._control.orders().garbage == "wrong"
         options = replace(self._options, agree=0.0, paraphrase=0.0) if strays else self._options
-        return Script(options, detokenize(token_ids[: _turn(token_ids)]), draw)
+        return Script(options, _prompt(token_ids), draw)
 
     async def _write(
         self,
@@ -335,32 +334,8 @@ class ScriptedEngine:
         await asyncio.sleep(max(seconds, 0.0) * self._control.orders().slow)
 
 
-@dataclass(slots=True)
-class _Account:
-    """What one generation did, for the log."""
-
-    max_tokens: int
-    max_steps: int | None
-    num_steps: int = 0
-    began_at: float = field(default_factory=time.time)
-    text: str = ""
-    token_times: list[float] = field(default_factory=list)
-    """When each token was handed out."""
-    is_whole: bool = False
-    """Whether it said all that it was asked for; else it was closed before, or broke."""
-
-    def wrote(self, delta: Delta) -> None:
-        self.text += delta.text
-        self.token_times += [time.time()] * len(delta.token_ids)
-        if delta.ending is not None:
-            self.num_steps += 1
-            is_full = len(self.token_times) >= self.max_tokens or self.num_steps == self.max_steps
-            self.is_whole = (
-                delta.ending is Ending.END or is_full or (delta.ending.is_last and self.max_steps is not None)
-            )
-
-    def closed(self, token_ids: TokenIds) -> dict[str, Any]:
-        return asdict(self) | {"ended_at": time.time(), "prompt": detokenize(token_ids[: _turn(token_ids)])}
+def _prompt(token_ids: TokenIds) -> str:
+    return detokenize(token_ids[: _turn(token_ids)])
 
 
 def _turn(token_ids: TokenIds) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from actors.engines.control_folder import Orders, give_orders, withdraw_orders
 from deployments.chaos.plan import Fault
-from deployments.chaos.replicas import Replica, replicas_now, send
+from deployments.chaos.replicas import Replica, replicas_now
 
 SLOW = 10.0
 SLICE_S = 0.02
@@ -31,13 +31,13 @@ class FaultMaker:
         self._control = control
         self._tell = tell
         self._suffering: dict[int, asyncio.Task[None]] = {}
-        self.pids: dict[int, str] = {}
-        """Every process that was ever seen, with its role."""
+        self.seen: set[Replica] = set()
+        """Every replica that was ever seen, in each of its states."""
 
     async def see(self) -> list[Replica]:
         """Who is there now."""
         found = await asyncio.to_thread(replicas_now)
-        self.pids |= {replica.pid: replica.role for replica in found}
+        self.seen |= set(found)
         return found
 
     async def strike(self, fault: Fault) -> None:
@@ -52,7 +52,7 @@ class FaultMaker:
         lasts_s = 0.0 if fault.kind == "kill" else fault.lasts_s
         self._tell(what | {"event": "fault", "pid": victim.pid, "replica": victim.id, "lasts_s": round(lasts_s, 2)})
         if fault.kind == "kill":
-            send(victim.pid, signal.SIGKILL)
+            victim.send(signal.SIGKILL)
             return
         task = asyncio.create_task(self._keep_up(fault, victim))
         self._suffering[victim.pid] = task
@@ -68,24 +68,24 @@ class FaultMaker:
     async def _keep_up(self, fault: Fault, victim: Replica) -> None:
         try:
             if fault.kind == "freeze":
-                send(victim.pid, signal.SIGSTOP)
+                victim.send(signal.SIGSTOP)
                 await asyncio.sleep(fault.lasts_s)
             elif fault.kind == "slow" and fault.role not in ("draft", "target"):
-                await self._slow(victim.pid, fault.lasts_s)
+                await self._slow(victim, fault.lasts_s)
             else:
                 orders = Orders(slow=SLOW) if fault.kind == "slow" else Orders(garbage=fault.garbage)
                 give_orders(self._control, victim.pid, orders)
                 await asyncio.sleep(fault.lasts_s)
         finally:
             withdraw_orders(self._control, victim.pid)
-            send(victim.pid, signal.SIGCONT)
+            victim.send(signal.SIGCONT)
             self._tell({"event": "fault over", "fault": fault.number, "pid": victim.pid})
 
-    async def _slow(self, pid: int, lasts_s: float) -> None:
+    async def _slow(self, victim: Replica, lasts_s: float) -> None:
         end = asyncio.get_running_loop().time() + lasts_s
-        while asyncio.get_running_loop().time() < end and send(pid, signal.SIGSTOP):
+        while asyncio.get_running_loop().time() < end and victim.send(signal.SIGSTOP):
             await asyncio.sleep(SLICE_S * (SLOW - 1))
-            send(pid, signal.SIGCONT)
+            victim.send(signal.SIGCONT)
             await asyncio.sleep(SLICE_S)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from deployments.chaos.replicas import is_alive, num_running, replicas_now
+from deployments.chaos.replicas import Replica, num_running, replicas_now
 from deployments.cli.serve import APP_NAME
 
 SETTLE_S = 10.0
@@ -90,11 +90,11 @@ def _held() -> dict[str, float]:
     return {name: amount for name, amount in held.items() if amount > 0}
 
 
-def processes_left(pids: Iterable[int]) -> list[int]:
-    """Those of `pids` that still run after a while."""
+def processes_left(replicas: Iterable[Replica]) -> list[int]:
+    """The processes of `replicas` that still run after a while."""
     deadline = time.monotonic() + GONE_S
     while True:
-        alive = sorted(pid for pid in pids if is_alive(pid))
+        alive = sorted({replica.pid for replica in replicas if replica.is_alive})
         if not alive or time.monotonic() > deadline:
             return alive
         time.sleep(0.2)

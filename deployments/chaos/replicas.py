@@ -25,7 +25,23 @@ class Replica:
     role: str
     id: str
     pid: int
+    birth: int
+    """When the process began, in the kernel's ticks: numbers of processes come again."""
     state: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs. One that ended and was not yet waited for does not."""
+        return _birth(self.pid) == self.birth
+
+    def send(self, number: signal.Signals) -> bool:
+        """Signal the process; False if it is gone."""
+        if not self.is_alive:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+            return True
+        return False
 
 
 def replicas_now() -> list[Replica]:
@@ -37,37 +53,24 @@ def replicas_now() -> list[Replica]:
     details: dict[str, Any] = client.get_serve_details() if client is not None else {}
     here = ray.util.get_node_ip_address()
     deployments = details.get("applications", {}).get(APP_NAME, {}).get("deployments", {})
-    return [
-        Replica(
-            role,
-            str(replica["replica_id"]),
-            int(replica["pid"]),
-            str(getattr(state := replica["state"], "value", state)),
-        )
-        for role, deployment in deployments.items()
-        for replica in deployment["replicas"]
-        if replica.get("pid") and replica.get("node_ip") in (here, None)
-    ]
+    found = []
+    for role, deployment in deployments.items():
+        for replica in deployment["replicas"]:
+            birth = _birth(replica["pid"]) if replica.get("pid") and replica.get("node_ip") in (here, None) else None
+            if birth is not None:
+                state = getattr(replica["state"], "value", replica["state"])
+                found.append(Replica(role, str(replica["replica_id"]), int(replica["pid"]), birth, str(state)))
+    return found
 
 
-def is_alive(pid: int) -> bool:
-    """Whether `pid` is a replica's process still; one that ended and is not yet waited for is not."""
+def _birth(pid: int) -> int | None:
+    """When the process of a replica began; None if there is none."""
     try:
-        if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(") ", 1)[1].startswith("Z"):
-            return False
-        return b"ServeReplica" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(") ", 1)[1].split()
+        is_replica = b"ServeReplica" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, IndexError):
-        return False
-
-
-def send(pid: int, number: signal.Signals) -> bool:
-    """Signal a replica's process; False if it is gone."""
-    if not is_alive(pid):
-        return False
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-        return True
-    return False
+        return None
+    return int(fields[19]) if is_replica and fields[0] != "Z" else None
 
 
 async def num_running(roles: Sequence[str], patience_s: float) -> dict[str, list[int] | str]:

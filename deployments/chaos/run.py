@@ -97,8 +97,8 @@ def run_chaos(settings: Settings, out: Path | None, on_progress: Callable[[Progr
             run.show("deleting the application")
             run.aftermath["ray"] = after_deletion()
         run.show("looking for processes")
-        run.aftermath["processes"] = processes_left(run.maker.pids)
-        run.aftermath["num_processes_seen"] = len(run.maker.pids)
+        run.aftermath["processes"] = processes_left(run.maker.seen)
+        run.aftermath["num_processes_seen"] = len({replica.pid for replica in run.maker.seen})
     report = build_report(asdict(settings), ends, run.events, run.aftermath, settings.num_streams)
     if out is not None:
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

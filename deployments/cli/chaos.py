@@ -30,6 +30,9 @@ def chaos(
     concurrency: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 24,
     duration: Annotated[float, typer.Option(min=1, help="Seconds of faults.")] = 300.0,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds from fault to fault.")] = 2.0,
+    longest: Annotated[
+        float, typer.Option(min=1, help="Most seconds that a fault is kept up; each takes 1 or more.")
+    ] = 6.0,
     roles: Annotated[str, typer.Option(help="Who may be struck.")] = "draft,target,verifier,coordinator",
     replicas: Annotated[int, typer.Option(min=1, help="Replicas of each role.")] = 2,
     seed: Annotated[int, typer.Option(help="The same seed gives the same faults.")] = 0,
@@ -50,7 +53,16 @@ def chaos(
     if not named:
         raise RequestError("--roles names no role.", "roles")
     settings = Settings(
-        streams, concurrency, duration, every, named, seed, num_replicas=replicas, timeout_s=timeout, address=address
+        streams,
+        concurrency,
+        duration,
+        every,
+        named,
+        seed,
+        (1.0, longest),
+        num_replicas=replicas,
+        timeout_s=timeout,
+        address=address,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[now]}"))
     with Progress(*columns, console=Console(stderr=True, emoji=False)) as bar:

@@ -27,7 +27,7 @@ class Generation:
     def of(cls, entry: Mapping[str, Any]) -> Generation:
         """From a line of `actors.engines.scripted`'s log."""
         names = ("role", "prompt", "began_at", "ended_at", "is_whole", "text")
-        return cls(*(entry[name] for name in names), tuple(entry["token_times"]))
+        return cls(**{name: entry[name] for name in names}, token_times=tuple(entry["token_times"]))
 
 
 def overrun_s(generations: Sequence[Generation], stopped_at: float) -> float | None:

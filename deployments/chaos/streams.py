@@ -77,7 +77,7 @@ async def _ask(load: Load, http: Any, number: int) -> StreamEnd:
     kind = list(KINDS)[number % len(KINDS)]
     request_id = f"chaos-{load.run_id}-{number}"
     text = f"Sum {load.run_id} {number}?"
-    question = Question((Message("user", text),), load.model, temperature=0, speculation=KINDS[kind])  # type: ignore[arg-type]
+    question = Question((Message("user", text),), load.model, temperature=0, speculation=KINDS[kind])
     http.headers["x-request-id"] = request_id
     started_at, problem, reply = time.time(), None, None
     try:

@@ -44,7 +44,7 @@ def expected(question: str, target: ScriptOptions, draft: ScriptOptions, judged:
     if judged:
         writers += [draft, replace(draft, agree=0.0, paraphrase=0.0)]
     scripts = [Script(options, prompt) for options in writers]
-    steps = []
+    steps: list[tuple[str, ...]] = []
     while scripts[0].step(len(steps)):
         versions = [script.step(len(steps)) for script in scripts] + ([NONSENSE] if judged else [])
         steps.append(tuple(dict.fromkeys(versions)))

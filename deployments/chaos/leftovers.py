@@ -6,6 +6,7 @@ Promises: reads only; what cannot be asked counts as left, with the reason.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ from deployments.cli.serve import APP_NAME
 SETTLE_S = 10.0
 """After the last stream: calls to replicas that were frozen need a moment to end."""
 GONE_S = 15.0
+IGNORED = re.compile("memory|^node:")
 
 
 async def wait_until_ready(url: str, patience_s: float) -> float | None:
@@ -64,7 +66,10 @@ def after_deletion() -> dict[str, Any]:
     import ray
     from ray import serve
 
-    serve.delete(APP_NAME)
+    try:
+        serve.delete(APP_NAME)
+    except TimeoutError as error:
+        return {"deletion": str(error) or "it does not end"}
     deadline = time.monotonic() + GONE_S
     while True:
         names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True)]
@@ -82,11 +87,11 @@ def after_deletion() -> dict[str, Any]:
 
 
 def _held() -> dict[str, float]:
-    """CPUs and custom resources that are not free. Memory is the object store's."""
+    """CPUs and custom resources that are not free. Memory is the object store's, a bit of the node the controller's."""
     import ray
 
     total, free = ray.cluster_resources(), ray.available_resources()
-    held = {name: round(total[name] - free.get(name, 0.0), 4) for name in total if "memory" not in name}
+    held = {name: round(total[name] - free.get(name, 0.0), 4) for name in total if not IGNORED.search(name)}
     return {name: amount for name, amount in held.items() if amount > 0}
 
 

@@ -19,6 +19,9 @@ from actors.messages import Message
 from deployments.chaos.texts import KINDS, complaint, expected
 from deployments.cli.client import Question, ask, connect
 
+AFTER_FAILURE_S = 0.5
+"""A user who was refused does not come again at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
@@ -66,6 +69,8 @@ async def run_streams(load: Load, may_end: Callable[[], bool], on_end: Callable[
                 end = await _ask(load, http, number)
                 ends.append(end)
                 on_end(end)
+                if end.problem is not None:
+                    await asyncio.sleep(AFTER_FAILURE_S)
 
     async with asyncio.TaskGroup() as group:
         for i in range(load.concurrency):

@@ -69,7 +69,7 @@ class ScriptOptions:
     control: str | None = None
     """A folder (`actors.engines.control_folder`) of orders to misbehave, and of a log of all generations. Orders of
     garbage: ``wrong`` (draft: every step strays), ``nonsense`` (draft: steps of no sense), ``broken`` (an error after
-    the first token)."""
+    the first token), ``refusing`` (an error before it)."""
 
 
 def tokenize(text: str) -> TokenIds:
@@ -275,7 +275,7 @@ class ScriptedEngine:
         for number in range(1, max_tokens + 1):
             if not pending:
                 pending = list(tokenize(self._said(script, written))) or [END]
-            if number > 1 and self._control.orders().garbage == "broken":
+            if self._control.orders().garbage in (("refusing",) if number == 1 else ("refusing", "broken")):
                 raise RuntimeError("The scripted engine was ordered to break off.")
             token = pending.pop(0)
             written += detokenize((token,))

@@ -23,7 +23,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 nor is a target made to write what it claims as its own, nor a verifier with the last word to be believed."""
 GARBAGE: Mapping[str, tuple[str, ...]] = {
     "draft": ("wrong", "nonsense", "broken"),
-    "target": ("broken",),
+    "target": ("broken", "refusing"),
     "verifier": ("random", "broken", "malformed"),
 }
 """Orders of `actors.engines.scripted` and of the check `scripted`."""

@@ -39,9 +39,10 @@ async def test_orders_count_for_their_process_until_they_are_withdrawn(tmp_path)
     wrong = await say(engine)
     assert wrong.count("\n\n") == 2
     assert wrong != usual
-    give_orders(tmp_path, os.getpid(), Orders(garbage="broken"))
-    with pytest.raises(RuntimeError, match="ordered"):
-        await say(engine)
+    for garbage in ("broken", "refusing"):
+        give_orders(tmp_path, os.getpid(), Orders(garbage=garbage))
+        with pytest.raises(RuntimeError, match="ordered"):
+            await say(engine)
     withdraw_orders(tmp_path, os.getpid())
     assert await say(engine) == usual
     assert engine.num_running() == 0

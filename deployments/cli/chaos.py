@@ -84,10 +84,10 @@ def chaos(
 
 
 def _show(console: Console, report: dict[str, Any]) -> None:
-    kinds = sorted({kind for counts in report["faults"].values() for kind in counts})
+    kinds = ("kill", "freeze", "slow", "garbage")
     table = Table("struck", *kinds)
     for role, counts in report["faults"].items():
-        table.add_row(role, *(str(counts.get(kind, "")) for kind in kinds))
+        table.add_row(role, *(str(sum(n for name, n in counts.items() if name.startswith(kind))) for kind in kinds))
     console.print(table)
     silence, degraded = report["longest_silence_s"], report["degraded"]
     console.print(

@@ -20,6 +20,7 @@ from rich.table import Table
 from actors.errors import RequestError
 from deployments.cli.terminal import Json, print_json, words_console
 from deployments.cli.trace import write_text
+from deployments.cli.validate import validate as validate_run
 
 if TYPE_CHECKING:
     from deployments.simulation.published import Reproduced
@@ -65,6 +66,17 @@ def simulate(
         typer.Option(min=0.0, max=5.0, help="With --published: the overhead in target steps; without it, fitted."),
     ] = None,
     steps: Annotated[int, typer.Option(min=100, help="With --published: simulated steps of each row.")] = 4000,
+    validate: Annotated[
+        Path | None, typer.Option(help="A folder of lookahead bench --traces: predict its times and compare.")
+    ] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="With --validate: the engines' costs, of lookahead calibrate --engine.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="With --validate: the run's profile (default: local).")] = None,
+    config: Annotated[str | None, typer.Option(help="With --validate: the run's config file instead.")] = None,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="With --validate: costs as calibrated, not scaled to the target alone.")
+    ] = False,
     duration: Annotated[float | None, typer.Option(min=1.0, help="Seconds to simulate, over the scenario's.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
     json_output: Json = False,
@@ -74,11 +86,18 @@ def simulate(
     Example: lookahead simulate small
 
     Example: lookahead simulate --published --json
+
+    Example: lookahead simulate --validate runs/first --costs costs/costs.yaml
     """
-    if published == (scenario is not None):
-        raise RequestError("Give a scenario or --published: one of the two.", "scenario")
+    if sum((published, scenario is not None, validate is not None)) != 1:
+        raise RequestError("Give a scenario, --published or --validate: one of the three.", "scenario")
     console = words_console(json_output)
-    result, page = _published(console, overhead, steps) if published else _scenario(console, str(scenario), duration)
+    if validate is not None:
+        result, page = validate_run(console, validate, costs, profile, config, not absolute)
+    elif published:
+        result, page = _published(console, overhead, steps)
+    else:
+        result, page = _scenario(console, str(scenario), duration)
     if html is not None:
         write_text(html, page)
         console.print(f"Page: {html}", markup=False, soft_wrap=True)

@@ -106,6 +106,17 @@ class VerifierScenario(Strict):
     """Verdicts that a replica works on at once."""
 
 
+class CoordinatorScenario(Strict):
+    """The coordinators: each is a process on a core of its own, and requests are spread over them."""
+
+    replicas: PositiveInt = 1
+    message_s: NonNegativeFloat = 0.0
+    """Seconds of that core for each result that a coordinator hears: a step of a draft or target, a verdict. 0: hearing
+    costs nothing, and `replicas` changes nothing."""
+    bytes_per_token: NonNegativeFloat = 11.0
+    """What a token of a prefix takes in a call to an engine."""
+
+
 class SpeculationScenario(Strict):
     """As the server's own settings."""
 
@@ -176,6 +187,7 @@ class Scenario(Strict):
     target: RoleScenario
     draft: RoleScenario
     verifier: VerifierScenario = VerifierScenario()
+    coordinator: CoordinatorScenario = CoordinatorScenario()
     speculation: SpeculationScenario = SpeculationScenario()
     text: TextScenario = TextScenario()
     arrivals: ArrivalScenario = ArrivalScenario(users=8)

@@ -39,6 +39,9 @@ COLUMNS = (
     "accepted",
     "target busy",
     "draft busy",
+    "coordinators",
+    "verifiers",
+    "calls",
 )
 
 SHORT = {
@@ -50,13 +53,14 @@ SHORT = {
     "accepted": "accepted",
     "target busy": "target",
     "draft busy": "draft",
+    "coordinators": "coord.",
 }
 """Those that a terminal has room for, by their short names; all are on the page."""
 
 
 def simulate(
     scenario: Annotated[
-        str | None, typer.Argument(help="A YAML file, or a shipped one: small, failures, thousand-gpus.")
+        str | None, typer.Argument(help="A YAML file, or a shipped one: small, failures, thousand-gpus, scale-8 ...")
     ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Reproduce the published table instead of a scenario.")
@@ -78,12 +82,17 @@ def simulate(
         bool, typer.Option("--absolute", help="With --validate: costs as calibrated, not scaled to the target alone.")
     ] = False,
     duration: Annotated[float | None, typer.Option(min=1.0, help="Seconds to simulate, over the scenario's.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the scenario: coordinator.replicas=2; may be repeated.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
     json_output: Json = False,
 ) -> None:
     """Simulate a cluster: what each mode gives on it, with its users, its network and its failures.
 
     Example: lookahead simulate small
+
+    Example: lookahead simulate scale-64 --set coordinator.replicas=5
 
     Example: lookahead simulate --published --json
 
@@ -97,7 +106,7 @@ def simulate(
     elif published:
         result, page = _published(console, overhead, steps)
     else:
-        result, page = _scenario(console, str(scenario), duration)
+        result, page = _scenario(console, str(scenario), duration, changes or [])
     if html is not None:
         write_text(html, page)
         console.print(f"Page: {html}", markup=False, soft_wrap=True)
@@ -111,11 +120,11 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _scenario(console: Console, name: str, duration: float | None) -> tuple[dict[str, Any], str]:
+def _scenario(console: Console, name: str, duration: float | None, changes: list[str]) -> tuple[dict[str, Any], str]:
     from deployments.simulation.run import run_scenario
     from deployments.simulation.scenario import load_scenario
 
-    scenario = load_scenario(name)
+    scenario = load_scenario(name, changes)
     if duration is not None:
         scenario = scenario.model_copy(update={"duration_s": duration})
     begun = time.process_time()
@@ -161,6 +170,9 @@ def cells(outcome: Outcome) -> list[str]:
         shown(outcome.accept_rate, "{:.0%}"),
         f"{outcome.target_busy:.0%}",
         f"{outcome.draft_busy:.0%}",
+        f"{outcome.coordinator_busy:.0%}",
+        f"{outcome.verifier_full:.0%}",
+        f"{outcome.calls_mb_per_s:.1f} MB/s",
     ]
 
 

@@ -95,7 +95,7 @@ class ReplayText:
         """What the draft writes behind `written`."""
         if self.steps:
             return self._steps_after(written, is_draft=True)
-        at, out = len(written), []
+        at, out = len(written), list[int]()
         if written != self.truth[:at]:
             return tuple(FIRST_JUNK + at + i for i in range(64))
         while at < len(self.truth):
@@ -200,7 +200,7 @@ def _read_chain(text: ReplayText, starts: Mapping[int, int], start: int, chain: 
 
 def _token_starts(text: ReplayText) -> dict[int, int]:
     """By number of characters before it, each token of the truth."""
-    starts, length = {}, 0
+    starts, length = dict[int, int](), 0
     for at, token in enumerate(text.truth):
         starts.setdefault(length, at)
         length += len(text.vocabulary.text(token))

@@ -18,6 +18,7 @@ from actors.messages import (
     JudgeRequest,
     Prompt,
     Sampling,
+    SpeculationOptions,
     Step,
     StepRequest,
     Verdict,
@@ -60,7 +61,7 @@ class Replayed:
 async def test_the_profile_speculates_with_models_that_have_no_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One engine plays both roles: a second one would show nothing more."""
+    """One engine plays both roles, which are then equally fast, so the draft goes first: mode ``lookahead_sync``."""
     monkeypatch.setenv("LOOKAHEAD_CACHE", str(tmp_path))
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     config = load_profile("gpu-one")
@@ -70,7 +71,8 @@ async def test_the_profile_speculates_with_models_that_have_no_weights(
     verifier = Replayed(await create_verifier(checks, {}))
     try:
         coordinator = Coordinator(config, Roles(TargetModel(engine), Differing(engine), verifier))
-        request = GenerationRequest("r", Prompt(text="How many?"), max_tokens=400, sampling=Sampling())
+        sync = SpeculationOptions(mode="lookahead_sync", max_lookahead=3)
+        request = GenerationRequest("r", Prompt(text="How many?"), max_tokens=400, speculation=sync)
         async with aclosing(coordinator.generate(request)) as outputs:
             answers = [output async for output in outputs]
         finished = answers[-1]

@@ -25,7 +25,7 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -m pip install --quiet "$(TORCH)"; fi
-	$(BIN)/python -m pip install --quiet --editable ".[$(HARDWARE),dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(HARDWARE),dev,judges]"
 	if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	touch $@
 

@@ -44,8 +44,9 @@ class WriterConfig(Strict):
     """A role that writes: draft or target."""
 
     model: str
-    """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, or a ``.gguf`` file; ``int8:`` before any of them
-    makes an int8 copy of it, once; ``short:`` before all of it one that writes frequent tokens only, for drafts."""
+    """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, a ``.gguf`` file, or ``dummy:NAME`` (a shape
+    without weights); ``int8:`` before any of them makes an int8 copy of it, once; ``short:`` before all of it one that
+    writes frequent tokens only, for drafts."""
     engine: EngineConfig = EngineConfig()
     placement: PlacementConfig = PlacementConfig()
 

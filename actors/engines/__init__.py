@@ -9,7 +9,7 @@ from typing import Any
 from actors.errors import ConfigError
 from actors.roles import Engine
 
-OWN_FORMS = ("package:", "hf:", "int8:", "short:")
+OWN_FORMS = ("package:", "hf:", "int8:", "short:", "dummy:")
 """Beginnings of names that `actors.models` understands and vLLM does not."""
 
 
@@ -41,6 +41,8 @@ async def create_engine(
         from actors.models import resolve
 
         path = await asyncio.to_thread(resolve, model)
+        if model.startswith("dummy:"):
+            options = {**options, "load_format": "dummy"}
         if (draft := speculative_model(options)) is not None:
             folder = await asyncio.to_thread(resolve, draft)
             options = {**options, "speculative_config": {**options["speculative_config"], "model": str(folder)}}

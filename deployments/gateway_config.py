@@ -49,6 +49,10 @@ class ApiKeyConfig(Strict):
         return self
 
 
+ROOM = 64
+"""Requests that a gateway replica takes beside those that run or wait: to refuse them, and for probes."""
+
+
 class AdmissionConfig(Strict):
     """What may run and wait at once, at each gateway replica."""
 
@@ -85,3 +89,14 @@ class GatewayConfig(Strict):
     reasoning_content: bool = True
     """Send reasoning as `reasoning_content` too, which older clients look for."""
     placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+
+    @model_validator(mode="after")
+    def _can_refuse(self) -> GatewayConfig:
+        room, most = self.placement.max_ongoing_requests, self.admission.max_waiting + ROOM
+        running = self.admission.max_concurrent or 1
+        if running + most > room:
+            raise ValueError(
+                f"gateway.admission: {running} running and {self.admission.max_waiting} waiting, with {ROOM} to be "
+                f"refused, are more than gateway.placement.max_ongoing_requests, {room}"
+            )
+        return self

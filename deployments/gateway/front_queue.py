@@ -19,12 +19,11 @@ from deployments.gateway.fair_queue import Wish
 from deployments.gateway.keys import Key
 from deployments.gateway.translate import Ask
 from deployments.gateway.waiting_room import Place, WaitingRoom, num_chars
+from deployments.gateway_config import ROOM
 
 FIRST_CONCURRENT = 64
 """Generations that run at once before anything is measured: more than a lightly loaded server sees."""
 LEAST_CONCURRENT = 8
-ROOM = 64
-"""Requests that a gateway replica takes beside those that run or wait: to refuse them, and for probes."""
 
 
 class FrontQueue:

@@ -169,7 +169,9 @@ def test_a_refusal_says_truly_when_what_waits_will_be_done() -> None:
 def test_what_cannot_end_in_time_is_refused_at_once() -> None:
     world = World(seats, Admission(Bounds(8, 8, 8, 256, 1_000_000, 1000.0)))
     world.run(20.0, 2_000.0, 1000.0, {"a": 1.0})
-    with pytest.raises(CapacityError, match=r"would wait about .* seconds for its turn, and not end in the 3\.0 seconds"):
+    with pytest.raises(
+        CapacityError, match=r"would wait about .* seconds for its turn, and not end in the 3\.0 seconds"
+    ):
         world.admission.ask(Wish("a", SIZE, deadline=world.now + 3.0), world.now)
     assert world.admission.refused["deadline"] == 1
 

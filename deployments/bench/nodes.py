@@ -7,13 +7,15 @@ machine dies: all its processes at once, with no word to anybody; everything tha
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +25,7 @@ import yaml
 
 from actors.errors import ServiceError
 from deployments.bench.wires import Host, inside
+from deployments.cli.serve import SERVE_TRANSPORT
 from deployments.config import Config
 
 GCS_PORT = 6399
@@ -70,7 +73,7 @@ class Nodes:
         if name != "head":
             words = [f"--address={self.address}"]
         words += [f"--node-ip-address={self.address_of(name)}", "--num-cpus=1", f"--num-gpus={num_gpus}", "--block"]
-        words += [f"--resources={yaml.dump(dict(resources), default_flow_style=True).strip()}"]
+        words += [f"--resources={json.dumps(dict(resources))}", "--min-worker-port=0", "--max-worker-port=0"]
         words += [f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats"]
         ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *words]
         self.nodes[name] = Node(name, self.start(name, ray))
@@ -81,7 +84,7 @@ class Nodes:
         """Run `command` on the node."""
         if name in self.hosts:
             command = self.hosts[name].command(*command)
-        environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+        environment = os.environ | SERVE_TRANSPORT | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
         with open(self.log / f"{name}.log", "ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
@@ -124,8 +127,7 @@ def nodes(hosts: Mapping[str, Host] | None = None) -> Iterator[Nodes]:
                 node.kill()
 
 
-def _until(condition: object, what: str, log: Path) -> None:
-    assert callable(condition)
+def _until(condition: Callable[[], bool], what: str, log: Path) -> None:
     end = time.monotonic() + START_S
     while not condition():
         if time.monotonic() > end:
@@ -135,8 +137,6 @@ def _until(condition: object, what: str, log: Path) -> None:
 
 
 def _listens(host: str, port: int) -> bool:
-    import socket
-
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((host, port)) == 0

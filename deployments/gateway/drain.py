@@ -52,12 +52,15 @@ class Needs:
     def __init__(self) -> None:
         self._chars_a_token = CHARS_A_TOKEN
         self._written: dict[str, float] = {}
+        self._usual: float | None = None
+        """What requests of all holders write."""
         self._token_s: float | None = None
 
     def expected(self, holder: str, num_chars: int, num_ids: int, max_tokens: int | None) -> int:
         """Tokens that one generation will need: its prompt, of characters or of ids, and what it writes, which is
-        what the holder's requests wrote of late, or `max_tokens` if that is less or nothing is known."""
-        usual = self._written.get(holder)
+        what the holder's requests wrote of late, or everybody's, or `max_tokens` if that is less or nothing is known.
+        """
+        usual = self._written.get(holder, self._usual)
         if usual is None:
             usual = FIRST_GUESS if max_tokens is None else max_tokens
         written = usual if max_tokens is None else min(usual, max_tokens)
@@ -73,6 +76,8 @@ class Needs:
         """A generation has ended by itself: it wrote `num_written` tokens, of `num_tokens` with its prompt."""
         before = self._written.get(holder, float(num_written))
         self._written[holder] = before + SHARE * (num_written - before)
+        usual = float(num_written) if self._usual is None else self._usual
+        self._usual = usual + SHARE * (num_written - usual)
         if num_tokens > 0:
             token_s = lasted_s / num_tokens
             self._token_s = token_s if self._token_s is None else self._token_s + SHARE * (token_s - self._token_s)

@@ -14,7 +14,7 @@ from deployments.gateway.admission import Admission, Bounds, Ticket
 from deployments.gateway.fair_queue import Wish
 
 ROOMY = Bounds(64, 8, 640, 256, 2_000_000, 30.0)
-TICK_S = 0.02
+TICK_S = 0.04
 SIZE = 100
 """Tokens that a request of the made-up servers writes, on average."""
 
@@ -122,18 +122,14 @@ class World:
 
 @pytest.mark.parametrize("speed", [seats, shared, batch, thrashing])
 def test_at_twenty_times_its_capacity_a_server_does_as_much_as_at_its_best(speed: Speed) -> None:
-    world = World(speed)
     timeout_s = 60.0
-    world.run(40.0, 20 * peak(speed), timeout_s, {"a": 1.0})
-    before = world.good.total()
-    world.run(40.0, 20 * peak(speed), timeout_s, {"a": 1.0}, seed=1)
-    reached = (world.good.total() - before) / 40.0
-    best = World(speed)
-    best.run(30.0, peak(speed), timeout_s, {"a": 1.0})
-    before = best.good.total()
-    best.run(40.0, peak(speed), timeout_s, {"a": 1.0}, seed=1)
-    assert reached >= 0.95 * (best.good.total() - before) / 40.0
-    assert world.late == 0
+    reached, best = World(speed), World(speed)
+    for world, load in ((reached, 20.0), (best, 1.0)):
+        world.run(30.0, load * peak(speed), timeout_s, {"a": 1.0})
+        world.good.clear()
+        world.run(30.0, load * peak(speed), timeout_s, {"a": 1.0}, seed=1)
+    assert reached.good.total() >= 0.95 * best.good.total()
+    assert reached.late == 0
 
 
 @pytest.mark.parametrize("speed", [seats, shared, batch])
@@ -244,5 +240,5 @@ def test_what_a_holder_really_writes_is_learnt() -> None:
         needs.read(300, 150)
     assert needs.expected("a", 400, 0, 2000) == pytest.approx(200 + 50, abs=5)
     assert needs.expected("a", 0, 0, 20) == 20
-    assert needs.expected("b", 0, 0, 2000) == 2000
+    assert needs.expected("b", 0, 0, 2000) == 50
     assert needs.run_s(100) == pytest.approx(2.0)

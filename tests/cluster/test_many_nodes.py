@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +19,25 @@ from deployments.config import Config, load_profile, validate_config
 
 PLACES: dict[str, tuple[dict[str, float], int]] = {
     "head": ({}, 0),
-    "front-a": ({"gateway": 1, "coordinator": 1, "target": 1}, 1),
+    "front-a": ({"gateway": 1, "coordinator": 1}, 0),
     "front-b": ({"gateway": 1, "coordinator": 1}, 0),
-    "models": ({"draft": 1, "target": 1, "verifier": 1}, 2),
+    "model-a": ({"target": 1}, 1),
+    "model-b": ({"draft": 1, "target": 1, "verifier": 1}, 2),
 }
+"""The nodes: custom resources and fake GPUs."""
+LOOK = """
+import json, os, sys, ray
+ray.init(address=sys.argv[1], namespace="serve", log_to_driver=False, logging_level="ERROR")
+nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
+look = lambda _: (ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+found = []
+for entry in ray.util.list_named_actors(all_namespaces=True):
+    if entry["name"].startswith("SERVE_REPLICA::lookahead#"):
+        node, gpus = ray.get(ray.get_actor(entry["name"], namespace="serve").__ray_call__.remote(look))
+        found.append([entry["name"].split("#")[1], node, nodes[node], gpus])
+print(json.dumps(found))
+"""
+"""Where every replica is, what its node has, and the GPUs that it sees."""
 NUM_STEPS = 30
 
 
@@ -41,6 +60,22 @@ def served() -> Iterator[tuple[Nodes, str]]:
             cluster.add(name, resources, num_gpus)
         with cluster.serving(settings()) as url:
             yield cluster, url
+
+
+def test_roles_are_on_their_nodes_and_see_their_own_gpus(served: tuple[Nodes, str]) -> None:
+    cluster, _ = served
+    command = [sys.executable, "-c", LOOK, cluster.address]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    places: dict[str, list[tuple[str, str]]] = {}
+    for role, node, resources, gpus in json.loads(said.splitlines()[-1]):
+        assert resources.get(role), f"{role} is on a node with {resources}"
+        places.setdefault(role, []).append((node, gpus))
+    for role in ("gateway", "coordinator", "target"):
+        assert len({node for node, _ in places[role]}) == 2, f"two {role}s on one node"
+    targets, (draft,) = dict(places["target"]), places["draft"]
+    assert all(len(gpus.split(",")) == 1 and gpus for gpus in [*targets.values(), draft[1]])
+    assert targets[draft[0]] != draft[1], "target and draft of one node share a GPU"
 
 
 def whole_text(question: str) -> str:
@@ -83,7 +118,7 @@ def test_a_node_that_dies_in_mid_stream_costs_a_pause_and_no_word(served: tuple[
         thread.start()
     for event in begun:
         assert event.wait(20)
-    cluster.nodes["models"].kill()
+    cluster.nodes["model-b"].kill()
     for thread in threads:
         thread.join(60)
     assert texts == {question: whole_text(question) for question in (f"Sum {number}?" for number in range(4))}

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,12 +23,14 @@ import yaml
 
 from actors.errors import ServiceError
 from deployments.bench.wires import Host, inside
-from deployments.cli.serve import SERVE_TRANSPORT
-from deployments.config import Config
+from deployments.cli.serve import APP_NAME, SERVE_TRANSPORT
+from deployments.config import Config, load_config
 
 GCS_PORT = 6399
 START_S = 120.0
 STORE_BYTES = 100_000_000
+STARTED = "Ray runtime started"
+"""What `ray start` says when the node is part of the cluster."""
 
 
 @dataclass
@@ -76,9 +76,12 @@ class Nodes:
         words += [f"--resources={json.dumps(dict(resources))}", "--min-worker-port=0", "--max-worker-port=0"]
         words += [f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats"]
         ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *words]
-        self.nodes[name] = Node(name, self.start(name, ray))
+        process = self.start(name, ray)
+        self.nodes[name] = Node(name, process)
         if name == "head":
-            self._until_head()
+            _until(lambda: _has_started(self.log / "head.log", process), "the node head", self.log)
+        # Nodes that start at the same moment choose the same names for their sockets in the folder that they share.
+        _until(lambda: self._num_sockets() >= 2 * len(self.nodes), f"the node {name}", self.log)
 
     def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         """Run `command` on the node."""
@@ -88,31 +91,28 @@ class Nodes:
         with open(self.log / f"{name}.log", "ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
-    def _until_head(self) -> None:
-        """Ray's nodes do not wait for a head that is not there."""
-        with inside(self.hosts["head"]) if self.hosts else contextlib.nullcontext():
-            _until(lambda: _listens(self.address_of("head"), GCS_PORT), "the head node", self.log)
+    def _num_sockets(self) -> int:
+        """Each node has two: of its raylet and of its object store."""
+        return len(list(self.log.glob("ray/session_latest/sockets/*")))
 
-    @contextlib.contextmanager
-    def serving(self, config: Config) -> Iterator[str]:
-        """The deployment for `config` on these nodes; its URL, which is on the head node."""
+    def deploy(self, config: Config) -> str:
+        """Run, or change to, the deployment for `config` on these nodes; its URL, which is on the head node.
+
+        Raises ServiceError if it does not come up.
+        """
         path = self.log / "config.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-        cli = "from deployments.cli.main import main; main()"
-        port = config.gateway.port
-        words = ["serve", "--config", str(path), "--address", self.address, "--host", "0.0.0.0", "--port", str(port)]
-        process = self.start("head", [sys.executable, "-c", cli, *words])
-        url = f"http://{self.address_of('head')}:{port}"
+        words = [sys.executable, "-m", "deployments.bench.nodes", self.address, str(path)]
+        process = self.start("head", words)
+        url = f"http://{self.address_of('head')}:{config.gateway.port}"
         try:
             with inside(self.hosts["head"]) if self.hosts else contextlib.nullcontext():
-                _until(lambda: _is_ready(url, process), "the deployment", self.log)
-            yield url
+                _until(lambda: _has_ended(process), "the deployment", self.log)
+                _until(lambda: _is_ready(url), "the roles", self.log)
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                Node("serve", process).kill()
+            process.kill()
+            process.wait()
+        return url
 
 
 @contextlib.contextmanager
@@ -136,16 +136,42 @@ def _until(condition: Callable[[], bool], what: str, log: Path) -> None:
         time.sleep(0.2)
 
 
-def _listens(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((host, port)) == 0
-
-
-def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
+def _has_started(log: Path, process: subprocess.Popen[bytes]) -> bool:
+    said = log.read_text()
     if process.poll() is not None:
-        raise ServiceError(f"lookahead serve ended with {process.returncode}.")
+        raise ServiceError(f"ray start ended with {process.returncode}.\n{said[-2000:]}")
+    return STARTED in said
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    if process.poll():
+        raise ServiceError(f"The deployment ended with {process.returncode}.")
+    return process.poll() == 0
+
+
+def _is_ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/ready", timeout=5.0).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def main(address: str, path: str) -> None:
+    """Deploy the config in the file at `path` on the cluster at `address`.
+
+    One proxy, on the head node: several on one machine would share a port, and requests would go to any of them.
+    """
+    import ray
+    from ray import serve
+
+    from deployments.app import compose
+
+    config = load_config(path)
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    http = {"host": address.rpartition(":")[0], "port": config.gateway.port}
+    serve.start(proxy_location="HeadOnly", http_options=http)
+    serve.run(compose(config), name=APP_NAME)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -109,8 +109,7 @@ def main(mode: Annotated[str, typer.Option(help="The requests' mode.")] = "looka
         for name, (resources, num_gpus) in PLACES.items():
             cluster.add(name, resources, num_gpus)
         for num_targets in LEVELS:
-            with cluster.serving(settings(num_targets)) as url:
-                row = measure(url, num_targets, mode)
+            row = measure(cluster.deploy(settings(num_targets)), num_targets, mode)
             alone = alone or row["tokens_per_s"]
             row["of_linear"] = round(row["tokens_per_s"] / (alone * num_targets), 3)
             typer.echo(json.dumps(row))

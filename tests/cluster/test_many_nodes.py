@@ -58,8 +58,7 @@ def served() -> Iterator[tuple[Nodes, str]]:
     with nodes() as cluster:
         for name, (resources, num_gpus) in PLACES.items():
             cluster.add(name, resources, num_gpus)
-        with cluster.serving(settings()) as url:
-            yield cluster, url
+        yield cluster, cluster.deploy(settings())
 
 
 def test_roles_are_on_their_nodes_and_see_their_own_gpus(served: tuple[Nodes, str]) -> None:

@@ -1,56 +1,60 @@
 """What the network between nodes costs: four hosts with wires between them that are delayed, then lossy.
 
-Promises: head, front (gateway, coordinator), draft and target (target, verifier) are Ray nodes in network namespaces of
-their own; every packet between them is delayed; the speed-up of lookahead over the target alone is measured anew for
-each condition on the same running cluster, with scripted engines: a target step takes 500 ms, a draft step 100 ms, and
-70 % of draft steps are accepted. Namespaces, nodes and files are gone afterwards.
+Promises: coordinator, draft, target and verifier are in network namespaces of their own, and call each other over the
+links of the product; every packet between them is delayed; each question is asked of the target alone and with
+lookahead in every condition, over the same connections. Engines are scripted: a target step takes 500 ms, a draft step
+100 ms, and 70 % of draft steps are accepted. Namespaces are gone afterwards.
+
+Ray is not there: it places and starts replicas, and no step goes through it.
 
 Run as root: ``python -m deployments.bench.network``
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import statistics
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-import httpx
 import typer
 
-from actors.engines.scripted import Script, ScriptOptions, tokenize
-from deployments.bench.nodes import nodes
+from actors.draft import Draft
+from actors.engines.scripted import Script, ScriptedEngine, ScriptOptions, tokenize
+from actors.messages import Finished, GenerationRequest, Message, Prompt, SpeculationOptions, SpeculationSummary
+from actors.target import TargetModel
+from actors.verifier import create_verifier
 from deployments.bench.wires import Host, hosts, inside, missing
 from deployments.config import Config, load_profile, validate_config
+from deployments.coordinator.coordinator import Coordinator
+from deployments.coordinator.pipeline import Roles
+from deployments.coordinator.pools import DraftPool, TargetPool, VerifierPool
+from deployments.link.frames import Address
+from deployments.link.members import Members
+from deployments.link.server import LinkServer
+from deployments.replicas import DRAFT_METHODS, TARGET_METHODS
 
-PLACES = {
-    "head": {},
-    "front": {"gateway": 1, "coordinator": 1},
-    "draft": {"draft": 1},
-    "target": {"target": 1, "verifier": 1},
-}
-"""The nodes and their custom resources."""
 TARGET_STEP_S = 0.5
 DRAFT_STEP_S = 0.1
 DEPTH = 6
 NUM_STEPS = 16
-MODEL = "lookahead-scripted"
+WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How the wires are."""
+    """How the wires are, each way."""
 
-    delay_ms: float
+    delay_s: float
     loss: float = 0.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured in one condition; times are of one request, in seconds."""
+    """What was measured in one condition; times are of one request."""
 
     delay_ms: float
     loss: float
@@ -61,93 +65,117 @@ class Row:
     num_requests: int
 
 
-USUAL = (Condition(0), Condition(20), Condition(20, 0.01), Condition(100))
+USUAL = (Condition(0.0), Condition(0.01), Condition(0.02), Condition(0.02, 0.01))
 
 
-def settings(num_steps: int = NUM_STEPS, scale: float = 1.0) -> Config:
-    """The scripted profile with each role pinned to its node; steps take `scale` times as long."""
+def settings(num_steps: int, scale: float) -> Config:
+    """The scripted profile with steps of set times, `scale` times as long as usual."""
     data = load_profile("scripted").model_dump()
-    data["gateway"]["port"] = 8123
-    for role in ("gateway", "coordinator", "draft", "target", "verifier"):
-        data[role]["placement"]["resources"] = {role: 0.5}
-    num_tokens = tokens_of_a_step(num_steps)
+    script = Script(ScriptOptions(num_steps=num_steps), "user: Sum 1?")
+    num_tokens = statistics.mean(len(tokenize(script.step(index))) for index in range(num_steps))
     for role, step_s in (("target", TARGET_STEP_S), ("draft", DRAFT_STEP_S)):
-        options = {"num_steps": num_steps, "token_s": scale * step_s / num_tokens}
-        data[role]["engine"]["options"] |= options
+        data[role]["engine"]["options"] |= {"num_steps": num_steps, "token_s": scale * step_s / num_tokens}
     data["draft"]["engine"]["options"] |= {"agree": 0.5, "paraphrase": 0.2}
     return validate_config(data, "network")
 
 
-def tokens_of_a_step(num_steps: int) -> float:
-    """Tokens that a scripted step has, on average."""
-    script = Script(ScriptOptions(num_steps=num_steps), "Sum 1?")
-    return statistics.mean(len(tokenize(script.step(index))) for index in range(num_steps))
+@contextlib.asynccontextmanager
+async def served(role: str, served: object, methods: Collection[str], host: Host) -> AsyncIterator[Members]:
+    """The role listens on `host`; connections to it from wherever they are made."""
+    server = LinkServer(served, methods, f"{role}-0", capacity=256)
+    with inside(host):
+        address = await server.start(host.address)
+
+    async def announce() -> Sequence[Address]:
+        return [address]
+
+    members = Members(role, announce)
+    try:
+        yield members
+    finally:
+        await members.aclose()
+        await server.close()
 
 
-def ask(url: str, host: Host | None, question: str, mode: str) -> tuple[float, dict[str, Any]]:
-    """One request, from `host`: its time, and what speculation did."""
-    wishes: dict[str, Any] = {"mode": mode}
-    if mode == "lookahead":
-        wishes |= {"max_lookahead": DEPTH, "controller": False}
-    body = {"model": MODEL, "temperature": 0, "messages": [{"role": "user", "content": question}]}
-    began = time.perf_counter()
-    if host is None:
-        answer = httpx.post(f"{url}/v1/chat/completions", json=body | {"speculation": wishes}, timeout=300.0)
-    else:
-        with inside(host):
-            answer = httpx.post(f"{url}/v1/chat/completions", json=body | {"speculation": wishes}, timeout=300.0)
-    took_s = time.perf_counter() - began
-    speculation: dict[str, Any] = answer.raise_for_status().json()["speculation"]
-    return took_s, speculation
+@contextlib.asynccontextmanager
+async def coordinating(config: Config, places: Sequence[Host]) -> AsyncIterator[Coordinator]:
+    """A coordinator here whose target, draft and verifier are on three other hosts."""
+    cascades = config.verifier.verifiers
+    checks = {name: [check.model_dump() for check in cascade] for name, cascade in cascades.items()}
+    assert config.draft is not None
+    target = TargetModel(await ScriptedEngine.create(dict(config.target.engine.options), "target-0"))
+    draft = Draft(await ScriptedEngine.create(dict(config.draft.engine.options), "draft-0"))
+    verifier = await create_verifier(checks, {})
+    async with (
+        served("target", target, TARGET_METHODS, places[0]) as targets,
+        served("draft", draft, DRAFT_METHODS, places[1]) as drafts,
+        served("verifier", verifier, {"judge"}, places[2]) as verifiers,
+    ):
+        roles = Roles(TargetPool(targets, WAIT_S), DraftPool(drafts, WAIT_S), VerifierPool(verifiers, WAIT_S))
+        yield Coordinator(config, roles)
 
 
-def measure(url: str, host: Host | None, condition: Condition, num_requests: int) -> Row:
+async def ask(coordinator: Coordinator, number: int, mode: str) -> tuple[float, SpeculationSummary]:
+    """One request: its time, and what speculation did."""
+    loop = asyncio.get_running_loop()
+    wishes = SpeculationOptions(mode=mode, max_lookahead=DEPTH, controller=False)
+    prompt = Prompt(messages=(Message("user", f"Sum {number}?"),))
+    began = loop.time()
+    async for output in coordinator.generate(GenerationRequest(f"{mode}-{number}", prompt, speculation=wishes)):
+        if isinstance(output, Finished):
+            return loop.time() - began, output.summary
+    raise RuntimeError("the text did not end")
+
+
+async def measure(coordinator: Coordinator, condition: Condition, num_requests: int) -> Row:
     """The same questions with the target alone and with lookahead, side by side."""
-    questions = [f"Sum {number}?" for number in range(num_requests)]
-    with ThreadPoolExecutor(num_requests) as pool:
-        alone = list(pool.map(lambda question: ask(url, host, question, "target"), questions))
-        ahead = list(pool.map(lambda question: ask(url, host, question, "lookahead"), questions))
-    judged = sum(each["num_accepted_steps"] + each["num_recovered_steps"] for _, each in ahead)
+    numbers = range(num_requests)
+    alone = await asyncio.gather(*(ask(coordinator, number, "target") for number in numbers))
+    ahead = await asyncio.gather(*(ask(coordinator, number, "lookahead") for number in numbers))
+    judged = sum(each.num_accepted_steps + each.num_recovered_steps for _, each in ahead)
     return Row(
-        delay_ms=condition.delay_ms,
+        delay_ms=condition.delay_s * 1000,
         loss=condition.loss,
-        target_s=round(statistics.mean(s for s, _ in alone), 3),
-        lookahead_s=round(statistics.mean(s for s, _ in ahead), 3),
+        target_s=round(statistics.mean(took_s for took_s, _ in alone), 3),
+        lookahead_s=round(statistics.mean(took_s for took_s, _ in ahead), 3),
         speedup=round(statistics.mean(a / b for (a, _), (b, _) in zip(alone, ahead, strict=True)), 3),
-        accept_rate=round(sum(each["num_accepted_steps"] for _, each in ahead) / max(1, judged), 3),
+        accept_rate=round(sum(each.num_accepted_steps for _, each in ahead) / max(1, judged), 3),
         num_requests=num_requests,
     )
 
 
-def run(conditions: Sequence[Condition], num_requests: int, config: Config) -> list[Row]:
-    """A row for each condition. Raises ServiceError if the cluster does not come up."""
+async def run(
+    conditions: Sequence[Condition],
+    num_requests: int,
+    num_steps: int = NUM_STEPS,
+    scale: float = 1.0,
+    is_verifier_near: bool = False,
+) -> list[Row]:
+    """A row for each condition. The caller's thread is in the coordinator's namespace meanwhile."""
     rows = []
-    with hosts(list(PLACES)) as (made, wire):
-        by_name = dict(zip(PLACES, made, strict=True))
-        with nodes(by_name) as cluster:
-            for name, resources in PLACES.items():
-                cluster.add(name, resources)
-            with cluster.serving(config) as url:
-                ask(url, by_name["head"], "Warm?", "lookahead")
-                for condition in conditions:
-                    wire.delay_s, wire.loss = condition.delay_ms / 1000, condition.loss
-                    rows.append(measure(url, by_name["head"], condition, num_requests))
-                wire.delay_s = wire.loss = 0.0
+    with hosts(["front", "target", "draft", "verifier"]) as ((front, *places), wire), inside(front):
+        if is_verifier_near:
+            places[2] = front
+        async with coordinating(settings(num_steps, scale), places) as coordinator:
+            await ask(coordinator, 0, "lookahead")
+            for condition in conditions:
+                wire.delay_s, wire.loss = condition.delay_s, condition.loss
+                rows.append(await measure(coordinator, condition, num_requests))
     return rows
 
 
 def main(
-    num_requests: Annotated[int, typer.Option(help="Requests of each mode and condition, side by side.")] = 4,
+    num_requests: Annotated[int, typer.Option(help="Requests of each mode and condition, side by side.")] = 8,
 ) -> None:
     """Measure what delay and loss between nodes cost. Example: python -m deployments.bench.network"""
     if (why := missing()) is not None:
         typer.echo(f"The hosts of this benchmark cannot be made here: {why}.", err=True)
         raise typer.Exit(1)
-    rows = run(USUAL, num_requests, settings())
-    for row in rows:
-        typer.echo(json.dumps(asdict(row)))
-    kept = rows[1].speedup / rows[0].speedup
-    typer.echo(f"Of the speed-up, {kept:.1%} is left at {rows[1].delay_ms:g} ms of delay between nodes, each way.")
+    for is_near in (False, True):
+        rows = asyncio.run(run(USUAL, num_requests, is_verifier_near=is_near))
+        for row in rows:
+            left = {"of_speedup": round(row.speedup / rows[0].speedup, 3), "verifier_beside_coordinator": is_near}
+            typer.echo(json.dumps(asdict(row) | left))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import typer
 
 from actors.draft import Draft
 from actors.engines.scripted import Script, ScriptedEngine, ScriptOptions, tokenize
+from actors.errors import ConfigError
 from actors.messages import Finished, GenerationRequest, Message, Prompt, SpeculationOptions, SpeculationSummary
 from actors.target import TargetModel
 from actors.verifier import create_verifier
@@ -102,7 +103,8 @@ async def coordinating(config: Config, places: Sequence[Host]) -> AsyncIterator[
     """A coordinator here whose target, draft and verifier are on three other hosts."""
     cascades = config.verifier.verifiers
     checks = {name: [check.model_dump() for check in cascade] for name, cascade in cascades.items()}
-    assert config.draft is not None
+    if config.draft is None:
+        raise ConfigError("This benchmark needs a draft.", "draft")
     target = TargetModel(await ScriptedEngine.create(dict(config.target.engine.options), "target-0"))
     draft = Draft(await ScriptedEngine.create(dict(config.draft.engine.options), "draft-0"))
     verifier = await create_verifier(checks, {})

@@ -17,6 +17,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_v
 from actors.engines import speculative_model
 from actors.errors import ConfigError
 from actors.models import SHORT
+from deployments.gateway_config import AdmissionConfig as AdmissionConfig
 from deployments.gateway_config import ApiKeyConfig as ApiKeyConfig
 from deployments.gateway_config import GatewayConfig as GatewayConfig
 from deployments.gateway_config import KeyLimits as KeyLimits

@@ -53,6 +53,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.GatewayConfig: "gateway.",
     config.ApiKeyConfig: "api_keys.",
     config.KeyLimits: "key_limits.",
+    config.AdmissionConfig: "admission.",
     config.TelemetryConfig: "telemetry.",
     config.AuditConfig: "audit.",
 }

@@ -110,6 +110,10 @@ class Piece:
         return Piece(text, token_ids, self.vocabulary)
 
 
+MERGED_TOKENS = 1024
+"""A piece of a prefix that has so many tokens is not added to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """All that stands before a step: a role's own rendering of the prompt, then what was generated."""
@@ -118,8 +122,10 @@ class Prefix:
     pieces: tuple[Piece, ...] = ()
 
     def extended(self, piece: Piece) -> Prefix:
-        """This prefix followed by `piece`; neighbours of one vocabulary are merged, so that prefixes stay short."""
-        if self.pieces and self.pieces[-1].vocabulary == piece.vocabulary:
+        """This prefix followed by `piece`. Neighbours of one vocabulary are merged, so that there are few pieces, up to
+        `MERGED_TOKENS`, so that a long text is not copied with every step."""
+        last = self.pieces[-1] if self.pieces else None
+        if last is not None and last.vocabulary == piece.vocabulary and len(last.token_ids) < MERGED_TOKENS:
             return Prefix(self.prompt_ids, (*self.pieces[:-1], self.pieces[-1].joined(piece)))
         return Prefix(self.prompt_ids, (*self.pieces, piece))
 
@@ -317,6 +323,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     speculation: SpeculationOptions = SpeculationOptions()
     timeout_s: float | None = None
+    holder: str = ""
+    """What the gateway calls the holder of the request's key, for the audit log; never the key."""
 
 
 class Channel(StrEnum):

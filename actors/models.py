@@ -7,6 +7,7 @@ used without network and without a lock; several processes may resolve the same 
 ``hf:ORG/NAME``, ``ORG/NAME``  a model on the Hugging Face hub, in the hub's own cache; ``HF_HUB_OFFLINE`` is respected
 a folder                       used as it is
 a ``.gguf`` file               converted once into the cache
+``dummy:NAME``                 a published shape without weights (`actors.dummy_models`), to measure speed
 ``int8:`` before any of them   the same model in int8 (`actors.int8`), converted once into the cache
 ``short:`` before all of it    the same model, writing its frequent tokens only (`actors.short_head`): for drafts
 """
@@ -18,7 +19,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from actors import gguf_conversion, int8, package_models, short_head
+from actors import dummy_models, gguf_conversion, int8, package_models, short_head
 from actors.errors import WeightsError
 from actors.package_models import CATALOGUE, ModelPackage
 from actors.weights_cache import Phase, Progress, default_cache, is_complete, keep, require_space, silent
@@ -36,7 +37,7 @@ __all__ = [
     "source_of",
 ]
 
-Source = Literal["package", "hub", "folder", "gguf"]
+Source = Literal["package", "hub", "folder", "gguf", "dummy"]
 
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 """What is fetched from a hub repository: weights, configuration and tokenizer, and no code."""
@@ -45,6 +46,7 @@ HUB_IGNORED = ("original/*", "onnx/*", "openvino/*", "metal/*")
 
 INT8 = "int8:"
 SHORT = "short:"
+DUMMY = "dummy:"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -60,6 +62,8 @@ def resolve(model: str, *, cache: Path | None = None, progress: Progress | None 
     `cache` is by default ``$LOOKAHEAD_CACHE`` or ``~/.cache/lookahead-serve``. Raises WeightsError.
     """
     report = progress or silent
+    if model.startswith((INT8, SHORT)) and model.removeprefix(SHORT).removeprefix(INT8).startswith(DUMMY):
+        raise WeightsError(f"{model}: a dummy model has no weights to convert; use the engine's own quantization.")
     if model.startswith(SHORT):
         return _shortened(model.removeprefix(SHORT), cache, report)
     if model.startswith(INT8):
@@ -69,6 +73,8 @@ def resolve(model: str, *, cache: Path | None = None, progress: Progress | None 
         return fetch_package(package_models.find(rest), cache=cache, progress=report)
     if source == "hub":
         return _from_hub(rest, report)
+    if source == "dummy":
+        return _from_shape(rest, cache or default_cache(), report)
     path = Path(rest).expanduser()
     if source == "gguf":
         return _from_gguf(path, cache or default_cache(), report)
@@ -89,6 +95,8 @@ def is_cached(model: str, *, cache: Path | None = None) -> bool:
         return is_complete(package_folder(package, cache), package.sha256)
     if source == "hub":
         return _hub_snapshot(rest) is not None
+    if source == "dummy":
+        return is_complete(*_dummy_place(rest, cache or default_cache()))
     path = Path(rest).expanduser()
     if source == "gguf":
         return path.is_file() and is_complete(*_gguf_place(path, cache or default_cache()))
@@ -96,7 +104,9 @@ def is_cached(model: str, *, cache: Path | None = None) -> bool:
 
 
 def source_of(model: str) -> tuple[Source, str]:
-    """Where `model` comes from, and its name or path there; WeightsError if it is none of the four forms."""
+    """Where `model` comes from, and its name or path there; WeightsError if it is none of the forms above."""
+    if model.startswith(DUMMY):
+        return "dummy", model.removeprefix(DUMMY)
     if model.startswith("package:"):
         return "package", model.removeprefix("package:")
     if model.startswith("hf:"):
@@ -160,6 +170,17 @@ def _gguf_place(path: Path, cache: Path) -> tuple[Path, str]:
     return cache / "models" / f"gguf-{path.stem}-{identity[:12]}", identity
 
 
+def _from_shape(name: str, cache: Path, progress: Progress) -> Path:
+    shape = dummy_models.find(name)
+    return keep(*_dummy_place(name, cache), lambda staging: dummy_models.write(shape, staging / "dummy"), progress)
+
+
+def _dummy_place(name: str, cache: Path) -> tuple[Path, str]:
+    """Folder and identity of a shape's folder."""
+    shape = dummy_models.find(name)
+    return cache / "models" / f"dummy-{name}", f"dummy {dummy_models.VERSION} {shape}"
+
+
 def _in_int8(base: str, cache: Path | None, progress: Progress) -> Path:
     def make(staging: Path) -> Path:
         return int8.quantise(resolve(base, cache=cache, progress=progress), staging / "int8", progress)
@@ -218,7 +239,7 @@ def _hub_snapshot(repository: str) -> Path | None:
     except ImportError:
         return None
     try:
-        folder = snapshot_download(
+        folder = snapshot_download(  # nosec B615 # from the cache; no code and no pickles, by the patterns
             repository, local_files_only=True, allow_patterns=list(HUB_PATTERNS), ignore_patterns=list(HUB_IGNORED)
         )
     except OSError:
@@ -239,7 +260,7 @@ def _from_hub(repository: str, progress: Progress) -> Path:
         ) from error
     try:
         folder = Path(
-            snapshot_download(
+            snapshot_download(  # nosec B615 # the operator names the repository; no code and no pickles, by the patterns
                 repository,
                 allow_patterns=list(HUB_PATTERNS),
                 ignore_patterns=list(HUB_IGNORED),

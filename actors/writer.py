@@ -114,7 +114,7 @@ class ModelWriter:
     def _prefix_ids(self, prefix: Prefix) -> TokenIds:
         ids = list(prefix.prompt_ids)
         for piece in prefix.pieces:
-            ids.extend(self._piece_ids(piece))
+            ids += self._piece_ids(piece)
         return tuple(ids)
 
     def _piece_ids(self, piece: Piece) -> TokenIds:

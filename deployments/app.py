@@ -24,7 +24,7 @@ from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierP
 from deployments.gateway.api import create_app
 from deployments.link.frames import Address
 from deployments.link.members import Members
-from deployments.link.over_serve import listen, members
+from deployments.link.over_serve import answers, listen, members
 from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.telemetry.metrics import merge, start_metrics, token_metrics
@@ -51,7 +51,7 @@ class CoordinatorReplica:
         drafter = DraftPool(self._roles["draft"], wait_s) if draft is not None else None
         roles = Roles(TargetPool(self._roles["target"], wait_s), drafter, VerifierPool(self._roles["verifier"], wait_s))
         self._config = config
-        self._coordinator = Coordinator(config, roles)
+        self._coordinator = Coordinator(config, roles, serve.get_replica_context().replica_id.unique_id)
         absent = config.autoscaling.may_be_absent() if config.autoscaling is not None else set()
         self._needed = {role: found for role, found in self._roles.items() if role not in absent}
         capacity = config.coordinator.placement.max_ongoing_requests
@@ -94,6 +94,7 @@ class CoordinatorReplica:
         if hasattr(self, "_server"):
             await self._server.drain()
             await self._server.close()
+            await asyncio.to_thread(self._coordinator.close)
         await asyncio.gather(*(role.aclose() for role in self._roles.values()))
 
 
@@ -134,13 +135,13 @@ class CoordinatorBackend:
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Backend.trace`: any coordinator may have it."""
-        found = await self._handle.broadcast("trace", request_id).results_async(timeout_s=ASK_S, return_exceptions=True)
+        found = await answers(self._handle, ASK_S, "trace", request_id)
         return next((trace for trace in found if isinstance(trace, dict)), None)
 
     async def metrics(self) -> str:
         """As `Backend.metrics`: the sum over coordinators, and what the engines of all writers count."""
         texts, *counted = await asyncio.gather(
-            self._handle.broadcast("metrics").results_async(timeout_s=ASK_S, return_exceptions=True),
+            answers(self._handle, ASK_S, "metrics"),
             *(self._token_stats(role, handle) for role, handle in self._writers.items()),
         )
         engines = token_metrics(pair for pairs in counted for pair in pairs)
@@ -150,7 +151,7 @@ class CoordinatorBackend:
     async def _token_stats(self, role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, SpeculationStats]]:
         """Of each replica that is there; a role that is not has nothing to say."""
         try:
-            found = await handle.broadcast("speculation_stats").results_async(timeout_s=ASK_S, return_exceptions=True)
+            found = await answers(handle, ASK_S, "speculation_stats")
         except Exception:  # metrics are read most when something is broken
             return []
         return [(role, stats) for stats in found if isinstance(stats, SpeculationStats)]
@@ -159,7 +160,7 @@ class CoordinatorBackend:
 async def _starts(role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, dict[str, float]]]:
     """How long the replicas of `role` took to start; those that are there."""
     try:
-        found = await handle.broadcast("start_seconds").results_async(timeout_s=ASK_S, return_exceptions=True)
+        found = await answers(handle, ASK_S, "start_seconds")
     except Exception:  # as above
         return []
     return [(role, seconds) for seconds in found if isinstance(seconds, dict)]

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from actors.engines import speculative_model
 from actors.errors import ConfigError
 from actors.models import SHORT
 from deployments.autoscaling_config import AutoscalingConfig as AutoscalingConfig
 from deployments.autoscaling_config import RoleScaling as RoleScaling
+from deployments.gateway_config import AdmissionConfig as AdmissionConfig
 from deployments.gateway_config import ApiKeyConfig as ApiKeyConfig
 from deployments.gateway_config import GatewayConfig as GatewayConfig
 from deployments.gateway_config import KeyLimits as KeyLimits
@@ -46,8 +47,9 @@ class WriterConfig(Strict):
     """A role that writes: draft or target."""
 
     model: str
-    """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, or a ``.gguf`` file; ``int8:`` before any of them
-    makes an int8 copy of it, once; ``short:`` before all of it one that writes frequent tokens only, for drafts."""
+    """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, a ``.gguf`` file, or ``dummy:NAME`` (a shape
+    without weights); ``int8:`` before any of them makes an int8 copy of it, once; ``short:`` before all of it one that
+    writes frequent tokens only, for drafts."""
     engine: EngineConfig = EngineConfig()
     placement: PlacementConfig = PlacementConfig()
 
@@ -147,6 +149,14 @@ class RandomCheck(Strict):
     seed: int = 0
 
 
+class ScriptedCheck(Strict):
+    """Control: unsure, until somebody orders it to misbehave; for chaos runs."""
+
+    kind: Literal["scripted"] = "scripted"
+    control: str | None = None
+    """The folder of orders (`actors.engines.control_folder`); none: unsure for ever."""
+
+
 Check = Annotated[
     ExactCheck
     | SameNumbersCheck
@@ -158,7 +168,8 @@ Check = Annotated[
     | SelfConfidenceCheck
     | AlwaysCheck
     | NeverCheck
-    | RandomCheck,
+    | RandomCheck
+    | ScriptedCheck,
     Field(discriminator="kind"),
 ]
 
@@ -274,13 +285,34 @@ class CoordinatorConfig(Strict):
     placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
 
 
+class AuditConfig(Strict):
+    """A file of every decision about a draft step; off without a `path`."""
+
+    path: str | None = None
+    """The whole path of a folder on the coordinators' nodes; each replica of the coordinator has files of its own."""
+    texts: Literal["hash", "full", "none"] = "hash"
+    """What stands for prompts and steps: their SHA-256, their text, or nothing."""
+    max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    """A file that would grow beyond this is put aside, and another one begun."""
+    keep: Annotated[int, Field(ge=0, le=10_000)] = 16
+    """So many files that were put aside are kept of each replica; the oldest goes first."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_whole(cls, path: str | None) -> str | None:
+        if path is not None and not Path(path).is_absolute():
+            raise ValueError("must be a whole path, since replicas start in folders of their own")
+        return path
+
+
 class TelemetryConfig(Strict):
-    """Step traces and metrics."""
+    """Step traces, metrics and the audit log."""
 
     max_traces: PositiveInt = 512
     """Traces of so many recent requests are kept."""
     trace_texts: bool = True
     """Whether traces hold the text of steps; off where prompts must not be stored."""
+    audit: AuditConfig = AuditConfig()
 
 
 class Config(Strict):

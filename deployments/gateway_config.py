@@ -37,12 +37,33 @@ class ApiKeyConfig(Strict):
     """Instead of `speculation.fidelity`; a request may still wish for another."""
     limits: KeyLimits | None = None
     """Instead of `gateway.key_limits`."""
+    priority: int = 0
+    """Where requests wait: lower goes first, before those of other keys too. A request may ask for a higher number."""
+    weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    """Its share of the tokens where keys of one priority wait."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> ApiKeyConfig:
         if (self.key is None) == (self.sha256 is None):
             raise ValueError("an API key has either key or sha256")
         return self
+
+
+ROOM = 64
+"""Requests that a gateway replica takes beside those that run or wait: to refuse them, and for probes."""
+
+
+class AdmissionConfig(Strict):
+    """What may run and wait at once, at each gateway replica."""
+
+    max_concurrent: PositiveInt | None = None
+    """Generations that run at once. None: found by measuring, at most what the coordinators take."""
+    max_waiting: PositiveInt = 256
+    """Requests that wait; one key alone gets half of it."""
+    max_waiting_tokens: PositiveInt = 2_000_000
+    """Tokens that they are expected to need; one key alone gets half of it."""
+    max_wait_s: PositiveFloat = 30.0
+    """A request that is expected to wait longer is refused."""
 
 
 class GatewayConfig(Strict):
@@ -58,6 +79,8 @@ class GatewayConfig(Strict):
     """An environment variable of the gateways with more keys, separated by commas or white space."""
     key_limits: KeyLimits = KeyLimits()
     """For each key without limits of its own; without keys, for all requests together."""
+    admission: AdmissionConfig = AdmissionConfig()
+    """What waits and what is refused where more is asked for than can be done."""
     cors_origins: list[Origin] = []
     """Web pages of these origins may call the API from a browser; none: no page may."""
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
@@ -66,3 +89,14 @@ class GatewayConfig(Strict):
     reasoning_content: bool = True
     """Send reasoning as `reasoning_content` too, which older clients look for."""
     placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+
+    @model_validator(mode="after")
+    def _can_refuse(self) -> GatewayConfig:
+        room, most = self.placement.max_ongoing_requests, self.admission.max_waiting + ROOM
+        running = self.admission.max_concurrent or 1
+        if running + most > room:
+            raise ValueError(
+                f"gateway.admission: {running} running and {self.admission.max_waiting} waiting, with {ROOM} to be "
+                f"refused, are more than gateway.placement.max_ongoing_requests, {room}"
+            )
+        return self

@@ -11,7 +11,7 @@ from actors.errors import ConfigError
 from actors.roles import Engine
 from actors.start_phases import StartPhases, read_ahead
 
-OWN_FORMS = ("package:", "hf:", "int8:", "short:")
+OWN_FORMS = ("package:", "hf:", "int8:", "short:", "dummy:")
 """Beginnings of names that `actors.models` understands and vLLM does not."""
 
 
@@ -51,6 +51,8 @@ async def create_engine(
             (path, *more) = await asyncio.to_thread(_fetch, wanted)
         with phases.measure("import"):
             from actors.engines.vllm import VllmEngine
+        if model.startswith("dummy:"):
+            options = {**options, "load_format": "dummy"}
         if more:
             options = {**options, "speculative_config": {**options["speculative_config"], "model": str(more[0])}}
         with phases.measure("engine"):

@@ -20,6 +20,7 @@ from rich.table import Table
 from actors.errors import RequestError
 from deployments.cli.terminal import Json, print_json, words_console
 from deployments.cli.trace import write_text
+from deployments.cli.validate import validate as validate_run
 
 if TYPE_CHECKING:
     from deployments.simulation.published import Reproduced
@@ -38,6 +39,9 @@ COLUMNS = (
     "accepted",
     "target busy",
     "draft busy",
+    "coordinators",
+    "verifiers",
+    "calls",
 )
 
 SHORT = {
@@ -49,13 +53,14 @@ SHORT = {
     "accepted": "accepted",
     "target busy": "target",
     "draft busy": "draft",
+    "coordinators": "coord.",
 }
 """Those that a terminal has room for, by their short names; all are on the page."""
 
 
 def simulate(
     scenario: Annotated[
-        str | None, typer.Argument(help="A YAML file, or a shipped one: small, failures, thousand-gpus.")
+        str | None, typer.Argument(help="A YAML file, or a shipped one: small, failures, thousand-gpus, scale-8 ...")
     ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Reproduce the published table instead of a scenario.")
@@ -65,7 +70,21 @@ def simulate(
         typer.Option(min=0.0, max=5.0, help="With --published: the overhead in target steps; without it, fitted."),
     ] = None,
     steps: Annotated[int, typer.Option(min=100, help="With --published: simulated steps of each row.")] = 4000,
+    validate: Annotated[
+        Path | None, typer.Option(help="A folder of lookahead bench --traces: predict its times and compare.")
+    ] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="With --validate: the engines' costs, of lookahead calibrate --engine.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="With --validate: the run's profile (default: local).")] = None,
+    config: Annotated[str | None, typer.Option(help="With --validate: the run's config file instead.")] = None,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="With --validate: costs as calibrated, not scaled to the target alone.")
+    ] = False,
     duration: Annotated[float | None, typer.Option(min=1.0, help="Seconds to simulate, over the scenario's.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the scenario: coordinator.replicas=2; may be repeated.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -73,12 +92,21 @@ def simulate(
 
     Example: lookahead simulate small
 
+    Example: lookahead simulate scale-64 --set coordinator.replicas=5
+
     Example: lookahead simulate --published --json
+
+    Example: lookahead simulate --validate runs/first --costs costs/costs.yaml
     """
-    if published == (scenario is not None):
-        raise RequestError("Give a scenario or --published: one of the two.", "scenario")
+    if sum((published, scenario is not None, validate is not None)) != 1:
+        raise RequestError("Give a scenario, --published or --validate: one of the three.", "scenario")
     console = words_console(json_output)
-    result, page = _published(console, overhead, steps) if published else _scenario(console, str(scenario), duration)
+    if validate is not None:
+        result, page = validate_run(console, validate, costs, profile, config, not absolute)
+    elif published:
+        result, page = _published(console, overhead, steps)
+    else:
+        result, page = _scenario(console, str(scenario), duration, changes or [])
     if html is not None:
         write_text(html, page)
         console.print(f"Page: {html}", markup=False, soft_wrap=True)
@@ -92,11 +120,11 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _scenario(console: Console, name: str, duration: float | None) -> tuple[dict[str, Any], str]:
+def _scenario(console: Console, name: str, duration: float | None, changes: list[str]) -> tuple[dict[str, Any], str]:
     from deployments.simulation.run import run_scenario
     from deployments.simulation.scenario import load_scenario
 
-    scenario = load_scenario(name)
+    scenario = load_scenario(name, changes)
     if duration is not None:
         scenario = scenario.model_copy(update={"duration_s": duration})
     begun = time.process_time()
@@ -142,6 +170,9 @@ def cells(outcome: Outcome) -> list[str]:
         shown(outcome.accept_rate, "{:.0%}"),
         f"{outcome.target_busy:.0%}",
         f"{outcome.draft_busy:.0%}",
+        f"{outcome.coordinator_busy:.0%}",
+        f"{outcome.verifier_full:.0%}",
+        f"{outcome.calls_mb_per_s:.1f} MB/s",
     ]
 
 

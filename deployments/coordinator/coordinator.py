@@ -27,6 +27,7 @@ from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
+from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
 
@@ -96,11 +97,13 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
 class Coordinator:
     """One replica of the brain."""
 
-    def __init__(self, config: Config, roles: Roles) -> None:
+    def __init__(self, config: Config, roles: Roles, replica: str = "0") -> None:
+        """`replica` names the files of the audit log. Raises ConfigError where these cannot be written."""
         self._config = config
         self._roles = roles
         self._metrics = Metrics()
         self._demand = Demand()
+        self._auditing = Auditing(config, replica, self._metrics.count_audited)
         self._traces: OrderedDict[str, TraceRecorder] = OrderedDict()
         self._target_info: RoleInfo | None = None
         self._draft_vocabulary: str | None = None
@@ -122,8 +125,10 @@ class Coordinator:
         demand = self._demand.open(plan.mode != "target")
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)
+        audit = self._auditing.recorder(request)
         session: Session | GuidedSession | None = None
         pacer: Pacer | None = None
+        failure: Exception | None = None
         try:
             settings = await self._settings(request, plan)
             demand.num_prompt_tokens = len(settings.target_prompt)
@@ -135,21 +140,32 @@ class Coordinator:
             pacer = self._pacer(settings.session_id, Manner(depth, steps, guides, can_guide), clock)
             decide = pacer.decide if pacer is not None and plan.is_controlled else None
             session = GuidedSession(settings, decide) if guides else Session(settings, decide)
+            if audit is not None:
+                audit.begin(terms_of(settings, guides))
             yield Opened(request.request_id, len(settings.target_prompt))
-            observers = (trace, metrics, demand) if pacer is None else (trace, metrics, demand, pacer)
+            observers = tuple(observer for observer in (trace, metrics, demand, pacer, audit) if observer is not None)
             pipeline = Pipeline(session, self._roles, request.prompt, self._patience(request), observers)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
                     yield output
-        except LookaheadError as error:
-            trace.close(str(error))
+        except Exception as error:
+            failure = error
+            if isinstance(error, LookaheadError):
+                trace.close(str(error))
             raise
         finally:
             if pacer is not None:
                 pacer.close()
             trace.close()
             demand.close()
-            metrics.close(session.summary() if session is not None else None)
+            summary = session.summary() if session is not None else None
+            metrics.close(summary)
+            if audit is not None:
+                audit.close(summary, failure)
+
+    def close(self) -> None:
+        """Write what of the audit log is not written yet."""
+        self._auditing.close()
 
     def reconfigure(self, config: Config) -> None:
         """From now on requests begin under `config`; those under way end as they began."""

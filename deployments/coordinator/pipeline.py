@@ -254,6 +254,8 @@ class Pipeline:
                 raise RoleUnavailable("This deployment has no verifier.")
             async with asyncio.timeout(self._patience.verdict_s):
                 verdict = await verifier.judge(command.request)
+            if not isinstance(verdict, Verdict) or not isinstance(verdict.accepted, bool):
+                raise RoleUnavailable("The verifier answered what is no verdict.")  # "no" would count as a yes
         except TimeoutError:
             degraded = "verifier_late"
             verdict = Verdict(

@@ -257,7 +257,7 @@ class Session:
                 raise AssertionError("a decided position has a step")
             outcome = OUTCOMES[head.state]
             head.take(Signal.COMMIT)
-            self._out.append(Retired(head.serial, outcome, self._tally.num_steps))
+            self._out.append(Retired(head.serial, outcome, self._tally.num_steps, head.basis))
             self._commit(step.piece, head.sent, Origin(outcome.value))
             self._tally.committed(outcome, head.draft)
             if self._transcript.stopped is not None or step.ending is Ending.END:

@@ -18,6 +18,7 @@ class Transcript:
 
     def __init__(self, settings: SessionSettings) -> None:
         self._num_prompt_tokens = len(settings.target_prompt)
+        self._max_tokens = settings.max_tokens
         self._output = OutputText(settings.marks, settings.stop)
         self.path = EMPTY_PATH
         self.num_tokens = 0
@@ -30,7 +31,8 @@ class Transcript:
     def commit(self, piece: Piece, sent: Piece, origin: Origin, step: int) -> list[Commit]:
         """Make `piece`, of step number `step`, part of the path for ever, and send what was not `sent` of it.
 
-        In another vocabulary than `sent` a piece may have fewer tokens than were counted: then no more are.
+        In another vocabulary than `sent` a piece may have fewer tokens than were counted: then no more are, nor beyond
+        the request's limit, which the tokens of the path itself keep.
         """
         if not piece.text.startswith(sent.text):
             raise AssertionError("what was sent of a step is not what it begins with")
@@ -39,7 +41,7 @@ class Transcript:
 
     def send(self, piece: Piece, origin: Origin, step: int) -> list[Commit]:
         """Send `piece`, a part of step number `step` that is certain."""
-        num_tokens = len(piece.token_ids)
+        num_tokens = min(len(piece.token_ids), max(0, self._max_tokens - self.num_tokens))
         self.num_tokens += num_tokens
         commits: list[Commit] = []
         for fragment in self._output.add(piece):

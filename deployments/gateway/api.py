@@ -11,22 +11,26 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse
 
 from actors.errors import LookaheadError, RoleUnavailable
+from actors.messages import GenerationRequest, Output
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
-from deployments.gateway.auth import Door, Turnstile, fidelity_of, visit_of
+from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, visit_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.document import ERRORS, Described, gives, takes
 from deployments.gateway.envelope import Envelope, request_id_of
 from deployments.gateway.errors import HttpError, error_body, error_response, from_http_exception, shown
+from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
@@ -126,6 +130,7 @@ class Routes:
         self._keep_alive_s = keep_alive_s
         self._keys = keys
         self._clock = clock
+        self._queue = FrontQueue(config, clock)
         self._created = int(time.time())
 
     def open(self) -> APIRouter:
@@ -133,7 +138,7 @@ class Routes:
         router = APIRouter()
         _get(router, "/health", self.health, gives(Health))
         _get(router, "/ready", self.ready, {**gives(Readiness), 503: {"model": Readiness}})
-        _get(router, "/metrics", self.metrics)
+        router.get("/metrics", response_model=None, response_class=PlainTextResponse)(self.metrics)
         _get(router, "/version", self.version, gives(Version))
         return router
 
@@ -186,10 +191,17 @@ class Routes:
         return await read_object(request, gateway.max_body_bytes, gateway.request_timeout_s)
 
     def _reply(self, request: Request, ask: Ask, answer: Answer, request_id: str) -> Response:
-        timeout_s = self._config.gateway.request_timeout_s
+        timeout_s = ask.timeout_s or self._config.gateway.request_timeout_s
+        place = self._queue.enter(request, ask)
         payers = frozenset(each.request_id for each in ask.requests[:: ask.n])
         meter = Meter(visit_of(request), payers, self._clock)
-        generations = Generations(self._get_backend(), ask.requests, timeout_s, meter.count)
+        requests = [replace(each, holder=holder_of(request)) for each in ask.requests]
+
+        def count(each: GenerationRequest, output: Output) -> None:
+            meter.count(each, output)
+            place.count(each, output)
+
+        generations = Generations(self._get_backend(), requests, timeout_s, count, place.turn)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
         return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, self._keep_alive_s)
@@ -248,6 +260,7 @@ class Routes:
         """Metrics in Prometheus' text format."""
         gathered = await self._get_backend().metrics()
         own = STALE_METRIC.format(int(self._has_stale_keys()))
+        own += self._queue.metrics()
         return Response(gathered + own, headers={"Content-Type": PROMETHEUS})
 
     async def version(self) -> Json:

@@ -34,7 +34,7 @@ class Door:
 
     def __init__(self, keys: KeyRing, limits: KeyLimits, clock: Clock = time.monotonic) -> None:
         self._keys = keys
-        self._everybody = Key(b"", EVERYBODY, None, limits)
+        self._everybody = Key(b"", EVERYBODY, None, limits, priority=None)
         self._clock = clock
 
     async def __call__(self, request: Request, credentials: Credentials) -> None:
@@ -79,10 +79,27 @@ def visit_of(request: Request) -> Visit:
     return visit
 
 
+def key_of(request: Request) -> Key:
+    """The key that the door noted."""
+    key: Key = request.state.key
+    return key
+
+
 def fidelity_of(request: Request) -> Fidelity | None:
     """The fidelity that the request's key has by default; None if it has none."""
+    return key_of(request).fidelity
+
+
+def leaving_of(request: Request) -> ExitStack:
+    """What is called when the request has ended, however it ended."""
+    leaving: ExitStack = request.state.leaving
+    return leaving
+
+
+def holder_of(request: Request) -> str:
+    """What limits, messages and the audit log call the holder of the request's key."""
     key: Key = request.state.key
-    return key.fidelity
+    return key.name
 
 
 def _refusal(message: str) -> HttpError:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +29,8 @@ FAREWELL_S = 1.0
 class Generations:
     """One task a choice, all feeding one queue. Use as ``async with``, then `open`, then `receive` until `is_done`.
 
-    `count` is told each output as it comes, also those that no client will read.
+    `count` is told each output as it comes, also those that no client will read. `turn` is awaited before anything
+    begins, and says whether that took time; what it raises, entering raises. The time limit counts from before it.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Generations:
         requests: Sequence[GenerationRequest],
         timeout_s: float,
         count: Callable[[GenerationRequest, Output], None],
+        turn: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._backend = backend
         self._requests = tuple(requests)
         self._timeout_s = timeout_s
         self._count = count
+        self._turn = turn
         self._queue: asyncio.Queue[tuple[int, Output | Exception]] = asyncio.Queue(QUEUE_SIZE)
         self._opened: deque[tuple[int, Opened]] = deque()
         self._all_open = asyncio.Event()
@@ -56,7 +60,11 @@ class Generations:
         return self._num_unfinished == 0
 
     async def __aenter__(self) -> Self:
-        self._deadline = asyncio.get_running_loop().time() + self._timeout_s
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + self._timeout_s
+        if self._turn is not None and await self._turn():
+            left_s = max(0.001, self._deadline - loop.time())
+            self._requests = tuple(replace(request, timeout_s=left_s) for request in self._requests)
         self._tasks = [asyncio.create_task(self._pump(i, request)) for i, request in enumerate(self._requests)]
         return self
 

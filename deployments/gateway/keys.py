@@ -40,6 +40,9 @@ class Key:
     name: str
     fidelity: Fidelity | None
     limits: KeyLimits
+    priority: int | None = 0
+    """The rank of its requests and their priority where they do not say; none: they choose both."""
+    weight: float = 1.0
 
 
 def new_key() -> str:
@@ -73,7 +76,8 @@ def _key(entry: Entry, limits: KeyLimits, source: str) -> Key:
     known = entry if isinstance(entry, ApiKeyConfig) else _plain(entry, source)
     digest = bytes.fromhex(known.sha256) if known.sha256 is not None else digest_of((known.key or "").encode())
     # Without a name the hash is one; a part of it that nobody can use to find the key.
-    return Key(digest, known.name or f"key {digest.hex()[:8]}", known.fidelity, known.limits or limits)
+    name = known.name or f"key {digest.hex()[:8]}"
+    return Key(digest, name, known.fidelity, known.limits or limits, known.priority, known.weight)
 
 
 def _plain(text: str, source: str) -> ApiKeyConfig:

@@ -184,6 +184,13 @@ class Generation(Body):
     seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    priority: Annotated[
+        int | None,
+        Field(ge=-MAX_TOKENS, le=MAX_TOKENS, description="Who waits goes by it: lower first. 0 by default."),
+    ] = None
+    timeout: Annotated[
+        float | None, Field(gt=0, le=MAX_TOKENS, description="Seconds that the answer may take, waiting included.")
+    ] = None
     speculation: Speculation | None = None
 
     # Labels that change nothing in the answer.

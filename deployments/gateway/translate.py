@@ -7,6 +7,7 @@ expected. Choices are numbered as OpenAI does: the `n` choices of the first prom
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
@@ -53,6 +54,13 @@ class Ask:
     n: int
     stream: bool
     include_usage: bool
+    priority: int | None = None
+    """Lower first, where requests wait."""
+
+    @property
+    def timeout_s(self) -> float | None:
+        """How long the answer may take."""
+        return self.requests[0].timeout_s
 
 
 def ask_chat(data: dict[str, Any], config: Config, request_id: str, fidelity: Fidelity | None = None) -> Ask:
@@ -112,10 +120,10 @@ def _ask(
         max_tokens=max_tokens,
         stop=body.stop,
         speculation=_speculation(body.speculation, config, fidelity),
-        timeout_s=config.gateway.request_timeout_s,
+        timeout_s=min(body.timeout or math.inf, config.gateway.request_timeout_s),
     )
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    return Ask(_choices(model, prompts, n), n, bool(body.stream), include_usage)
+    return Ask(_choices(model, prompts, n), n, bool(body.stream), include_usage, body.priority)
 
 
 def _choices(model: GenerationRequest, prompts: tuple[Prompt, ...], n: int) -> tuple[GenerationRequest, ...]:

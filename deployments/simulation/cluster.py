@@ -7,7 +7,7 @@ draft it goes on alone. The same arguments give the same figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deployments.coordinator.pipeline import FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_DRAFT_RETRY_S
@@ -54,6 +54,23 @@ class Pool:
             then()
 
 
+class Coordinator:
+    """One coordinator process: a core that takes `message_s` of itself for each result that it hears, one by one."""
+
+    def __init__(self, clock: Clock, message_s: float) -> None:
+        self._clock = clock
+        self._message_s = message_s
+        self._free_at = 0.0
+        self.busy_s = 0.0
+
+    def hear(self, then: Callable[[], None]) -> None:
+        """Calls `then` when it has come to it."""
+        begun = max(self._clock.now, self._free_at)
+        self._free_at = begun + self._message_s
+        self.busy_s += self._message_s
+        self._clock.after(self._free_at - self._clock.now, then)
+
+
 @dataclass(slots=True)
 class Ended:
     """What one request got. Times are seconds of the clock."""
@@ -80,6 +97,8 @@ class Counts:
     num_draft_steps: int = 0
     num_verdicts: int = 0
     num_lost_calls: int = 0
+    num_sent_tokens: int = 0
+    """Tokens of prefixes that calls carried from coordinators to engines."""
     ended: list[Ended] = field(default_factory=list)
 
 
@@ -98,6 +117,7 @@ class Cluster:
         network_s: float = 0.0,
         hint_gain: HintGain = NO_GAIN,
         mind: Callable[[int], Decisions | Controlled] | None = None,
+        coordinators: Sequence[Coordinator] = (),
     ) -> None:
         self.clock = clock
         self.mind = mind or (lambda number: decisions)
@@ -108,6 +128,12 @@ class Cluster:
         self.hint_gain = hint_gain
         self.takes_hints = hint_gain != NO_GAIN
         self.counts = Counts()
+        self.coordinators = coordinators
+        """Without any, hearing a result costs nothing."""
+
+    def hear(self, number: int, then: Callable[[], None]) -> None:
+        """A result for request `number` arrives: `then` happens when its coordinator has come to it."""
+        self.coordinators[number % len(self.coordinators)].hear(then)
 
 
 class Call:
@@ -130,9 +156,16 @@ class Call:
         self.request.cluster.counts.num_executed += self.word not in ("judge",)
         network_s = self.request.cluster.network_s
         if network_s:
-            self.request.cluster.clock.after(network_s, lambda: self.request.written(self))
+            self.request.cluster.clock.after(network_s, self._arrive)
         else:
-            self.request.written(self)
+            self._arrive()
+
+    def _arrive(self) -> None:
+        cluster, request = self.request.cluster, self.request
+        if cluster.coordinators:
+            cluster.hear(request.number, lambda: request.written(self))
+        else:
+            request.written(self)
 
     def lost(self) -> None:
         """As `Work.lost`."""
@@ -289,6 +322,7 @@ class Request:
         cluster = self.cluster
         self._calls[call.word, call.place] = call
         delay_s = min(delay_s, MAX_BACKOFF_S) + cluster.network_s + self._pool(call).cost.call_s
+        cluster.counts.num_sent_tokens += self._num_prompt + self._passage.ends[call.place]
         if delay_s:
             cluster.clock.after(delay_s, lambda: self._reach(call))
         else:

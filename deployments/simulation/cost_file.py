@@ -52,6 +52,9 @@ class CostFile(Strict):
     source: str
     target: RoleCosts
     draft: RoleCosts
+    disturbance: Annotated[float, Field(ge=0.0)] = 0.0
+    """By what part passes take longer while the other engine works on the same machine. Engines are timed alone, so it
+    is set by hand; only `lookahead simulate --validate` uses it."""
 
     def cost(self, role: str, proposed: int = 0) -> EngineCost:
         """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.settings import SessionSettings
-from deployments.simulation.cluster import Cluster, Ended, Pool, Request
+from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool, Request
 from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
@@ -63,6 +63,12 @@ class Outcome:
     target_batch: float
     draft_batch: float
     """Mean sequences in an engine."""
+    coordinator_busy: float
+    """Share of the coordinators' cores that is taken; 0 where hearing costs nothing."""
+    verifier_full: float
+    """Share of the verifiers' places that is taken: at 1 verdicts wait."""
+    calls_mb_per_s: float
+    """What calls carry to engines, in 10^6 bytes."""
     duration_s: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -145,6 +151,9 @@ class Run:
             "verifier": Pool(clock, verdict, scenario.verifier.replicas),
         }
         settings, controller = settings_of(scenario, mode), Controller()
+        coordinator = scenario.coordinator
+        num = coordinator.replicas if coordinator.message_s else 0
+        self._coordinators = [Coordinator(clock, coordinator.message_s) for _ in range(num)]
         controlled = lambda number: Controlled(settings, controller, clock, number)  # noqa: E731
         self._cluster = Cluster(
             clock,
@@ -155,6 +164,7 @@ class Run:
             network_s=scenario.network_s,
             hint_gain=scenario.hint_gain,
             mind=controlled if mode == "controlled" else None,
+            coordinators=self._coordinators,
         )
         self._passages = Passages(script)
         self._num_begun = self._num_drawn = self._num_refused = self._num_in_flight = 0
@@ -279,6 +289,10 @@ class Run:
             verifier_busy=self._busy("verifier"),
             target_batch=self._batch("target"),
             draft_batch=self._batch("draft"),
+            coordinator_busy=sum(min(c.busy_s, duration) for c in self._coordinators)
+            / (max(len(self._coordinators), 1) * duration),
+            verifier_full=self._batch("verifier") / scenario.verifier.at_once,
+            calls_mb_per_s=counts.num_sent_tokens * scenario.coordinator.bytes_per_token / 1e6 / duration,
             duration_s=duration,
         )
 

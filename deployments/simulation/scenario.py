@@ -7,6 +7,7 @@ scenario knows which.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -106,6 +107,17 @@ class VerifierScenario(Strict):
     """Verdicts that a replica works on at once."""
 
 
+class CoordinatorScenario(Strict):
+    """The coordinators: each is a process on a core of its own, and requests are spread over them."""
+
+    replicas: PositiveInt = 1
+    message_s: NonNegativeFloat = 0.0
+    """Seconds of that core for each result that a coordinator hears: a step of a draft or target, a verdict. 0: hearing
+    costs nothing, and `replicas` changes nothing."""
+    bytes_per_token: NonNegativeFloat = 11.0
+    """What a token of a prefix takes in a call to an engine."""
+
+
 class SpeculationScenario(Strict):
     """As the server's own settings."""
 
@@ -176,6 +188,7 @@ class Scenario(Strict):
     target: RoleScenario
     draft: RoleScenario
     verifier: VerifierScenario = VerifierScenario()
+    coordinator: CoordinatorScenario = CoordinatorScenario()
     speculation: SpeculationScenario = SpeculationScenario()
     text: TextScenario = TextScenario()
     arrivals: ArrivalScenario = ArrivalScenario(users=8)
@@ -237,29 +250,47 @@ def scenario_names() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
 
 
-def load_scenario(name: str) -> Scenario:
-    """A shipped scenario by its name, or a file by its path."""
+def load_scenario(name: str, changes: Sequence[str] = ()) -> Scenario:
+    """A shipped scenario by its name, or a file by its path, with `changes` like ``coordinator.replicas=2``."""
     if name in scenario_names():
         folder = resources.files("deployments.simulation") / "scenarios"
-        return parse_scenario((folder / f"{name}.yaml").read_text(encoding="utf-8"), f"scenario {name}")
+        return parse_scenario((folder / f"{name}.yaml").read_text(encoding="utf-8"), f"scenario {name}", changes)
     try:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         shipped = ", ".join(scenario_names())
         words = f"{name} is neither a scenario that is shipped ({shipped}) nor a file."
         raise ConfigError(words, "scenario") from error
-    return parse_scenario(text, name)
+    return parse_scenario(text, name, changes)
 
 
-def parse_scenario(text: str, source: str) -> Scenario:
-    """A scenario from YAML; ConfigError lists every wrong key."""
+def parse_scenario(text: str, source: str, changes: Sequence[str] = ()) -> Scenario:
+    """A scenario from YAML, with `changes`; ConfigError lists every wrong key."""
     try:
         data: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must hold a mapping of settings, not {type(data).__name__}.")
+    for change in changes:
+        _change(data, change)
     return checked(Scenario, data, source)
+
+
+def _change(data: dict[str, Any], change: str) -> None:
+    """Sets what ``section.key=value`` says, its value in YAML."""
+    path, found, value = change.partition("=")
+    *sections, key = path.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {change}: {section!r} is no section.", "set")
+    if not found or not key:
+        raise ConfigError(f"--set takes KEY=VALUE, such as coordinator.replicas=2, not {change!r}.", "set")
+    try:
+        data[key] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change}: the value is not valid YAML: {error}", "set") from error
 
 
 Checked = TypeVar("Checked", bound=BaseModel)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from actors.messages import Ending, Prefix, Step, TokenIds
 from deployments.simulation.scripts import Agreement, Script
@@ -44,7 +45,8 @@ class Scripts:
 
     def place(self, session_id: str, prefix: Prefix) -> Place:
         """What follows `prefix`."""
-        ids = prefix.pieces[-1].token_ids if prefix.pieces else prefix.prompt_ids
+        written = tuple(chain.from_iterable(piece.token_ids for piece in prefix.pieces[-2:]))
+        ids = written or prefix.prompt_ids
         index = ids[-1] // len(KINDS)
         if ids[-1] % len(KINDS) == 0 and index >= 0:
             num_written = _trailing(ids)

@@ -67,6 +67,8 @@ class TraceRecorder:
         self._zero = clock()
         self._texts = texts
         self._spans: list[Span] = []
+        self._open: list[Span] = []
+        """Those whose position has not come to its end, so that a long text's spans are not all looked at each time."""
         self._running: dict[int, Span] = {}
         self._ahead: dict[int, Piece] = {}
         self._drafted: dict[int, Span] = {}
@@ -96,7 +98,7 @@ class TraceRecorder:
         elif isinstance(command, Placed):
             self._place(command)
         elif isinstance(command, Promoted):
-            for span in self._spans:
+            for span in self._open:
                 if span.position == command.position and span.kind == "target":
                     span.position = command.by
         elif isinstance(command, Retired):
@@ -180,6 +182,7 @@ class TraceRecorder:
     def _begin(self, call: int, span: Span) -> None:
         self._running[call] = span
         self._spans.append(span)
+        self._open.append(span)
 
     def _end(self, call: int, outcome: str, **detail: Any) -> None:
         span = self._running.pop(call, None)
@@ -191,7 +194,8 @@ class TraceRecorder:
         """The stream ended right after its last step: the span that was opened for a next one never was work."""
         span = self._running.pop(call, None)
         if span is not None:
-            self._spans.remove(span)
+            _remove(span, self._spans)
+            _remove(span, self._open)
 
     def _draft_step(self, event: DraftStep) -> None:
         """One step of a look-ahead is over, the next one of the same stream begins."""
@@ -246,11 +250,12 @@ class TraceRecorder:
     def _retire(self, command: Retired) -> None:
         """The position has its end: so have the draft step and the target step that were written for it."""
         draft = "rejected" if command.outcome is Outcome.RECOVERED else command.outcome.value
-        for span in self._spans:
+        for span in self._open:
             if span.position == command.position:
                 span.step = command.step
                 if not span.outcome and span.end_s is not None:
                     span.outcome = draft if span.kind == "draft" else command.outcome.value
+        self._open = [span for span in self._open if span.position != command.position]
 
     def _commit(self, command: Commit) -> None:
         output = command.output
@@ -264,6 +269,14 @@ class TraceRecorder:
         text = output.text if self._texts else None
         entry = {"step": output.step, "at_s": self._now(), "origin": output.origin.value}
         self._commits.append(entry | {"num_tokens": output.num_tokens, "text": text})
+
+
+def _remove(span: Span, spans: list[Span]) -> None:
+    """Take this one out of `spans`. It is among the last; others may be equal to it."""
+    for index in reversed(range(len(spans))):
+        if spans[index] is span:
+            del spans[index]
+            return
 
 
 def _count_proposed(span: Span, written: Step | Delta) -> None:

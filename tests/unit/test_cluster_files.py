@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import shlex
+import time
 from collections import Counter
 from typing import Any
 
@@ -22,6 +23,7 @@ from ray.serve.schema import ServeDeploySchema
 from actors.messages import SpeculationStats
 from deployments.app import BuildArgs, build, compose
 from deployments.config import Config, GatewayConfig, SpeculationConfig, load_profile
+from deployments.gateway.front_queue import FrontQueue
 from deployments.telemetry.metrics import Metrics, token_metrics
 from tests.unit.launch_files import PINS, PROFILE, ROOT, names, packed, pinned
 
@@ -155,7 +157,8 @@ def test_operations_page_names_every_metric_and_no_other() -> None:
         family.name + ("_total" if family.type == "counter" else ""): labels_of(metrics, family.name)
         for family in metrics.registry.collect()
     }
-    assert documented == made | token_metric_labels() | {"lookahead_replica_start_seconds": {"role", "phase"}}
+    starts = {"lookahead_replica_start_seconds": {"role", "phase"}}
+    assert documented == made | token_metric_labels() | front_metric_labels() | starts
 
 
 def labels_of(metrics: Metrics, name: str) -> set[str]:
@@ -183,6 +186,12 @@ def token_metric_labels() -> dict[str, set[str]]:
         if sample.name.endswith("_total")
     ]
     return {sample.name: set(sample.labels) for sample in samples}
+
+
+def front_metric_labels() -> dict[str, set[str]]:
+    """Of what waits at a gateway."""
+    text = FrontQueue(load_profile("scripted"), time.monotonic).metrics()
+    return {sample.name: set(sample.labels) for f in text_string_to_metric_families(text) for sample in f.samples}
 
 
 def test_operations_page_gives_the_timeouts_of_the_config() -> None:

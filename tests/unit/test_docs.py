@@ -43,6 +43,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.AlwaysCheck: "always.",
     config.NeverCheck: "never.",
     config.RandomCheck: "random.",
+    config.ScriptedCheck: "scripted.",
     config.SpeculationConfig: "speculation.",
     config.StepConfig: "step.",
     config.SpecReasonConfig: "specreason.",
@@ -52,9 +53,11 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.GatewayConfig: "gateway.",
     config.ApiKeyConfig: "api_keys.",
     config.KeyLimits: "key_limits.",
+    config.AdmissionConfig: "admission.",
     config.TelemetryConfig: "telemetry.",
     config.AutoscalingConfig: "autoscaling.",
     config.RoleScaling: "scaling.",
+    config.AuditConfig: "audit.",
 }
 """How the configuration page writes the settings of each model."""
 

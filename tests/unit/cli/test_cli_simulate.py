@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from deployments.simulation import published
+from deployments.simulation.cost_file import write_costs
+from tests.unit.simulation.test_validation import config, costs, record
 
 
 def test_a_shipped_scenario_gives_a_table_json_and_a_page(lookahead, tmp_path) -> None:
@@ -31,3 +35,16 @@ def test_what_cannot_be_simulated_is_one_sentence(lookahead) -> None:
     missing = lookahead("simulate", "no-such-thing")
     assert missing.code == 1
     assert "neither a scenario that is shipped" in missing.err
+
+
+def test_the_command_says_what_is_predicted_and_what_is_not(lookahead, tmp_path) -> None:
+    record(tmp_path)
+    write_costs(tmp_path / "costs.yaml", costs())
+    path = tmp_path / "c.yaml"
+    path.write_text(json.dumps(config().model_dump(mode="json")))
+    given = ("--validate", str(tmp_path), "--config", str(path))
+    done = lookahead("simulate", *given, "--costs", str(tmp_path / "costs.yaml"), "--json")
+    assert done.code == 0, done.err
+    assert [row["holds"] for row in done.json["rows"]] == [True] * 5
+    assert "not predicted: vllm" in done.json["conclusion"][-1]
+    assert "needs --costs" in lookahead("simulate", *given).err

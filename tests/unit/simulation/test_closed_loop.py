@@ -8,7 +8,9 @@ import pytest
 
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.branch_gain import tokens_per_s
 from deployments.simulation.closed_loop import measure
+from deployments.simulation.controller_grid import Cell
 from deployments.simulation.costs import EngineCost, linear_cost
 from deployments.simulation.driver import measure_fast
 from deployments.simulation.scripts import Agreement, RandomScript, uniform
@@ -121,3 +123,10 @@ def test_uniform_numbers_are_uniform() -> None:
     assert sum(numbers) / len(numbers) == pytest.approx(0.5, abs=0.01)
     assert max(numbers) < 1.0
     assert [sum(n < q for n in numbers) / len(numbers) for q in (0.1, 0.9)] == pytest.approx([0.1, 0.9], abs=0.01)
+
+
+def test_branches_pay_a_single_user_on_free_batches_and_cost_many_on_busy_ones() -> None:
+    free = Cell(0.5, 0.1, 0.0, 1, length_effect=0.0)
+    busy = Cell(0.5, 0.1, 0.3, 8, length_effect=0.0)
+    assert tokens_per_s(free, 4, 2, 120) > 1.1 * tokens_per_s(free, 4, 1, 120)
+    assert tokens_per_s(busy, 4, 4, 120) < tokens_per_s(busy, 4, 1, 120)

@@ -180,3 +180,25 @@ def test_recorded_steps_are_replayed(tmp_path: Path) -> None:
 def test_a_scenario_is_what_it_says() -> None:
     scenario = Scenario.model_validate({"name": "n", "target": {"token_s": 1}, "draft": {"token_s": 1, "gpus": 2}})
     assert (scenario.num_gpus, scenario.num_nodes, scenario.all_gpus.target.replicas) == (3, 1, 3)
+
+
+def test_one_coordinator_is_what_a_cluster_waits_for_and_more_are_not() -> None:
+    """A core hears 20 results a second; sixteen users make more than ten times as many."""
+    found = {}
+    for replicas in (1, 16):
+        more = f"coordinator: {{replicas: {replicas}, message_s: 0.05}}\narrivals: {{users: 16}}\nduration_s: 60\n"
+        found[replicas] = outcomes(more + "text: {num_steps: 10, mean_tokens: 20}")["lookahead"]
+    assert found[1].coordinator_busy == pytest.approx(1.0, abs=0.02)
+    assert found[16].coordinator_busy < 0.8
+    assert found[16].tokens_per_s > 4 * found[1].tokens_per_s
+    assert found[16].calls_mb_per_s > 0
+
+
+def test_a_change_is_a_setting_and_its_mistakes_are_named() -> None:
+    scenario = load_scenario("scale-64", ["coordinator.replicas=2", "duration_s=5", "speculation.modes=[target]"])
+    assert (scenario.coordinator.replicas, scenario.duration_s, scenario.num_gpus) == (2, 5.0, 64)
+    assert scenario.speculation.modes == ("target",)
+    assert [load_scenario(f"scale-{num}").num_gpus for num in (8, 512, 4096)] == [8, 512, 4096]
+    for change, words in (("duration_s", "KEY=VALUE"), ("name.x=1", "no section"), ("coordinator.cores=1", "cores")):
+        with pytest.raises(ConfigError, match=words):
+            load_scenario("scale-8", [change])

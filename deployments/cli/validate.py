@@ -1,0 +1,106 @@
+"""``lookahead simulate --validate``: a recorded benchmark beside what the simulator says of it.
+
+Promises: modes without a trace are named, not left out in silence; the words say what was taken from the run and what
+was predicted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from actors.errors import RequestError
+
+if TYPE_CHECKING:
+    from deployments.simulation.validation import ValidationRow
+
+COLUMNS = (
+    "mode",
+    "prompts",
+    "tokens/s: measured",
+    "predicted",
+    "latency p50: measured",
+    "predicted",
+    "off",
+    "speed-up: measured",
+    "predicted",
+    "off",
+)
+
+SHORT = ("mode", "tok/s", "pred.", "p50", "pred.", "off", "speed-up", "pred.", "off")
+"""Those that a terminal has room for; all are on the page."""
+
+
+def validate(
+    console: Console, folder: Path, costs: Path | None, profile: str | None, config: str | None, anchored: bool
+) -> tuple[dict[str, Any], str]:
+    """The result for programs, and the page. RequestError where the run or its costs cannot be used."""
+    from deployments.config import load_config, load_profile
+    from deployments.simulation.cost_file import read_costs
+    from deployments.simulation.page import page
+    from deployments.simulation.page import table as html_table
+    from deployments.simulation.validation import compare, predict, read_run
+
+    if costs is None:
+        raise RequestError("--validate needs --costs, a file of `lookahead calibrate --engine`.", "costs")
+    served = load_config(config) if config is not None else load_profile(profile or "local")
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task("answers", total=1.0)
+        tell = lambda part: progress.update(task, completed=part)  # noqa: E731
+        answers, against = predict(served, read_costs(costs), folder, anchored=anchored, tell=tell)
+    rows = compare(answers, against)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("mode", overflow="fold")
+    for name in SHORT[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    shown = [cells(row) for row in rows]
+    for cell in shown:
+        table.add_row(cell[0], *cell[2:])
+    console.print(table)
+    others = [mode for mode in read_run(folder)[0]["modes"] if mode not in {row.mode for row in rows}]
+    words = conclusion(rows, against, others, anchored)
+    for sentence in words:
+        console.print(sentence, markup=False, soft_wrap=True)
+    result = {"against": against, "anchored": anchored, "rows": [row.as_dict() for row in rows], "conclusion": words}
+    tables = [("Measured and predicted", html_table(COLUMNS, shown))]
+    return result, page("lookahead simulate --validate", words, tables)
+
+
+def cells(row: ValidationRow) -> list[str]:
+    """A row as words."""
+    speed_up = row.speed_up is not None and row.predicted_speed_up is not None
+    return [
+        row.mode,
+        str(row.num_prompts),
+        f"{row.tokens_per_s:.2f}",
+        f"{row.predicted_tokens_per_s:.2f}",
+        f"{row.latency_p50_s:.1f} s",
+        f"{row.predicted_latency_p50_s:.1f} s",
+        f"{row.off_latency:+.1%}",
+        f"{row.speed_up:.2f}" if speed_up else "-",
+        f"{row.predicted_speed_up:.2f}" if speed_up else "-",
+        f"{row.off_speed_up:+.1%}" if row.off_speed_up is not None else "-",
+    ]
+
+
+def conclusion(rows: list[ValidationRow], against: str, others: list[str], anchored: bool) -> list[str]:
+    """What the rows say, in sentences."""
+    judged = [row for row in rows if row.mode != against] if anchored else rows
+    good = [row.mode for row in judged if row.holds]
+    words = [f"{len(good)} of {len(judged)} modes are within 10 % in median latency and in speed-up."]
+    missed = [row.mode for row in judged if not row.holds]
+    if missed:
+        words.append(f"Not within: {', '.join(missed)}.")
+    if anchored:
+        words.append(
+            f"All passes of a prompt are scaled so that {against} takes as long as measured there; its own row is no "
+            "prediction. --absolute leaves the costs as they were calibrated."
+        )
+    words.append("Words, verdicts and the time of verdicts are the recorded ones; all other times are predicted.")
+    if others:
+        words.append(f"Without a trace, so not predicted: {', '.join(others)}.")
+    return words

@@ -1,0 +1,193 @@
+"""A request is let in, waits its turn, or is refused at once: the decisions.
+
+Promises: while fewer run than may and nobody waits, everybody is let in; what waits is bounded in number, in tokens and
+in the time it is expected to wait; nobody has more waiting than there is room left for others (alone: half of it); a
+refusal says after how many seconds what waits before the request will have had its turn, at the rate that is measured;
+what is not expected to end before its time limit is refused rather than begun; what was let in is let out once. No
+I/O: the time is handed in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+
+from actors.errors import CapacityError, DeadlineExceeded, LookaheadError
+from deployments.gateway.concurrency import Concurrency
+from deployments.gateway.drain import Drain, Needs
+from deployments.gateway.fair_queue import FairQueue, Wish
+
+REASONS = ("number", "tokens", "share", "wait", "deadline")
+"""Why a request is refused: the queue is full by number or by tokens, its holder has his share of it, it would wait too
+long, or longer than its own time limit allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may run and wait."""
+
+    first_running: int
+    least_running: int
+    most_running: int
+    max_waiting: int
+    max_waiting_tokens: int
+    max_wait_s: float
+
+
+class Ticket:
+    """One request that is in, or waits for it."""
+
+    def __init__(self, number: int, wish: Wish, now: float) -> None:
+        self.number = number
+        self.wish = wish
+        self.came = now
+        self.began: float | None = None
+        self.num_tokens = 0
+        """Read and written until now."""
+        self.is_over = False
+
+
+class Admission:
+    """Everything that runs and waits at one gateway."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._queue = FairQueue()
+        self._tickets: dict[int, Ticket] = {}
+        self._numbers = itertools.count()
+        self._drain = Drain()
+        self._concurrency = Concurrency(bounds.first_running, bounds.least_running, bounds.most_running)
+        self.needs = Needs()
+        self.num_running = 0
+        self.refused: Counter[str] = Counter()
+
+    @property
+    def limit(self) -> int:
+        """How many generations may run now."""
+        return self._concurrency.limit
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._queue)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """What they are expected to need."""
+        return self._queue.num_tokens
+
+    def rate(self) -> float | None:
+        """Tokens a second while as much ran as may; None if that is not known yet."""
+        return self._drain.rate()
+
+    def ask(self, wish: Wish, now: float) -> Ticket:
+        """A ticket for `wish`: let in if `began` is set, else it waits. Raises CapacityError."""
+        self._advance(now)
+        ticket = Ticket(next(self._numbers), wish, now)
+        if not len(self._queue) and self._has_place(wish):
+            self._begin(ticket, now)
+        else:
+            self._check(wish, now)
+            self._queue.add(ticket.number, wish)
+            self._tickets[ticket.number] = ticket
+        self._watch(now)
+        return ticket
+
+    def turns(self, now: float) -> list[tuple[Ticket, LookaheadError | None]]:
+        """Tickets whose turn has come now, each let in, or with why it is not."""
+        self._advance(now)
+        found: list[tuple[Ticket, LookaheadError | None]] = []
+        while (number := self._queue.head()) is not None:
+            ticket = self._tickets[number]
+            late = now + self.needs.run_s(ticket.wish.num_tokens // ticket.wish.num_generations) > ticket.wish.deadline
+            if late:
+                self._drop(ticket)
+                found.append((ticket, self._refusal("deadline", "It has waited too long to end in time.", 0.0)))
+            elif self._has_place(ticket.wish):
+                self._drop(ticket)
+                self._begin(ticket, now)
+                found.append((ticket, None))
+            else:
+                break
+        self._watch(now)
+        return found
+
+    def give_up(self, ticket: Ticket, now: float) -> LookaheadError:
+        """The time limit of a ticket that waits has passed; why it is not let in."""
+        self._advance(now)
+        self._drop(ticket)
+        self._watch(now)
+        self.refused["deadline"] += 1
+        waited = f"It waited {now - ticket.came:.1f} seconds for its turn"
+        return DeadlineExceeded(f"{waited}, and its time limit passed before it could begin.")
+
+    def add(self, ticket: Ticket, num_tokens: int, now: float) -> None:
+        """Tokens that a running request has read or written."""
+        self._advance(now)
+        ticket.num_tokens += num_tokens
+        if self._is_busy():
+            self._drain.add(num_tokens)
+        self._concurrency.add(num_tokens)
+        self._watch(now)
+
+    def leave(self, ticket: Ticket, now: float) -> None:
+        """The request has ended or gone, wherever it was; a second time means nothing."""
+        if ticket.is_over:
+            return
+        self._advance(now)
+        if ticket.began is None:
+            self._drop(ticket)
+        else:
+            self.num_running -= ticket.wish.num_generations
+            self._queue.settle(ticket.wish, ticket.num_tokens)
+            self._concurrency.ended((now - ticket.began) / max(0.001, ticket.wish.deadline - ticket.began))
+        ticket.is_over = True
+        self._watch(now)
+
+    def _check(self, wish: Wish, now: float) -> None:
+        bounds, queue = self._bounds, self._queue
+        rate = self._drain.rate()
+        wait_s = 0.0 if rate is None else (queue.ahead_of(wish) + wish.num_tokens) / rate
+        run_s = self.needs.run_s(wish.num_tokens // wish.num_generations)
+        free = bounds.max_waiting_tokens - queue.num_tokens
+        if now + wait_s + run_s > wish.deadline:
+            left = f"{max(0.0, wish.deadline - now):.1f} seconds that it may take"
+            message = f"The request would wait about {wait_s:.1f} seconds for its turn, and not end in the {left}."
+            raise self._refusal("deadline", message, wait_s)
+        if len(queue) >= bounds.max_waiting:
+            raise self._refusal("number", f"{len(queue)} requests wait already.", wait_s)
+        if len(queue) and wish.num_tokens > free:
+            raise self._refusal("tokens", f"Requests of about {queue.num_tokens} tokens wait already.", wait_s)
+        number, tokens = queue.waiting_of(wish.holder, wish.rank)
+        if number and (number >= bounds.max_waiting - len(queue) or tokens + wish.num_tokens > free):
+            message = f"{number} requests of this key, of about {tokens} tokens, wait already."
+            raise self._refusal("share", message, wait_s)
+        if wait_s > bounds.max_wait_s:
+            raise self._refusal("wait", f"The request would wait about {wait_s:.0f} seconds for its turn.", wait_s)
+
+    def _refusal(self, reason: str, message: str, wait_s: float) -> CapacityError:
+        self.refused[reason] += 1
+        return CapacityError(f"The server is at its capacity. {message} Try again later.", None, max(1.0, wait_s))
+
+    def _has_place(self, wish: Wish) -> bool:
+        # One that asks for more than there ever is runs alone.
+        return self.num_running == 0 or self.num_running + wish.num_generations <= self.limit
+
+    def _begin(self, ticket: Ticket, now: float) -> None:
+        ticket.began = now
+        self.num_running += ticket.wish.num_generations
+        self._queue.charge(ticket.wish)
+
+    def _drop(self, ticket: Ticket) -> None:
+        self._queue.remove(ticket.number)
+        self._tickets.pop(ticket.number, None)
+
+    def _is_busy(self) -> bool:
+        return len(self._queue) > 0 or self.num_running >= self.limit
+
+    def _advance(self, now: float) -> None:
+        self._drain.advance(now, self._is_busy())
+
+    def _watch(self, now: float) -> None:
+        self._concurrency.watch(self.num_running, len(self._queue) > 0, now)

@@ -1,0 +1,211 @@
+"""What the models wrote in one recorded request, as tokens that can be written again at another pace. Pure.
+
+Promises: made of a step trace alone, without a tokenizer: a text is cut into as many tokens as were counted, at words
+and signs, so that counts are exact and equal words are equal tokens. The target writes what it wrote. The draft writes,
+at a place that it wrote at in the recording, what it wrote there; at another place it agrees with the target as often
+as it did where it was compared, drawn from the place alone. A verdict is the recorded one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from actors.messages import TokenIds
+from deployments.simulation.scripts import uniform
+from deployments.telemetry.timeline import Span, Trace
+
+WORDS = re.compile(r" ?[A-Za-z]+|\d| ?[^\sA-Za-z\d]+\n*|\s+(?=\S)|\s+")
+"""Roughly where tokenizers of today cut, digits one by one."""
+END = 0
+"""The token that ends a text."""
+FIRST_JUNK = 10**6
+SLACK_S = 0.0006
+"""Traces are rounded to milliseconds."""
+
+
+@dataclass
+class Vocabulary:
+    """Numbers for pieces of text."""
+
+    ids: dict[str, int] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
+
+    def id(self, text: str) -> int:
+        """The number of `text`, from 1 on."""
+        number = self.ids.setdefault(text, len(self.ids) + 1)
+        self.texts[number] = text
+        return number
+
+    def text(self, token: int) -> str:
+        """The text of a number; what nobody wrote is a question mark."""
+        return "" if token == END else self.texts.get(token, " ?")
+
+
+def cut(text: str, num_tokens: int) -> list[str]:
+    """`text` in exactly `num_tokens` pieces, some of which may be empty."""
+    pieces = WORDS.findall(text) if text else []
+    while len(pieces) > max(num_tokens, 1):
+        at = min(range(len(pieces) - 1), key=lambda i: len(pieces[i]) + len(pieces[i + 1]))
+        pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
+    while pieces and len(pieces) < num_tokens:
+        at = max(range(len(pieces)), key=lambda i: len(pieces[i]))
+        half = len(pieces[at]) // 2
+        pieces[at : at + 1] = [pieces[at][:half], pieces[at][half:]]
+    return pieces if pieces else [""] * num_tokens
+
+
+@dataclass(frozen=True)
+class StepTexts:
+    """Both versions of a step that was committed, and the verdict, if there was one."""
+
+    target: TokenIds
+    draft: TokenIds | None
+    verdict: bool | None = None
+
+
+class ReplayText:
+    """One request's words. `truth` is the committed text; `steps` cut it where steps were judged one by one."""
+
+    def __init__(self, vocabulary: Vocabulary, truth: TokenIds, steps: Sequence[StepTexts] = ()) -> None:
+        self.vocabulary = vocabulary
+        self.truth = truth
+        self.steps = tuple(steps)
+        self.agrees: dict[int, bool] = {}
+        """By place in `truth`: whether the draft, there, wrote the same token."""
+        self.strays: dict[int, TokenIds] = {}
+        """What it wrote instead, and on from there."""
+        self.verdict_s: list[float] = []
+        self._places: dict[TokenIds, int] = {(): 0}
+        """Number of the step that begins behind a text."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of compared tokens at which the draft agreed."""
+        return sum(self.agrees.values()) / len(self.agrees) if self.agrees else 0.0
+
+    def target_after(self, written: TokenIds) -> TokenIds:
+        """What the target writes behind `written`, to the end of the text; END at last."""
+        if not self.steps:
+            return (*self.truth[len(written) :], END)
+        return self._steps_after(written, is_draft=False)
+
+    def draft_after(self, written: TokenIds) -> TokenIds:
+        """What the draft writes behind `written`."""
+        if self.steps:
+            return self._steps_after(written, is_draft=True)
+        at, out = len(written), list[int]()
+        if written != self.truth[:at]:
+            return tuple(FIRST_JUNK + at + i for i in range(64))
+        while at < len(self.truth):
+            same = self.agrees.get(at)
+            if same is None:
+                same = uniform(at, len(self.truth)) < self.agreement
+            if not same:
+                out += self.strays.get(at, ())
+                return (*out, *(FIRST_JUNK + at + i for i in range(64)))
+            out.append(self.truth[at])
+            at += 1
+        return (*out, END)
+
+    def accepts(self, draft: TokenIds) -> bool:
+        """The verdict on a draft's step."""
+        known = {step.draft: step.verdict for step in self.steps if step.verdict is not None}
+        if draft in known:
+            return bool(known[draft])
+        rate = sum(map(bool, known.values())) / len(known) if known else 0.0
+        return uniform(len(draft), *draft[:3]) < rate
+
+    def _steps_after(self, written: TokenIds, is_draft: bool) -> TokenIds:
+        """From the step that `written` ends in, or that follows it."""
+        num_written = 0
+        while written[: len(written) - num_written] not in self._places:
+            num_written += 1
+        before = written[: len(written) - num_written]
+        index, out = self._places[before], list[int]()
+        for number, step in enumerate(self.steps[index:], start=index):
+            ids = step.draft if is_draft and step.draft is not None else step.target
+            if is_draft and step.draft is None:
+                ids = tuple(FIRST_JUNK + number for _ in step.target[1:]) + step.target[-1:]
+            before = (*before, *ids)
+            self._places.setdefault(before, number + 1)
+            out += ids
+        return (*out[num_written:], END)
+
+
+def replay_text(trace: Trace, vocabulary: Vocabulary) -> ReplayText:
+    """What `trace` holds."""
+    drafts = [span for span in trace.spans if span.kind == "draft"]
+    streams = [span for span in trace.spans if span.kind == "answer"]
+    pieces = [cut(commit.text or "", commit.num_tokens) for commit in trace.commits]
+    truth = _ids(vocabulary, [piece for some in pieces for piece in some])
+    if not drafts or (streams and streams[0].start_s <= drafts[0].start_s + SLACK_S):
+        text = ReplayText(vocabulary, truth)
+        _read_chains(text, trace, drafts)
+        return text
+    by_step: dict[int, dict[str, Span]] = {}
+    for span in trace.spans:
+        if span.step is not None and (span.num_tokens or span.kind == "verdict"):
+            by_step.setdefault(span.step, {})[span.kind] = span
+    steps = []
+    for commit, some in zip(trace.commits, pieces, strict=True):
+        steps.append(_step(vocabulary, by_step.get(commit.step, {}), _ids(vocabulary, some), commit.origin))
+    text = ReplayText(vocabulary, truth, steps)
+    text.verdict_s = [span.elapsed_s for span in trace.spans if span.kind == "verdict" and span.elapsed_s > 0]
+    return text
+
+
+def _step(vocabulary: Vocabulary, spans: Mapping[str, Span], committed: TokenIds, origin: str) -> StepTexts:
+    target, draft, verdict = spans.get("target"), spans.get("draft"), spans.get("verdict")
+    own = committed
+    if target is not None and target.text and origin == "accepted":
+        own = _ids(vocabulary, cut(target.text, target.num_tokens))
+    drafted = None
+    if draft is not None and draft.text:
+        drafted = committed if origin == "accepted" else _ids(vocabulary, cut(draft.text, draft.num_tokens))
+        if target is not None and target.text == draft.text:
+            own = drafted
+    judged = bool(verdict.detail.get("accepted")) if verdict is not None else None
+    return StepTexts(own, drafted, judged)
+
+
+def _read_chains(text: ReplayText, trace: Trace, drafts: Sequence[Span]) -> None:
+    """Where the draft of a guided request agreed: its chunks are one text from one new start to the next."""
+    starts = _token_starts(text)
+    start, chain, size = 0, "", 0
+    for span in drafts:
+        if span.num_tokens:
+            chain, size = chain + (span.text or ""), size + span.num_tokens
+        if not span.num_tokens or span is drafts[-1]:
+            _read_chain(text, starts, start, chain, size)
+            done = [commit for commit in trace.commits if commit.at_s <= span.end_s + SLACK_S]
+            start, chain, size = sum(len(commit.text or "") for commit in done), "", 0
+
+
+def _read_chain(text: ReplayText, starts: Mapping[int, int], start: int, chain: str, size: int) -> None:
+    """`chain`, of `size` tokens, was written behind character `start` of the target's text."""
+    at = starts.get(start)
+    if at is None or not chain:
+        return
+    truth, rest, first = text.truth, chain, at
+    while at < len(truth) and (piece := text.vocabulary.text(truth[at])) and rest.startswith(piece):
+        rest = rest[len(piece) :]
+        text.agrees[at] = True
+        at += 1
+    if rest and at < len(truth) and not text.vocabulary.text(truth[at]).startswith(rest):
+        text.agrees[at] = False
+        text.strays[at] = _ids(text.vocabulary, cut(rest, max(size - (at - first), 1)))
+
+
+def _token_starts(text: ReplayText) -> dict[int, int]:
+    """By number of characters before it, each token of the truth."""
+    starts, length = dict[int, int](), 0
+    for at, token in enumerate(text.truth):
+        starts.setdefault(length, at)
+        length += len(text.vocabulary.text(token))
+    return starts
+
+
+def _ids(vocabulary: Vocabulary, pieces: Sequence[str]) -> TokenIds:
+    return tuple(vocabulary.id(piece) for piece in pieces)

@@ -1,0 +1,291 @@
+"""A recorded benchmark, answered again by the production coordinator on a virtual clock: what was measured, what is
+predicted.
+
+Promises: plan, session, controller, roles and proposer are the server's own code; words, verdicts and the time of
+verdicts are replayed (`replay_text`), all other times are predicted. Engines cost what `lookahead calibrate --engine`
+measured. With `anchored`, all passes of a prompt are as much slower or faster as that prompt's target-alone answer was
+against its own prediction: a machine that drifts between prompts is taken out, as it is from the benchmark's paired
+speed-ups, and what is left is how well modes are told apart. Rows that were not ours (``plain``, ``vllm``) have no
+trace and no prediction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from actors.draft import Draft
+from actors.engines.hint_matching import MatchRules
+from actors.engines.hint_options import SETTINGS
+from actors.errors import RequestError
+from actors.messages import (
+    Finished,
+    GenerationRequest,
+    JudgeRequest,
+    Prompt,
+    Sampling,
+    SpeculationOptions,
+    TokenIds,
+    Verdict,
+)
+from actors.target import TargetModel
+from deployments.bench.variants import baseline, wishes
+from deployments.config import Config, WriterConfig
+from deployments.coordinator.coordinator import Coordinator, settle
+from deployments.coordinator.pipeline import Roles
+from deployments.simulation.cost_file import CostFile
+from deployments.simulation.replay_engine import PassCost, ReplayEngine
+from deployments.simulation.replay_text import WORDS, ReplayText, Vocabulary, cut, replay_text
+from deployments.simulation.virtual_loop import run_virtually
+from deployments.telemetry.timeline import Trace, read_trace
+
+HOP_S = 0.0025
+"""One way between coordinator and engine where the cost file has none: half of what the coordinator adds to a target's
+step (docs/benchmarks.md)."""
+GOAL = 0.10
+"""A prediction is good if it is off by no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One recorded request, and its prediction. `num_tokens` were written, in `measured_s` and `predicted_s`."""
+
+    mode: str
+    index: int
+    num_tokens: int
+    measured_s: float
+    predicted_s: float
+    predicted_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationRow:
+    """One mode. Speed-ups are medians over prompts of paired ratios of time per token; `off_*` are predicted over
+    measured, less one."""
+
+    mode: str
+    num_prompts: int
+    tokens_per_s: float
+    predicted_tokens_per_s: float
+    latency_p50_s: float
+    predicted_latency_p50_s: float
+    speed_up: float | None
+    predicted_speed_up: float | None
+
+    @property
+    def off_latency(self) -> float:
+        """Of the median latency."""
+        return self.predicted_latency_p50_s / self.latency_p50_s - 1.0
+
+    @property
+    def off_speed_up(self) -> float | None:
+        """Of the speed-up."""
+        if self.speed_up is None or self.predicted_speed_up is None:
+            return None
+        return self.predicted_speed_up / self.speed_up - 1.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether both are within the goal."""
+        return abs(self.off_latency) <= GOAL and abs(self.off_speed_up or 0.0) <= GOAL
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"off_latency": self.off_latency, "off_speed_up": self.off_speed_up, "holds": self.holds}
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One request, answered on the virtual clock."""
+
+    took_s: float
+    num_tokens: int
+    trace: dict[str, Any]
+    """As ``GET /v1/traces/{id}`` would give it."""
+
+
+class ReplayedVerifier:
+    """`actors.roles.Verifier`: the recorded verdicts, each after the median time of the recorded ones. A judge that is
+    the target itself takes that time of the target's passes."""
+
+    def __init__(self, text: ReplayText, judge: ReplayEngine | None) -> None:
+        self._text = text
+        self._judge = judge
+        self._seconds = statistics.median(text.verdict_s) if text.verdict_s else 0.0
+        self._numbers = count()
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        """As `Verifier.judge`."""
+        if self._judge is not None and self._seconds:
+            await self._judge.read(f"judge-{next(self._numbers)}", self._seconds)
+        else:
+            await asyncio.sleep(self._seconds)
+        accepted = self._text.accepts(request.draft.token_ids)
+        return Verdict(accepted, request.verifier, "as recorded", latency_s=self._seconds)
+
+
+class Replayer:
+    """Answers recorded requests with the engines of `config` at `costs`."""
+
+    def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any]) -> None:
+        self._config = config
+        self._costs = costs
+        self._plan = plan
+
+    def answer(self, line: Mapping[str, Any], trace: Trace, scale: float = 1.0) -> Replayed:
+        """The request of `line`, a line of ``requests.jsonl``, once more."""
+        return run_virtually(self._answer(line, trace, scale))
+
+    async def _answer(self, line: Mapping[str, Any], trace: Trace, scale: float) -> Replayed:
+        text = replay_text(trace, vocabulary := Vocabulary())
+        prompt = self._prompt(line, vocabulary)
+        target = self._engine(text, prompt, trace, is_draft=False, scale=scale)
+        draft = self._engine(text, prompt, trace, is_draft=True, scale=scale)
+        target.share_machine(draft, self._costs.disturbance)
+        draft.share_machine(target, self._costs.disturbance)
+        judge = target if self._judges_with_target(line) else None
+        roles = Roles(TargetModel(target), Draft(draft), ReplayedVerifier(text, judge))
+        coordinator = Coordinator(self._config, roles)
+        request = GenerationRequest(
+            "replayed",
+            Prompt(text=str(line["question"])),
+            Sampling(temperature=float(self._plan["temperature"])),
+            int(self._plan["max_tokens"]),
+            speculation=_wishes(line),
+        )
+        begun, num_tokens = asyncio.get_running_loop().time(), 0
+        async with aclosing(coordinator.generate(request)) as outputs:
+            async for output in outputs:
+                if isinstance(output, Finished):
+                    num_tokens = output.summary.output_tokens
+        took = asyncio.get_running_loop().time() - begun
+        await asyncio.gather(target.shutdown(), draft.shutdown())
+        return Replayed(took, num_tokens, coordinator.trace("replayed") or {})
+
+    def _judges_with_target(self, line: Mapping[str, Any]) -> bool:
+        plan = settle(self._config, GenerationRequest("", Prompt(text=""), speculation=_wishes(line)))
+        checks = self._config.verifier.verifiers.get(plan.verifier or "", ())
+        return any(getattr(check, "engine", None) == "target" for check in checks)
+
+    def _prompt(self, line: Mapping[str, Any], vocabulary: Vocabulary) -> TokenIds:
+        """The question and the instruction, filled up in front to the counted tokens: the chat template's."""
+        size = int((line.get("usage") or {}).get("prompt_tokens") or 0)
+        words = f"{line['question']}\n\n{self._plan.get('instruction') or ''}"
+        num_words = len(WORDS.findall(words))
+        ids = tuple(vocabulary.id(piece) for piece in cut(words, min(num_words, size) if size else num_words))
+        return (*(vocabulary.id(f"<template {i}>") for i in range(size - len(ids))), *ids)
+
+    def _engine(
+        self, text: ReplayText, prompt: TokenIds, trace: Trace, *, is_draft: bool, scale: float
+    ) -> ReplayEngine:
+        writer = (self._config.draft or self._config.target) if is_draft else self._config.target
+        costs = self._costs.draft if is_draft else self._costs.target
+        kinds = ("draft",) if is_draft else ("target", "answer")
+        first = next((span for span in trace.spans if span.kind in kinds and span.num_tokens), None)
+        return ReplayEngine(
+            text,
+            prompt,
+            PassCost(costs, scale),
+            is_draft=is_draft,
+            rules=match_rules(writer),
+            block_size=int(writer.engine.options.get("block_size", 16)),
+            num_cached=first.num_cached_tokens if first is not None else 0,
+            hop_s=costs.call_s or HOP_S,
+        )
+
+
+def _wishes(line: Mapping[str, Any]) -> SpeculationOptions:
+    return SpeculationOptions(**wishes(str(line["mode"])))
+
+
+def match_rules(writer: WriterConfig) -> MatchRules | None:
+    """The rules of the proposer that `writer` configures; None without ours."""
+    wanted = writer.engine.options.get("speculative_config")
+    if not isinstance(wanted, Mapping) or wanted.get("method") != "hints":
+        return None
+    return MatchRules(**{SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The plan of a benchmark, and its whole requests with traces, one at a time; RequestError if there are none."""
+    try:
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["plan"]
+        text = (folder / "requests.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"{folder} is no folder of `lookahead bench`: {error}.", "validate") from error
+    found = [line for line in lines if line.get("trace") and not line.get("error") and line.get("concurrency") == 1]
+    if not found:
+        raise RequestError(
+            f"{folder} holds no answered request with a trace: make it with lookahead bench --concurrency 1 --traces.",
+            "validate",
+        )
+    return plan, found
+
+
+def predict(
+    config: Config,
+    costs: CostFile,
+    folder: Path,
+    *,
+    anchored: bool = True,
+    tell: Callable[[float], None] = lambda part: None,
+) -> tuple[list[Answer], str]:
+    """Every answer of the run in `folder`, predicted; and the mode that others are measured against."""
+    plan, lines = read_run(folder)
+    against = baseline(plan["modes"])
+    replayer = Replayer(config, costs, plan)
+    alone: dict[int, float] = {}
+    answers = []
+    for number, line in enumerate(sorted(lines, key=lambda line: line["mode"] != against)):
+        trace = read_trace(line["trace"])
+        scale = alone.get(line["index"])
+        if scale is None and line["mode"] != against:
+            continue  # its prompt has not been asked of the target alone yet
+        replayed = replayer.answer(line, trace, scale or 1.0)
+        took = replayed.took_s
+        measured = float(line["latency_s"])
+        if line["mode"] == against:
+            alone[line["index"]] = measured / took if anchored else 1.0
+            took *= alone[line["index"]]
+        answers.append(Answer(line["mode"], line["index"], line["output_tokens"], measured, took, replayed.num_tokens))
+        tell((number + 1) / len(lines))
+    return answers, against
+
+
+def compare(answers: Sequence[Answer], against: str) -> list[ValidationRow]:
+    """A row for each mode, in order of appearance."""
+    base = {answer.index: answer for answer in answers if answer.mode == against}
+    rows = []
+    for mode in dict.fromkeys(answer.mode for answer in answers):
+        mine = [answer for answer in answers if answer.mode == mode]
+        pairs = [(base[answer.index], answer) for answer in mine if answer.index in base and mode != against]
+        tokens = sum(answer.num_tokens for answer in mine)
+        rows.append(
+            ValidationRow(
+                mode,
+                len(mine),
+                tokens / sum(answer.measured_s for answer in mine),
+                sum(answer.predicted_tokens for answer in mine) / sum(answer.predicted_s for answer in mine),
+                statistics.median(answer.measured_s for answer in mine),
+                statistics.median(answer.predicted_s for answer in mine),
+                _median([_pace(b.measured_s, b.num_tokens, a.measured_s, a.num_tokens) for b, a in pairs]),
+                _median([_pace(b.predicted_s, b.num_tokens, a.predicted_s, a.predicted_tokens) for b, a in pairs]),
+            )
+        )
+    return rows
+
+
+def _pace(base_s: float, base_tokens: int, other_s: float, other_tokens: int) -> float:
+    return (base_s / base_tokens) / (other_s / other_tokens)
+
+
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None

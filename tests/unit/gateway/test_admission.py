@@ -1,0 +1,244 @@
+"""What is let in, what waits and what is refused, on a virtual clock over servers that are made up."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from actors.errors import CapacityError, DeadlineExceeded
+from deployments.gateway.admission import Admission, Bounds, Ticket
+from deployments.gateway.fair_queue import Wish
+
+ROOMY = Bounds(64, 8, 640, 256, 2_000_000, 30.0)
+TICK_S = 0.04
+SIZE = 100
+"""Tokens that a request of the made-up servers writes, on average."""
+
+Speed = Callable[[int], float]
+"""Tokens a second of each of so many requests that run."""
+
+
+def seats(running: int) -> float:
+    """Eight at once, 50 tokens a second each; more wait inside."""
+    return 50.0 * min(1.0, 8 / running)
+
+
+def shared(running: int) -> float:
+    """One processor of 1000 tokens a second; one request alone makes 100."""
+    return min(100.0, 1000.0 / running)
+
+
+def batch(running: int) -> float:
+    """A batch that grows slower by the request."""
+    return 40.0 / (1 + running / 32)
+
+
+def thrashing(running: int) -> float:
+    """A cache that is too small for more than 40."""
+    return 40.0 if running <= 40 else 40.0 * (40 / running) ** 2
+
+
+def peak(speed: Speed) -> float:
+    """The most tokens a second that a server makes."""
+    return max(number * speed(number) for number in range(1, 641))
+
+
+@dataclass
+class World:
+    """A server behind an `Admission`, in steps of time."""
+
+    speed: Speed
+    admission: Admission = field(default_factory=lambda: Admission(ROOMY))
+    now: float = 0.0
+    good: Counter[str] = field(default_factory=Counter)
+    """Tokens of requests that ended in time, by holder."""
+    late: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
+    """Tokens that were asked for, by holder."""
+    refusals: list[tuple[float, str, CapacityError]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    _left: dict[Ticket, float] = field(default_factory=dict)
+    _rest: dict[Ticket, float] = field(default_factory=dict)
+
+    def ask(self, holder: str, size: int, expected: int, timeout_s: float, weight: float = 1.0) -> None:
+        self.asked[holder] += size
+        try:
+            wish = Wish(holder, expected, deadline=self.now + timeout_s, weight=weight)
+            ticket = self.admission.ask(wish, self.now)
+        except CapacityError as error:
+            self.refusals.append((self.now, holder, error))
+            return
+        self._rest[ticket] = size
+        if ticket.began is not None:
+            self._left[ticket] = size
+
+    def call(self) -> None:
+        for ticket, error in self.admission.turns(self.now):
+            if error is None:
+                self._left[ticket] = self._rest[ticket]
+                self.waits.append(self.now - ticket.came)
+            else:
+                self.admission.leave(ticket, self.now)
+
+    def step(self) -> None:
+        self.now += TICK_S
+        self.call()
+        speed = self.speed(max(1, len(self._left)))
+        for ticket, left in list(self._left.items()):
+            made = min(left, speed * TICK_S)
+            self._left[ticket] = left - made
+            whole = int(self._rest[ticket] - left + made) - ticket.num_tokens
+            self.admission.add(ticket, whole, self.now)
+            if left <= made or self.now > ticket.wish.deadline:
+                self._end(ticket, is_late=self.now > ticket.wish.deadline)
+
+    def _end(self, ticket: Ticket, is_late: bool) -> None:
+        del self._left[ticket]
+        if is_late:
+            self.late += 1
+        else:
+            self.good[ticket.wish.holder] += ticket.num_tokens
+            lasted_s = self.now - (ticket.began or 0.0)
+            self.admission.needs.ended(ticket.wish.holder, ticket.num_tokens, ticket.num_tokens, lasted_s)
+        self.admission.leave(ticket, self.now)
+        self.call()
+
+    def run(self, seconds: float, load: float, timeout_s: float, holders: dict[str, float], seed: int = 0) -> None:
+        """`load` tokens a second are asked for, by `holders` in these shares."""
+        dice = random.Random(seed)
+        end = self.now + seconds
+        chance = load / SIZE * TICK_S
+        while self.now < end:
+            for _ in range(int(chance) + (dice.random() < chance % 1)):
+                holder = dice.choices(list(holders), list(holders.values()))[0]
+                size = dice.randint(SIZE // 2, SIZE * 3 // 2)
+                self.ask(holder, size, self.admission.needs.expected(holder, 0, 0, None), timeout_s)
+            self.step()
+
+
+@pytest.mark.parametrize("speed", [seats, shared, batch, thrashing])
+def test_at_twenty_times_its_capacity_a_server_does_as_much_as_at_its_best(speed: Speed) -> None:
+    timeout_s = 60.0
+    reached, best = World(speed), World(speed)
+    for world, load in ((reached, 20.0), (best, 1.0)):
+        world.run(30.0, load * peak(speed), timeout_s, {"a": 1.0})
+        world.good.clear()
+        world.run(30.0, load * peak(speed), timeout_s, {"a": 1.0}, seed=1)
+    assert reached.good.total() >= 0.95 * best.good.total()
+    assert reached.late == 0
+
+
+@pytest.mark.parametrize("speed", [seats, shared, batch])
+def test_a_lightly_loaded_server_lets_everybody_in_at_once(speed: Speed) -> None:
+    world = World(speed)
+    world.run(30.0, 0.5 * peak(speed), 60.0, {"a": 1.0})
+    assert not world.waits
+    assert not world.refusals
+
+
+def test_one_who_floods_takes_nothing_from_others() -> None:
+    world = World(shared)
+    world.run(20.0, 20_000.0, 60.0, {"flood": 1.0})
+    before = Counter(world.good)
+    # "calm" asks for 30 % of the server, and the flood for 20 times as much as there is.
+    world.run(60.0, 20_300.0, 60.0, {"flood": 20_000.0, "calm": 300.0}, seed=2)
+    assert "calm" not in {holder for _, holder, _ in world.refusals}
+    assert world.good["calm"] >= 0.9 * world.asked["calm"]  # the rest still runs
+    assert world.good.total() - before.total() >= 0.9 * 1000 * 60
+
+
+def test_a_refusal_says_truly_when_what_waits_will_be_done() -> None:
+    world = World(seats, Admission(Bounds(8, 8, 8, 256, 4_000, 1000.0)))
+    world.run(20.0, 4_000.0, 1000.0, {"a": 1.0})
+    last = max(world.admission._tickets)  # whoever waits longest from now on
+    refused_at, _, error = world.refusals[-1]
+    assert error.status == 429
+    while last in world.admission._tickets:
+        world.step()
+    assert world.now - refused_at == pytest.approx(error.retry_after_s, rel=0.35)
+
+
+def test_what_cannot_end_in_time_is_refused_at_once() -> None:
+    world = World(seats, Admission(Bounds(8, 8, 8, 256, 1_000_000, 1000.0)))
+    world.run(20.0, 2_000.0, 1000.0, {"a": 1.0})
+    with pytest.raises(
+        CapacityError, match=r"would wait about .* seconds for its turn, and not end in the 3\.0 seconds"
+    ):
+        world.admission.ask(Wish("a", SIZE, deadline=world.now + 3.0), world.now)
+    assert world.admission.refused["deadline"] == 1
+
+
+def full(bounds: Bounds) -> Admission:
+    """As much runs as may."""
+    admission = Admission(bounds)
+    for _ in range(bounds.first_running):
+        admission.ask(Wish("a", 100), 0.0)
+    return admission
+
+
+def test_bounds_by_number_by_tokens_and_by_share() -> None:
+    admission = full(Bounds(2, 2, 2, 8, 1000, 30.0))
+    for _ in range(4):
+        admission.ask(Wish("a", 10), 0.0)
+    with pytest.raises(CapacityError, match="4 requests of this key, of about 40 tokens"):
+        admission.ask(Wish("a", 10), 0.0)
+    admission.ask(Wish("b", 900), 0.0)
+    with pytest.raises(CapacityError, match="about 940 tokens wait"):
+        admission.ask(Wish("c", 100), 0.0)
+    for name in "cde":
+        admission.ask(Wish(name, 1), 0.0)
+    with pytest.raises(CapacityError, match="8 requests wait"):
+        admission.ask(Wish("f", 1), 0.0)
+    assert admission.refused == {"share": 1, "tokens": 1, "number": 1}
+    assert (admission.num_waiting, admission.waiting_tokens, admission.num_running) == (8, 943, 2)
+
+
+def test_more_urgent_requests_of_a_key_find_room_behind_its_others() -> None:
+    admission = full(Bounds(1, 1, 1, 8, 1000, 30.0))
+    for _ in range(4):
+        admission.ask(Wish("a", 10, rank=5), 0.0)
+    ticket = admission.ask(Wish("a", 10), 0.0)
+    assert ticket.began is None
+
+
+def test_who_leaves_makes_room_and_who_waits_too_long_is_told() -> None:
+    admission = Admission(Bounds(2, 2, 2, 8, 1000, 30.0))
+    runs = [admission.ask(Wish("a", 10), 0.0) for _ in range(2)]
+    first, second, third = (admission.ask(Wish("a", 10, deadline=limit), 0.0) for limit in (9.0, 1.0, 9.0))
+    assert admission.turns(0.5) == []
+    error = admission.give_up(second, 1.0)
+    assert isinstance(error, DeadlineExceeded)
+    assert "waited 1.0 seconds" in error.message
+    admission.leave(first, 1.5)
+    for _ in range(2):
+        admission.leave(runs[0], 2.0)
+    assert admission.turns(2.0) == [(third, None)]
+    assert third.began == 2.0
+    assert (admission.num_waiting, admission.num_running) == (0, 2)
+
+
+def test_one_that_asks_for_more_than_there_is_runs_alone() -> None:
+    admission = Admission(Bounds(2, 2, 2, 8, 1000, 30.0))
+    small = admission.ask(Wish("a", 10), 0.0)
+    large = admission.ask(Wish("a", 10, num_generations=4), 0.0)
+    assert admission.turns(0.0) == []
+    admission.leave(small, 1.0)
+    assert admission.turns(1.0) == [(large, None)]
+    assert admission.ask(Wish("a", 10), 1.0).began is None
+
+
+def test_what_a_holder_really_writes_is_learnt() -> None:
+    needs = Admission(ROOMY).needs
+    assert needs.expected("a", 400, 0, None) == 100 + 512
+    assert needs.expected("a", 0, 30, 2000) == 2030
+    for _ in range(60):
+        needs.ended("a", 50, 80, 1.6)
+        needs.read(300, 150)
+    assert needs.expected("a", 400, 0, 2000) == pytest.approx(200 + 50, abs=5)
+    assert needs.expected("a", 0, 0, 20) == 20
+    assert needs.expected("b", 0, 0, 2000) == 50
+    assert needs.run_s(100) == pytest.approx(2.0)

@@ -1,0 +1,137 @@
+"""A recorded run, answered again: what was recorded on the virtual clock is predicted, and other costs are noticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.errors import RequestError
+from deployments.config import Config, validate_config
+from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts
+from deployments.simulation.replay_engine import PassCost
+from deployments.simulation.replay_text import Vocabulary, cut, replay_text
+from deployments.simulation.validation import Replayer, compare, predict, read_run
+from deployments.telemetry.timeline import read_trace
+
+MODES = ["target:none", "target:ngram", "lookahead:exact", "lookahead:balanced", "specreason", "vllm"]
+NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn")
+STEPS = [f"{name} has {number} apples and gives {number + 2} of them away.\n" for number, name in enumerate(NAMES)]
+PLAN = {"modes": MODES, "temperature": 0.0, "max_tokens": 400, "instruction": "Step by step."}
+
+
+def config() -> Config:
+    engine = {"kind": "vllm", "options": {"block_size": 32, "speculative_config": {"method": "hints"}}}
+    checks = {"exact": [{"kind": "exact"}], "balanced": [{"kind": "exact"}, {"kind": "always"}]}
+    return validate_config(
+        {
+            "name": "recorded",
+            "served_model_name": "recorded",
+            "target": {"model": "t", "engine": engine},
+            "draft": {"model": "d", "engine": engine},
+            "verifier": {"verifiers": checks | {"score": [{"kind": "score", "engine": "target", "accept": 7}]}},
+            "speculation": {
+                "fidelity": "balanced",
+                "fidelities": {"exact": "exact", "balanced": "balanced"},
+                "specreason": {"verifier": "score"},
+                "step": {"boundary": "line"},
+                "controller": {"enabled": False},
+            },
+        },
+        "test",
+    )
+
+
+def costs(draft_s: float = 0.04) -> CostFile:
+    passes = [PassTimes(proposed=0, pass_s=[(1, 0.1), (4, 0.12)]), PassTimes(proposed=8, pass_s=[(1, 0.13)])]
+    target = RoleCosts(model="t", passes=passes, prefill_token_s=0.005)
+    draft = RoleCosts(model="d", passes=[PassTimes(proposed=0, pass_s=[(1, draft_s)])], prefill_token_s=0.002)
+    return CostFile(source="test", target=target, draft=draft)
+
+
+def seed_trace(mode: str) -> dict[str, Any]:
+    """As a server would have recorded it, but for the times, which only order it."""
+    spans: list[dict[str, Any]] = []
+    commits = []
+    judged = mode in ("lookahead:balanced", "specreason")
+    for number, text in enumerate(STEPS):
+        size, origin = len(cut(text, 12)), "target"
+        at = {"position": number, "step": number, "start_s": number + 0.1, "end_s": number + 0.2}
+        wrong = number % 3 == 2
+        draft = text.replace("apples", "pears") if wrong else text
+        if mode.startswith("lookahead:exact"):
+            spans += [at | {"kind": "draft", "num_tokens": 12, "text": draft, "outcome": "accepted"}]
+            if wrong:
+                left = {"kind": "draft", "num_tokens": 0, "outcome": "cancelled", "end_s": number + 0.95}
+                spans += [at | left | {"start_s": number + 0.9}]
+        if judged:
+            origin = "recovered" if wrong else "accepted"
+            spans += [at | {"kind": "draft", "num_tokens": 12, "text": draft, "outcome": origin}]
+            spans += [at | {"kind": "target", "num_tokens": size, "text": text, "outcome": origin}]
+            spans += [at | {"kind": "verdict", "outcome": origin, "detail": {"accepted": not wrong}}]
+        commits.append({"step": number, "at_s": number + 0.9, "origin": origin, "num_tokens": size, "text": text})
+    if not judged:
+        spans.insert(0, {"kind": "answer", "position": -1, "start_s": 0.0, "end_s": 9.0, "num_tokens": 72})
+    return {"mode": mode.partition(":")[0], "spans": spans, "commits": commits}
+
+
+def record(folder: Path, factor: float = 1.0) -> None:
+    """A run on a machine on which all takes `factor` times as long."""
+    replayer, lines = Replayer(config(), costs(), PLAN), []
+    for mode in MODES[:-1]:
+        line = {"mode": mode, "index": 0, "concurrency": 1, "question": "How many?", "usage": {"prompt_tokens": 40}}
+        done = replayer.answer(line, read_trace(seed_trace(mode)), factor)
+        lines.append(line | {"latency_s": done.took_s, "output_tokens": done.num_tokens, "trace": done.trace})
+    (folder / "requests.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    (folder / "plan.json").write_text(json.dumps({"plan": PLAN}))
+
+
+def test_a_cut_has_as_many_tokens_as_were_counted() -> None:
+    for num_tokens in (1, 5, 12, 60):
+        pieces = cut(STEPS[0], num_tokens)
+        assert len(pieces) == num_tokens
+        assert "".join(pieces) == STEPS[0]
+
+
+def test_a_guided_draft_agrees_where_it_did() -> None:
+    text = replay_text(read_trace(seed_trace("lookahead:exact")), vocabulary := Vocabulary())
+    strayed = [at for at, agreed in text.agrees.items() if not agreed]
+    assert [vocabulary.text(text.truth[at]) for at in strayed] == [" apples"] * 2
+    assert vocabulary.text(text.strays[strayed[0]][0]) == " pears"
+    assert text.draft_after(text.truth[: strayed[0]])[:1] == text.strays[strayed[0]][:1]
+
+
+def test_a_pass_costs_what_it_holds() -> None:
+    cost = PassCost(costs().target, scale=2.0)
+    assert cost.seconds(1, 0, 0, 0) == pytest.approx(0.2)
+    assert cost.seconds(1, 4, 0, 0) == pytest.approx(0.23)
+    assert cost.seconds(4, 0, 0, 0) == pytest.approx(0.24)
+    assert cost.seconds(1, 0, 40, 0) == pytest.approx(0.4)
+
+
+def test_every_mode_of_a_run_is_predicted_from_its_own_recording(tmp_path) -> None:
+    record(tmp_path, factor=1.5)
+    answers, against = predict(config(), costs(), tmp_path)
+    rows = {row.mode: row for row in compare(answers, against)}
+    assert (against, list(rows)) == ("target:none", MODES[:-1])
+    for row in rows.values():
+        assert row.off_latency == pytest.approx(0.0, abs=0.05), row
+        assert row.holds, row
+    speed_ups = {mode: row.speed_up or 1.0 for mode, row in rows.items()}
+    assert speed_ups["lookahead:exact"] > 1.3
+    assert speed_ups["target:ngram"] > 1.05
+    slower, _ = predict(config(), costs(draft_s=0.2), tmp_path)
+    assert not {row.mode: row for row in compare(slower, against)}["lookahead:exact"].holds
+    absolute, _ = predict(config(), costs(), tmp_path, anchored=False)
+    assert compare(absolute, against)[0].off_latency == pytest.approx(1 / 1.5 - 1, abs=0.02)
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path) -> None:
+    with pytest.raises(RequestError, match="no folder of"):
+        read_run(tmp_path)
+    (tmp_path / "plan.json").write_text('{"plan": {"modes": []}}')
+    (tmp_path / "requests.jsonl").write_text('{"mode": "target"}\n')
+    with pytest.raises(RequestError, match="no answered request"):
+        read_run(tmp_path)

@@ -24,6 +24,7 @@ from actors.messages import (
     Committed,
     Delta,
     Ending,
+    EngineLoad,
     GenerationRequest,
     Piece,
     Prefix,
@@ -123,6 +124,10 @@ class EvenEngine:
     def num_running(self) -> int:
         """As `Engine.num_running`."""
         return self._running
+
+    def load(self) -> EngineLoad:
+        """As `Engine.load`."""
+        return EngineLoad(self.num_running())
 
     async def shutdown(self) -> None:
         """As `Engine.shutdown`."""

@@ -17,7 +17,17 @@ import numpy as np
 from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.hint_matching import HintedSequence, MatchRules
 from actors.errors import RequestError
-from actors.messages import Delta, Ending, Prompt, RoleInfo, Sampling, SpeculationStats, StepRule, TokenIds
+from actors.messages import (
+    Delta,
+    Ending,
+    EngineLoad,
+    Prompt,
+    RoleInfo,
+    Sampling,
+    SpeculationStats,
+    StepRule,
+    TokenIds,
+)
 from deployments.simulation.cost_file import RoleCosts
 from deployments.simulation.replay_text import END, ReplayText
 
@@ -210,6 +220,10 @@ class ReplayEngine:
     def num_running(self) -> int:
         """As `Engine.num_running`."""
         return len(self._sequences)
+
+    def load(self) -> EngineLoad:
+        """As `Engine.load`."""
+        return EngineLoad(len(self._sequences))
 
     async def shutdown(self) -> None:
         """As `Engine.shutdown`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -80,4 +80,5 @@ def _num_common(draft: Any, target: Any) -> int:
     """With how many tokens both begin, by the share of the draft's letters."""
     if draft is None or target is None or not draft.text or not target.text:
         return 0
-    return int(draft.num_tokens * len(commonprefix([draft.text, target.text])) / len(draft.text))
+    num_letters = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(draft.text, target.text, strict=False)))
+    return int(draft.num_tokens * num_letters / len(draft.text))

@@ -1,13 +1,13 @@
-"""Other ways to speculate on steps that a benchmark recorded: depths, branches and stricter acceptance, by the production
-session on a simulated clock.
+"""Other ways to speculate on steps that a benchmark recorded: depths, branches and stricter acceptance, by the
+production session on a simulated clock.
 
 Promises: steps, what became of them, and what draft, target and verifier took for them are those of the run, each row's
 own; nothing is fitted to the run's speeds, and each row is also replayed as it was recorded, so that the error of the
 method stands beside its figures. Speed-ups are over the run's own target alone, by time for a token, paired by problem.
 
-What it does not know: the text after another decision than the recorded one (the steps are taken to be the same), hints
-one by one (their effect is in the measured times), a draft's further versions of a step (`other_share`), the time between
-calls.
+What it does not know: the text after another decision than the recorded one (the steps are taken to be the same),
+hints one by one (their effect is in the measured times), a draft's further versions of a step (`other_share`), the time
+between calls.
 
 Run: ``python -m deployments.simulation.replay --help``
 """
@@ -148,9 +148,8 @@ def _is_judged(variant: str, asked: dict[int, tuple[float, Trace]]) -> bool:
 
 def _row(variant: str, asked: dict[int, tuple[float, Trace]], alone: dict[int, float]) -> Row:
     traces = [trace for _, trace in asked.values()]
-    verdicts = [
-        s.elapsed_s for trace in traces for s in trace.spans if s.kind == "verdict" and s.outcome != "cancelled"
-    ]
+    judged = [s for trace in traces for s in trace.spans if s.kind == "verdict" and s.outcome != "cancelled"]
+    verdicts = [span.elapsed_s for span in judged]
     machine = Machine(
         _cost([[s for s in trace.spans if s.kind == "target"] for trace in traces]),
         _cost([[s for s in trace.spans if s.kind == "draft"] for trace in traces]),
@@ -243,8 +242,8 @@ def main(
     for row in rows:
         off = errors(row, Way(row.depth or depth, row.num_branches), bound)
         print(
-            f"{row.variant}: replayed as recorded, a token takes {median(off):.2f} of its real time (median of {len(off)} "
-            f"problems, {min(off):.2f} to {max(off):.2f})."
+            f"{row.variant}: replayed as recorded, a token takes {median(off):.2f} of its real time (median of "
+            f"{len(off)} problems, {min(off):.2f} to {max(off):.2f})."
         )
 
 
@@ -256,7 +255,8 @@ def _line(row: Row, way: Way, token_s: dict[int, float], what: str) -> str:
     speed_up = median(row.alone_s[problem] / seconds for problem, seconds in token_s.items())
     tokens_per_s = median(1.0 / seconds for seconds in token_s.values())
     acceptance = "only equal steps" if way.only_equal else "as recorded"
-    return f"| `{row.variant}` | {acceptance} | {way.depth} | {way.branches} | {tokens_per_s:.2f} | {speed_up:.2f} | {what} |"
+    columns = [f"`{row.variant}`", acceptance, str(way.depth), str(way.branches)]
+    return f"| {' | '.join(columns)} | {tokens_per_s:.2f} | {speed_up:.2f} | {what} |"
 
 
 if __name__ == "__main__":

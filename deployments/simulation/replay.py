@@ -125,8 +125,8 @@ def read_rows(folder: Path) -> list[Row]:
     rows = [row for row in rows if row.requests]
     if not rows or not alone:
         raise RequestError(
-            f"{folder} holds nothing to replay: it needs a row of the target alone and one of mode lookahead with steps "
-            "that were judged, both with --traces and one request at a time.",
+            f"{folder} holds nothing to replay: it needs a row of the target alone and one of mode lookahead with "
+            "steps that were judged, both with --traces and one request at a time.",
             "folder",
         )
     return rows

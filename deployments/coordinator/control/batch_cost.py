@@ -192,7 +192,9 @@ class TargetCost:
     """The target's seconds a token, when it streams and when it writes steps of a window.
 
     A step of a window has its call's overhead, waits for the steps before it, and is faster by hints, so both ways are
-    measured apart. Where one of them is little known, the other stands in for it.
+    measured apart. Where one of them is little known, the other stands in for it. Passes show best what more sequences
+    cost, since deeper steps have fewer hints: where they were timed in batches of several sizes, a window's token takes
+    its share of a pass, the same in every batch.
     """
 
     def __init__(self) -> None:

@@ -248,11 +248,10 @@ class Controller:
         if view.speed_up_if_free < PROMISING:
             return self._try([pacer], 1, "what would be accepted", view.loss_watching(), watches=True)
         loss, speed = max(view.gain(0, over=1), 0.0), 1.0 + view.gain(1, over=0)
-        num = estimates.target.num_sequences + 1.0
-        if self._try([pacer], 1, "a look-ahead of one step", loss / max(speed, LEAST_SPEED)):
-            estimates.target_cost.doubt_windows(num)
-            return True
-        return False
+        if not self._try([pacer], 1, "a look-ahead of one step", loss / max(speed, LEAST_SPEED)):
+            return False
+        estimates.target_cost.doubt_windows(estimates.target.num_sequences + 1.0)
+        return True
 
     def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float, *, watches: bool = False) -> bool:
         """Let `pacers` go to `depth` for a while, each losing `loss` of each step, if that can be afforded."""

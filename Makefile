@@ -9,6 +9,7 @@ PYTHON ?= python3.11
 HARDWARE ?= cpu# or gpu: which build of vLLM is installed
 TORCH ?= torch==2.13.0# installed first, so that vLLM's requirement does not choose another build
 PORT ?= 8000
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(HARDWARE)
@@ -35,8 +36,12 @@ demo: setup
 serve: setup
 	$(LOOKAHEAD) serve --profile local --port $(PORT)
 
+# The unit tests share nothing and run side by side; the others use all cores themselves. Both are run whatever fails.
 test: setup
-	$(BIN)/python -X faulthandler -m pytest
+	@status=0; \
+	$(BIN)/python -X faulthandler -m pytest tests/unit -n $(TEST_PROCESSES) --dist loadfile || status=1; \
+	$(BIN)/python -X faulthandler -m pytest --ignore=tests/unit || status=1; \
+	exit $$status
 
 check: setup
 	$(BIN)/ruff check .

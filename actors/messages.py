@@ -144,6 +144,8 @@ class Delta:
     """On the last delta of a generation: tokens that the engine proposed to itself in all of it; 0 where unknown."""
     num_accepted: int = 0
     """Those of them that the model agreed with."""
+    num_passes: float = 0.0
+    """Passes of the model that the tokens took, as far as is known; 0: one for each token."""
 
 
 @dataclass(frozen=True, slots=True)

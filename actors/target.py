@@ -59,4 +59,6 @@ class TargetModel(ModelWriter):
 def _joined(deltas: list[Delta]) -> Delta:
     text = "".join(delta.text for delta in deltas)
     token_ids = tuple(token for delta in deltas for token in delta.token_ids)
-    return Delta(text, token_ids, None, deltas[-1].replica, deltas[-1].num_cached_tokens)
+    num_passes = sum(delta.num_passes for delta in deltas)
+    last = deltas[-1]
+    return Delta(text, token_ids, None, last.replica, last.num_cached_tokens, num_passes=num_passes)

@@ -284,12 +284,13 @@ class ScriptedEngine:
             self._num_hint_tokens += guess is not None
             self._num_hint_accepted_tokens += guess == token
             token_s = self._options.token_s + self._options.sequence_s * (len(self._running) - 1)
-            await self._sleep(token_s / (self._options.hint_gain if guess == token else 1.0))
+            num_passes = 1.0 / self._options.hint_gain if guess == token else 1.0
+            await self._sleep(token_s * num_passes)
             await self.check_health()
             self.num_tokens += 1
             final = Ending.END if token == END else Ending.CAP if number == max_tokens else None
             for delta in cutter.feed((token,), final):
-                yield replace(delta, replica=self._replica)
+                yield replace(delta, replica=self._replica, num_passes=num_passes)
             if cutter.finished:
                 return
 

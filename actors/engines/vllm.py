@@ -187,7 +187,9 @@ class VllmEngine:
                         deltas = cutter.feed(completion.token_ids, self._final(completion))
                         if deltas:
                             proposed, accepted = counts_of(completion)
-                            deltas[-1] = replace(deltas[-1], num_proposed=proposed, num_accepted=accepted)
+                            deltas[-1] = replace(
+                                deltas[-1], num_proposed=proposed, num_accepted=accepted, num_passes=1.0
+                            )
                         for delta in deltas:
                             yield replace(delta, replica=self._info.replica, num_cached_tokens=num_cached_tokens)
                         if cutter.finished:

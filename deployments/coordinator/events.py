@@ -195,6 +195,9 @@ class Decision:
     reason: str
     predicted_speed_up: float = 1.0
     """Over the target's stream."""
+    watches: bool = False
+    """The draft's steps are compared with the target's, but the target writes none ahead: it costs the target next to
+    nothing, gains nothing, and shows what would be accepted."""
 
 
 @dataclass(frozen=True, slots=True)

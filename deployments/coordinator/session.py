@@ -331,6 +331,7 @@ class Session:
             self._tally.num_steps,
             self._drafting.is_running,
             can_draft,
+            1 if self._decision.watches or depth == 0 else None,
             tuple(self._window.branches),
         )
         wishes = self._strategy.wishes(view)

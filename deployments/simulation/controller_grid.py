@@ -29,6 +29,8 @@ from deployments.simulation.workload import NO_GAIN, HintGain, Machine, Measured
 TOKEN_S = 0.1
 DEPTHS = (1, 2, 4, 8)
 MAX_DEPTH = 8
+PROGRESS_S = 0.2
+"""As in the shipped profiles: the target's words come as often, if it writes them as fast."""
 LEAST_SPEED_UP, LEAST_OF_BEST = 0.97, 0.95
 """What the controller promises."""
 
@@ -82,6 +84,8 @@ class Cell:
             max_lookahead=max(depth, 1),
             verifier="as scripted" if self.verdict_s else None,
             spans=False,
+            progress_s=PROGRESS_S,
+            restart_in_step=False,
         )
 
 
@@ -148,25 +152,27 @@ def main(
     shares: Annotated[str, typer.Option(help="What one more sequence adds to a pass.")] = "0,0.1,1",
     users: Annotated[str, typer.Option(help="Users at once.")] = "1,8",
     steps: Annotated[
-        int, typer.Option(help="Steps of a single user; of each of several, over the root of their number.")
-    ] = 800,
+        str, typer.Option(help="Steps of a single user; of each of several, over the root of their number.")
+    ] = "800,100",
 ) -> None:
     """Print the grid as a table in Markdown, and at the end where the promises do not hold."""
-    lists = [[float(value) for value in text.split(",")] for text in (alphas, costs, shares, users)]
+    lists = [[float(value) for value in text.split(",")] for text in (steps, alphas, costs, shares, users)]
     rows = []
     print(
-        "| alpha | c | share | users | "
+        "| steps | alpha | c | share | users | "
         + " | ".join(f"depth {depth}" for depth in DEPTHS)
         + " | controller | of the best |"
     )
-    print("|---" * (6 + len(DEPTHS)) + "|")
-    for alpha, c, share, num_users in itertools.product(*lists):
-        row = compare(Cell(alpha, c, share, int(num_users)), int(steps / num_users**0.5))
+    print("|---" * (7 + len(DEPTHS)) + "|")
+    for num_steps, alpha, c, share, num_users in itertools.product(*lists):
+        each = int(num_steps / num_users**0.5)
+        row = compare(Cell(alpha, c, share, int(num_users)), each)
         rows.append(row)
         fixed = " | ".join(f"{row.fixed[depth]:.2f}" for depth in DEPTHS)
         part = f"{row.controlled / row.best:.1%}" + ("" if row.holds else " (missed)")
         print(
-            f"| {alpha:g} | {c:g} | {share:g} | {num_users:g} | {fixed} | {row.controlled:.2f} | {part} |", flush=True
+            f"| {each} | {alpha:g} | {c:g} | {share:g} | {num_users:g} | {fixed} | {row.controlled:.2f} | {part} |",
+            flush=True,
         )
     worst = min(row.controlled for row in rows), min(row.controlled / row.best for row in rows)
     missed = sum(not row.holds for row in rows)

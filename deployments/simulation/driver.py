@@ -202,7 +202,8 @@ class _TargetCall(_Call):
         ids = self._ids[self._written : self._written + self._part]
         self._written += self._part
         if self._written < len(self._ids):
-            self.asker.hear(TargetProgress(self.call, Delta(text_of(ids, False), ids, None, self.engine.replica)))
+            delta = Delta(text_of(ids, False), ids, None, self.engine.replica, num_passes=len(ids) / self._speed)
+            self.asker.hear(TargetProgress(self.call, delta))
             if self.alive:
                 self.go()
         else:

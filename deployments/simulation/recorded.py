@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,17 @@ def _pair(versions: Mapping[str, Any], origin: str, num_tokens: int) -> StepPair
     draft, target = versions.get("draft"), versions.get("target")
     num_target = target.num_tokens if target is not None else num_tokens
     num_draft = draft.num_tokens if draft is not None else num_target
+    num_common = _num_common(draft, target)
     if origin != "accepted" or draft is None:
-        return StepPair(num_target, num_draft, Agreement.DIFFERENT)
-    is_equal = target is not None and target.text is not None and target.text == draft.text
-    return StepPair(num_target or num_draft, num_draft, Agreement.EQUAL if is_equal else Agreement.SAME)
+        return StepPair(num_target, num_draft, Agreement.DIFFERENT, num_common)
+    if target is not None and target.text is not None and target.text == draft.text:
+        return StepPair(num_target or num_draft, num_draft, Agreement.EQUAL)
+    return StepPair(num_target or num_draft, num_draft, Agreement.SAME, num_common)
+
+
+def _num_common(draft: Any, target: Any) -> int:
+    """With how many tokens both begin, by the share of the draft's letters."""
+    if draft is None or target is None or not draft.text or not target.text:
+        return 0
+    num_letters = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(draft.text, target.text, strict=False)))
+    return int(draft.num_tokens * num_letters / len(draft.text))

@@ -136,7 +136,7 @@ class SimulatedTarget(SimulatedWriter):
                 written += part
                 if written < len(token_ids):
                     ids = token_ids[written - part : written]
-                    yield Delta(text_of(ids, ends=False), ids, None, self._engine.replica)
+                    yield Delta(text_of(ids, ends=False), ids, None, self._engine.replica, num_passes=part / speed)
         finally:
             del self._speeds[call]
         yield self._step(token_ids, ending, now() - started)

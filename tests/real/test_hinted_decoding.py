@@ -118,6 +118,7 @@ async def test_a_right_hint_changes_no_token_and_saves_most_passes(engine: Engin
     assert len(plain) == NUM_TOKENS
     assert (deltas[-1].num_proposed, deltas[-1].num_accepted) == (NUM_TOKENS - 4, NUM_TOKENS - 4)
     assert after.num_drafts - before.num_drafts == 4, "48 tokens: 13, 13, 13 and 9, the first with the prompt"
+    assert 1 <= sum(delta.num_passes for delta in deltas) <= 4
     accepted = after.num_hint_accepted_tokens - before.num_hint_accepted_tokens
     assert accepted == after.num_hint_tokens - before.num_hint_tokens == NUM_TOKENS - 4
     assert after.num_ngram_tokens == before.num_ngram_tokens

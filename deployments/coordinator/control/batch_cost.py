@@ -11,11 +11,17 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deployments.coordinator.control.means import Mean
+
 KNOTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Batch sizes at which a time is kept; between them it is on the line."""
 MEMORY = 40.0
 """Steps of evidence that a knot holds."""
 LEAST_WEIGHT = 1e-6
+ENOUGH = 0.5
+"""Steps of evidence from which on a size counts as known."""
+MUCH = 4.0
+"""Steps of windows after which larger ones are tried, even if all were in batches of about one size."""
 LINE_WEIGHT = 1.0
 """The line through all knots counts as so many steps of evidence at each."""
 NEAR = 0.2
@@ -50,10 +56,13 @@ class _Curve:
 class BatchCost:
     """Seconds a token against the mean batch size while it was written."""
 
-    def __init__(self) -> None:
+    def __init__(self, passes: BatchCost | None = None) -> None:
+        """`passes` are the times of the same engine's passes: how they rise counts while nothing is known of it here,
+        and they count themselves while nothing else does."""
         self._values: dict[int, float] = {}
         self._weights: dict[int, float] = {}
         self._curve: _Curve | None = None
+        self._passes = passes
 
     @property
     def is_known(self) -> bool:
@@ -63,7 +72,17 @@ class BatchCost:
     @property
     def largest_known(self) -> float:
         """The largest batch size about which something was learnt; 0 if nothing was."""
-        return float(max((knot for knot, weight in self._weights.items() if weight >= 0.5), default=0.0))
+        return float(max((knot for knot, weight in self._weights.items() if weight >= ENOUGH), default=0.0))
+
+    @property
+    def smallest_known(self) -> float:
+        """As `largest_known`."""
+        return float(min((knot for knot, weight in self._weights.items() if weight >= ENOUGH), default=0.0))
+
+    @property
+    def num_sizes(self) -> int:
+        """Sizes about which something was learnt, however little."""
+        return len(self._values)
 
     @property
     def num_steps(self) -> float:
@@ -76,7 +95,7 @@ class BatchCost:
 
     def support(self, num_sequences: float) -> float:
         """How much evidence `at` has: between sizes that are known all of it counts."""
-        known = [knot for knot, weight in self._weights.items() if weight >= 0.5]
+        known = [knot for knot, weight in self._weights.items() if weight >= ENOUGH]
         between = bool(known) and min(known) <= num_sequences <= max(known)
         return LEAST_SUPPORT + (self.num_steps if between else self.evidence(num_sequences))
 
@@ -119,7 +138,10 @@ class BatchCost:
         """Seconds a token in a batch of `num_sequences`."""
         n = max(num_sequences, 1.0)
         if not self._values:
-            return _unknown(n)
+            return self._passes.at(n) if self._passes is not None else _unknown(n)
+        if self._passes is not None and self._passes.num_sizes > 1 and self.num_sizes == 1:
+            (knot,) = self._values
+            return self._values[knot] * self._passes.at(n) / self._passes.at(knot)
         curve = self._fitted()
         sizes, times = curve.sizes, curve.times
         if n <= sizes[0]:
@@ -170,16 +192,20 @@ class TargetCost:
     """The target's seconds a token, when it streams and when it writes steps of a window.
 
     A step of a window has its call's overhead, waits for the steps before it, and is faster by hints, so both ways are
-    measured apart. Where one of them is little known, the other stands in for it.
+    measured apart. Where one of them is little known, the other stands in for it. Passes show best what more sequences
+    cost, since deeper steps have fewer hints: where they were timed in batches of several sizes, a window's token takes
+    its share of a pass, the same in every batch.
     """
 
     def __init__(self) -> None:
-        self._stream, self._window = BatchCost(), BatchCost()
+        self._passes = BatchCost()
+        self._ratio = Mean(1.0, 0.5, MEMORY)
+        self._stream, self._window = BatchCost(self._passes), BatchCost(self._passes)
 
     @property
     def is_known(self) -> bool:
         """Whether anything was measured."""
-        return self._stream.is_known or self._window.is_known
+        return self._stream.is_known or self._window.is_known or self._passes.is_known
 
     @property
     def num_streamed(self) -> float:
@@ -189,7 +215,7 @@ class TargetCost:
     @property
     def largest_known(self) -> float:
         """As `BatchCost.largest_known`."""
-        return max(self._stream.largest_known, self._window.largest_known)
+        return max(cost.largest_known for cost in (self._stream, self._window, self._passes))
 
     def evidence(self, num_sequences: float) -> float:
         """Steps of recent evidence about streams in a batch of `num_sequences`."""
@@ -202,11 +228,33 @@ class TargetCost:
     def add_window(self, num_sequences: float, token_s: float) -> None:
         """A step of a window took `token_s` a token, its call included."""
         self._window.add(num_sequences, token_s)
+        if self._passes.is_known:
+            self._ratio.add(token_s / self._passes.at(num_sequences))
         self._stream.fade()
+
+    @property
+    def shows_growth(self) -> bool:
+        """Whether it was seen what more sequences cost: something is known of two sizes of a batch, or much of the one
+        that windows made."""
+        many = any(cost.largest_known > cost.smallest_known for cost in (self._stream, self._window, self._passes))
+        return many or self._window.num_steps >= MUCH
+
+    def evidence_of_passes(self, num_sequences: float) -> float:
+        """Steps of recent evidence about passes with a batch of `num_sequences`."""
+        return self._passes.evidence(num_sequences)
+
+    def add_part(self, num_sequences: float, pass_s: float, weight: float) -> None:
+        """A part of a step of a window took `pass_s` for each pass; worth `weight` of a step."""
+        self._passes.add(num_sequences, pass_s, weight)
 
     def doubt(self, num_sequences: float) -> None:
         """As `BatchCost.doubt`, of streams."""
         self._stream.doubt(num_sequences)
+
+    def doubt_windows(self, num_sequences: float) -> None:
+        """As `BatchCost.doubt`, of steps of a window."""
+        self._window.doubt(num_sequences)
+        self._passes.doubt(num_sequences)
 
     def fade_streams(self) -> None:
         """A step went by that says nothing about streams."""
@@ -218,12 +266,15 @@ class TargetCost:
 
     def window_s(self, num_sequences: float) -> float:
         """Seconds a token of a step in a window."""
+        if self._passes.num_sizes > 1:
+            pass_s = self._passes.at(num_sequences)
+            return pass_s * self._ratio.over(self._stream.at(num_sequences) / pass_s if self._stream.is_known else 1.0)
         return _either(self._window, self._stream, num_sequences)
 
 
 def _either(cost: BatchCost, other: BatchCost, num_sequences: float) -> float:
     if not (cost.is_known and other.is_known):
-        return (cost if cost.is_known else other).at(num_sequences)
+        return (other if other.is_known else cost).at(num_sequences)
     own = cost.support(num_sequences)
     others = STANDS_IN * min(other.support(num_sequences), 1.0)
     return (own * cost.at(num_sequences) + others * other.at(num_sequences)) / (own + others)

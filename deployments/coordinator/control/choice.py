@@ -89,7 +89,7 @@ def outlook(conditions: Conditions, candidates: Sequence[Candidate], depths: Seq
         verdict = conditions.verdict_tokens_s / step_s
         speed = target_load = draft_load = 0.0
         for (kind, depth), count in alike.items():
-            one = _window(conditions, kind, depth, c, verdict, step_s / stream_s)
+            one = window(conditions, kind, depth, c, verdict, step_s / stream_s)
             speed, target_load = speed + count * one.speed_up, target_load + count * one.load.target
             draft_load += count * one.load.draft
         found = Outlook(speed / step_s, num, c, verdict)
@@ -174,7 +174,7 @@ def _hull(conditions: Conditions, kind: Kind, basis: Outlook, factor: float) -> 
     that taking the best offers first never takes a deeper one before a shallower one."""
     hull: list[tuple[float, float, int]] = []
     for depth in (0, *(depth for depth in DEPTHS if depth <= kind[1])):
-        one = _window(conditions, kind, depth, basis.c, basis.verdict, factor)
+        one = window(conditions, kind, depth, basis.c, basis.verdict, factor)
         point = (max(one.load.target, hull[-1][0] + 1e-6) if hull else one.load.target, one.speed_up, depth)
         while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-2], point):
             hull.pop()
@@ -187,24 +187,24 @@ def _slope(a: tuple[float, float, int], b: tuple[float, float, int]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
+class Single:
     """One request: its speed over that of a window's target steps alone, and how many sequences it keeps running."""
 
     speed_up: float
     load: Load
 
 
-def _window(conditions: Conditions, kind: Kind, depth: int, c: float, verdict: float, factor: float) -> _Window:
+def window(conditions: Conditions, kind: Kind, depth: int, c: float, verdict: float, factor: float = 1.0) -> Single:
     """`factor` is the time of a window's target step over that of a streamed one in the same batch."""
     if depth == 0:
-        return _Window(factor, Load(1.0, 0.0))
+        return Single(factor, Load(1.0, 0.0))
     return _planned(kind[0], _coarse(c), depth, _coarse(verdict), round(conditions.spread, 1))
 
 
 @lru_cache(20_000)
-def _planned(alpha: float, c: float, depth: int, verdict: float, spread: float) -> _Window:
+def _planned(alpha: float, c: float, depth: int, verdict: float, spread: float) -> Single:
     """Arguments are rounded, to be found again: the same few windows are asked for at every step."""
-    return _Window(*uneven_window(alpha, c, depth, verdict, spread))
+    return Single(*uneven_window(alpha, c, depth, verdict, spread))
 
 
 def _coarse(value: float) -> float:

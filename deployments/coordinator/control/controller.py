@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from deployments.coordinator.control.choice import Candidate, Conditions, Outlook, choose, outlook
+from deployments.coordinator.control.choice import Candidate, Conditions, Outlook, choose, outlook, window
 from deployments.coordinator.control.estimates import Estimates, Streaming
 from deployments.coordinator.control.guidance import Guidance
 from deployments.coordinator.control.pacer import Manner, Pacer
@@ -19,23 +19,30 @@ from deployments.coordinator.events import Decision
 
 ENOUGH = 1.5
 """Streamed steps in a batch of this size that make the target alone known: what all is compared with."""
-TRUST = 1.5
-"""The target's batch grows at most by this factor over the largest that was measured."""
+FIRST_TRUST, TRUST = 1.5, 2.0
+"""The target's batch grows at most by this factor over the largest that was measured; by the first one until it was
+seen what more sequences cost."""
 FIRST_SEQUENCES = 6
 """The target's batch may be as large before anything is measured: one user looks ahead from the first step on, and of
 many users at once most begin with the target alone."""
-FIRST_DEPTH = 4
-"""Nobody looks further ahead before anything is measured."""
+FIRST_DEPTH = 1
+"""Nobody looks further ahead before it is measured what more sequences cost."""
 MIN_DWELL = 3
 SWITCH_COST = 0.15
 """Steps that must be missed, by prediction, before another depth is taken: a large gain is taken at once, a small one
 when it lasts, and noise around a break-even point changes nothing."""
 HARM = 0.1
 """A depth that is predicted to cost so much is left at once."""
-PROBE_STEPS = 4
+LARGE = 0.15
+"""Where the target's times are new, a gain that is predicted to be so large is taken within a step."""
+PROBE_STEPS, WATCH_STEPS = 2, 4
+"""What something costs shows sooner than what is accepted."""
+PROMISING = 1.2
+"""Where a look-ahead of one step would make a request so much faster if the target's batch were free, it is tried;
+else it is only watched what would be accepted."""
 PROBE_OVERHEAD = 0.3
 """Steps that going there and back costs."""
-FIRST_ALLOWANCE, MOST_ALLOWANCE = 5.0, 20.0
+FIRST_ALLOWANCE, MOST_ALLOWANCE = 1.0, 20.0
 """Steps that may be lost to trying at the beginning, and are saved up at most."""
 STEPS_BETWEEN_PROBES = 30
 LEAST_SPEED = 0.1
@@ -61,6 +68,18 @@ class _View:
         """What all would write less with the target alone, over what they would write then."""
         alone = outlook(self._conditions, self._candidates, [0] * len(self._candidates)).tokens_per_s
         return max(outlook(self._conditions, self._candidates, self._depths).tokens_per_s / alone - 1.0, 0.0)
+
+    @property
+    def speed_up_if_free(self) -> float:
+        """Of a look-ahead of one step, if it cost the target nothing."""
+        seen, one = self._outlook(0), self._candidates[self._place]
+        return window(self._conditions, one.kind, 1, seen.c, seen.verdict).speed_up
+
+    def loss_watching(self) -> float:
+        """What one writes less while the draft's steps are only compared, over what it writes then."""
+        num, target = self._outlook(0).num_sequences, self._conditions.target
+        watched_s = target.window_s(num) + self._conditions.verdict_tokens_s
+        return max(watched_s / target.stream_s(num) - 1.0, 0.0)
 
     def reason(self, depth: int) -> str:
         """Why `depth` is chosen, in words."""
@@ -124,6 +143,21 @@ class Controller:
         is_chosen = pacer.manner.max_depth > 0
         self._guidance.streamed(step, guided and (pacer.decision.depth > 0 or not is_chosen))
 
+    def learnt(self, pacer: Pacer) -> None:
+        """Something new is known of the target's times while a step of `pacer` is written: a depth that was a guess is
+        chosen again, one that does harm is left, one that gains much more is taken."""
+        if pacer.max_depth == 0 or pacer.manner.is_guided:
+            return
+        self._plan.clear()
+        names, candidates, conditions = self._situation()
+        planned = self._planned(names, candidates, conditions)
+        wanted, current = planned[pacer.name], pacer.depth_ahead
+        view = _View(conditions, candidates, [planned[name] for name in names], names.index(pacer.name))
+        deeper = wanted > current > 0 and view.gain(wanted, over=current) > LARGE
+        if pacer.num_steps == 0 or deeper or (wanted != current and view.gain(0, over=current) > HARM):
+            pacer.probe_until = None
+            self._take(pacer, wanted, view)
+
     def decide(self, pacer: Pacer) -> None:
         """A step of `pacer` was committed, or it begins: its decision for what comes next."""
         estimates = self.estimates
@@ -148,30 +182,37 @@ class Controller:
     def _weigh(self, pacer: Pacer) -> None:
         names, candidates, conditions = self._situation()
         planned = self._planned(names, candidates, conditions)
-        wanted, current = planned[pacer.name], pacer.decision.depth
+        wanted, current = planned[pacer.name], pacer.depth_ahead
         if wanted == current:
             pacer.missed *= 0.5
         may_probe = self._allowance > PROBE_OVERHEAD and self._since_probe >= STEPS_BETWEEN_PROBES
-        if wanted == current and pacer.num_steps > 0 and not may_probe:
+        if wanted == current and not pacer.decision.watches and pacer.num_steps > 0 and not may_probe:
             return
         view = _View(conditions, candidates, [planned[name] for name in names], names.index(pacer.name))
         if wanted != current and not self._may_switch(pacer, view, wanted):
             wanted = current
         if wanted != current or not (may_probe and self._probe(pacer, view)):
-            self._set(pacer, wanted, view.reason(wanted), 1.0 + view.gain(wanted, over=0))
+            self._take(pacer, wanted, view)
+
+    def _take(self, pacer: Pacer, depth: int, view: _View) -> None:
+        """`pacer` goes to `depth` because of what `view` says of it."""
+        watches = depth > 0 and not self.estimates.target_cost.is_known
+        reason = "nothing is known of the target's times yet" if watches else view.reason(depth)
+        self._set(pacer, depth, reason, 1.0 + view.gain(depth, over=0), watches=watches)
 
     def _may_switch(self, pacer: Pacer, view: _View, wanted: int) -> bool:
-        current = pacer.decision.depth
+        current = pacer.depth_ahead
         pacer.missed += max(view.gain(wanted, over=current), 0.0)
         if pacer.num_steps == 0 or view.gain(0, over=current) > HARM:
             return True
-        return pacer.num_steps - pacer.changed_at >= MIN_DWELL and pacer.missed > SWITCH_COST
+        has_lasted = pacer.is_guess or pacer.num_steps - pacer.changed_at >= MIN_DWELL
+        return has_lasted and pacer.missed > SWITCH_COST
 
     def _situation(self) -> tuple[list[str], list[Candidate], Conditions]:
         estimates = self.estimates
         names = list(self._pacers)
         candidates = [self._pacers[name].candidate for name in names]
-        if not estimates.target_cost.is_known:
+        if not estimates.target_cost.shows_growth:
             candidates = [replace(one, max_depth=min(one.max_depth, FIRST_DEPTH)) for one in candidates]
         conditions = Conditions(
             estimates.target_cost,
@@ -189,8 +230,9 @@ class Controller:
         """The best depths, worked out anew after every half step of each request."""
         self._plan_age += 1
         if not self._plan or self._plan_age > len(names) / 2:
-            known = self.estimates.target_cost.largest_known
-            depths = choose(conditions, candidates, max(TRUST * known, FIRST_SEQUENCES))
+            cost = self.estimates.target_cost
+            trust = TRUST if cost.shows_growth else FIRST_TRUST
+            depths = choose(conditions, candidates, max(trust * cost.largest_known, FIRST_SEQUENCES))
             self._plan, self._plan_age = dict(zip(names, depths, strict=True)), 0
         return self._plan
 
@@ -203,23 +245,32 @@ class Controller:
             if estimates.target_cost.evidence(alone) >= ENOUGH:
                 return False
             return self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone())
+        if view.speed_up_if_free < PROMISING:
+            return self._try([pacer], 1, "what would be accepted", view.loss_watching(), watches=True)
         loss, speed = max(view.gain(0, over=1), 0.0), 1.0 + view.gain(1, over=0)
-        return self._try([pacer], 1, "a look-ahead of one step", loss / max(speed, LEAST_SPEED))
+        if not self._try([pacer], 1, "a look-ahead of one step", loss / max(speed, LEAST_SPEED)):
+            return False
+        estimates.target_cost.doubt_windows(estimates.target.num_sequences + 1.0)
+        return True
 
-    def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float) -> bool:
+    def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float, *, watches: bool = False) -> bool:
         """Let `pacers` go to `depth` for a while, each losing `loss` of each step, if that can be afforded."""
-        cost = (PROBE_OVERHEAD + PROBE_STEPS * loss) * len(pacers) / len(self._pacers)
+        num_steps = WATCH_STEPS if watches else PROBE_STEPS
+        cost = (PROBE_OVERHEAD + num_steps * loss) * len(pacers) / len(self._pacers)
         if cost > self._allowance:
             return False
         self._allowance -= cost
         self._since_probe = 0.0
         for pacer in pacers:
             if pacer.candidate.max_depth > 0:
-                pacer.probe_until, pacer.is_typical = pacer.num_steps + PROBE_STEPS, False
-                self._set(pacer, depth, f"trying out {what} for {PROBE_STEPS} steps", 1.0)
+                pacer.probe_until, pacer.is_typical = pacer.num_steps + num_steps, False
+                verb = "watching" if watches else "trying out"
+                self._set(pacer, depth, f"{verb} {what} for {num_steps} steps", 1.0, watches=watches)
         return True
 
-    def _set(self, pacer: Pacer, depth: int, reason: str, speed_up: float) -> None:
-        if depth != pacer.decision.depth or pacer.num_steps == 0:
+    def _set(self, pacer: Pacer, depth: int, reason: str, speed_up: float, *, watches: bool = False) -> None:
+        before = pacer.decision
+        if (depth, watches) != (before.depth, before.watches) or pacer.num_steps == 0:
             pacer.changed_at, pacer.missed = pacer.num_steps, 0.0
-            pacer.decision = Decision(depth, reason, speed_up)
+            pacer.decision = Decision(depth, reason, speed_up, watches)
+            pacer.is_guess = not self.estimates.target_cost.shows_growth

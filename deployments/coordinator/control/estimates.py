@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from actors.messages import Step
+from actors.messages import Delta, Step
 from deployments.coordinator.control.batch_cost import BatchCost, TargetCost
 from deployments.coordinator.control.means import Mean, Meter, Rate
 
@@ -20,6 +20,11 @@ POOL_MEMORY = 200.0
 REQUEST_PRIOR = 16.0
 """The pool's acceptance rate counts as so many of a request's own steps."""
 REQUEST_MEMORY = 40.0
+PART_PASSES = 2
+"""The words of a step teach what a pass takes before the step is done, in parts of at least so many passes."""
+PART_WEIGHT = 0.5
+"""Such a part counts as so much of a step, while less than `NEWS` steps are known of a batch of its size."""
+NEWS = 1.5
 
 
 @dataclass(slots=True)
@@ -31,6 +36,20 @@ class _Call:
     integral: float
     num_tokens: int = 0
     is_first: bool = True
+    part: _Part | None = None
+    """What it has written since its last part that counted; None until its first tokens came."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """Some tokens of a step, as in `_Call`."""
+
+    began: float
+    integral: float
+    num_read: int
+    """Such calls that had read their prompts by then."""
+    num_tokens: int = 0
+    num_passes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +111,9 @@ class Estimates:
         self.target_cost, self.draft_cost = TargetCost(), BatchCost()
         self.target, self.draft = Engine(), Engine()
         self._calls: dict[object, _Call] = {}
+        self._reading: set[object] = set()
+        """The target's calls for steps that have not written yet."""
+        self._num_read = 0
 
     def alpha(self, steps: str) -> Rate:
         """The acceptance rate of such steps, by tokens."""
@@ -101,15 +123,18 @@ class Estimates:
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
-    def begin(self, call: object, now: float, *, is_target: bool) -> None:
-        """`call` starts."""
+    def begin(self, call: object, now: float, *, is_target: bool, is_step: bool = True) -> None:
+        """`call` starts; `is_step`: it writes steps, not a stream."""
         engine = self.target if is_target else self.draft
         engine.meter.begin(now)
         self._calls[call] = _Call(is_target, now, engine.meter.integral(now))
+        if is_target and is_step:
+            self._reading.add(call)
 
     def end(self, call: object, now: float) -> None:
         """`call` is over or was cancelled; nothing happens if it is not known."""
         known = self._calls.pop(call, None)
+        self._reading.discard(call)
         if known is not None:
             (self.target if known.is_target else self.draft).meter.end(now)
 
@@ -125,6 +150,28 @@ class Estimates:
             self.target_cost.add_window(num, token_s)
         else:
             self.draft_cost.add(num, token_s)
+
+    def progress(self, call: object, delta: Delta, now: float) -> bool:
+        """The target's `call` wrote `delta` of its step meanwhile. Whether that says something new: little was known of
+        the time of a pass with a batch of this size, and most of the batch did not read prompts meanwhile."""
+        known = self._calls.get(call)
+        if known is None:
+            return False
+        if call in self._reading:
+            self._reading.remove(call)
+            self._num_read += 1
+        part, is_news = known.part, False
+        num_reading = len(self._reading) + self._num_read - part.num_read if part is not None else 0
+        if part is not None and 2 * num_reading < self.target.meter.num:
+            part.num_tokens += len(delta.token_ids)
+            part.num_passes += delta.num_passes or len(delta.token_ids)
+            if part.num_passes < PART_PASSES or now <= part.began:
+                return False
+            num = self.target.mean_sequences(part.began, part.integral, now)
+            is_news = self.target_cost.evidence_of_passes(num) < NEWS
+            self.target_cost.add_part(num, (now - part.began) / part.num_passes, PART_WEIGHT)
+        known.part = _Part(now, self.target.meter.integral(now), self._num_read)
+        return is_news
 
     def streamed(self, call: object, num_tokens: int, ends_step: bool, now: float) -> Streaming | None:
         """The stream `call` gave tokens; what the step that they end took, if they end one."""

@@ -38,6 +38,7 @@ from deployments.coordinator.events import (
     StartTarget,
     Streamed,
     TargetFailed,
+    TargetProgress,
     TargetStep,
 )
 
@@ -68,6 +69,10 @@ class Decider(Protocol):
 
     def streamed(self, pacer: Pacer, step: Streaming) -> None:
         """The target streamed a step of `pacer`, as decided last."""
+        ...
+
+    def learnt(self, pacer: Pacer) -> None:
+        """The words of a step of `pacer`, which is not done, say what was not known of the target."""
         ...
 
     def leave(self, pacer: Pacer) -> None:
@@ -102,6 +107,8 @@ class Pacer:
         """Steps that were committed."""
         self.changed_at = 0
         """How many they were when the depth last changed."""
+        self.is_guess = True
+        """Whether it was chosen before it was known what more sequences cost."""
         self.missed = 0.0
         """Steps that it would have written more, by prediction, had the depth been the wanted one."""
         self.probe_until: int | None = None
@@ -134,6 +141,11 @@ class Pacer:
         if self.manner.is_guided:
             return Candidate(self.alpha, 0)
         return Candidate(self.alpha, self.max_depth, self.decision.depth)
+
+    @property
+    def depth_ahead(self) -> int:
+        """How many steps the target is to write ahead; none while it is only watched what would be accepted."""
+        return 0 if self.decision.watches else self.decision.depth
 
     @property
     def elapsed_s(self) -> float:
@@ -171,7 +183,7 @@ class Pacer:
             self._estimates.begin((self.name, command.call), now, is_target=True)
         elif isinstance(command, StartStream):
             self._target_position[command.call] = -1
-            self._estimates.begin((self.name, command.call), now, is_target=True)
+            self._estimates.begin((self.name, command.call), now, is_target=True, is_step=False)
         elif isinstance(command, StartDraft):
             self._drafting[command.call] = range(command.position, command.position + command.depth)
             self._estimates.begin((self.name, command.call), now, is_target=False)
@@ -200,6 +212,9 @@ class Pacer:
             self._estimates.step((self.name, event.call), event.step, self._clock())
         elif isinstance(event, TargetStep):
             self._target_step(event.call, event.step)
+        elif isinstance(event, TargetProgress):
+            if self._estimates.progress((self.name, event.call), event.delta, self._clock()):
+                self._decider.learnt(self)
         elif isinstance(event, Streamed):
             self._streamed(event)
         elif isinstance(event, Judged):

@@ -22,6 +22,8 @@ class WindowView:
     """Whether a look-ahead stream runs."""
     can_draft: bool
     """Whether a look-ahead stream may be started: the draft is there and the last position is open."""
+    max_target_steps: int | None = None
+    """The target is to write at most so many of the positions; None: all of them."""
     branches: Sequence[Branch] = ()
     """Other versions of steps in the window, with what is built on them."""
 

@@ -28,7 +28,7 @@ class Lookahead:
 
     def wishes(self, view: WindowView) -> Wishes:
         """The first positions without a target step get one; free places of the window are drafted."""
-        first = view.positions[: self._max_target_steps]
+        first = view.positions[: self._num_target_steps(view)]
         targets = [position for position in first if position.wants_target]
         room = view.max_lookahead - (len(view.positions) - 1)
         depth = room if view.can_draft and not view.drafting and room > 0 else 0
@@ -36,6 +36,11 @@ class Lookahead:
             return Wishes(tuple(targets), depth)
         targets += self._on_branches(view, len(targets))
         return Wishes(tuple(targets), depth, branches=self._branches(view), branch_depth=BRANCH_DEPTH)
+
+    def _num_target_steps(self, view: WindowView) -> int:
+        """Positions from the head on at which the target may write."""
+        most = [number for number in (self._max_target_steps, view.max_target_steps) if number is not None]
+        return min(most, default=len(view.positions))
 
     def _on_branches(self, view: WindowView, num_new: int) -> list[Position]:
         """Positions of branches whose prefix exists and where the target may write; the window's own go first."""

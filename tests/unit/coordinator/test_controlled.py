@@ -56,7 +56,8 @@ def ask(target: ScriptOptions, num_requests: int = 1, *, agree: float = 1.0, **w
 
 def test_the_first_request_of_a_fresh_server_is_faster_already() -> None:
     (asked,) = ask(LONG, verifier="always")
-    assert asked.depths[0] == 4
+    assert asked.depths[0] == 1
+    assert max(asked.depths) == 4
     assert asked.token_s < 0.6 * LONG.token_s
     assert f"lookahead_lookahead_depth {asked.depths[-1]}.0" in asked.metrics
 
@@ -139,5 +140,5 @@ def test_the_draft_may_be_away() -> None:
     answer = run_virtually(bench.ask(verifier="always"))
     decisions = answer.trace["decisions"]
     assert isinstance(decisions, list)
-    assert all(decision["depth"] == 0 or "pays" in decision["reason"] for decision in decisions)
+    assert [decision["depth"] for decision in decisions] == [1, 0], "there was nothing to watch"
     assert answer.finished.summary.num_draft_steps == 0

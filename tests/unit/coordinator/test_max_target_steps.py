@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.coordinator.events import StartDraft, StartTarget
+from deployments.coordinator.events import Decision, StartDraft, StartTarget
 from deployments.coordinator.session import Session
 from tests.unit.coordinator.world import TARGET, World, settings
 
@@ -18,3 +18,27 @@ def test_the_target_writes_only_the_first_steps_of_the_window() -> None:
         here.do(drafts[0] if drafts else here.choices()[0])
     assert most == 2
     assert here.finished.summary.accept_rate == 1.0
+
+
+def test_while_it_is_only_watched_the_target_writes_no_step_ahead() -> None:
+    decision = Decision(3, "watching", watches=True)
+    here = World(Session(settings(), lambda: decision), TARGET, TARGET, lambda *_: True)
+    here.start()
+    most = 0
+    while here.choices():
+        starts = {c.call for c in here.log if isinstance(c, StartTarget)}
+        most = max(most, len(starts & set(here.under_way)))
+        drafts = [c.call for c in here.log if isinstance(c, StartDraft) and c.call in here.under_way]
+        here.do(drafts[0] if drafts else here.choices()[0])
+    assert most == 1
+    assert here.finished.summary.accept_rate == 1.0
+
+
+def test_where_the_target_is_faster_alone_it_begins_no_further_step_of_the_window() -> None:
+    decisions = [Decision(3, "watching", watches=True)]
+    here = World(Session(settings(), lambda: decisions[-1]), TARGET, TARGET, lambda *_: True)
+    here.start()
+    decisions.append(Decision(0, "the target is faster alone"))
+    (draft,) = [c.call for c in here.log if isinstance(c, StartDraft) and c.call in here.under_way]
+    here.do(draft)
+    assert [c.position for c in here.log if isinstance(c, StartTarget)] == [0]

@@ -57,6 +57,33 @@ def test_of_a_single_size_little_is_supposed() -> None:
     assert 0.1 < cost.at(2.0) < 0.35
 
 
+def test_passes_show_what_more_sequences_cost() -> None:
+    """Streams were seen in batches of 8 only; parts of steps show that the engine is saturated."""
+    cost = TargetCost()
+    for _ in range(3):
+        cost.add_stream(8.0, 0.8)
+    assert not cost.shows_growth
+    assert cost.window_s(16.0) < 1.2, "a batch is taken to be nearly free"
+    for _ in range(2):
+        cost.add_part(8.0, 0.8, 0.5)
+        cost.add_part(12.0, 1.2, 0.5)
+    assert cost.shows_growth
+    assert cost.window_s(16.0) == pytest.approx(1.6, rel=0.1)
+    assert cost.stream_s(12.0) == pytest.approx(1.2, rel=0.1)
+
+
+def test_hints_give_windows_several_tokens_a_pass() -> None:
+    """Deeper steps have no hints yet, so that a step takes longer in a larger batch; its passes do not."""
+    cost = TargetCost()
+    for _ in range(4):
+        cost.add_part(1.0, 0.1, 0.5)
+        cost.add_part(2.0, 0.1, 0.5)
+        cost.add_window(1.0, 0.033)
+        cost.add_window(2.0, 0.1)
+    assert cost.window_s(4.0) == pytest.approx(cost.window_s(1.0), rel=0.1)
+    assert cost.window_s(1.0) < 0.08
+
+
 def test_one_strange_step_moves_little_and_many_move_all() -> None:
     cost = taught(CURVES["free"], [1.0], noise=0.01)
     cost.add(1.0, 2.0)

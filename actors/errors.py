@@ -7,6 +7,7 @@
     ├── CapacityError           nobody's: too much work for now, try again                     429
     ├── ServiceError            ours: a part of the system did not answer                       503
     │   ├── RoleUnavailable     a draft, target or verifier replica died or could not be had    503
+    │   │   └── AttemptsExhausted   a coordinator has tried in vain; another one would, too     503
     │   └── DeadlineExceeded    the request's or the server's time limit passed                 408
     └── OperatorError           the operator's: a config or a model that cannot be used         500
         ├── ConfigError         a config file or profile is wrong
@@ -80,6 +81,10 @@ class RoleUnavailable(ServiceError):
     """A replica of a role died, or none could be had in time; another may answer."""
 
     code = "role_unavailable"
+
+
+class AttemptsExhausted(RoleUnavailable):
+    """A role that a coordinator needs did not answer in all its attempts: asking another coordinator is no use."""
 
 
 class DeadlineExceeded(ServiceError):

@@ -22,6 +22,7 @@ from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
+from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import listen, members
@@ -99,9 +100,14 @@ class CoordinatorBackend:
         self._writers = writers
         self._coordinators = members("coordinator", handle)
         self._pool = Pool(self._coordinators, wait_s)
+        self._unbroken = Unbroken(self._generate, Perseverance(patience_s=wait_s))
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Backend.generate`."""
+        return self._unbroken.generate(request)
+
+    def _generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        """The same, by one coordinator."""
         return self._pool.items("generate", request.request_id, request)
 
     async def aclose(self) -> None:

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import ContextTooLong, LookaheadError, RequestError
+from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
 from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
 from deployments.config import Config, ExactCheck, NeverCheck
 from deployments.coordinator.control.controller import Controller
@@ -104,9 +104,9 @@ class Coordinator:
         self._controller = Controller(control.probe_share) if control.enabled else None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """One completion: `Opened`, then `Committed` ..., then `Finished`.
+        """One completion: `Opened`, then `Committed` ..., then `Finished`; behind `request.resume`, if it is given.
 
-        Raises RequestError and ContextTooLong before `Opened`; RoleUnavailable and DeadlineExceeded at any time.
+        Raises RequestError and ContextTooLong before `Opened`; AttemptsExhausted and DeadlineExceeded at any time.
         """
         plan = settle(self._config, request)
         clock = asyncio.get_running_loop().time
@@ -133,6 +133,8 @@ class Coordinator:
                     yield output
         except LookaheadError as error:
             trace.close(str(error))
+            if isinstance(error, RoleUnavailable):
+                raise AttemptsExhausted(error.message, error.param) from error
             raise
         finally:
             if pacer is not None:
@@ -215,6 +217,7 @@ class Coordinator:
             token_speculation=plan.token_speculation,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
             num_nearby_hints=config.speculation.num_nearby_hints,
+            resume=request.resume,
         )
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import SpeculationSummary, Step
+from actors.messages import SpeculationSummary, Standing, Step
 from deployments.coordinator.events import Outcome
 
 
 class Tally:
     """Counts of steps and draft tokens, and the reasons for running with less than was asked."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, behind: Standing | None = None) -> None:
+        """`behind`: go on where another coordinator was lost, and with it the draft steps that were under way."""
         self._counts = SpeculationSummary(mode)
         self._degraded: dict[str, None] = {}
+        if behind is None:
+            return
+        if (before := behind.counts) is not None:
+            self._counts = replace(before, num_cancelled_steps=before.num_cancelled_steps + before.num_open_steps)
+            self._degraded = dict.fromkeys(before.degraded)
+        self.degraded("coordinator_resumed")
 
     @property
     def num_steps(self) -> int:

@@ -37,10 +37,11 @@ class Served:
 
 
 def scripted() -> Config:
-    """The scripted profile, on a free port, with two target replicas."""
+    """The scripted profile, on a free port, with two target replicas and two coordinators."""
     settings = load_profile("scripted").model_dump()
     settings["gateway"]["port"] = 0
     settings["target"]["placement"]["num_replicas"] = 2
+    settings["coordinator"]["placement"]["num_replicas"] = 2
     settings["speculation"]["draft_retry_s"] = 0.5
     return validate_config(settings, "test")
 

@@ -3,7 +3,8 @@
     LookaheadError
     ├── RequestError            the client's: the request cannot be served as it is            400
     │   ├── ContextTooLong      the prompt, or prompt and max_tokens, exceed the context        400
-    │   └── UnknownModel        no such model here                                              404
+    │   ├── UnknownModel        no such model here                                              404
+    │   └── HandedOver          its client reads this stream over another connection            409
     ├── CapacityError           nobody's: too much work for now, try again                     429
     ├── ServiceError            ours: a part of the system did not answer                       503
     │   ├── RoleUnavailable     a draft, target or verifier replica died or could not be had    503
@@ -55,6 +56,13 @@ class UnknownModel(RequestError):
 
     status = 404
     code = "model_not_found"
+
+
+class HandedOver(RequestError):
+    """The client has come back for this stream over another connection, which has the rest of it."""
+
+    status = 409
+    code = "stream_resumed_elsewhere"
 
 
 class CapacityError(LookaheadError):

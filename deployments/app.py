@@ -7,7 +7,7 @@ same function serves `lookahead serve`, `serve run deployments.app:build profile
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,6 +19,7 @@ from actors.errors import LookaheadError
 from actors.messages import GenerationRequest, Output, SpeculationStats
 from deployments.config import Config, PlacementConfig, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
+from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
@@ -51,6 +52,8 @@ class CoordinatorReplica:
         drafter = DraftPool(self._roles["draft"], wait_s) if draft is not None else None
         roles = Roles(TargetPool(self._roles["target"], wait_s), drafter, VerifierPool(self._roles["verifier"], wait_s))
         self._coordinator = Coordinator(config, roles)
+        kept = config.coordinator
+        self._keeper = Keeper(self._coordinator.generate, kept.max_kept_requests, kept.max_kept_bytes)
         capacity = config.coordinator.placement.max_ongoing_requests
         self._server = await listen(self, {"generate", "readiness"}, capacity)
 
@@ -59,8 +62,12 @@ class CoordinatorReplica:
         return self._server.address
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """As `Coordinator.generate`."""
-        return self._coordinator.generate(request)
+        """As `Keeper.generate`."""
+        return self._keeper.generate(request)
+
+    async def hand_over(self, request_ids: tuple[str, ...], owner: str) -> list[GenerationRequest]:
+        """As `Keeper.hand_over`."""
+        return await self._keeper.hand_over(request_ids, owner)
 
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now."""
@@ -78,6 +85,7 @@ class CoordinatorReplica:
         """Serve calls and awaits this when the replica is stopped."""
         if hasattr(self, "_server"):
             await self._server.drain()
+            await self._keeper.close()
             await self._server.close()
         await asyncio.gather(*(role.aclose() for role in self._roles.values()))
 
@@ -113,6 +121,13 @@ class CoordinatorBackend:
     async def aclose(self) -> None:
         """End the connections to the coordinators."""
         await self._coordinators.aclose()
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        """As `Backend.hand_over`: any coordinator may have them."""
+        answers = await self._handle.broadcast("hand_over", tuple(request_ids), owner).results_async(
+            timeout_s=ASK_S, return_exceptions=True
+        )
+        return [request for answer in answers if isinstance(answer, list) for request in answer]
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""

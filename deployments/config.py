@@ -270,6 +270,10 @@ class CoordinatorConfig(Strict):
     """The coordinator's own placement."""
 
     placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+    max_kept_requests: PositiveInt = 1000
+    """Resumable streams that one replica keeps, those that are being read included."""
+    max_kept_bytes: PositiveInt = 64 * 1024 * 1024
+    """About so much memory for them; the ones that were left longest go first."""
 
 
 class TelemetryConfig(Strict):

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -19,17 +20,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from actors.errors import LookaheadError, RoleUnavailable
+from actors.messages import Keep
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
-from deployments.gateway.auth import Door, Turnstile, fidelity_of, visit_of
+from deployments.gateway.auth import Door, Turnstile, fidelity_of, key_of, visit_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
+from deployments.gateway.bookmarks import Bookmarks, Mark, read_id
 from deployments.gateway.document import ERRORS, Described, gives, takes
 from deployments.gateway.envelope import Envelope, request_id_of
 from deployments.gateway.errors import HttpError, error_body, error_response, from_http_exception, shown
 from deployments.gateway.generations import Generations
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
+from deployments.gateway.rejoining import Manner, Rest, fetch, wants_resuming
 from deployments.gateway.replies import Reply, StreamReply
 from deployments.gateway.shapes import (
     ChatCompletion,
@@ -155,6 +159,7 @@ class Routes:
             openapi_extra=takes("CompletionRequest"),
             responses=gives(Completion, "Completion"),
         )(self.completions)
+        router.get("/streams/{request_id:path}", dependencies=counted, response_model=None)(self.stream)
         _get(router, "/models", self.models, gives(ModelList))
         _get(router, "/models/{model:path}", self.model, gives(Model))
         _get(router, "/traces/{request_id:path}", self.trace)
@@ -164,35 +169,61 @@ class Routes:
         """Answer a conversation."""
         request_id = request_id_of(request)
         ask = ask_chat(await self._body(request), self._config, request_id, fidelity_of(request))
-        answer = ChatAnswer(
+        return self._reply(request, ask, request_id, is_chat=True)
+
+    async def stream(self, request: Request, request_id: str) -> Response:
+        """The rest of a resumable stream, behind the event that ``Last-Event-ID`` names; without it, all of it."""
+        backend, key = self._get_backend(), key_of(request)
+        manner, requests = await fetch(backend, request_id, key.name)
+        last_id = request.headers.get("last-event-id")
+        unread = (Mark(),) * len(requests)
+        marks = unread if last_id is None else read_id(last_id, request_id, len(requests))
+        rest = Rest(backend, requests, marks)
+        charged = {each.request_id: rest.charged(each) for each in requests}
+        meter = Meter(visit_of(request), frozenset(), self._clock, charged)
+        timeout_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
+        generations = Generations(rest, requests, timeout_s, meter.count)
+        return StreamReply(
+            generations,
+            self._answer(manner),
             request_id,
-            self._config.served_model_name,
-            int(time.time()),
-            len(ask.requests),
-            ask.n,
-            self._config.gateway.reasoning_content,
+            timeout_s,
+            manner.include_usage,
+            self._keep_alive_s,
+            Bookmarks(request_id, marks),
         )
-        return self._reply(request, ask, answer, request_id)
+
+    def _answer(self, manner: Manner) -> Answer:
+        """The answer that `manner` tells of, to be put together."""
+        head = manner.request_id, self._config.served_model_name, manner.created, len(manner.request_ids), manner.n
+        return ChatAnswer(*head, self._config.gateway.reasoning_content) if manner.is_chat else TextAnswer(*head)
 
     async def completions(self, request: Request) -> Response:
         """Continue a text."""
         request_id = request_id_of(request)
         ask = ask_completion(await self._body(request), self._config, request_id, fidelity_of(request))
-        answer = TextAnswer(request_id, self._config.served_model_name, int(time.time()), len(ask.requests), ask.n)
-        return self._reply(request, ask, answer, request_id)
+        return self._reply(request, ask, request_id, is_chat=False)
 
     async def _body(self, request: Request) -> dict[str, Any]:
         gateway = self._config.gateway
         return await read_object(request, gateway.max_body_bytes, gateway.request_timeout_s)
 
-    def _reply(self, request: Request, ask: Ask, answer: Answer, request_id: str) -> Response:
+    def _reply(self, request: Request, ask: Ask, request_id: str, *, is_chat: bool) -> Response:
+        ids = tuple(each.request_id for each in ask.requests)
+        manner = Manner(request_id, is_chat, int(time.time()), ids, ask.n, ask.include_usage)
+        answer, requests, bookmarks = self._answer(manner), ask.requests, None
+        if wants_resuming(request, ask.stream, self._config.gateway.resume_s):
+            keep = Keep(self._config.gateway.resume_s, key_of(request).name, str(manner))
+            requests = tuple(replace(each, keep=keep) for each in requests)
+            bookmarks = Bookmarks(request_id, (Mark(),) * len(requests))
         timeout_s = self._config.gateway.request_timeout_s
         payers = frozenset(each.request_id for each in ask.requests[:: ask.n])
         meter = Meter(visit_of(request), payers, self._clock)
-        generations = Generations(self._get_backend(), ask.requests, timeout_s, meter.count)
+        generations = Generations(self._get_backend(), requests, timeout_s, meter.count)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
-        return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, self._keep_alive_s)
+        keep_alive_s = self._keep_alive_s
+        return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, keep_alive_s, bookmarks)
 
     async def models(self) -> Json:
         """List the models."""

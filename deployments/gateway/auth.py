@@ -81,8 +81,13 @@ def visit_of(request: Request) -> Visit:
 
 def fidelity_of(request: Request) -> Fidelity | None:
     """The fidelity that the request's key has by default; None if it has none."""
+    return key_of(request).fidelity
+
+
+def key_of(request: Request) -> Key:
+    """The key that the door noted."""
     key: Key = request.state.key
-    return key.fidelity
+    return key
 
 
 def _refusal(message: str) -> HttpError:

@@ -17,14 +17,17 @@ from typing import Any
 
 from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
 from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
-from deployments.config import Config, ExactCheck, NeverCheck
+from deployments.config import Config, ExactCheck, NeverCheck, SpeculationConfig
+from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.guided import GuidedSession
+from deployments.coordinator.latency import Bounds
 from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import Patience, Pipeline, Roles
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
+from deployments.coordinator.vigilance import Vigilance
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
 
@@ -100,6 +103,7 @@ class Coordinator:
         self._target_info: RoleInfo | None = None
         self._draft_vocabulary: str | None = None
         self._close_ids: TokenIds | None = None
+        self._vigilance = _vigilance(config.speculation)
         control = config.speculation.controller
         self._controller = Controller(control.probe_share) if control.enabled else None
 
@@ -127,7 +131,8 @@ class Coordinator:
             session = GuidedSession(settings, decide) if guides else Session(settings, decide)
             yield Opened(request.request_id, len(settings.target_prompt))
             observers = (trace, metrics) if pacer is None else (trace, metrics, pacer)
-            pipeline = Pipeline(session, self._roles, request.prompt, self._patience(request), observers)
+            patience = self._patience(request)
+            pipeline = Pipeline(session, self._roles, request.prompt, patience, observers, self._vigilance)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
                     yield output
@@ -239,6 +244,18 @@ class Coordinator:
             self._close_ids = await self._roles.target.encode(Prompt(text=reasoning.close))
         closed = any(i in prompt[-PROMPT_TAIL:] for i in self._close_ids[-1:])
         return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not closed)
+
+
+def _vigilance(speculation: SpeculationConfig) -> Vigilance:
+    silence = speculation.silence
+    return Vigilance(
+        Bounds(silence.target_min_s, max(silence.target_min_s, silence.target_max_s), silence.factor),
+        Bounds(silence.draft_min_s, max(silence.draft_min_s, silence.draft_max_s), silence.factor),
+        Bounds(
+            min(silence.verdict_min_s, speculation.verdict_timeout_s), speculation.verdict_timeout_s, silence.factor
+        ),
+        Fuse(silence.max_failures, speculation.draft_retry_s),
+    )
 
 
 def _max_tokens(request: GenerationRequest, num_prompt_tokens: int, info: RoleInfo) -> int:

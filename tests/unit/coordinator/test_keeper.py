@@ -14,7 +14,6 @@ from deployments.coordinator.keeper import Keeper
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.test_pipeline import Bench, request, truth
 
-
 TRUTH = truth()
 
 
@@ -126,7 +125,7 @@ def test_one_that_is_read_is_read_on_where_it_cannot_be_kept() -> None:
         assert text(outputs) == TRUTH
         assert keeper.num_kept == 0
         await read(keeper, kept(), 60)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         assert bench.target_engine.num_running() == 0, "not kept any more, so it ends with its reader"
 
     run_virtually(full())

@@ -1,0 +1,43 @@
+"""What a coordinator knows of how fast its roles answer: time limits and circuit breakers, shared by all its requests.
+
+Promises: a target call that is silent for longer than its limit is given up; a draft or a verdict that is late counts
+as one that failed, and after a few of them nobody asks until a single probe has been answered. A verdict may always
+take as long as the target's step usually does: waiting costs no more than writing it. No I/O and no clock.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from deployments.coordinator.breaker import Breaker, Fuse
+from deployments.coordinator.latency import Bounds, TimeLimit
+
+
+class Vigilance:
+    """Limits and breakers of one coordinator. `target` and `draft` bound the silence before each item of a call."""
+
+    def __init__(self, target: Bounds, draft: Bounds, verdict: Bounds, fuse: Fuse) -> None:
+        self._verdict_bounds = verdict
+        self.first = TimeLimit(target)
+        """The target's first item of a call, whose prompt is read before."""
+        self.item = TimeLimit(target)
+        """Each further one."""
+        self.step = TimeLimit(target)
+        """A whole step, where nothing is told before its end."""
+        self.draft = TimeLimit(draft)
+        self.verdict = TimeLimit(verdict)
+        self.draft_breaker = Breaker(fuse)
+        self.verdict_breaker = Breaker(fuse)
+
+    @property
+    def verdict_s(self) -> float:
+        """Seconds that a verdict may take."""
+        typical = self.step.typical_s()
+        return min(self._verdict_bounds.max_s, max(self.verdict.limit_s, typical if typical is not None else 0.0))
+
+
+def unlimited(verdict_s: float) -> Vigilance:
+    """Where only verdicts have a limit, which is always the same, and no role is ever left alone."""
+    forever = Bounds(math.inf, math.inf)
+    return Vigilance(forever, forever, Bounds(verdict_s, verdict_s), Fuse(sys.maxsize))

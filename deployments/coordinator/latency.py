@@ -1,7 +1,9 @@
 """How long a call may take before it is given up, from how long such calls took lately. Pure: times are handed in.
 
 Promises: a limit is never below its floor nor above its ceiling; until enough is known it is the ceiling; one slow call
-does not move it, and a role that gets slower altogether takes its limit along.
+among many does not move it. Only calls that were answered count: a role that hangs never makes its limit longer. Each
+attempt after one that was given up may take twice as long, so that a role that has become slower altogether is heard
+again, and takes its limit along.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ NUM_RECENT = 128
 MIN_KNOWN = 8
 """With fewer, the ceiling is the limit."""
 QUANTILE = 0.95
+MAX_DOUBLINGS = 30
 REFRESH_EVERY = 8
 """The limit is worked out anew after so many calls; sorting for each token would cost more than it tells."""
 
@@ -37,17 +40,15 @@ class TimeLimit:
         self._num_new = 0
         self._limit_s = bounds.max_s
 
-    @property
-    def limit_s(self) -> float:
-        """Seconds that a call may take now."""
-        return self._limit_s
+    def limit_s(self, attempt: int = 0) -> float:
+        """Seconds that a call may take now, after so many that were given up."""
+        return min(self._bounds.max_s, self._limit_s * 2.0 ** min(attempt, MAX_DOUBLINGS))
 
     def took(self, seconds: float) -> None:
-        """A call was done after so many seconds. One that was given up counts with its limit, else it could never rise
-        again where all calls have become slower."""
+        """A call was answered after so many seconds."""
         self._recent.append(seconds)
         self._num_new += 1
-        if len(self._recent) >= MIN_KNOWN and (self._num_new >= REFRESH_EVERY or seconds >= self._limit_s):
+        if len(self._recent) >= MIN_KNOWN and (self._num_new >= REFRESH_EVERY or seconds > self._limit_s):
             self._num_new = 0
             self._limit_s = min(self._bounds.max_s, max(self._bounds.min_s, self._bounds.factor * self._high()))
 

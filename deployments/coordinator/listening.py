@@ -1,7 +1,7 @@
 """Waiting for a role with a limit on its silence.
 
 Promises: whatever is waited for has ended, in the engine too, when the limit has passed; the error is one that another
-attempt may help against. How long each wait took goes into its `TimeLimit`.
+attempt may help against. How long each answer took goes into its `TimeLimit`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from deployments.coordinator.latency import TimeLimit
 T = TypeVar("T")
 
 
-async def in_time(role: str, call: Awaitable[T], limit: TimeLimit) -> T:
-    """The result of `call`, or RoleUnavailable."""
+async def in_time(role: str, call: Awaitable[T], limit: TimeLimit, attempt: int) -> T:
+    """The result of `call`, or RoleUnavailable. `attempt` counts the calls that were given up before."""
     clock = asyncio.get_running_loop().time
-    begun, limit_s = clock(), limit.limit_s
+    begun, limit_s = clock(), limit.limit_s(attempt)
     try:
         async with asyncio.timeout(limit_s if math.isfinite(limit_s) else None):
             result = await call
     except TimeoutError:
-        limit.took(limit_s)
         raise RoleUnavailable(f"The {role} was silent for {limit_s:.3g} s.") from None
     limit.took(clock() - begun)
     return result
 
 
 async def heard(
-    role: str, items: AsyncGenerator[T, None], first: TimeLimit, later: TimeLimit
+    role: str, items: AsyncGenerator[T, None], first: TimeLimit, later: TimeLimit, attempt: int
 ) -> AsyncGenerator[T, None]:
     """The items of `items`, each of which must come in time; else RoleUnavailable. Their owner closes `items`."""
     limit = first
     while True:
         try:
-            item = await in_time(role, anext(items), limit)
+            item = await in_time(role, anext(items), limit, attempt)
         except StopAsyncIteration:
             return
         yield item

@@ -44,7 +44,7 @@ from deployments.coordinator.events import (
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.listening import heard, in_time
 from deployments.coordinator.session import Session
-from deployments.coordinator.vigilance import Vigilance, unlimited
+from deployments.coordinator.vigilance import Vigilance, attempt_of, unlimited
 
 logger = logging.getLogger(__name__)
 
@@ -204,20 +204,23 @@ class Pipeline:
     # --- work --------------------------------------------------------------------------------------------------------
 
     async def _draft(self, command: StartDraft) -> None:
-        drafter = self._roles.drafter
+        drafter, breaker = self._roles.drafter, self._vigilance.draft_breaker
+        if not breaker.lets_through(self._clock()):
+            self._num_draft_failures += 1
+            self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
+            return
+        limit, attempt = self._vigilance.draft, attempt_of(breaker)
         try:
             if drafter is None:
                 raise RequestError("This deployment has no draft model.")
             num_steps = 0
-            if not self._vigilance.draft_breaker.lets_through(self._clock()):
-                raise RoleUnavailable("The draft is left alone for a while, since it failed again and again.")
             async with (
                 aclosing(_look_ahead(drafter, command)) as items,
-                aclosing(heard("draft", items, self._vigilance.draft, self._vigilance.draft)) as timely,
+                aclosing(heard("draft", items, limit, limit, attempt)) as timely,
             ):
                 async for item in timely:
                     self._num_draft_failures = 0
-                    self._vigilance.draft_breaker.succeeded()
+                    breaker.succeeded()
                     if isinstance(item, Step):
                         num_steps += 1
                         self._events.put_nowait(DraftStep(command.call, item))
@@ -232,20 +235,24 @@ class Pipeline:
         except Exception as error:
             _report("draft", error)
             self._num_draft_failures += 1
-            self._vigilance.draft_breaker.failed(self._clock())
+            breaker.failed(self._clock())
             self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
 
     async def _target(self, command: StartTarget) -> None:
         await _back_off(command.attempt)
         try:
             if command.progress_s <= 0:
-                step = await in_time("target", self._roles.target.step(command.request), self._vigilance.step)
+                step = await in_time(
+                    "target", self._roles.target.step(command.request), self._vigilance.step, command.attempt
+                )
                 self._events.put_nowait(TargetStep(command.call, step))
                 return
             begun = self._clock()
             async with (
                 aclosing(self._roles.target.progress(command.request, command.progress_s)) as items,
-                aclosing(heard("target", items, self._vigilance.first, self._vigilance.item)) as timely,
+                aclosing(
+                    heard("target", items, self._vigilance.first, self._vigilance.item, command.attempt)
+                ) as timely,
             ):
                 async for item in timely:
                     if isinstance(item, Step):
@@ -271,7 +278,9 @@ class Pipeline:
         try:
             async with (
                 aclosing(self._roles.target.stream(command.request)) as deltas,
-                aclosing(heard("target", deltas, self._vigilance.first, self._vigilance.item)) as timely,
+                aclosing(
+                    heard("target", deltas, self._vigilance.first, self._vigilance.item, command.attempt)
+                ) as timely,
             ):
                 async for delta in timely:
                     ended = delta.ending is not None
@@ -285,11 +294,12 @@ class Pipeline:
     async def _judge(self, command: Judge) -> None:
         verifier, name = self._roles.verifier, command.request.verifier
         degraded: str | None = None
-        limit_s, begun, breaker = self._vigilance.verdict_s, self._clock(), self._vigilance.verdict_breaker
+        begun, breaker = self._clock(), self._vigilance.verdict_breaker
         if not breaker.lets_through(begun):
             verdict = Verdict(False, name, "the verifier failed again and again, and is left alone for a while")
             self._events.put_nowait(Judged(command.call, verdict, "verifier_left_alone"))
             return
+        limit_s = self._vigilance.verdict_s()
         try:
             if verifier is None:
                 raise RoleUnavailable("This deployment has no verifier.")
@@ -301,7 +311,6 @@ class Pipeline:
             else:
                 breaker.succeeded()
         except TimeoutError:
-            self._vigilance.verdict.took(limit_s)
             breaker.failed(self._clock())
             degraded = "verifier_late"
             verdict = Verdict(False, name, f"no verdict within {limit_s:.3g} s", None, limit_s)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import sys
 
-from deployments.coordinator.breaker import Breaker, Fuse
-from deployments.coordinator.latency import Bounds, TimeLimit
+from deployments.coordinator.breaker import Breaker, Circuit, Fuse
+from deployments.coordinator.latency import MAX_DOUBLINGS, Bounds, TimeLimit
 
 
 class Vigilance:
@@ -30,11 +30,15 @@ class Vigilance:
         self.draft_breaker = Breaker(fuse)
         self.verdict_breaker = Breaker(fuse)
 
-    @property
     def verdict_s(self) -> float:
-        """Seconds that a verdict may take."""
-        typical = self.step.typical_s()
-        return min(self._verdict_bounds.max_s, max(self.verdict.limit_s, typical if typical is not None else 0.0))
+        """Seconds that the next verdict may take."""
+        typical = self.step.typical_s() or 0.0
+        return min(self._verdict_bounds.max_s, max(self.verdict.limit_s(attempt_of(self.verdict_breaker)), typical))
+
+
+def attempt_of(breaker: Breaker) -> int:
+    """As which attempt the call counts that `breaker` has just let through: a probe may take as long as any."""
+    return MAX_DOUBLINGS if breaker.state is Circuit.HALF_OPEN else 0
 
 
 def unlimited(verdict_s: float) -> Vigilance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -233,6 +234,38 @@ def test_a_killed_coordinator_costs_a_pause_and_no_word(served: Served) -> None:
         usage = ask(served, question, speculation={"mode": "target"}).usage
         assert num_tokens == usage.completion_tokens, degraded
     wait_until_healthy(served)
+
+
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_a_client_comes_back_for_the_rest(served: Served, mode: str) -> None:
+    question = f"Where was I, in {mode}?"
+    request_id = f"lost-{mode}"
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "stream": True,
+        "speculation": {"mode": mode, "fidelity": "exact"},
+    }
+    headers = {"x-resumable": "true", "x-request-id": request_id}
+    text, last_id = "", ""
+    url = f"{served.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=headers) as first:
+        for line in first.iter_lines():
+            if line.startswith("id: "):
+                last_id = line.removeprefix("id: ")
+            elif line.startswith("data: "):
+                text += json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""
+                if len(text) > 40:
+                    break
+    time.sleep(0.5)  # written on meanwhile
+    answer = httpx.get(f"{served.url}/v1/streams/{request_id}", headers={"Last-Event-ID": last_id}, timeout=60)
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]", answer.text
+    deltas = [json.loads(line)["choices"][0]["delta"] for line in lines[:-1]]
+    rest = [delta["content"] for delta in deltas if delta.get("content")]
+    assert text + "".join(rest) == truth(question, served)
+    assert len(rest[0]) > 20, "what was written meanwhile comes at once"
 
 
 def test_steps_end_where_the_request_wants_them_to(served: Served) -> None:

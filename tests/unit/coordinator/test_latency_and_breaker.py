@@ -17,7 +17,7 @@ def limit_after(*seconds: float) -> float:
     limit = TimeLimit(BOUNDS)
     for each in seconds:
         limit.took(each)
-    return limit.limit_s
+    return limit.limit_s()
 
 
 def test_until_enough_is_known_the_limit_is_the_ceiling() -> None:
@@ -30,16 +30,18 @@ def test_the_limit_is_many_times_what_nearly_all_calls_take() -> None:
     assert limit_after(*[0.2] * 62, 3.0, 3.0) == pytest.approx(1.0), "two slow ones of 64 move nothing"
 
 
-def test_a_role_that_becomes_slower_takes_its_limit_along() -> None:
+def test_a_role_that_becomes_slower_is_heard_at_a_later_attempt_and_takes_its_limit_along() -> None:
     limit = TimeLimit(BOUNDS)
     for _ in range(NUM_RECENT):
         limit.took(0.2)
-    num_late = 0
+    assert [limit.limit_s(attempt) for attempt in range(6)] == [1.0, 2.0, 4.0, 8.0, 16.0, 20.0]
+    num_given_up = 0
     for _ in range(NUM_RECENT):
-        num_late += limit.limit_s < 3.0
-        limit.took(min(3.0, limit.limit_s))
-    assert limit.limit_s == pytest.approx(15.0)
-    assert num_late <= NUM_RECENT // 10, "few calls are given up before"
+        attempt = next(attempt for attempt in range(9) if limit.limit_s(attempt) >= 3.0)
+        num_given_up += attempt
+        limit.took(3.0)
+    assert limit.limit_s() == pytest.approx(15.0)
+    assert num_given_up <= NUM_RECENT // 5, "few calls are given up before"
 
 
 @settings(max_examples=50)
@@ -59,16 +61,27 @@ def test_the_median_is_told_once_it_is_known() -> None:
 
 def test_a_verdict_may_take_as_long_as_a_step() -> None:
     vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse())
-    assert vigilance.verdict_s == 2.0
+    assert vigilance.verdict_s() == 2.0
     for _ in range(MIN_KNOWN):
         vigilance.verdict.took(0.01)
-    assert vigilance.verdict_s == 0.25
+    assert vigilance.verdict_s() == 0.25
     for _ in range(MIN_KNOWN):
         vigilance.step.took(0.9)
-    assert vigilance.verdict_s == 0.9
+    assert vigilance.verdict_s() == 0.9
     for _ in range(NUM_RECENT):
         vigilance.step.took(9.0)
-    assert vigilance.verdict_s == 2.0, "but never longer than it was allowed"
+    assert vigilance.verdict_s() == 2.0, "but never longer than it was allowed"
+
+
+def test_a_probe_may_take_as_long_as_any_verdict() -> None:
+    vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse(1, 1.0))
+    for _ in range(MIN_KNOWN):
+        vigilance.verdict.took(0.01)
+    vigilance.verdict_breaker.failed(0.0)
+    assert vigilance.verdict_breaker.lets_through(1.0)
+    assert vigilance.verdict_s() == 2.0
+    vigilance.verdict_breaker.succeeded()
+    assert vigilance.verdict_s() == 0.25
 
 
 def failing(breaker: Breaker, times: list[float]) -> None:

@@ -8,6 +8,7 @@
     ├── CapacityError           nobody's: too much work for now, try again                     429
     ├── ServiceError            ours: a part of the system did not answer                       503
     │   ├── RoleUnavailable     a draft, target or verifier replica died or could not be had    503
+    │   │   ├── RoleSilent          a replica took a call and then said nothing for too long    503
     │   │   └── AttemptsExhausted   a coordinator has tried in vain; another one would, too     503
     │   └── DeadlineExceeded    the request's or the server's time limit passed                 408
     └── OperatorError           the operator's: a config or a model that cannot be used         500
@@ -89,6 +90,10 @@ class RoleUnavailable(ServiceError):
     """A replica of a role died, or none could be had in time; another may answer."""
 
     code = "role_unavailable"
+
+
+class RoleSilent(RoleUnavailable):
+    """A call was given up, since its replica said nothing for longer than such calls take."""
 
 
 class AttemptsExhausted(RoleUnavailable):

@@ -11,21 +11,21 @@ import math
 from collections.abc import AsyncGenerator, Awaitable
 from typing import TypeVar
 
-from actors.errors import RoleUnavailable
+from actors.errors import RoleSilent
 from deployments.coordinator.latency import TimeLimit
 
 T = TypeVar("T")
 
 
 async def in_time(role: str, call: Awaitable[T], limit: TimeLimit, attempt: int) -> T:
-    """The result of `call`, or RoleUnavailable. `attempt` counts the calls that were given up before."""
+    """The result of `call`, or RoleSilent. `attempt` counts the calls that were given up before."""
     clock = asyncio.get_running_loop().time
     begun, limit_s = clock(), limit.limit_s(attempt)
     try:
         async with asyncio.timeout(limit_s if math.isfinite(limit_s) else None):
             result = await call
     except TimeoutError:
-        raise RoleUnavailable(f"The {role} was silent for {limit_s:.3g} s.") from None
+        raise RoleSilent(f"The {role} was silent for {limit_s:.3g} s.") from None
     limit.took(clock() - begun)
     return result
 
@@ -33,7 +33,7 @@ async def in_time(role: str, call: Awaitable[T], limit: TimeLimit, attempt: int)
 async def heard(
     role: str, items: AsyncGenerator[T, None], first: TimeLimit, later: TimeLimit, attempt: int
 ) -> AsyncGenerator[T, None]:
-    """The items of `items`, each of which must come in time; else RoleUnavailable. Their owner closes `items`."""
+    """The items of `items`, each of which must come in time; else RoleSilent. Their owner closes `items`."""
     limit = first
     while True:
         try:

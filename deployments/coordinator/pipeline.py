@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleUnavailable
+from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
 from actors.messages import Committed, Finished, Piece, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.events import (
@@ -262,6 +262,8 @@ class Pipeline:
                     self._events.put_nowait(TargetProgress(command.call, item))
             raise RoleUnavailable("The target's call broke off before its step ended.")
         except Exception as error:
+            if isinstance(error, RoleSilent):
+                self._roles.target.shun(command.request.session_id)
             self._events.put_nowait(_target_failed(command.call, error))
 
     async def _add_hints(self, command: AddHints) -> None:
@@ -289,6 +291,8 @@ class Pipeline:
             if not ended:
                 raise RoleUnavailable("The target's stream broke off before the text ended.")
         except Exception as error:
+            if isinstance(error, RoleSilent):
+                self._roles.target.shun(command.request.session_id)
             self._events.put_nowait(_target_failed(command.call, error))
 
     async def _judge(self, command: Judge) -> None:

@@ -60,6 +60,10 @@ class Pool:
             async for item in items:
                 yield item
 
+    def shun(self, session_id: str) -> None:
+        """As `Members.shun`."""
+        self._members.shun(session_id)
+
 
 class WriterPool:
     """What the pools of draft and target have in common."""
@@ -120,6 +124,10 @@ class DraftPool(WriterPool):
 
 class TargetPool(WriterPool):
     """`Target` over a pool of replicas."""
+
+    def shun(self, session_id: str) -> None:
+        """As `Target.shun`."""
+        self._pool.shun(session_id)
 
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""

@@ -33,12 +33,14 @@ class Balance:
 
     def __init__(self) -> None:
         self._homes: OrderedDict[str, str] = OrderedDict()
+        self._shunned: OrderedDict[str, frozenset[str]] = OrderedDict()
 
     def choose(self, session_id: str, candidates: Sequence[Candidate], avoid: frozenset[str] = frozenset()) -> str:
         """The replica for a call of `session_id` (empty: of nobody in particular), one of `candidates`.
 
-        Replicas in `avoid` and those that are leaving are taken only where there is no other.
+        Replicas in `avoid`, those that the session shuns, and those that are leaving are taken only where there is no other.
         """
+        avoid |= self._shunned.get(session_id, frozenset())
         usable = [c for c in candidates if not c.is_leaving and c.replica not in avoid]
         usable = usable or [c for c in candidates if c.replica not in avoid] or list(candidates)
         if not usable:
@@ -54,6 +56,13 @@ class Balance:
         while len(self._homes) > MAX_SESSIONS:
             self._homes.popitem(last=False)
         return best.replica
+
+    def shun(self, session_id: str) -> None:
+        """Move `session_id` away from the replica it is on, which has fallen silent in one of its calls."""
+        if (home := self._homes.pop(session_id, None)) is not None:
+            self._shunned[session_id] = self._shunned.get(session_id, frozenset()) | {home}
+            while len(self._shunned) > MAX_SESSIONS:
+                self._shunned.popitem(last=False)
 
 
 def _rank(session_id: str, replica: str) -> bytes:

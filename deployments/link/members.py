@@ -57,6 +57,10 @@ class Members:
         candidates = [Candidate(link.address.replica, link.load, link.is_leaving) for link in self.links]
         return self._links[self._balance.choose(session_id, candidates, avoid)]
 
+    def shun(self, session_id: str) -> None:
+        """As `Balance.shun`."""
+        self._balance.shun(session_id)
+
     async def aclose(self) -> None:
         """End all connections."""
         if self._search is not None:

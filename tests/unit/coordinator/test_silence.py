@@ -30,6 +30,10 @@ class Hanging(TargetModel):
         super().__init__(engine)
         self._hangs = hangs
         self.num_calls = 0
+        self.shunned: list[str] = []
+
+    def shun(self, session_id: str) -> None:
+        self.shunned.append(session_id)
 
     async def step(self, request: StepRequest) -> Step:
         await self._hang(self._number(), 0)
@@ -84,8 +88,11 @@ def test_once_its_times_are_known_a_silent_call_costs_its_limit() -> None:
 
     async def scene() -> Answer:
         bench = Bench(settings=config(silence={"target_min_s": 2.0, "target_max_s": 1000.0}))
-        bench.roles = replace(bench.roles, target=Hanging(bench.target_engine, {0: 40}))
-        return await bench.ask(mode="target")
+        target = Hanging(bench.target_engine, {0: 40})
+        bench.roles = replace(bench.roles, target=target)
+        answer = await bench.ask(mode="target")
+        assert len(target.shunned) == 1, "the next call goes to another replica"
+        return answer
 
     answer = run_virtually(scene())
     assert answer.text == TRUTH

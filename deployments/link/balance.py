@@ -38,7 +38,8 @@ class Balance:
     def choose(self, session_id: str, candidates: Sequence[Candidate], avoid: frozenset[str] = frozenset()) -> str:
         """The replica for a call of `session_id` (empty: of nobody in particular), one of `candidates`.
 
-        Replicas in `avoid`, those that the session shuns, and those that are leaving are taken only where there is no other.
+        Replicas in `avoid`, those that the session shuns and those that are leaving are taken only where there is no
+        other.
         """
         avoid |= self._shunned.get(session_id, frozenset())
         usable = [c for c in candidates if not c.is_leaving and c.replica not in avoid]

@@ -45,6 +45,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.RandomCheck: "random.",
     config.SpeculationConfig: "speculation.",
     config.StepConfig: "step.",
+    config.SilenceConfig: "silence.",
     config.SpecReasonConfig: "specreason.",
     config.ControllerConfig: "controller.",
     config.ReasoningConfig: "reasoning.",

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from actors.messages import Channel, Committed, Finished, Opened, Output, Piece, Seam, SpeculationSummary, Standing
 
-BYTES_A_TOKEN = 40
-"""A token id in a list, and its number."""
+BYTES_A_TOKEN = 100
+"""A token id in a list, its number, and the string in which its text came; measured."""
 BYTES_A_CHAR = 3
-"""A character, once in the text that was sent and once in a piece, and the strings it came in."""
+"""A character of that text."""
 
 
 @dataclass(slots=True)

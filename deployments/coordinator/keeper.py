@@ -48,16 +48,13 @@ class Keeper:
         self._max_bytes = max_bytes
         self._kept: dict[tuple[str, str], Kept] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self.num_bytes = 0
+        """About so much memory is held by all that could be fetched."""
 
     @property
     def num_kept(self) -> int:
         """Requests that could be fetched now."""
         return len(self._kept)
-
-    @property
-    def num_bytes(self) -> int:
-        """About so much memory they hold."""
-        return sum(kept.num_bytes for kept in self._kept.values())
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """As `Coordinator.generate`."""
@@ -111,7 +108,7 @@ class Keeper:
             async with aclosing(self._generate(kept.request)) as outputs:
                 async for output in outputs:
                     kept.ledger.take(output)
-                    kept.num_bytes = kept.ledger.num_bytes
+                    self._weigh(kept)
                     self._make_room()
                     await _tell(kept, output)
         except Exception as error:
@@ -153,6 +150,11 @@ class Keeper:
         self._wait_for_reader(kept)
         return kept.ledger.standing() if kept.ledger.can_go_on else None
 
+    def _weigh(self, kept: Kept) -> None:
+        if self._kept.get(_key(kept.request)) is kept:
+            self.num_bytes += kept.ledger.num_bytes - kept.num_bytes
+            kept.num_bytes = kept.ledger.num_bytes
+
     def _make_room(self) -> None:
         while len(self._kept) > self._max_requests or self.num_bytes > self._max_bytes:
             # Without a reader first, the one that was left longest; one with a reader is read on, and not kept.
@@ -174,6 +176,7 @@ class Keeper:
             kept.expiry.cancel()
         if self._kept.get(_key(kept.request)) is kept:
             del self._kept[_key(kept.request)]
+            self.num_bytes -= kept.num_bytes
 
     def _end(self, kept: Kept) -> None:
         if kept.task is not None and not kept.task.done():

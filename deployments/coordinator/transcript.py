@@ -25,7 +25,8 @@ class Transcript:
         self._num_prompt_tokens = len(settings.target_prompt)
         self._max_tokens = settings.max_tokens
         self._tally = tally
-        self._told: SpeculationSummary | None = None
+        self._told: int | None = None
+        """Up to which version of the tally the counts were told."""
         self._nothing = Piece("", (), settings.vocabulary)
         self._output = OutputText(settings.marks, settings.stop, behind.output if behind is not None else None)
         self._due = behind.due if behind is not None else ()
@@ -99,9 +100,8 @@ class Transcript:
         return self._commits(fragments or ((self._output.channel, ""),), origin, num_tokens, step, seam)
 
     def _seam(self, piece: Piece, *, is_part: bool = False, restates: bool = False) -> Seam:
-        counts = self._tally.summary(0)
-        news = counts if counts != self._told else None
-        self._told = counts
+        news = self._tally.summary(0) if self._tally.version != self._told else None
+        self._told = self._tally.version
         return Seam(
             piece,
             self._output.state,

@@ -159,7 +159,10 @@ class Routes:
             openapi_extra=takes("CompletionRequest"),
             responses=gives(Completion, "Completion"),
         )(self.completions)
-        router.get("/streams/{request_id:path}", dependencies=counted, response_model=None)(self.stream)
+        events: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+        router.get("/streams/{request_id:path}", dependencies=counted, response_model=None, responses=events)(
+            self.stream
+        )
         _get(router, "/models", self.models, gives(ModelList))
         _get(router, "/models/{model:path}", self.model, gives(Model))
         _get(router, "/traces/{request_id:path}", self.trace)

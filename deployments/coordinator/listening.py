@@ -33,12 +33,25 @@ async def in_time(role: str, call: Awaitable[T], limit: TimeLimit, attempt: int)
 async def heard(
     role: str, items: AsyncGenerator[T, None], first: TimeLimit, later: TimeLimit, attempt: int
 ) -> AsyncGenerator[T, None]:
-    """The items of `items`, each of which must come in time; else RoleSilent. Their owner closes `items`."""
-    limit = first
-    while True:
-        try:
-            item = await in_time(role, anext(items), limit, attempt)
-        except StopAsyncIteration:
-            return
-        yield item
-        limit = later
+    """The items of `items`, each of which must come in time; else RoleSilent. Their owner closes `items`.
+
+    To be read in one task. The reader's own time does not count.
+    """
+    clock, limit, limit_s = asyncio.get_running_loop().time, first, 0.0
+    try:
+        async with asyncio.timeout(None) as alarm:  # one for all items: entering one for each costs more than the item
+            while True:
+                limit_s, begun = limit.limit_s(attempt), clock()
+                alarm.reschedule(begun + limit_s if math.isfinite(limit_s) else None)
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+                alarm.reschedule(None)
+                limit.took(clock() - begun)
+                yield item
+                limit = later
+    except TimeoutError:
+        if not alarm.expired():
+            raise
+        raise RoleSilent(f"The {role} was silent for {limit_s:.3g} s.") from None

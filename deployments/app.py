@@ -111,7 +111,7 @@ class CoordinatorBackend:
         self._unbroken = Unbroken(self._generate, Perseverance(patience_s=wait_s))
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Backend.generate`."""
+        """As `Source.generate`."""
         return self._unbroken.generate(request)
 
     def _generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:

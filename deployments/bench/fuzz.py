@@ -52,7 +52,7 @@ class SetText:
         self.num_running = 0
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Backend.generate`."""
+        """As `Source.generate`."""
         self.num_asked += 1
         self.num_running += 1
         try:

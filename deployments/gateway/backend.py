@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from actors.messages import GenerationRequest, Output
 
 
-class Backend(Protocol):
-    """Writes completions, and knows how the cluster fares."""
+class Source(Protocol):
+    """Writes completions."""
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """One completion: first `Opened`, then any number of `Committed`, last `Finished`.
@@ -22,6 +22,10 @@ class Backend(Protocol):
         cancelling the task that reads it ends the work. After `Finished` the iterator is read to its natural end.
         """
         ...
+
+
+class Backend(Source, Protocol):
+    """Writes completions, and knows how the cluster fares."""
 
     async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
         """Of these requests those that were kept for `owner`, each with a `resume` behind all that was written.

@@ -15,7 +15,7 @@ from typing import cast
 from starlette.requests import Request
 
 from actors.messages import Committed, GenerationRequest, Opened, Origin, Output, Standing
-from deployments.gateway.backend import Backend
+from deployments.gateway.backend import Backend, Source
 from deployments.gateway.bookmarks import Mark
 from deployments.gateway.errors import HttpError, bad_request
 
@@ -61,7 +61,7 @@ async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, 
 class Rest:
     """What a client lacks of `requests`, which were handed over, given the marks of what it has."""
 
-    def __init__(self, backend: Backend, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
+    def __init__(self, backend: Source, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
         self._backend = backend
         self._marks = {request.request_id: mark for request, mark in zip(requests, marks, strict=True)}
         for request, mark in zip(requests, marks, strict=True):
@@ -76,7 +76,7 @@ class Rest:
         return round(standing.num_tokens * share)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Backend.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
+        """As `Source.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
         standing = _standing(request)
         yield Opened(request.request_id, standing.num_prompt_tokens)
         had, num_tokens = self._marks[request.request_id].num_chars, standing.num_tokens - self.charged(request)

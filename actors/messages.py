@@ -481,6 +481,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     speculation: SpeculationOptions = SpeculationOptions()
     timeout_s: float | None = None
+    holder: str = ""
+    """What the gateway calls the holder of the request's key, for the audit log; never the key."""
     resume: Standing | None = None
     """Go on behind this; only what follows is answered, after `Opened`."""
     keep: Keep | None = None

@@ -218,7 +218,7 @@ def _hub_snapshot(repository: str) -> Path | None:
     except ImportError:
         return None
     try:
-        folder = snapshot_download(
+        folder = snapshot_download(  # nosec B615 # from the cache; no code and no pickles, by the patterns
             repository, local_files_only=True, allow_patterns=list(HUB_PATTERNS), ignore_patterns=list(HUB_IGNORED)
         )
     except OSError:
@@ -239,7 +239,7 @@ def _from_hub(repository: str, progress: Progress) -> Path:
         ) from error
     try:
         folder = Path(
-            snapshot_download(
+            snapshot_download(  # nosec B615 # the operator names the repository; no code and no pickles, by the patterns
                 repository,
                 allow_patterns=list(HUB_PATTERNS),
                 ignore_patterns=list(HUB_IGNORED),

@@ -187,7 +187,7 @@ def _start_pip(requirement: str, folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir()
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
     with (folder / "pip.log").open("wb") as log:
-        return subprocess.Popen(
+        return subprocess.Popen(  # nosec B603 # pip of this interpreter, for a requirement from our own table
             [sys.executable, "-m", "pip", "download", *options, "--progress-bar=off", "-d", str(folder), requirement],
             stdin=subprocess.DEVNULL,
             stdout=log,

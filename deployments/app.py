@@ -51,7 +51,7 @@ class CoordinatorReplica:
         self._roles = {role: members(role, handle) for role, handle in handles.items() if handle is not None}
         drafter = DraftPool(self._roles["draft"], wait_s) if draft is not None else None
         roles = Roles(TargetPool(self._roles["target"], wait_s), drafter, VerifierPool(self._roles["verifier"], wait_s))
-        self._coordinator = Coordinator(config, roles)
+        self._coordinator = Coordinator(config, roles, serve.get_replica_context().replica_id.unique_id)
         kept = config.coordinator
         self._keeper = Keeper(self._coordinator.generate, kept.max_kept_requests, kept.max_kept_bytes)
         capacity = config.coordinator.placement.max_ongoing_requests
@@ -87,6 +87,7 @@ class CoordinatorReplica:
             await self._server.drain()
             await self._keeper.close()
             await self._server.close()
+            await asyncio.to_thread(self._coordinator.close)
         await asyncio.gather(*(role.aclose() for role in self._roles.values()))
 
 

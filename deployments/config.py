@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from actors.engines import speculative_model
 from actors.errors import ConfigError
@@ -296,13 +296,34 @@ class CoordinatorConfig(Strict):
     """About so much memory for them; the ones that were left longest go first."""
 
 
+class AuditConfig(Strict):
+    """A file of every decision about a draft step; off without a `path`."""
+
+    path: str | None = None
+    """The whole path of a folder on the coordinators' nodes; each replica of the coordinator has files of its own."""
+    texts: Literal["hash", "full", "none"] = "hash"
+    """What stands for prompts and steps: their SHA-256, their text, or nothing."""
+    max_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    """A file that would grow beyond this is put aside, and another one begun."""
+    keep: Annotated[int, Field(ge=0, le=10_000)] = 16
+    """So many files that were put aside are kept of each replica; the oldest goes first."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_whole(cls, path: str | None) -> str | None:
+        if path is not None and not Path(path).is_absolute():
+            raise ValueError("must be a whole path, since replicas start in folders of their own")
+        return path
+
+
 class TelemetryConfig(Strict):
-    """Step traces and metrics."""
+    """Step traces, metrics and the audit log."""
 
     max_traces: PositiveInt = 512
     """Traces of so many recent requests are kept."""
     trace_texts: bool = True
     """Whether traces hold the text of steps; off where prompts must not be stored."""
+    audit: AuditConfig = AuditConfig()
 
 
 class Config(Strict):

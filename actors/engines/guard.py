@@ -37,7 +37,8 @@ class Guard:
             return cls(None)
         command = [sys.executable, "-I", "-S", os.path.abspath(__file__), str(os.getpid())]
         # A session of its own keeps a Ctrl-C, which ends the whole group of the parent, away from the guard.
-        return cls(subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True))
+        guard = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # nosec B603 # our own file
+        return cls(guard)
 
     @property
     def pid(self) -> int | None:

@@ -123,7 +123,7 @@ def running(server: VllmServer) -> Iterator[str]:
     cores = {"VLLM_CPU_OMP_THREADS_BIND": server.cores} if server.cores else {}
     environment = os.environ | dict(server.environment) | cores | {"VLLM_LOGGING_LEVEL": "ERROR"}
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603 # vLLM's server, with options of the operator's configuration
             command(_with_folders(server), port),
             env=environment,
             stdout=log,

@@ -14,6 +14,7 @@ import typer
 
 from actors.errors import LookaheadError
 from deployments.cli import keys, models
+from deployments.cli.audit import audit
 from deployments.cli.bench import bench
 from deployments.cli.calibrate import calibrate
 from deployments.cli.chat import chat
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (serve, chat, bench, simulate, plan, calibrate, trace, demo):
+for _command in (serve, chat, bench, simulate, plan, calibrate, trace, audit, demo):
     app.command()(_command)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")

@@ -28,6 +28,7 @@ from deployments.coordinator.pipeline import Patience, Pipeline, Roles
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.coordinator.vigilance import Vigilance
+from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
 
@@ -95,10 +96,12 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
 class Coordinator:
     """One replica of the brain."""
 
-    def __init__(self, config: Config, roles: Roles) -> None:
+    def __init__(self, config: Config, roles: Roles, replica: str = "0") -> None:
+        """`replica` names the files of the audit log. Raises ConfigError where these cannot be written."""
         self._config = config
         self._roles = roles
         self._metrics = Metrics()
+        self._auditing = Auditing(config, replica, self._metrics.count_audited)
         self._traces: OrderedDict[str, TraceRecorder] = OrderedDict()
         self._target_info: RoleInfo | None = None
         self._draft_vocabulary: str | None = None
@@ -117,8 +120,10 @@ class Coordinator:
         metrics = RequestMetrics(self._metrics, plan.mode, clock)
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)
+        audit = self._auditing.recorder(request)
         session: Session | GuidedSession | None = None
         pacer: Pacer | None = None
+        failure: Exception | None = None
         try:
             settings = await self._settings(request, plan)
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}"
@@ -129,15 +134,19 @@ class Coordinator:
             pacer = self._pacer(settings.session_id, Manner(depth, steps, guides, can_guide), clock)
             decide = pacer.decide if pacer is not None and plan.is_controlled else None
             session = GuidedSession(settings, decide) if guides else Session(settings, decide)
+            if audit is not None:
+                audit.begin(terms_of(settings, guides))
             yield Opened(request.request_id, len(settings.target_prompt))
-            observers = (trace, metrics) if pacer is None else (trace, metrics, pacer)
+            observers = tuple(observer for observer in (trace, metrics, pacer, audit) if observer is not None)
             patience = self._patience(request)
             pipeline = Pipeline(session, self._roles, request.prompt, patience, observers, self._vigilance)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
                     yield output
-        except LookaheadError as error:
-            trace.close(str(error))
+        except Exception as error:
+            failure = error
+            if isinstance(error, LookaheadError):
+                trace.close(str(error))
             if isinstance(error, RoleUnavailable):
                 raise AttemptsExhausted(error.message, error.param) from error
             raise
@@ -145,7 +154,14 @@ class Coordinator:
             if pacer is not None:
                 pacer.close()
             trace.close()
-            metrics.close(session.summary() if session is not None else None)
+            summary = session.summary() if session is not None else None
+            metrics.close(summary)
+            if audit is not None:
+                audit.close(summary, failure)
+
+    def close(self) -> None:
+        """Write what of the audit log is not written yet."""
+        self._auditing.close()
 
     def trace(self, request_id: str) -> dict[str, Any] | None:
         """The trace of a recent request of this replica."""

@@ -6,7 +6,7 @@ ignored, so that the driver need not care about the order in which cancellations
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from actors.messages import Committed, Delta, Finished, JudgeRequest, Piece, Step, StepRequest, TokenIds, Verdict
@@ -229,12 +229,24 @@ class Continued:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What was known of a position when it came to its end. `num_spanned`: its verdict was about so many draft steps
+    behind its own as well."""
+
+    draft: Step | None
+    target: Step | None = None
+    verdict: Verdict | None = None
+    num_spanned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Retired:
     """For the trace: `position` has come to its end, as step number `step` of the output if it was committed."""
 
     position: int
     outcome: Outcome
     step: int | None
+    basis: Basis | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

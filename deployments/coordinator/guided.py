@@ -24,6 +24,7 @@ from deployments.coordinator.calls import Calls
 from deployments.coordinator.drafting import Drafting
 from deployments.coordinator.events import (
     AddHints,
+    Basis,
     Command,
     Decision,
     DraftAvailable,
@@ -241,7 +242,8 @@ class GuidedSession:
     def _drop(self, guess: Guess, outcome: Outcome) -> None:
         """What became of a chunk."""
         is_counted = outcome is not Outcome.CANCELLED
-        self._out.append(Retired(guess.serial, outcome, self._tally.num_steps if is_counted else None))
+        step = self._tally.num_steps if is_counted else None
+        self._out.append(Retired(guess.serial, outcome, step, Basis(guess.step)))
         if is_counted:
             self._tally.committed(outcome, guess.step)
         else:

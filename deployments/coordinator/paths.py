@@ -55,7 +55,7 @@ class Paths:
         position.take(Signal.DISCARD)
         if position.draft is not None:
             self._tally.cancelled(position.draft)
-        self._out.append(Retired(position.serial, Outcome.CANCELLED, None))
+        self._out.append(Retired(position.serial, Outcome.CANCELLED, None, position.basis))
         for branch in self._window.beside(position):
             self.drop(branch, reason)
 
@@ -77,7 +77,7 @@ class Paths:
         self.end_look_ahead(branch, "says the same as another branch")
         branch.first.take(Signal.DISCARD)
         self._tally.merged()
-        self._out.append(Retired(branch.first.serial, Outcome.MERGED, None))
+        self._out.append(Retired(branch.first.serial, Outcome.MERGED, None, branch.first.basis))
 
     def end_look_ahead(self, branch: Branch | None, reason: str) -> None:
         """The draft does not go on along `branch` (None: along the window)."""

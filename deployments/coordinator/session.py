@@ -261,7 +261,7 @@ class Session:
                 raise AssertionError("a decided position has a step")
             outcome = OUTCOMES[head.state]
             head.take(Signal.COMMIT)
-            self._out.append(Retired(head.serial, outcome, self._tally.num_steps))
+            self._out.append(Retired(head.serial, outcome, self._tally.num_steps, head.basis))
             number = self._tally.num_steps
             self._tally.committed(outcome, head.draft)  # first: its counts go with the piece
             self._out += self._transcript.commit(step.piece, head.sent, Origin(outcome.value), number, step.ending)

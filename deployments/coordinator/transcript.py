@@ -55,7 +55,8 @@ class Transcript:
         """Make `piece`, of step number `step`, part of the path for ever, and send what was not `sent` of it. `ending`
         is that of the step, if it ends with the piece.
 
-        In another vocabulary than `sent` a piece may have fewer tokens than were counted: then no more are.
+        In another vocabulary than `sent` a piece may have fewer tokens than were counted: then no more are, nor beyond
+        the request's limit, which the tokens of the path itself keep.
         """
         if not piece.text.startswith(sent.text):
             raise AssertionError("what was sent of a step is not what it begins with")
@@ -89,7 +90,7 @@ class Transcript:
     def _send(
         self, piece: Piece, origin: Origin, step: int, ending: Ending | None, *, is_part: bool, whole: Piece | None
     ) -> list[Commit]:
-        num_tokens = len(piece.token_ids)
+        num_tokens = min(len(piece.token_ids), max(0, self._max_tokens - self.num_tokens))
         self.num_tokens += num_tokens
         fragments = tuple((fragment.channel, fragment.text) for fragment in self._output.add(piece))
         if self.stopped is not None or ending is Ending.END:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from actors.messages import Ending, Piece, Prefix, Step, Verdict
+from deployments.coordinator.events import Basis
 from deployments.coordinator.transitions import DECIDED, Signal, State, follow
 
 EMPTY_PATH = Prefix(())
@@ -107,6 +108,11 @@ class Position:
         if self.state in (State.RECOVERED, State.OWN):
             return self.target
         return self.draft
+
+    @property
+    def basis(self) -> Basis:
+        """What is known, for the audit log."""
+        return Basis(self.draft, self.target, self.verdict, len(self.spanned))
 
     @property
     def strays(self) -> bool:

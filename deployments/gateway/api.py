@@ -18,12 +18,13 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse
 
 from actors.errors import LookaheadError, RoleUnavailable
 from actors.messages import Keep
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
-from deployments.gateway.auth import Door, Turnstile, fidelity_of, key_of, visit_of
+from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, visit_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.bookmarks import Bookmarks, Mark, read_id
@@ -137,7 +138,7 @@ class Routes:
         router = APIRouter()
         _get(router, "/health", self.health, gives(Health))
         _get(router, "/ready", self.ready, {**gives(Readiness), 503: {"model": Readiness}})
-        _get(router, "/metrics", self.metrics)
+        router.get("/metrics", response_model=None, response_class=PlainTextResponse)(self.metrics)
         _get(router, "/version", self.version, gives(Version))
         return router
 
@@ -176,8 +177,8 @@ class Routes:
 
     async def stream(self, request: Request, request_id: str) -> Response:
         """The rest of a resumable stream, behind the event that ``Last-Event-ID`` names; without it, all of it."""
-        backend, key = self._get_backend(), key_of(request)
-        manner, requests = await fetch(backend, request_id, key.name)
+        backend = self._get_backend()
+        manner, requests = await fetch(backend, request_id, holder_of(request))
         last_id = request.headers.get("last-event-id")
         unread = (Mark(),) * len(requests)
         marks = unread if last_id is None else read_id(last_id, request_id, len(requests))
@@ -216,12 +217,13 @@ class Routes:
         manner = Manner(request_id, is_chat, int(time.time()), ids, ask.n, ask.include_usage)
         answer, requests, bookmarks = self._answer(manner), ask.requests, None
         if wants_resuming(request, ask.stream, self._config.gateway.resume_s):
-            keep = Keep(self._config.gateway.resume_s, key_of(request).name, str(manner))
+            keep = Keep(self._config.gateway.resume_s, holder_of(request), str(manner))
             requests = tuple(replace(each, keep=keep) for each in requests)
             bookmarks = Bookmarks(request_id, (Mark(),) * len(requests))
         timeout_s = self._config.gateway.request_timeout_s
         payers = frozenset(each.request_id for each in ask.requests[:: ask.n])
         meter = Meter(visit_of(request), payers, self._clock)
+        requests = tuple(replace(each, holder=holder_of(request)) for each in requests)
         generations = Generations(self._get_backend(), requests, timeout_s, meter.count)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)

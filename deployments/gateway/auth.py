@@ -81,13 +81,14 @@ def visit_of(request: Request) -> Visit:
 
 def fidelity_of(request: Request) -> Fidelity | None:
     """The fidelity that the request's key has by default; None if it has none."""
-    return key_of(request).fidelity
-
-
-def key_of(request: Request) -> Key:
-    """The key that the door noted."""
     key: Key = request.state.key
-    return key
+    return key.fidelity
+
+
+def holder_of(request: Request) -> str:
+    """What limits, messages and the audit log call the holder of the request's key."""
+    key: Key = request.state.key
+    return key.name
 
 
 def _refusal(message: str) -> HttpError:

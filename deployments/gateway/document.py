@@ -45,8 +45,16 @@ def takes(name: str) -> dict[str, Any]:
 
 def gives(model: type, event: str | None = None) -> dict[int | str, dict[str, Any]]:
     """`responses` of an endpoint that answers with a `model`, or with a stream of events of the schema `event`."""
-    streamed = {"content": {"text/event-stream": _schema(event)}} if event else {}
+    streamed = {"content": {"text/event-stream": _events(event)}} if event else {}
     return {200: {"model": model, **streamed}}
+
+
+def _events(name: str) -> dict[str, Any]:
+    """A stream whose events hold JSON of the schema `name` or an error, and at last ``[DONE]``."""
+    either = {"anyOf": [{"$ref": REFERENCE.format(model=model)} for model in (name, "ErrorBody")]}
+    data = {"contentMediaType": "application/json", "contentSchema": either}
+    each = {"type": "object", "required": ["data"], "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}}}
+    return {"itemSchema": each}  # OpenAPI 3.2's word, which tools of 3.1 know or pass over
 
 
 def _schema(name: str) -> dict[str, Any]:

@@ -114,6 +114,15 @@ class Metrics:
             "lookahead_wasted_tokens", "Tokens of whole steps that were thrown away.", ["role"], registry=r
         )
         self.output_tokens = counter("lookahead_output_tokens", "Committed tokens.", registry=r)
+        self.audit_records = counter("lookahead_audit_records", "Records written to the audit log.", registry=r)
+        self.audit_lost = counter(
+            "lookahead_audit_lost_records", "Records that the audit log could not take.", registry=r
+        )
+
+    def count_audited(self, num_written: int, num_lost: int) -> None:
+        """What became of records of the audit log; from any thread."""
+        self.audit_records.inc(num_written)
+        self.audit_lost.inc(num_lost)
 
     def text(self) -> str:
         """The metrics in Prometheus' text format."""

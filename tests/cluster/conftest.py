@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -36,18 +37,21 @@ class Served:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 
-def scripted() -> Config:
-    """The scripted profile, on a free port, with two target replicas and two coordinators."""
+def scripted(audit: Path | None = None) -> Config:
+    """The scripted profile, on a free port, with two target replicas and two coordinators; with an audit log in the
+    folder `audit`."""
     settings = load_profile("scripted").model_dump()
     settings["gateway"]["port"] = 0
     settings["target"]["placement"]["num_replicas"] = 2
     settings["coordinator"]["placement"]["num_replicas"] = 2
     settings["speculation"]["draft_retry_s"] = 0.5
+    if audit is not None:
+        settings["telemetry"]["audit"]["path"] = str(audit)
     return validate_config(settings, "test")
 
 
 @pytest.fixture(scope="package")
-def served() -> Iterator[Served]:
-    config = scripted()
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    config = scripted(tmp_path_factory.mktemp("audit"))
     with running(config) as url, OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         yield Served(url, config, client)

@@ -54,6 +54,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.ApiKeyConfig: "api_keys.",
     config.KeyLimits: "key_limits.",
     config.TelemetryConfig: "telemetry.",
+    config.AuditConfig: "audit.",
 }
 """How the configuration page writes the settings of each model."""
 

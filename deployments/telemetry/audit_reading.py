@@ -1,0 +1,225 @@
+"""Reads audit logs, and says in words why a step of a request stands.
+
+Promises: a line that is no record (torn by a crash, or damaged) is counted and passed over, never an error; records
+come in the order of their time, whichever file they are in; what was lost while the request ran is told with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from actors.errors import RequestError
+
+Record = dict[str, Any]
+ALWAYS = (b'{"record":"settings"', b'{"record":"lost"')
+"""Lines of these are about all requests of a file."""
+
+
+@dataclass
+class Audited:
+    """What the log has of one run of a request: an id may be used more than once."""
+
+    request_id: str
+    begin: Record | None = None
+    decisions: list[Record] = field(default_factory=list)
+    end: Record | None = None
+    checks: dict[str, list[Record]] = field(default_factory=dict)
+    """The checks of verifiers, by the digest of their rules."""
+    run: int = 1
+    """Which run this is, counted from 1 in the order of time."""
+    num_runs: int = 1
+    num_damaged: int = 0
+    """Lines of the whole log that are no records."""
+    num_lost: int = 0
+    """Records that were lost while the request ran; they may have been its own."""
+
+    def at(self, step: int) -> list[Record]:
+        """The decision about step number `step` of the output; empty where nothing was decided there."""
+        return [d for d in self.decisions if _covers(d, step)]
+
+
+def audit_files(path: Path) -> list[Path]:
+    """The log itself, or those in a folder. RequestError where there is none."""
+    found = sorted(path.glob("audit-*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+    if not found:
+        raise RequestError(f"There is no audit log at {path}.", "log")
+    return found
+
+
+def find(path: Path, request_id: str, run: int | None = None) -> Audited:
+    """What the log at `path`, a file or a folder of them, has of `request_id`; RequestError if it has nothing.
+
+    `run` counts the requests with this id from 1; without it the last one is meant.
+    """
+    records: list[Record] = []
+    damaged = 0
+    for file in audit_files(path):
+        for record in _read(file, request_id):
+            if record is None:
+                damaged += 1
+            else:
+                records.append(record)
+    records.sort(key=lambda record: float(record["time"]))
+    own = [record for record in records if record.get("request_id") == request_id]
+    if not own:
+        also = f" {damaged} lines of it cannot be read." if damaged else ""
+        raise RequestError(f"The audit log at {path} has no request {request_id!r}.{also}", "request_id")
+    return _gather(request_id, own, records, damaged, run)
+
+
+def _gather(request_id: str, own: list[Record], records: list[Record], damaged: int, run: int | None) -> Audited:
+    runs = list(dict.fromkeys(record.get("run") for record in own))
+    number = len(runs) if run is None else run
+    if not 1 <= number <= len(runs):
+        raise RequestError(f"The id {request_id!r} was used {len(runs)} times, counted from 1.", "run")
+    own = [record for record in own if record.get("run") == runs[number - 1]]
+    found = Audited(request_id, run=number, num_runs=len(runs), num_damaged=damaged)
+    for record in own:
+        if record["record"] == "begin":
+            found.begin = record
+        elif record["record"] == "end":
+            found.end = record
+        elif record["record"] == "decision":
+            found.decisions.append(record)
+    for record in records:
+        if record["record"] == "settings":
+            for verifier in record.get("verifiers", {}).values():
+                found.checks[verifier.get("rules", "")] = verifier.get("checks", [])
+        elif record["record"] == "lost" and _overlap(record, own):
+            found.num_lost += int(record.get("num_records", 0))
+    return found
+
+
+def _overlap(lost: Record, own: list[Record]) -> bool:
+    began = float(own[0]["time"])
+    ended = float(own[-1]["time"]) if own[-1]["record"] == "end" else float("inf")
+    return float(lost.get("since", 0)) <= ended and float(lost.get("until", 0)) >= began
+
+
+def _read(file: Path, request_id: str) -> Iterator[Record | None]:
+    """The records about `request_id` or about all requests; None for a line that is none."""
+    named = json.dumps(request_id).encode()
+    try:
+        with file.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"}\n"):
+                    yield None
+                elif named in line or line.startswith(ALWAYS):
+                    yield _record(line)
+    except OSError as error:
+        raise RequestError(f"{file} cannot be read: {error.strerror}.", "log") from error
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    is_one = isinstance(value, dict) and isinstance(value.get("record"), str)
+    return value if is_one and isinstance(value.get("time"), int | float) else None
+
+
+def _covers(decision: Record, step: int) -> bool:
+    first = decision.get("step")
+    return isinstance(first, int) and first <= step < first + int(decision.get("num_steps", 1))
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+OUTCOMES = {
+    "accepted": "the draft's step was accepted",
+    "recovered": "the draft's step was rejected, and the target's own stands in its place",
+    "target": "the target's own step stands",
+    "cancelled": "a draft step was thrown away undecided",
+    "merged": "a draft step was thrown away",
+}
+
+
+def explain(found: Audited, step: int | None) -> list[str]:
+    """Sentences about `step`, or about every decision; RequestError where the request has no such step."""
+    lines = [_about(found)]
+    if step is None:
+        lines += [line for decision in found.decisions for line in _about_decision(found, decision)]
+    else:
+        decisions = found.at(step)
+        if not decisions:
+            lines.append(_nothing_decided(found, step))
+        lines += [line for decision in decisions for line in _about_decision(found, decision)]
+    return lines + _caveats(found)
+
+
+def _about(found: Audited) -> str:
+    first = found.begin or found.end or found.decisions[0]
+    words = f"Request {found.request_id} of {first.get('key') or 'nobody named'}, {_when(first['time'])}"
+    if found.begin is not None:
+        begin = found.begin
+        judged = f"judged by {begin['verifier']!r}" if begin["verifier"] != "equal" else "only equal steps count"
+        words += f", in mode {begin['mode']}, {judged}"
+        if begin.get("is_guided"):
+            words += "; the target wrote every token itself, with the draft's words as hints"
+    versions = first.get("versions", {})
+    words += f". Version {versions.get('package')}, target {versions.get('target')}, draft {versions.get('draft')}."
+    if found.end is not None:
+        words += f" It ended after {found.end['duration_s']:.2f} s: {found.end['outcome']} ({found.end['reason']})."
+    return words
+
+
+def _about_decision(found: Audited, decision: Record) -> list[str]:
+    step, num = decision.get("step"), int(decision.get("num_steps", 1))
+    place = f"position {decision['position']}" if step is None else f"step {step}"
+    if num > 1:
+        place = f"{num} chunks from {place} on"
+    line = f"{place[0].upper()}{place[1:]}: {OUTCOMES.get(decision['outcome'], decision['outcome'])}, because "
+    line += f"{decision['reason']}."
+    if decision.get("check") is not None:
+        line += f" Decided by the check {decision['check']!r}"
+        line += f" (score {decision['score']:.3f}" if decision.get("score") is not None else " (no score"
+        line += f", probability {decision['probability']:.3f})." if decision.get("probability") is not None else ")."
+    lines = [line]
+    checks = found.checks.get(decision.get("rules", "")) or (found.begin or {}).get("checks")
+    if decision.get("check") is not None and checks:
+        lines.append(f"    rules {decision['rules']}: {'; '.join(_settings(check) for check in checks)}")
+    for role in ("draft", "target"):
+        known = decision.get(role)
+        if known:
+            text, digest = known.get("text"), known.get("sha256")
+            what = json.dumps(text, ensure_ascii=False) if text is not None else f"sha256 {digest or 'not kept'}"
+            lines.append(f"    {role}: {known['num_tokens']} tokens, {what}")
+    return lines
+
+
+def _settings(check: Record) -> str:
+    options = [f"{name} {value}" for name, value in check.items() if name not in ("kind", "calibration")]
+    return f"{check.get('kind')}" + (f" ({', '.join(options)})" if options else "")
+
+
+def _nothing_decided(found: Audited, step: int) -> str:
+    counts = (found.end or {}).get("counts") or {}
+    num_steps = counts.get("num_steps")
+    if isinstance(num_steps, int) and not 0 <= step < num_steps:
+        raise RequestError(f"Request {found.request_id} has {num_steps} steps, counted from 0.", "step")
+    return f"Step {step}: nothing was decided there; the target wrote it with no draft step to judge."
+
+
+def _caveats(found: Audited) -> list[str]:
+    lines = []
+    if found.num_runs > 1:
+        lines.append(f"The id was used for {found.num_runs} requests; this is number {found.run} (--run chooses).")
+    if found.num_lost:
+        lines.append(f"{found.num_lost} records were lost while it ran, which may be its own.")
+    if found.begin is None:
+        lines.append("How it began is not in the log any more.")
+    if found.end is None:
+        lines.append("How it ended is not in the log: it runs, or its replica was lost.")
+    if found.num_damaged:
+        lines.append(f"{found.num_damaged} lines of the log cannot be read.")
+    return lines
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="milliseconds")

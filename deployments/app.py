@@ -26,7 +26,7 @@ from deployments.gateway.api import create_app
 from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.link.frames import Address
 from deployments.link.members import Members
-from deployments.link.over_serve import listen, members
+from deployments.link.over_serve import answers, listen, members
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.telemetry.metrics import merge, token_metrics
 
@@ -140,13 +140,13 @@ class CoordinatorBackend:
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Backend.trace`: any coordinator may have it."""
-        found = await self._handle.broadcast("trace", request_id).results_async(timeout_s=ASK_S, return_exceptions=True)
+        found = await answers(self._handle, ASK_S, "trace", request_id)
         return next((trace for trace in found if isinstance(trace, dict)), None)
 
     async def metrics(self) -> str:
         """As `Backend.metrics`: the sum over coordinators, and what the engines of all writers count."""
         texts, *counted = await asyncio.gather(
-            self._handle.broadcast("metrics").results_async(timeout_s=ASK_S, return_exceptions=True),
+            answers(self._handle, ASK_S, "metrics"),
             *(self._token_stats(role, handle) for role, handle in self._writers.items()),
         )
         engines = token_metrics(pair for pairs in counted for pair in pairs)
@@ -155,7 +155,7 @@ class CoordinatorBackend:
     async def _token_stats(self, role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, SpeculationStats]]:
         """Of each replica that is there; a role that is not has nothing to say."""
         try:
-            found = await handle.broadcast("speculation_stats").results_async(timeout_s=ASK_S, return_exceptions=True)
+            found = await answers(handle, ASK_S, "speculation_stats")
         except Exception:  # metrics are read most when something is broken
             return []
         return [(role, stats) for stats in found if isinstance(stats, SpeculationStats)]

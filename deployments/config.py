@@ -145,6 +145,14 @@ class RandomCheck(Strict):
     seed: int = 0
 
 
+class ScriptedCheck(Strict):
+    """Control: unsure, until somebody orders it to misbehave; for chaos runs."""
+
+    kind: Literal["scripted"] = "scripted"
+    control: str | None = None
+    """The folder of orders (`actors.engines.control_folder`); none: unsure for ever."""
+
+
 Check = Annotated[
     ExactCheck
     | SameNumbersCheck
@@ -156,7 +164,8 @@ Check = Annotated[
     | SelfConfidenceCheck
     | AlwaysCheck
     | NeverCheck
-    | RandomCheck,
+    | RandomCheck
+    | ScriptedCheck,
     Field(discriminator="kind"),
 ]
 

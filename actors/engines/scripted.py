@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from actors.boundaries import DeltaCutter, StepSplitter
+from actors.engines.control_folder import Account, ControlFolder
 from actors.engines.hint_calls import HintCalls, HintedCall
 from actors.engines.hint_matching import HintTrack, MatchRules
 from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
@@ -33,6 +34,8 @@ FIRST_TEXT = 256
 VOCABULARY = "scripted"
 TOKEN = re.compile(r"\n\n|\n| ?[^\s]{1,6}|\s")
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gina", "Hugo")
+NONSENSE = "of by the 0 = 1 not.\n\n"
+"""A step of a draft that is ordered to write nonsense."""
 THINGS = ("apples", "books", "coins", "drums", "eggs", "forks", "games", "hats")
 
 
@@ -63,6 +66,10 @@ class ScriptOptions:
     """Two engines with different names exchange text instead of ids."""
     break_after: int | None = None
     """Break down for ever after so many generations, to see what others make of it."""
+    control: str | None = None
+    """A folder (`actors.engines.control_folder`) of orders to misbehave, and of a log of all generations. Orders of
+    garbage: ``wrong`` (draft: every step strays), ``nonsense`` (draft: steps of no sense), ``broken`` (an error after
+    the first token), ``refusing`` (an error before it)."""
 
 
 def tokenize(text: str) -> TokenIds:
@@ -162,6 +169,7 @@ class ScriptedEngine:
         self._replica = replica
         self._running: set[str] = set()
         self._broken: str | None = None
+        self._control = ControlFolder(options.control)
         self._hint_calls = HintCalls(vocabulary_size=sys.maxsize)
         self._num_hint_tokens = 0
         self._num_hint_accepted_tokens = 0
@@ -172,7 +180,7 @@ class ScriptedEngine:
     @classmethod
     async def create(cls, options: dict[str, Any], replica: str) -> ScriptedEngine:
         """An engine from config options; ConfigError names an option that does not exist."""
-        known = {field.name for field in fields(ScriptOptions)}
+        known = {option.name for option in fields(ScriptOptions)}
         unknown = sorted(set(options) - known)
         if unknown:
             raise ConfigError(
@@ -221,14 +229,18 @@ class ScriptedEngine:
         script = self._script(token_ids, sampling)
         self.num_generations += 1
         self._running.add(call_id)
+        account = Account(limit, max_steps)
         try:
             with self._hint_calls.running(call_id, hints if token_speculation == "hints" else ()) as call:
                 await self._sleep(self._options.first_token_s)
                 async with aclosing(self._write(call, script, token_ids, limit, rule, max_steps)) as deltas:
                     async for delta in deltas:
+                        account.wrote(delta)
                         yield delta
         finally:
             self._running.discard(call_id)
+            if self._control.is_there:
+                self._control.log({"role": self._options.role, "call_id": call_id} | account.closed(_prompt(token_ids)))
 
     async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Engine.add_hints`."""
@@ -242,7 +254,9 @@ class ScriptedEngine:
     def _script(self, token_ids: TokenIds, sampling: Sampling) -> Script:
         samples = self._options.role == "draft" and sampling.temperature > 0
         draw = sampling.seed if samples else None
-        return Script(self._options, detokenize(token_ids[: _turn(token_ids)]), draw)
+        strays = self._options.role == "draft" and self._control.orders().garbage == "wrong"
+        options = replace(self._options, agree=0.0, paraphrase=0.0) if strays else self._options
+        return Script(options, _prompt(token_ids), draw)
 
     async def _write(
         self,
@@ -260,7 +274,9 @@ class ScriptedEngine:
         pending: list[int] = []
         for number in range(1, max_tokens + 1):
             if not pending:
-                pending = list(tokenize(script.after(written))) or [END]
+                pending = list(tokenize(self._said(script, written))) or [END]
+            if self._control.orders().garbage in (("refusing",) if number == 1 else ("refusing", "broken")):
+                raise RuntimeError("The scripted engine was ordered to break off.")
             token = pending.pop(0)
             written += detokenize((token,))
             guess = follower.guess(call.hints)
@@ -276,6 +292,11 @@ class ScriptedEngine:
                 yield replace(delta, replica=self._replica)
             if cutter.finished:
                 return
+
+    def _said(self, script: Script, written: str) -> str:
+        if self._options.role == "draft" and self._control.orders().garbage == "nonsense":
+            return NONSENSE
+        return script.after(written)
 
     async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
         """As `Engine.next_token_probabilities`: all to the first wanted token."""
@@ -310,7 +331,11 @@ class ScriptedEngine:
         self._broken = "shut down"
 
     async def _sleep(self, seconds: float) -> None:
-        await asyncio.sleep(max(seconds, 0.0))
+        await asyncio.sleep(max(seconds, 0.0) * self._control.orders().slow)
+
+
+def _prompt(token_ids: TokenIds) -> str:
+    return detokenize(token_ids[: _turn(token_ids)])
 
 
 def _turn(token_ids: TokenIds) -> int:

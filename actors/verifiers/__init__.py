@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from actors.errors import ConfigError
 from actors.roles import Scorer
 from actors.verifiers.check import Check
-from actors.verifiers.controls import AlwaysCheck, NeverCheck, RandomCheck
+from actors.verifiers.controls import AlwaysCheck, NeverCheck, RandomCheck, ScriptedCheck
 from actors.verifiers.embedding import EmbeddingCheck
 from actors.verifiers.exact import ExactCheck
 from actors.verifiers.judge import JudgeCheck
@@ -34,6 +34,7 @@ CHECKS: dict[str, Callable[..., Check]] = {
     "always": AlwaysCheck,
     "never": NeverCheck,
     "random": RandomCheck,
+    "scripted": ScriptedCheck,
 }
 
 

@@ -1,12 +1,16 @@
 """Controls: checks that do not read the steps' meaning, to measure the others against.
 
 Promises: no model, no state; `RandomCheck` gives the same answer on the same two texts, in every process.
+`ScriptedCheck` alone answers to somebody outside.
 """
 
 from __future__ import annotations
 
 import hashlib
+import random
+from typing import cast
 
+from actors.engines.control_folder import ControlFolder
 from actors.errors import ConfigError
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion
@@ -51,3 +55,24 @@ class RandomCheck:
         if draw < self._accept:
             return Opinion(Decision.ACCEPT, f"the draw {draw:.3f} is below {self._accept:g}")
         return Opinion(Decision.REJECT, f"the draw {draw:.3f} is not below {self._accept:g}")
+
+
+class ScriptedCheck:
+    """Unsure, until an order in the folder `control` says otherwise (None: never): ``random`` accepts or rejects by
+    chance, ``broken`` fails, ``malformed`` answers what is no opinion."""
+
+    name = "scripted"
+    reads_context = True  # else what is said at random would be remembered for other requests
+
+    def __init__(self, control: str | None = None) -> None:
+        self._control = ControlFolder(control)
+
+    async def check(self, request: JudgeRequest) -> Opinion:
+        garbage = self._control.orders().garbage
+        if garbage == "broken":
+            raise RuntimeError("The scripted check was ordered to break off.")
+        if garbage == "malformed":
+            return cast("Opinion", "yes")
+        if garbage == "random":
+            return Opinion(random.choice((Decision.ACCEPT, Decision.REJECT)), "ordered to answer at random")
+        return Opinion(Decision.UNSURE, "nothing was ordered")

@@ -17,6 +17,7 @@ from deployments.cli import keys, models
 from deployments.cli.audit import audit
 from deployments.cli.bench import bench
 from deployments.cli.calibrate import calibrate
+from deployments.cli.chaos import chaos
 from deployments.cli.chat import chat
 from deployments.cli.demo import demo
 from deployments.cli.plan import plan
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (serve, chat, bench, simulate, plan, calibrate, trace, audit, demo):
+for _command in (serve, chat, bench, simulate, plan, calibrate, trace, audit, demo, chaos):
     app.command()(_command)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")

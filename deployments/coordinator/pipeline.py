@@ -309,6 +309,8 @@ class Pipeline:
                 raise RoleUnavailable("This deployment has no verifier.")
             async with asyncio.timeout(limit_s):
                 verdict = await verifier.judge(command.request)
+            if not isinstance(verdict, Verdict) or not isinstance(verdict.accepted, bool):
+                raise RoleUnavailable("The verifier answered what is no verdict.")  # "no" would count as a yes
             self._vigilance.verdict.took(self._clock() - begun)
             if verdict.has_failed:
                 breaker.failed(self._clock())

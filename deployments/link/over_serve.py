@@ -5,6 +5,7 @@ Promises: a replica's address and secret are told to processes of the same Ray c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -22,11 +23,26 @@ LINK = "link"
 """The method of a replica that says where it listens."""
 
 
+async def answers(handle: DeploymentHandle[Any], within_s: float, method: str, *args: Any) -> list[Any]:
+    """What each replica says to `method`; in the place of one that does not in time, an exception.
+
+    Serve's own `results_async` gives up all answers if one is missing: then one frozen replica would hide the others.
+    """
+    async with asyncio.timeout(within_s):
+        replies = await handle.broadcast(method, *args)._fetch_replica_results_async()
+
+    async def one(reply: Any) -> Any:
+        async with asyncio.timeout(within_s):
+            return await reply.get_async()
+
+    return await asyncio.gather(*(one(reply) for reply in replies), return_exceptions=True)
+
+
 def members(role: str, handle: DeploymentHandle[Any]) -> Members:
     """The replicas of the deployment behind `handle`; searched from the first call on."""
 
     async def announce() -> Sequence[Address]:
-        found = await handle.broadcast(LINK).results_async(timeout_s=ANSWER_S, return_exceptions=True)
+        found = await answers(handle, ANSWER_S, LINK)
         return [address for address in found if isinstance(address, Address)]
 
     return Members(role, announce)

@@ -52,6 +52,10 @@ def scripted(audit: Path | None = None) -> Config:
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    config = scripted(tmp_path_factory.mktemp("audit"))
+    settings = scripted(tmp_path_factory.mktemp("audit")).model_dump()
+    control = str(tmp_path_factory.mktemp("control"))  # where the engines keep a log of their work
+    for role in ("target", "draft"):
+        settings[role]["engine"]["options"]["control"] = control
+    config = validate_config(settings, "test")
     with running(config) as url, OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         yield Served(url, config, client)

@@ -43,6 +43,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.AlwaysCheck: "always.",
     config.NeverCheck: "never.",
     config.RandomCheck: "random.",
+    config.ScriptedCheck: "scripted.",
     config.SpeculationConfig: "speculation.",
     config.StepConfig: "step.",
     config.SilenceConfig: "silence.",

@@ -274,15 +274,16 @@ def test_a_draft_that_breaks_in_the_middle_costs_no_word() -> None:
 class Judge:
     """A verifier that answers after `delay_s`, or raises."""
 
-    def __init__(self, delay_s: float, error: Exception | None = None) -> None:
+    def __init__(self, delay_s: float, error: Exception | None = None, says: object = None) -> None:
         self._delay_s = delay_s
         self._error = error
+        self._says = says
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         await asyncio.sleep(self._delay_s)
         if self._error is not None:
             raise self._error
-        return Verdict(True, request.verifier, "yes")
+        return Verdict(True, request.verifier, "yes") if self._says is None else self._says  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +292,8 @@ class Judge:
         (Judge(1e6), "verifier_late"),
         (Judge(0.1, RoleUnavailable("gone")), "verifier_failed"),
         (Judge(0.1, ValueError("a defect")), "verifier_failed"),
+        (Judge(0.1, says="yes"), "verifier_failed"),
+        (Judge(0.1, says=Verdict("no", "always", "words")), "verifier_failed"),  # type: ignore[arg-type]
     ],
 )
 def test_a_verifier_that_is_late_or_broken_rejects(judge: Judge, reason: str) -> None:

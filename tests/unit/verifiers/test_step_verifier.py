@@ -128,6 +128,7 @@ async def test_makes_every_check_that_needs_no_model_of_its_own(make_request):
         "random": [{"kind": "random", "accept": 1.0, "seed": 3}],
         "always": [{"kind": "always"}],
         "never": [{"kind": "never"}],
+        "scripted": [{"kind": "scripted"}],
     }
     assert {check["kind"] for checks in settings.values() for check in checks} == set(CHECKS) - {"embedding"}
     verifier = await create_verifier(settings, {"own": ScriptedScorer()})
@@ -142,6 +143,7 @@ async def test_makes_every_check_that_needs_no_model_of_its_own(make_request):
         "random/random": True,
         "always/always": True,
         "never/never": False,
+        "scripted": False,
     }
 
 

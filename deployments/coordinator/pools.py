@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from actors.errors import RoleUnavailable
+from actors.errors import RoleUnavailable, ServiceError
 from actors.messages import (
     Delta,
     JudgeRequest,
@@ -54,11 +54,15 @@ class Pool:
                 avoid |= {link.address.replica}
 
     async def items(self, method: str, session_id: str, *args: Any) -> AsyncGenerator[Any, None]:
-        """The items of a stream of one replica."""
+        """The items of a stream of one replica; after its failure the next call of the session goes elsewhere."""
         link = await self._members.link(session_id, self._wait_s)
-        async with aclosing(link.items(method, *args)) as items:
-            async for item in items:
-                yield item
+        try:
+            async with aclosing(link.items(method, *args)) as items:
+                async for item in items:
+                    yield item
+        except ServiceError:
+            self._members.shun(session_id, link)
+            raise
 
     def shun(self, session_id: str) -> None:
         """As `Members.shun`."""

@@ -1,8 +1,9 @@
 """Which replica a call goes to. Pure.
 
 Promises: the calls of a session stay on one replica, so that its prefix cache is hit, until that replica is lost, is
-leaving, or is so full that waiting there costs more than reading the text again elsewhere; a new session goes where the
-wait is shortest; equals are told apart by a hash of session and replica, so that another coordinator chooses the same.
+leaving, has failed the session, or is so full that waiting there costs more than reading the text again elsewhere; a
+new session goes where the wait is shortest; equals are told apart by a hash of session and replica, so that another
+coordinator chooses the same.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Balance:
 
     def __init__(self) -> None:
         self._homes: OrderedDict[str, str] = OrderedDict()
-        self._shunned: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._shunned: dict[str, frozenset[str]] = {}
 
     def choose(self, session_id: str, candidates: Sequence[Candidate], avoid: frozenset[str] = frozenset()) -> str:
         """The replica for a call of `session_id` (empty: of nobody in particular), one of `candidates`.
@@ -42,6 +43,9 @@ class Balance:
         other.
         """
         avoid |= self._shunned.get(session_id, frozenset())
+        if all(c.replica in avoid for c in candidates):
+            avoid = frozenset()
+            self._shunned.pop(session_id, None)
         usable = [c for c in candidates if not c.is_leaving and c.replica not in avoid]
         usable = usable or [c for c in candidates if c.replica not in avoid] or list(candidates)
         if not usable:
@@ -55,15 +59,15 @@ class Balance:
         self._homes[session_id] = best.replica
         self._homes.move_to_end(session_id)
         while len(self._homes) > MAX_SESSIONS:
-            self._homes.popitem(last=False)
+            self._shunned.pop(self._homes.popitem(last=False)[0], None)
         return best.replica
 
-    def shun(self, session_id: str) -> None:
-        """Move `session_id` away from the replica it is on, which has fallen silent in one of its calls."""
-        if (home := self._homes.pop(session_id, None)) is not None:
+    def shun(self, session_id: str, replica: str | None = None) -> None:
+        """`replica` (None: the one that the session is on) has failed `session_id`, which goes elsewhere from now on,
+        until all others have failed it too."""
+        home = self._homes.get(session_id)
+        if home is not None and replica in (None, home):
             self._shunned[session_id] = self._shunned.get(session_id, frozenset()) | {home}
-            while len(self._shunned) > MAX_SESSIONS:
-                self._shunned.popitem(last=False)
 
 
 def _rank(session_id: str, replica: str) -> bytes:

@@ -28,6 +28,7 @@ from deployments.link.frames import (
 from deployments.link.server import WINDOW
 
 CONNECT_S = 3.0
+GRACE_S = 0.05
 ALIVE_S = 1.0
 """How often a caller says that it is there, and looks whether the replica is."""
 
@@ -135,4 +136,6 @@ class Link(Connection):
             await asyncio.sleep(min(ALIVE_S, self._silence_s / 3))
             self.say(ALIVE)
             if loop.time() - self.heard_at > self._silence_s:
-                self.close()
+                await asyncio.sleep(GRACE_S)  # if it was this process that slept, what came meanwhile is read now
+                if loop.time() - self.heard_at > self._silence_s:
+                    self.close()

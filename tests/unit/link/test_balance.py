@@ -51,6 +51,21 @@ def test_what_is_leaving_or_to_be_avoided_is_the_last_resort() -> None:
     assert balance.choose("u", leaving[:1]) == "r0"
 
 
+def test_a_replica_that_failed_a_session_is_left_by_it_alone() -> None:
+    balance = Balance()
+    there = candidates(0.0, 0.1, 0.2)
+    assert balance.choose("s", there) == balance.choose("t", there) == "r0"
+    balance.shun("s", "r0")
+    assert balance.choose("s", there) == "r1"
+    assert balance.choose("t", there) == "r0"
+    balance.shun("s", "r1")
+    assert balance.choose("s", there) == "r2"
+    balance.shun("s", "r2")
+    assert balance.choose("s", there) in {"r0", "r2"}, "all have failed it: begin again"
+    balance.shun("s", "not its home")
+    assert balance.choose("s", there[:1]) == "r0"
+
+
 def test_nobody_in_particular_is_not_remembered() -> None:
     balance = Balance()
     assert balance.choose("", candidates(0.0, 0.5)) == "r0"

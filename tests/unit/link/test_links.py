@@ -362,6 +362,20 @@ async def test_a_stream_fails_with_its_replica(cluster: Cluster) -> None:
                 pass
 
 
+async def test_a_session_leaves_a_replica_that_refuses_its_calls(cluster: Cluster) -> None:
+    """A replica may live and not work."""
+    for name in ("r0", "r1"):
+        await cluster.add(name)
+    pool = Pool(cluster.members, 5)
+    await pool.call("who", "")
+    await until(lambda: len(cluster.members.links) == 2)
+    first = await pool.call("who", "s")
+    with pytest.raises(RoleUnavailable):
+        async with aclosing(pool.items("break_off", "s")) as items:
+            assert [item async for item in items]
+    assert await pool.call("who", "s") != first
+
+
 async def test_a_replica_at_an_address_that_does_not_answer_is_no_member(cluster: Cluster) -> None:
     await cluster.add("r0")
     address = cluster.servers["r0"].address

@@ -3,10 +3,13 @@
     LookaheadError
     ├── RequestError            the client's: the request cannot be served as it is            400
     │   ├── ContextTooLong      the prompt, or prompt and max_tokens, exceed the context        400
-    │   └── UnknownModel        no such model here                                              404
+    │   ├── UnknownModel        no such model here                                              404
+    │   └── HandedOver          its client reads this stream over another connection            409
     ├── CapacityError           nobody's: too much work for now, try again                     429
     ├── ServiceError            ours: a part of the system did not answer                       503
     │   ├── RoleUnavailable     a draft, target or verifier replica died or could not be had    503
+    │   │   ├── RoleSilent          a replica took a call and then said nothing for too long    503
+    │   │   └── AttemptsExhausted   a coordinator has tried in vain; another one would, too     503
     │   └── DeadlineExceeded    the request's or the server's time limit passed                 408
     └── OperatorError           the operator's: a config or a model that cannot be used         500
         ├── ConfigError         a config file or profile is wrong
@@ -56,6 +59,13 @@ class UnknownModel(RequestError):
     code = "model_not_found"
 
 
+class HandedOver(RequestError):
+    """The client has come back for this stream over another connection, which has the rest of it."""
+
+    status = 409
+    code = "stream_resumed_elsewhere"
+
+
 class CapacityError(LookaheadError):
     """Too much work for now: try again after `retry_after_s` seconds."""
 
@@ -80,6 +90,14 @@ class RoleUnavailable(ServiceError):
     """A replica of a role died, or none could be had in time; another may answer."""
 
     code = "role_unavailable"
+
+
+class RoleSilent(RoleUnavailable):
+    """A call was given up, since its replica said nothing for longer than such calls take."""
+
+
+class AttemptsExhausted(RoleUnavailable):
+    """A role that a coordinator needs did not answer in all its attempts: asking another coordinator is no use."""
 
 
 class DeadlineExceeded(ServiceError):

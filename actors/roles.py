@@ -100,6 +100,10 @@ class Target(Writer, Protocol):
         """
         ...
 
+    def shun(self, session_id: str) -> None:
+        """A call of `session_id` has fallen silent: further ones go to another replica than it, if there is one."""
+        ...
+
 
 class Verifier(Protocol):
     """Says whether two steps mean the same."""

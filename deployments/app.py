@@ -7,7 +7,7 @@ same function serves `lookahead serve`, `serve run deployments.app:build profile
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,9 +19,11 @@ from actors.errors import ConfigError, LookaheadError
 from actors.messages import GenerationRequest, Output, SpeculationStats
 from deployments.config import AutoscalingConfig, Config, PlacementConfig, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
+from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
+from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
@@ -54,6 +56,8 @@ class CoordinatorReplica:
         self._coordinator = Coordinator(config, roles, serve.get_replica_context().replica_id.unique_id)
         absent = config.autoscaling.may_be_absent() if config.autoscaling is not None else set()
         self._needed = {role: found for role, found in self._roles.items() if role not in absent}
+        kept = config.coordinator
+        self._keeper = Keeper(self._coordinator.generate, kept.max_kept_requests, kept.max_kept_bytes)
         capacity = config.coordinator.placement.max_ongoing_requests
         self._server = await listen(self, {"generate", "readiness"}, capacity)
 
@@ -62,8 +66,12 @@ class CoordinatorReplica:
         return self._server.address
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """As `Coordinator.generate`."""
-        return self._coordinator.generate(request)
+        """As `Keeper.generate`."""
+        return self._keeper.generate(request)
+
+    async def hand_over(self, request_ids: tuple[str, ...], owner: str) -> list[GenerationRequest]:
+        """As `Keeper.hand_over`."""
+        return await self._keeper.hand_over(request_ids, owner)
 
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now, of those that may not be scaled to zero."""
@@ -93,6 +101,7 @@ class CoordinatorReplica:
         """Serve calls and awaits this when the replica is stopped."""
         if hasattr(self, "_server"):
             await self._server.drain()
+            await self._keeper.close()
             await self._server.close()
             await asyncio.to_thread(self._coordinator.close)
         await asyncio.gather(*(role.aclose() for role in self._roles.values()))
@@ -116,14 +125,26 @@ class CoordinatorBackend:
         self._writers = writers
         self._coordinators = members("coordinator", handle)
         self._pool = Pool(self._coordinators, wait_s)
+        self._unbroken = Unbroken(self._generate, Perseverance(patience_s=wait_s))
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Backend.generate`."""
+        """As `Source.generate`."""
+        return self._unbroken.generate(request)
+
+    def _generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        """The same, by one coordinator."""
         return self._pool.items("generate", request.request_id, request)
 
     async def aclose(self) -> None:
         """End the connections to the coordinators."""
         await self._coordinators.aclose()
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        """As `Backend.hand_over`: any coordinator may have them."""
+        answers = await self._handle.broadcast("hand_over", tuple(request_ids), owner).results_async(
+            timeout_s=ASK_S, return_exceptions=True
+        )
+        return [request for answer in answers if isinstance(answer, list) for request in answer]
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""

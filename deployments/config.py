@@ -233,6 +233,25 @@ class ControllerConfig(Strict):
     """Share of the target's steps that may be lost to trying out what is not chosen."""
 
 
+class SilenceConfig(Strict):
+    """How long a role may be silent. Each limit is `factor` times what all but the slowest twentieth of its recent
+    calls took, within bounds; until enough calls are known it is the upper one."""
+
+    factor: Annotated[float, Field(ge=1)] = 5.0
+    target_min_s: PositiveFloat = 10.0
+    """Three times as much for a call's first item and for whole steps, which may wait in the engine's queue."""
+    target_max_s: PositiveFloat = 120.0
+    """Then the call is given up, and another one goes on behind what was sent."""
+    draft_min_s: PositiveFloat = 1.0
+    draft_max_s: PositiveFloat = 30.0
+    """Then the target goes on alone."""
+    verdict_min_s: PositiveFloat = 0.25
+    """Then the step is rejected. The upper bound is `speculation.verdict_timeout_s`."""
+    max_failures: PositiveInt = 3
+    """After so many failures in a row draft or verifier is not asked, for `draft_retry_s`, doubled up to 30 s; then one
+    call tries."""
+
+
 class SpeculationConfig(Strict):
     """How to speculate, and how far, where the request does not say."""
 
@@ -275,6 +294,7 @@ class SpeculationConfig(Strict):
     """How long a call may wait for a replica to be there."""
     max_attempts: PositiveInt = 8
     """How often one target step is tried on replicas that die."""
+    silence: SilenceConfig = SilenceConfig()
     draft_retry_s: PositiveFloat = 2.0
     """After the draft failed: seconds until it is tried again, doubled up to 30 s while it fails."""
 
@@ -283,6 +303,10 @@ class CoordinatorConfig(Strict):
     """The coordinator's own placement."""
 
     placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+    max_kept_requests: PositiveInt = 1000
+    """Resumable streams that one replica keeps, those that are being read included."""
+    max_kept_bytes: PositiveInt = 64 * 1024 * 1024
+    """About so much memory for them; the ones that were left longest go first."""
 
 
 class AuditConfig(Strict):

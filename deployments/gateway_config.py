@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from deployments.sections import Fidelity, PlacementConfig, Strict
 
@@ -86,6 +86,8 @@ class GatewayConfig(Strict):
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
     max_n: PositiveInt = 16
     request_timeout_s: PositiveFloat = 3600.0
+    resume_s: NonNegativeFloat = 60.0
+    """So long after its client is gone a stream that was asked to be resumable is written on and kept; 0: none is."""
     reasoning_content: bool = True
     """Send reasoning as `reasoning_content` too, which older clients look for."""
     placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -52,7 +52,7 @@ class SetText:
         self.num_running = 0
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Backend.generate`."""
+        """As `Source.generate`."""
         self.num_asked += 1
         self.num_running += 1
         try:
@@ -61,6 +61,10 @@ class SetText:
             yield Finished("stop", 3, 3, 0, SpeculationSummary("target", 1, num_target_steps=1, output_tokens=3))
         finally:
             self.num_running -= 1
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        """As `Backend.hand_over`: nothing is kept."""
+        return []
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""

@@ -16,17 +16,20 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import ContextTooLong, LookaheadError, RequestError
+from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
 from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
-from deployments.config import Config, ExactCheck, NeverCheck
+from deployments.config import Config, ExactCheck, NeverCheck, SpeculationConfig
+from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.demand import Demand
 from deployments.coordinator.guided import GuidedSession
+from deployments.coordinator.latency import Bounds
 from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
+from deployments.coordinator.vigilance import Vigilance
 from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
@@ -111,13 +114,14 @@ class Coordinator:
         """After the draft did not answer, requests do not wait for it for a while, longer each time: there may be none,
         where it is scaled to zero. Those that begin without it take it in when it answers."""
         self._close_ids: TokenIds | None = None
+        self._vigilance = _vigilance(config.speculation)
         control = config.speculation.controller
         self._controller = Controller(control.probe_share) if control.enabled else None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """One completion: `Opened`, then `Committed` ..., then `Finished`.
+        """One completion: `Opened`, then `Committed` ..., then `Finished`; behind `request.resume`, if it is given.
 
-        Raises RequestError and ContextTooLong before `Opened`; RoleUnavailable and DeadlineExceeded at any time.
+        Raises RequestError and ContextTooLong before `Opened`; AttemptsExhausted and DeadlineExceeded at any time.
         """
         plan = settle(self._config, request)
         clock = asyncio.get_running_loop().time
@@ -144,7 +148,8 @@ class Coordinator:
                 audit.begin(terms_of(settings, guides))
             yield Opened(request.request_id, len(settings.target_prompt))
             observers = tuple(observer for observer in (trace, metrics, demand, pacer, audit) if observer is not None)
-            pipeline = Pipeline(session, self._roles, request.prompt, self._patience(request), observers)
+            patience = self._patience(request)
+            pipeline = Pipeline(session, self._roles, request.prompt, patience, observers, self._vigilance)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
                     yield output
@@ -152,6 +157,8 @@ class Coordinator:
             failure = error
             if isinstance(error, LookaheadError):
                 trace.close(str(error))
+            if isinstance(error, RoleUnavailable):
+                raise AttemptsExhausted(error.message, error.param) from error
             raise
         finally:
             if pacer is not None:
@@ -259,6 +266,7 @@ class Coordinator:
             token_speculation=plan.token_speculation,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
             num_nearby_hints=config.speculation.num_nearby_hints,
+            resume=request.resume,
         )
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
@@ -289,6 +297,18 @@ class Coordinator:
             self._close_ids = await self._roles.target.encode(Prompt(text=reasoning.close))
         closed = any(i in prompt[-PROMPT_TAIL:] for i in self._close_ids[-1:])
         return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not closed)
+
+
+def _vigilance(speculation: SpeculationConfig) -> Vigilance:
+    silence = speculation.silence
+    return Vigilance(
+        Bounds(silence.target_min_s, max(silence.target_min_s, silence.target_max_s), silence.factor),
+        Bounds(silence.draft_min_s, max(silence.draft_min_s, silence.draft_max_s), silence.factor),
+        Bounds(
+            min(silence.verdict_min_s, speculation.verdict_timeout_s), speculation.verdict_timeout_s, silence.factor
+        ),
+        Fuse(silence.max_failures, speculation.draft_retry_s),
+    )
 
 
 def _max_tokens(request: GenerationRequest, num_prompt_tokens: int, info: RoleInfo) -> int:

@@ -79,23 +79,24 @@ class GuidedSession:
         self._settings = settings
         self._decide = decide
         self._decision = Decision(settings.max_lookahead, "as asked for")
-        self._transcript = Transcript(settings)
+        self._tally = Tally(settings.mode, settings.resume)
+        self._transcript = Transcript(settings, self._tally)
         self._hints = Hints(settings.num_nearby_hints)
         self._calls = Calls(settings, self._hints)
         self._drafting = Drafting(settings, self._calls)
-        self._tally = Tally(settings.mode)
         self._guesses: deque[Guess] = deque()
         self._behind: list[int] = []
         """Tokens of the target from the place of the running look-ahead's next token on."""
-        self._recent: TokenIds = ()
+        self._recent = self._last_tokens()
         self._stream: tuple[int, str] | None = None
         self._num_failures = 0
         self._num_placed = 0
         self._end_of_draft: int | None = None
         """Where the draft ended the text; it would do so again."""
-        self._owns = False
+        self._owns = self._transcript.is_in_step
         """Whether the target has written something since the last counted step."""
         self._may_draft = settings.speculate_content or settings.marks.is_open_at_start
+        self._may_draft &= not self._transcript.is_closed
         self._out: list[Command] = []
         self.finished = False
 
@@ -103,6 +104,10 @@ class GuidedSession:
 
     def start(self) -> list[Command]:
         """The first commands."""
+        self._out += self._transcript.start()
+        if self._transcript.finish_reason is not None:
+            self._finish(self._transcript.finish_reason)
+            return self._flush()
         if self._may_draft and not self._drafting.is_possible:
             self._lose_draft("draft_unavailable", permanent=False)
         self._start_stream()
@@ -184,7 +189,7 @@ class GuidedSession:
             piece = Piece(delta.text, delta.token_ids, self._settings.vocabulary)
             is_met = bool(self._guesses and delta.token_ids and self._guesses[0].next_token == delta.token_ids[0])
             origin = Origin.ACCEPTED if is_met else Origin.TARGET
-            self._out += transcript.commit(piece, piece.without(piece), origin, self._tally.num_steps)
+            self._out += transcript.commit(piece, piece.without(piece), origin, self._tally.num_steps, delta.ending)
             self._recent = (self._recent + delta.token_ids)[-OVERLAP:]
             self._compare(delta.token_ids)
         if delta.ending is not None:
@@ -270,6 +275,12 @@ class GuidedSession:
         start = self._calls.stream(self._transcript.path, self._transcript.num_tokens, self._num_failures)
         self._stream = (start.call, start.request.call_id)
         self._out.append(start)
+
+    def _last_tokens(self) -> TokenIds:
+        """The last few tokens of what is committed, as far as they are the target's own."""
+        pieces = self._transcript.path.pieces
+        is_own = bool(pieces) and pieces[-1].vocabulary == self._settings.vocabulary
+        return pieces[-1].token_ids[-OVERLAP:] if is_own else ()
 
     def _start_draft(self) -> None:
         """Keep the draft ahead: a look-ahead from the end of what is known or guessed, where there is room for one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.messages import Channel, Piece
+from actors.messages import Channel, OutputState, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,26 @@ class Fragment:
 class OutputText:
     """Takes pieces as they are committed, gives fragments to send; `stopped` names the stop string once one was met."""
 
-    def __init__(self, marks: Marks = Marks(), stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, marks: Marks = Marks(), stop: tuple[str, ...] = (), behind: OutputState | None = None) -> None:
+        """`behind`: go on where another one stood."""
+        channel = Channel.REASONING if marks.is_open_at_start else Channel.CONTENT
+        at = behind or OutputState(channel, awaits_open=marks.open is not None)
         self._marks = marks
         self._stop = stop
-        self._held = ""
-        self.channel = Channel.REASONING if marks.is_open_at_start else Channel.CONTENT
-        self._at_start = True
-        self._open = marks.open
-        self.stopped: str | None = None
-        self.num_tokens = 0
-        self.num_reasoning_tokens = 0
+        self._held = at.held
+        self.channel = at.channel
+        self._at_start = at.at_start
+        self._open = marks.open if at.awaits_open else None
+        self.stopped = at.stopped
+        self.num_tokens = at.num_tokens
+        self.num_reasoning_tokens = at.num_reasoning_tokens
+
+    @property
+    def state(self) -> OutputState:
+        """Where the text stands."""
+        awaits_open = self._open is not None
+        counts = self.num_tokens, self.num_reasoning_tokens
+        return OutputState(self.channel, self._held, self._at_start, awaits_open, self.stopped, *counts)
 
     def add(self, piece: Piece) -> list[Fragment]:
         """Commit `piece`; what may be sent now. Nothing is added after a stop string was met."""

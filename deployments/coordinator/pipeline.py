@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleUnavailable
+from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
 from actors.messages import Committed, Finished, Piece, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.events import (
@@ -42,13 +42,17 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.guided import GuidedSession
+from deployments.coordinator.listening import heard, in_time
 from deployments.coordinator.session import Session
+from deployments.coordinator.vigilance import Vigilance, attempt_of, unlimited
 
 logger = logging.getLogger(__name__)
 
 MAX_DRAFT_RETRY_S = 30.0
 MAX_BACKOFF_S = 2.0
 FIRST_BACKOFF_S = 0.05
+MAX_WAITING = 256
+"""Events that may wait for a slow reader before a stream is read on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +96,18 @@ class Pipeline:
         prompt: Prompt,
         patience: Patience = Patience(),
         observers: tuple[Observer, ...] = (),
+        vigilance: Vigilance | None = None,
     ) -> None:
+        """`vigilance` is shared with other requests; without it nothing but `patience` bounds a call."""
         self._session = session
         self._roles = roles
         self._prompt = prompt
         self._patience = patience
         self._observers = observers
+        self._vigilance = vigilance or unlimited(patience.verdict_s)
+        self._clock = asyncio.get_running_loop().time
         self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._has_room = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
         """Tasks whose result nobody waits for: calls that end, hints on their way."""
@@ -135,11 +144,21 @@ class Pipeline:
     async def _next_event(self, deadline: float | None) -> Event:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._events.get()
+                event = await self._events.get()
         except TimeoutError:
             raise DeadlineExceeded(
                 f"The request was not done within {self._patience.request_s:g} s; ask for fewer tokens or more time."
             ) from None
+        if self._events.qsize() < MAX_WAITING:
+            self._has_room.set()
+        return event
+
+    async def _room(self) -> None:
+        """Wait until few events wait: a stream must not run ahead of a slow reader without bound. All other work does
+        so by its nature: no more than the window is written before the next event is handled."""
+        while self._events.qsize() >= MAX_WAITING:
+            self._has_room.clear()
+            await self._has_room.wait()
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -185,14 +204,23 @@ class Pipeline:
     # --- work --------------------------------------------------------------------------------------------------------
 
     async def _draft(self, command: StartDraft) -> None:
-        drafter = self._roles.drafter
+        drafter, breaker = self._roles.drafter, self._vigilance.draft_breaker
+        if not breaker.lets_through(self._clock()):
+            self._num_draft_failures += 1
+            self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
+            return
+        limit, attempt = self._vigilance.draft, attempt_of(breaker)
         try:
             if drafter is None:
                 raise RequestError("This deployment has no draft model.")
             num_steps = 0
-            async with aclosing(_look_ahead(drafter, command)) as items:
-                async for item in items:
+            async with (
+                aclosing(_look_ahead(drafter, command)) as items,
+                aclosing(heard("draft", items, limit, limit, attempt)) as timely,
+            ):
+                async for item in timely:
                     self._num_draft_failures = 0
+                    breaker.succeeded()
                     if isinstance(item, Step):
                         num_steps += 1
                         self._events.put_nowait(DraftStep(command.call, item))
@@ -207,22 +235,35 @@ class Pipeline:
         except Exception as error:
             _report("draft", error)
             self._num_draft_failures += 1
+            breaker.failed(self._clock())
             self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
 
     async def _target(self, command: StartTarget) -> None:
         await _back_off(command.attempt)
         try:
             if command.progress_s <= 0:
-                self._events.put_nowait(TargetStep(command.call, await self._roles.target.step(command.request)))
+                step = await in_time(
+                    "target", self._roles.target.step(command.request), self._vigilance.step, command.attempt
+                )
+                self._events.put_nowait(TargetStep(command.call, step))
                 return
-            async with aclosing(self._roles.target.progress(command.request, command.progress_s)) as items:
-                async for item in items:
+            begun = self._clock()
+            async with (
+                aclosing(self._roles.target.progress(command.request, command.progress_s)) as items,
+                aclosing(
+                    heard("target", items, self._vigilance.first, self._vigilance.item, command.attempt)
+                ) as timely,
+            ):
+                async for item in timely:
                     if isinstance(item, Step):
+                        self._vigilance.step.took(self._clock() - begun)
                         self._events.put_nowait(TargetStep(command.call, item))
                         return
                     self._events.put_nowait(TargetProgress(command.call, item))
             raise RoleUnavailable("The target's call broke off before its step ended.")
         except Exception as error:
+            if isinstance(error, RoleSilent):
+                self._roles.target.shun(command.request.session_id)
             self._events.put_nowait(_target_failed(command.call, error))
 
     async def _add_hints(self, command: AddHints) -> None:
@@ -237,32 +278,51 @@ class Pipeline:
         await _back_off(command.attempt)
         ended = False
         try:
-            async with aclosing(self._roles.target.stream(command.request)) as deltas:
-                async for delta in deltas:
+            async with (
+                aclosing(self._roles.target.stream(command.request)) as deltas,
+                aclosing(
+                    heard("target", deltas, self._vigilance.first, self._vigilance.item, command.attempt)
+                ) as timely,
+            ):
+                async for delta in timely:
                     ended = delta.ending is not None
                     self._events.put_nowait(Streamed(command.call, delta))
+                    await self._room()
             if not ended:
                 raise RoleUnavailable("The target's stream broke off before the text ended.")
         except Exception as error:
+            if isinstance(error, RoleSilent):
+                self._roles.target.shun(command.request.session_id)
             self._events.put_nowait(_target_failed(command.call, error))
 
     async def _judge(self, command: Judge) -> None:
         verifier, name = self._roles.verifier, command.request.verifier
         degraded: str | None = None
+        begun, breaker = self._clock(), self._vigilance.verdict_breaker
+        if not breaker.lets_through(begun):
+            verdict = Verdict(False, name, "the verifier failed again and again, and is left alone for a while")
+            self._events.put_nowait(Judged(command.call, verdict, "verifier_left_alone"))
+            return
+        limit_s = self._vigilance.verdict_s()
         try:
             if verifier is None:
                 raise RoleUnavailable("This deployment has no verifier.")
-            async with asyncio.timeout(self._patience.verdict_s):
+            async with asyncio.timeout(limit_s):
                 verdict = await verifier.judge(command.request)
             if not isinstance(verdict, Verdict) or not isinstance(verdict.accepted, bool):
                 raise RoleUnavailable("The verifier answered what is no verdict.")  # "no" would count as a yes
+            self._vigilance.verdict.took(self._clock() - begun)
+            if verdict.has_failed:
+                breaker.failed(self._clock())
+            else:
+                breaker.succeeded()
         except TimeoutError:
+            breaker.failed(self._clock())
             degraded = "verifier_late"
-            verdict = Verdict(
-                False, name, f"no verdict within {self._patience.verdict_s:g} s", None, self._patience.verdict_s
-            )
+            verdict = Verdict(False, name, f"no verdict within {limit_s:.3g} s", None, limit_s)
         except Exception as error:
             _report("verifier", error)
+            breaker.failed(self._clock())
             degraded = "verifier_failed"
             verdict = Verdict(False, name, f"the verifier failed: {error}")
         self._events.put_nowait(Judged(command.call, verdict, degraded))

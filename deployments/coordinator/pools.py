@@ -64,6 +64,10 @@ class Pool:
             self._members.shun(session_id, link)
             raise
 
+    def shun(self, session_id: str) -> None:
+        """As `Members.shun`."""
+        self._members.shun(session_id)
+
 
 class WriterPool:
     """What the pools of draft and target have in common."""
@@ -124,6 +128,10 @@ class DraftPool(WriterPool):
 
 class TargetPool(WriterPool):
     """`Target` over a pool of replicas."""
+
+    def shun(self, session_id: str) -> None:
+        """As `Target.shun`."""
+        self._pool.shun(session_id)
 
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""

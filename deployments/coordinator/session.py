@@ -46,7 +46,7 @@ from deployments.coordinator.stream import Stream
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.transitions import Signal, State
-from deployments.coordinator.window import EMPTY_PATH, Position, Window
+from deployments.coordinator.window import Position, Window
 
 OUTCOMES = {State.ACCEPTED: Outcome.ACCEPTED, State.RECOVERED: Outcome.RECOVERED, State.OWN: Outcome.TARGET}
 
@@ -59,13 +59,12 @@ class Session:
         self._settings = settings
         self._decide = decide
         self._decision = Decision(settings.max_lookahead, "as asked for")
-        self._reasoning_is_closed = False
         self._strategy = STRATEGIES[settings.mode](settings)
-        self._transcript = Transcript(settings)
+        self._tally = Tally(settings.mode, settings.resume)
+        self._transcript = Transcript(settings, self._tally)
         self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
         self._calls = Calls(settings, self._hints)
         self._drafting = Drafting(settings, self._calls)
-        self._tally = Tally(settings.mode)
         self._stream = Stream(settings, self._calls, self._transcript, self._tally)
         self._window = Window(settings.vocabulary, settings.max_tokens)
         self._out: list[Command] = []
@@ -76,10 +75,16 @@ class Session:
 
     def start(self) -> list[Command]:
         """The first commands."""
+        self._out += self._transcript.start()
+        if self._transcript.finish_reason is not None:
+            if self._transcript.is_in_step:
+                self._tally.committed(Outcome.TARGET)
+            self._finish(self._transcript.finish_reason)
+            return self._flush()
         if self._strategy.speculates and not self._drafting.is_possible:
             self._lose_draft("draft_unavailable", permanent=False)
         if self._may_speculate():
-            self._window.open(EMPTY_PATH, 0)
+            self._window.open(self._transcript.path, self._transcript.num_tokens)
             self._start_wishes()
         else:
             self._out.append(self._stream.start())
@@ -241,7 +246,6 @@ class Session:
         if reason is not None:
             self._finish(reason)
             return
-        self._reasoning_is_closed |= event.delta.ending is Ending.CLOSE
         if event.delta.ending is not None and self._may_speculate() and self._depth() > 0:
             self._out += self._calls.cancel(event.call, "steps are speculated from here on")
             self._stream.end()
@@ -258,8 +262,9 @@ class Session:
             outcome = OUTCOMES[head.state]
             head.take(Signal.COMMIT)
             self._out.append(Retired(head.serial, outcome, self._tally.num_steps, head.basis))
-            self._commit(step.piece, head.sent, Origin(outcome.value))
-            self._tally.committed(outcome, head.draft)
+            number = self._tally.num_steps
+            self._tally.committed(outcome, head.draft)  # first: its counts go with the piece
+            self._out += self._transcript.commit(step.piece, head.sent, Origin(outcome.value), number, step.ending)
             if self._transcript.stopped is not None or step.ending is Ending.END:
                 self._finish("stop")
                 return
@@ -267,13 +272,9 @@ class Session:
                 self._finish("length")
                 return
             if step.ending is Ending.CLOSE:
-                self._reasoning_is_closed = True
                 self._out += self._drafting.cancel("the reasoning is closed")
                 self._out.append(self._stream.start())
                 return
-
-    def _commit(self, piece: Piece, sent: Piece, origin: Origin) -> None:
-        self._out += self._transcript.commit(piece, sent, origin, self._tally.num_steps)
 
     def _send_certain(self, head: Position) -> None:
         """Send what of the head's step is in the output whichever of the two stands."""
@@ -303,7 +304,7 @@ class Session:
     # --- the window --------------------------------------------------------------------------------------------------
 
     def _may_speculate(self) -> bool:
-        in_reasoning = self._settings.marks.is_open_at_start and not self._reasoning_is_closed
+        in_reasoning = self._settings.marks.is_open_at_start and not self._transcript.is_closed
         return self._strategy.speculates and (in_reasoning or self._settings.speculate_content)
 
     def _depth(self) -> int:

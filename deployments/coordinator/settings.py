@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.messages import Sampling, StepRule, TokenIds
+from actors.messages import Sampling, Standing, StepRule, TokenIds
 from deployments.coordinator.output import Marks
 
 
@@ -63,6 +63,8 @@ class SessionSettings:
     draft_part_tokens: int = 0
     """With ``hints``: the draft hands what it writes to the target's running step in parts of so many tokens; 0: in
     whole steps."""
+    resume: Standing | None = None
+    """What another coordinator had sent when it was lost, to go on behind."""
     num_nearby_hints: int = 4
     """So many sequences from paths that were left go with a call, beside the draft's step for its own position."""
 

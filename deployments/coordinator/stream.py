@@ -22,7 +22,7 @@ class Stream:
         self._calls = calls
         self._transcript = transcript
         self._tally = tally
-        self._in_step = False
+        self._in_step = transcript.is_in_step
         self._is_running = False
         self.num_failures = 0
         """Calls that broke off since the last delta."""
@@ -58,11 +58,17 @@ class Stream:
         commits: list[Commit] = []
         if delta.token_ids or delta.text:
             piece = Piece(delta.text, delta.token_ids, self._settings.vocabulary)
-            commits = transcript.commit(piece, piece.without(piece), Origin.TARGET, self._tally.num_steps)
-            self._in_step = True
+            step, self._in_step = self._tally.num_steps, True
+            if over or delta.ending is not None:
+                self._count_step()  # first, so that the counts that go with the piece are right
+            commits = transcript.commit(piece, piece.without(piece), Origin.TARGET, step, delta.ending)
         stopped = transcript.stopped is not None
-        if self._in_step and (over or stopped or delta.ending is not None):
-            self._tally.committed(Outcome.TARGET)
-            self._in_step = False
+        if over or stopped or delta.ending is not None:
+            self._count_step()
         reason = "stop" if stopped or ended else "length" if over else None
         return commits, reason
+
+    def _count_step(self) -> None:
+        if self._in_step:
+            self._tally.committed(Outcome.TARGET)
+        self._in_step = False

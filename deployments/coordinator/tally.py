@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import SpeculationSummary, Step
+from actors.messages import SpeculationSummary, Standing, Step
 from deployments.coordinator.events import Outcome
 
 
 class Tally:
     """Counts of steps and draft tokens, and the reasons for running with less than was asked."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, behind: Standing | None = None) -> None:
+        """`behind`: go on where another coordinator was lost, and with it the draft steps that were under way."""
         self._counts = SpeculationSummary(mode)
         self._degraded: dict[str, None] = {}
+        self.version = 0
+        """Rises with every change."""
+        if behind is None:
+            return
+        if (before := behind.counts) is not None:
+            self._counts = replace(before, num_cancelled_steps=before.num_cancelled_steps + before.num_open_steps)
+            self._degraded = dict.fromkeys(before.degraded)
+        self.degraded("coordinator_resumed")
 
     @property
     def num_steps(self) -> int:
@@ -45,10 +54,12 @@ class Tally:
     def degraded(self, reason: str) -> None:
         """Something did not work as it should; each reason is told once."""
         self._degraded[reason] = None
+        self.version += 1
 
     def summary(self, num_output_tokens: int) -> SpeculationSummary:
         """The counts so far."""
         return replace(self._counts, output_tokens=num_output_tokens, degraded=tuple(self._degraded))
 
     def _add(self, **more: int) -> None:
+        self.version += 1
         self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n for name, n in more.items()})

@@ -21,12 +21,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
 
 from actors.errors import LookaheadError, RoleUnavailable
-from actors.messages import GenerationRequest, Output
+from actors.messages import GenerationRequest, Keep, Output
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
 from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, visit_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
+from deployments.gateway.bookmarks import Bookmarks, Mark, read_id
 from deployments.gateway.document import ERRORS, Described, gives, takes
 from deployments.gateway.envelope import Envelope, request_id_of
 from deployments.gateway.errors import HttpError, error_body, error_response, from_http_exception, shown
@@ -34,6 +35,7 @@ from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
+from deployments.gateway.rejoining import Manner, Rest, fetch, wants_resuming
 from deployments.gateway.replies import Reply, StreamReply
 from deployments.gateway.shapes import (
     ChatCompletion,
@@ -160,6 +162,10 @@ class Routes:
             openapi_extra=takes("CompletionRequest"),
             responses=gives(Completion, "Completion"),
         )(self.completions)
+        events: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+        router.get("/streams/{request_id:path}", dependencies=counted, response_model=None, responses=events)(
+            self.stream
+        )
         _get(router, "/models", self.models, gives(ModelList))
         _get(router, "/models/{model:path}", self.model, gives(Model))
         _get(router, "/traces/{request_id:path}", self.trace)
@@ -169,33 +175,58 @@ class Routes:
         """Answer a conversation."""
         request_id = request_id_of(request)
         ask = ask_chat(await self._body(request), self._config, request_id, fidelity_of(request))
-        answer = ChatAnswer(
+        return self._reply(request, ask, request_id, is_chat=True)
+
+    async def stream(self, request: Request, request_id: str) -> Response:
+        """The rest of a resumable stream, behind the event that ``Last-Event-ID`` names; without it, all of it."""
+        backend = self._get_backend()
+        manner, requests = await fetch(backend, request_id, holder_of(request))
+        last_id = request.headers.get("last-event-id")
+        unread = (Mark(),) * len(requests)
+        marks = unread if last_id is None else read_id(last_id, request_id, len(requests))
+        rest = Rest(backend, requests, marks)
+        charged = {each.request_id: rest.charged(each) for each in requests}
+        meter = Meter(visit_of(request), frozenset(), self._clock, charged)
+        timeout_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
+        generations = Generations(rest, requests, timeout_s, meter.count)
+        return StreamReply(
+            generations,
+            self._answer(manner),
             request_id,
-            self._config.served_model_name,
-            int(time.time()),
-            len(ask.requests),
-            ask.n,
-            self._config.gateway.reasoning_content,
+            timeout_s,
+            manner.include_usage,
+            self._keep_alive_s,
+            Bookmarks(request_id, marks),
         )
-        return self._reply(request, ask, answer, request_id)
+
+    def _answer(self, manner: Manner) -> Answer:
+        """The answer that `manner` tells of, to be put together."""
+        head = manner.request_id, self._config.served_model_name, manner.created, len(manner.request_ids), manner.n
+        return ChatAnswer(*head, self._config.gateway.reasoning_content) if manner.is_chat else TextAnswer(*head)
 
     async def completions(self, request: Request) -> Response:
         """Continue a text."""
         request_id = request_id_of(request)
         ask = ask_completion(await self._body(request), self._config, request_id, fidelity_of(request))
-        answer = TextAnswer(request_id, self._config.served_model_name, int(time.time()), len(ask.requests), ask.n)
-        return self._reply(request, ask, answer, request_id)
+        return self._reply(request, ask, request_id, is_chat=False)
 
     async def _body(self, request: Request) -> dict[str, Any]:
         gateway = self._config.gateway
         return await read_object(request, gateway.max_body_bytes, gateway.request_timeout_s)
 
-    def _reply(self, request: Request, ask: Ask, answer: Answer, request_id: str) -> Response:
+    def _reply(self, request: Request, ask: Ask, request_id: str, *, is_chat: bool) -> Response:
+        ids = tuple(each.request_id for each in ask.requests)
+        manner = Manner(request_id, is_chat, int(time.time()), ids, ask.n, ask.include_usage)
+        answer, requests, bookmarks = self._answer(manner), ask.requests, None
+        if wants_resuming(request, ask.stream, self._config.gateway.resume_s):
+            keep = Keep(self._config.gateway.resume_s, holder_of(request), str(manner))
+            requests = tuple(replace(each, keep=keep) for each in requests)
+            bookmarks = Bookmarks(request_id, (Mark(),) * len(requests))
         timeout_s = ask.timeout_s or self._config.gateway.request_timeout_s
         place = self._queue.enter(request, ask)
         payers = frozenset(each.request_id for each in ask.requests[:: ask.n])
         meter = Meter(visit_of(request), payers, self._clock)
-        requests = [replace(each, holder=holder_of(request)) for each in ask.requests]
+        requests = tuple(replace(each, holder=holder_of(request)) for each in requests)
 
         def count(each: GenerationRequest, output: Output) -> None:
             meter.count(each, output)
@@ -204,7 +235,8 @@ class Routes:
         generations = Generations(self._get_backend(), requests, timeout_s, count, place.turn)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
-        return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, self._keep_alive_s)
+        keep_alive_s = self._keep_alive_s
+        return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, keep_alive_s, bookmarks)
 
     async def models(self) -> Json:
         """List the models."""

@@ -6,20 +6,32 @@ backend is a pool of coordinator replicas; in the gateway's own tests it is a sc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from actors.messages import GenerationRequest, Output
 
 
-class Backend(Protocol):
-    """Writes completions, and knows how the cluster fares."""
+class Source(Protocol):
+    """Writes completions."""
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """One completion: first `Opened`, then any number of `Committed`, last `Finished`.
 
         Raises an error of `actors.errors`, before or after the first answer. Closing the iterator (``aclose``) or
         cancelling the task that reads it ends the work. After `Finished` the iterator is read to its natural end.
+        """
+        ...
+
+
+class Backend(Source, Protocol):
+    """Writes completions, and knows how the cluster fares."""
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        """Of these requests those that were kept for `owner`, each with a `resume` behind all that was written.
+
+        Whoever generated them has ended; `generate` goes on with one that is not finished. Where several have had a
+        request, one after the other, it is there several times.
         """
         ...
 

@@ -16,7 +16,7 @@ from typing import Self
 
 from actors.errors import DeadlineExceeded, ServiceError
 from actors.messages import Finished, GenerationRequest, Opened, Output
-from deployments.gateway.backend import Backend
+from deployments.gateway.backend import Source
 
 log = logging.getLogger("lookahead.gateway")
 
@@ -35,7 +35,7 @@ class Generations:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Source,
         requests: Sequence[GenerationRequest],
         timeout_s: float,
         count: Callable[[GenerationRequest, Output], None],

@@ -7,7 +7,8 @@ off, those of its prompts and of the text that was committed until then. No I/O.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from actors.messages import Committed, Finished, GenerationRequest, Opened, Output
 from deployments.gateway.limits import Visit
@@ -15,13 +16,19 @@ from deployments.gateway.limits import Visit
 
 class Meter:
     """Charges `visit` for the outputs of one HTTP request. `payers` are the first choices of each prompt: the choices
-    of one prompt share it, in `usage` as here."""
+    of one prompt share it, in `usage` as here. `charged` are tokens of each request that were paid for before."""
 
-    def __init__(self, visit: Visit, payers: frozenset[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        visit: Visit,
+        payers: frozenset[str],
+        clock: Callable[[], float],
+        charged: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._visit = visit
         self._payers = payers
         self._clock = clock
-        self._charged: Counter[str] = Counter()
+        self._charged = Counter(charged)
 
     def count(self, request: GenerationRequest, output: Output) -> None:
         """Charge for `output`."""

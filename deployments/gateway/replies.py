@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.gateway.answers import Answer
+from deployments.gateway.bookmarks import Bookmarks
 from deployments.gateway.generations import Generations
 from deployments.gateway.sse import events
 from deployments.gateway.wire import Json
@@ -76,10 +77,12 @@ class StreamReply(Reply):
         timeout_s: float,
         include_usage: bool,
         keep_alive_s: float,
+        bookmarks: Bookmarks | None = None,
     ) -> None:
         super().__init__(generations, answer, request_id, timeout_s)
         self._include_usage = include_usage
         self._keep_alive_s = keep_alive_s
+        self._bookmarks = bookmarks
         # X-Accel-Buffering: nginx would otherwise hold the events back until its buffer is full.
         self.init_headers(
             {
@@ -92,7 +95,14 @@ class StreamReply(Reply):
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        stream = events(self._generations, self._answer, self._request_id, self._include_usage, self._keep_alive_s)
+        stream = events(
+            self._generations,
+            self._answer,
+            self._request_id,
+            self._include_usage,
+            self._keep_alive_s,
+            self._bookmarks,
+        )
         async with aclosing(stream):
             async for data in stream:
                 await send({"type": "http.response.body", "body": data, "more_body": True})

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from deployments.gateway.answers import Answer
+from deployments.gateway.bookmarks import Bookmarks
 from deployments.gateway.errors import error_body, shown
 from deployments.gateway.generations import Generations
 from deployments.gateway.wire import encode
@@ -27,9 +28,17 @@ def event(value: dict[str, Any]) -> bytes:
 
 
 async def events(
-    generations: Generations, answer: Answer, request_id: str, include_usage: bool, keep_alive_s: float
+    generations: Generations,
+    answer: Answer,
+    request_id: str,
+    include_usage: bool,
+    keep_alive_s: float,
+    bookmarks: Bookmarks | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """The events of `generations`, which must be open; each item is one event or one keep-alive comment."""
+    """The events of `generations`, which must be open; each item is one event or one keep-alive comment.
+
+    With `bookmarks` each event has an id, and what these say that the client has is left out.
+    """
     clock = asyncio.get_running_loop().time
     # OpenAI: with usage asked for, every chunk but the last has ``usage: null``.
     nothing: dict[str, Any] = {"usage": None} if include_usage else {}
@@ -41,9 +50,11 @@ async def events(
                 yield KEEP_ALIVE
                 last_sent = clock()
                 continue
+            line = bookmarks.move(*received) if bookmarks is not None else b""
             for chunk in answer.chunks(*received):
-                yield event({**chunk, **nothing})
-                last_sent = clock()
+                if line is not None:  # else the client has it
+                    yield line + event({**chunk, **nothing})
+                    last_sent = clock()
         if include_usage:
             yield event(answer.usage_chunk())
     except Exception as error:

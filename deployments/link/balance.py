@@ -39,7 +39,8 @@ class Balance:
     def choose(self, session_id: str, candidates: Sequence[Candidate], avoid: frozenset[str] = frozenset()) -> str:
         """The replica for a call of `session_id` (empty: of nobody in particular), one of `candidates`.
 
-        Replicas in `avoid` and those that are leaving are taken only where there is no other.
+        Replicas in `avoid`, those that the session shuns and those that are leaving are taken only where there is no
+        other.
         """
         avoid |= self._shunned.get(session_id, frozenset())
         if all(c.replica in avoid for c in candidates):
@@ -61,10 +62,12 @@ class Balance:
             self._shunned.pop(self._homes.popitem(last=False)[0], None)
         return best.replica
 
-    def shun(self, session_id: str, replica: str) -> None:
-        """`replica` has failed `session_id`, which goes elsewhere from now on, until all others have failed it too."""
-        if self._homes.get(session_id) == replica:
-            self._shunned[session_id] = self._shunned.get(session_id, frozenset()) | {replica}
+    def shun(self, session_id: str, replica: str | None = None) -> None:
+        """`replica` (None: the one that the session is on) has failed `session_id`, which goes elsewhere from now on,
+        until all others have failed it too."""
+        home = self._homes.get(session_id)
+        if home is not None and replica in (None, home):
+            self._shunned[session_id] = self._shunned.get(session_id, frozenset()) | {home}
 
 
 def _rank(session_id: str, replica: str) -> bytes:

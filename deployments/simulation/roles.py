@@ -141,6 +141,9 @@ class SimulatedTarget(SimulatedWriter):
             del self._speeds[call]
         yield self._step(token_ids, ending, now() - started)
 
+    def shun(self, session_id: str) -> None:
+        """As `Target.shun`: nobody falls silent here."""
+
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Target.add_hints`."""
         if call_id in self._speeds:

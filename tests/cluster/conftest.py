@@ -38,10 +38,12 @@ class Served:
 
 
 def scripted(audit: Path | None = None) -> Config:
-    """The scripted profile, on a free port, with two target replicas; with an audit log in the folder `audit`."""
+    """The scripted profile, on a free port, with two target replicas and two coordinators; with an audit log in the
+    folder `audit`."""
     settings = load_profile("scripted").model_dump()
     settings["gateway"]["port"] = 0
     settings["target"]["placement"]["num_replicas"] = 2
+    settings["coordinator"]["placement"]["num_replicas"] = 2
     settings["speculation"]["draft_retry_s"] = 0.5
     if audit is not None:
         settings["telemetry"]["audit"]["path"] = str(audit)

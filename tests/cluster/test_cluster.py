@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -119,8 +122,8 @@ def test_roles_are_separate_processes(served: Served) -> None:
     details = serve.status().applications["lookahead"].deployments
     assert set(details) == {"gateway", "coordinator", "target", "draft", "verifier"}
     pids = [ray.get(replica.__ray_call__.remote(lambda _: os.getpid())) for replica in replicas()]
-    assert len(pids) == 6
-    assert len(set(pids)) == 6
+    assert len(pids) == 7
+    assert len(set(pids)) == 7
 
 
 def test_many_at_once_all_get_their_own_words(served: Served) -> None:
@@ -193,6 +196,76 @@ def test_a_killed_replica_costs_a_pause_and_no_word(served: Served, role: str, m
     assert killed
     assert text == truth(question, served)
     wait_until_healthy(served)
+
+
+def pid_of(replica: Any) -> int:
+    pid: int = ray.get(replica.__ray_call__.remote(lambda _: os.getpid()))
+    return pid
+
+
+def test_a_killed_coordinator_costs_a_pause_and_no_word(served: Served) -> None:
+    """Eight streams over two coordinators, one of which is killed when all of them have begun to speak."""
+    wait_until_healthy(served)
+    speaking = threading.Barrier(9)
+    victim = pid_of(replicas("coordinator")[0])
+
+    def one(number: int) -> tuple[str, str, list[str], int]:
+        question, mode = f"What if my coordinator dies? {number}", ["target", "lookahead"][number % 2]
+        speculation, text, degraded, num_tokens = {"mode": mode, "fidelity": "exact"}, "", [], 0
+        options = {"stream_options": {"include_usage": True}, "speculation": speculation}
+        for chunk in ask(served, question, stream=True, **options):
+            said = (chunk.choices[0].delta.content or "") if chunk.choices else ""
+            if said and not text:
+                speaking.wait(60)
+            text += said
+            if chunk.usage is not None:
+                degraded, num_tokens = chunk.model_extra["speculation"]["degraded"], chunk.usage.completion_tokens
+        return question, text, degraded, num_tokens
+
+    with ThreadPoolExecutor(8) as pool:
+        streams = [pool.submit(one, number) for number in range(8)]
+        speaking.wait(60)
+        os.kill(victim, signal.SIGKILL)
+        ends = [stream.result() for stream in streams]
+    for question, text, _, _ in ends:
+        assert text == truth(question, served)
+    assert any("coordinator_resumed" in degraded for _, _, degraded, _ in ends), "nobody was on the one that died"
+    for question, _, degraded, num_tokens in ends:
+        usage = ask(served, question, speculation={"mode": "target"}).usage
+        assert num_tokens == usage.completion_tokens, degraded
+    wait_until_healthy(served)
+
+
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_a_client_comes_back_for_the_rest(served: Served, mode: str) -> None:
+    question = f"Where was I, in {mode}?"
+    request_id = f"lost-{mode}"
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "stream": True,
+        "speculation": {"mode": mode, "fidelity": "exact"},
+    }
+    headers = {"x-resumable": "true", "x-request-id": request_id}
+    text, last_id = "", ""
+    url = f"{served.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=headers) as first:
+        for line in first.iter_lines():
+            if line.startswith("id: "):
+                last_id = line.removeprefix("id: ")
+            elif line.startswith("data: "):
+                text += json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""
+                if len(text) > 40:
+                    break
+    time.sleep(0.5)  # written on meanwhile
+    answer = httpx.get(f"{served.url}/v1/streams/{request_id}", headers={"Last-Event-ID": last_id}, timeout=60)
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]", answer.text
+    deltas = [json.loads(line)["choices"][0]["delta"] for line in lines[:-1]]
+    rest = [delta["content"] for delta in deltas if delta.get("content")]
+    assert text + "".join(rest) == truth(question, served)
+    assert len(rest[0]) > 20, "what was written meanwhile comes at once"
 
 
 def test_steps_end_where_the_request_wants_them_to(served: Served) -> None:

@@ -46,6 +46,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     config.ScriptedCheck: "scripted.",
     config.SpeculationConfig: "speculation.",
     config.StepConfig: "step.",
+    config.SilenceConfig: "silence.",
     config.SpecReasonConfig: "specreason.",
     config.ControllerConfig: "controller.",
     config.ReasoningConfig: "reasoning.",

@@ -15,7 +15,7 @@ from deployments.bench import vllm_server
 from deployments.bench.vllm_server import VllmServer, command, equal, for_variants, same, speculation_of
 from deployments.config import load_profile, validate_config
 
-TARGET, DRAFT = "int8:package:qwen2.5-coder-1.5b-instruct", "int8:package:qwen2.5-coder-0.5b-instruct"
+TARGET, DRAFT = "int8:package:qwen2.5-coder-1.5b-instruct", "short:int8:package:qwen2.5-coder-0.5b-instruct"
 DRAFT_MODEL = {"method": "draft_model", "model": DRAFT, "num_speculative_tokens": 4}
 
 

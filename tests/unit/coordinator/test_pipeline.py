@@ -304,7 +304,7 @@ def test_a_verifier_that_is_late_or_broken_rejects(judge: Judge, reason: str) ->
 
     answer = run_virtually(scene())
     assert answer.text == truth()
-    assert answer.finished.summary.degraded == (reason,)
+    assert answer.finished.summary.degraded == (reason, "verifier_left_alone")
 
 
 class Dying(TargetModel):

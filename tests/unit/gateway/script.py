@@ -100,6 +100,7 @@ class ScriptedBackend:
         self.requests: list[GenerationRequest] = []
         self.running: set[str] = set()
         self.ends: dict[str, str] = {}
+        self.kept: list[GenerationRequest] = []
         self.roles = {"target": True, "draft": True}
         self.traces: dict[str, dict[str, Any]] = {}
         self.trouble: LookaheadError | None = None
@@ -121,6 +122,9 @@ class ScriptedBackend:
         finally:
             self.running.discard(request.request_id)
             self.ends[request.request_id] = end
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        return [r for r in self.kept if r.request_id in request_ids and r.keep is not None and r.keep.owner == owner]
 
     async def readiness(self) -> dict[str, bool]:
         if self.trouble:

@@ -1,0 +1,197 @@
+"""Generations that may lose their reader and be fetched by another one.
+
+Promises: a request that does not ask to be kept ends with its reader, at once. One that does is written on without a
+reader, and kept, for `Keep.seconds`; then it ends and is gone. Whoever fetches it gets all of it, and what ran for the
+one before ends; only its owner may. What is kept is bounded in requests and bytes: those that were left longest go
+first. Every task is ended in `close` at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from actors.errors import HandedOver
+from actors.messages import GenerationRequest, Output, Standing
+from deployments.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+Generate = Callable[[GenerationRequest], AsyncGenerator[Output, None]]
+QUEUE_SIZE = 64
+"""Outputs that wait for a slow reader; then the generation waits for it."""
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """A generation, what it said so far, and the queue of its reader (None: nobody reads)."""
+
+    request: GenerationRequest
+    ledger: Ledger
+    begun: float
+    queue: asyncio.Queue[Output | Exception | None] | None
+    task: asyncio.Task[None] | None = None
+    expiry: asyncio.TimerHandle | None = None
+    left_at: float | None = None
+    num_bytes: int = 0
+
+
+class Keeper:
+    """What a coordinator keeps. `generate` writes a request's text; at most `max_requests` and `max_bytes` are kept."""
+
+    def __init__(self, generate: Generate, max_requests: int, max_bytes: int) -> None:
+        self._generate = generate
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._kept: dict[tuple[str, str], Kept] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self.num_bytes = 0
+        """About so much memory is held by all that could be fetched."""
+
+    @property
+    def num_kept(self) -> int:
+        """Requests that could be fetched now."""
+        return len(self._kept)
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        """As `Coordinator.generate`."""
+        return self._generate(request) if request.keep is None else self._read(request)
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        """Of these requests those that are kept here for `owner`, each to go on behind all that was written.
+
+        Their work here has ended then; they are kept for a while still, in case that whoever fetched them is lost too.
+        """
+        found: list[GenerationRequest] = []
+        for request_id in request_ids:
+            kept = self._kept.get((owner, request_id))
+            if kept is None or (standing := await self._stop(kept)) is None:
+                continue
+            timeout_s = kept.request.timeout_s
+            if timeout_s is not None:
+                timeout_s = max(0.001, timeout_s - (asyncio.get_running_loop().time() - kept.begun))
+            found.append(replace(kept.request, resume=standing, timeout_s=timeout_s))
+        return found
+
+    async def close(self) -> None:
+        """End all that runs."""
+        tasks = [kept.task for kept in self._kept.values() if kept.task is not None]
+        for kept in list(self._kept.values()):
+            self._drop(kept)
+        await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        queue: asyncio.Queue[Output | Exception | None] = asyncio.Queue(QUEUE_SIZE)
+        kept = Kept(request, Ledger(request.resume), asyncio.get_running_loop().time(), queue)
+        key = _key(request)
+        if (former := self._kept.get(key)) is not None:
+            self._drop(former)
+        self._kept[key] = kept
+        kept.task = asyncio.create_task(self._run(kept))
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            if kept.queue is queue:
+                self._be_left(kept)
+
+    async def _run(self, kept: Kept) -> None:
+        last: Exception | None = None
+        try:
+            async with aclosing(self._generate(kept.request)) as outputs:
+                async for output in outputs:
+                    kept.ledger.take(output)
+                    self._weigh(kept)
+                    self._make_room()
+                    await _tell(kept, output)
+        except Exception as error:
+            last = error
+            if kept.queue is None:
+                logger.info("Request %s broke off while nobody read it: %s", kept.request.request_id, error)
+        await _tell(kept, last)
+
+    def _be_left(self, kept: Kept) -> None:
+        """The reader of `kept` is gone."""
+        queue, kept.queue = kept.queue, None
+        while queue is not None and not queue.empty():
+            queue.get_nowait()  # the generation may be waiting for a place
+        if self._kept.get(_key(kept.request)) is not kept:
+            self._end(kept)
+            return
+        if not kept.ledger.is_open:
+            self._drop(kept)  # refused, or left before its reader could know of it
+            return
+        self._wait_for_reader(kept)
+
+    def _wait_for_reader(self, kept: Kept) -> None:
+        loop = asyncio.get_running_loop()
+        seconds = kept.request.keep.seconds if kept.request.keep is not None else 0.0
+        if kept.expiry is not None:
+            kept.expiry.cancel()
+        kept.left_at = loop.time()
+        kept.expiry = loop.call_later(seconds, self._drop, kept)
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    async def _stop(self, kept: Kept) -> Standing | None:
+        """End the work of `kept` and say where it stands; None where nobody can go on behind it."""
+        if kept.task is not None and not kept.task.done():
+            kept.task.cancel()
+            await asyncio.gather(kept.task, return_exceptions=True)
+        queue, kept.queue = kept.queue, None
+        if queue is not None:
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait(HandedOver("This stream goes on over another connection."))
+        self._wait_for_reader(kept)
+        return kept.ledger.standing() if kept.ledger.can_go_on else None
+
+    def _weigh(self, kept: Kept) -> None:
+        if self._kept.get(_key(kept.request)) is kept:
+            self.num_bytes += kept.ledger.num_bytes - kept.num_bytes
+            kept.num_bytes = kept.ledger.num_bytes
+
+    def _make_room(self) -> None:
+        while len(self._kept) > self._max_requests or self.num_bytes > self._max_bytes:
+            # Without a reader first, the one that was left longest; one with a reader is read on, and not kept.
+            first = min(self._kept.values(), key=lambda k: (k.left_at is None, k.left_at or -k.num_bytes))
+            logger.warning("Request %s is not kept any more: too much is.", first.request.request_id)
+            if first.queue is None:
+                self._drop(first)
+            else:
+                self._forget(first)
+
+    def _drop(self, kept: Kept) -> None:
+        """`kept` cannot be fetched any more, and unless somebody reads it nothing runs for it."""
+        self._forget(kept)
+        if kept.queue is None:
+            self._end(kept)
+
+    def _forget(self, kept: Kept) -> None:
+        if kept.expiry is not None:
+            kept.expiry.cancel()
+        if self._kept.get(_key(kept.request)) is kept:
+            del self._kept[_key(kept.request)]
+            self.num_bytes -= kept.num_bytes
+
+    def _end(self, kept: Kept) -> None:
+        if kept.task is not None and not kept.task.done():
+            kept.task.cancel()
+            self._ending.add(kept.task)
+            kept.task.add_done_callback(self._ending.discard)
+
+
+def _key(request: GenerationRequest) -> tuple[str, str]:
+    return (request.keep.owner if request.keep is not None else "", request.request_id)
+
+
+async def _tell(kept: Kept, item: Output | Exception | None) -> None:
+    if (queue := kept.queue) is not None:
+        await queue.put(item)

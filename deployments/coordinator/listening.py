@@ -1,0 +1,57 @@
+"""Waiting for a role with a limit on its silence.
+
+Promises: whatever is waited for has ended, in the engine too, when the limit has passed; the error is one that another
+attempt may help against. How long each answer took goes into its `TimeLimit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TypeVar
+
+from actors.errors import RoleSilent
+from deployments.coordinator.latency import TimeLimit
+
+T = TypeVar("T")
+
+
+async def in_time(role: str, call: Awaitable[T], limit: TimeLimit, attempt: int) -> T:
+    """The result of `call`, or RoleSilent. `attempt` counts the calls that were given up before."""
+    clock = asyncio.get_running_loop().time
+    begun, limit_s = clock(), limit.limit_s(attempt)
+    try:
+        async with asyncio.timeout(limit_s if math.isfinite(limit_s) else None):
+            result = await call
+    except TimeoutError:
+        raise RoleSilent(f"The {role} was silent for {limit_s:.3g} s.") from None
+    limit.took(clock() - begun)
+    return result
+
+
+async def heard(
+    role: str, items: AsyncGenerator[T, None], first: TimeLimit, later: TimeLimit, attempt: int
+) -> AsyncGenerator[T, None]:
+    """The items of `items`, each of which must come in time; else RoleSilent. Their owner closes `items`.
+
+    To be read in one task. The reader's own time does not count.
+    """
+    clock, limit, limit_s = asyncio.get_running_loop().time, first, 0.0
+    try:
+        async with asyncio.timeout(None) as alarm:  # one for all items: entering one for each costs more than the item
+            while True:
+                limit_s, begun = limit.limit_s(attempt), clock()
+                alarm.reschedule(begun + limit_s if math.isfinite(limit_s) else None)
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+                alarm.reschedule(None)
+                limit.took(clock() - begun)
+                yield item
+                limit = later
+    except TimeoutError:
+        if not alarm.expired():
+            raise
+        raise RoleSilent(f"The {role} was silent for {limit_s:.3g} s.") from None

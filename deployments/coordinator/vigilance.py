@@ -1,0 +1,53 @@
+"""What a coordinator knows of how fast its roles answer: time limits and circuit breakers, shared by all its requests.
+
+Promises: a target call that is silent for longer than its limit is given up; a draft or a verdict that is late counts
+as one that failed, and after a few of them nobody asks until a single probe has been answered. A verdict may always
+take as long as the target's step usually does: waiting costs no more than writing it. No I/O and no clock.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+
+from deployments.coordinator.breaker import Breaker, Circuit, Fuse
+from deployments.coordinator.latency import MAX_DOUBLINGS, Bounds, TimeLimit
+
+QUEUED = 3.0
+"""Where a call may wait in a queue first, the floor of its limit is so many times higher: a burst of requests must not
+make all of them give up and queue again."""
+
+
+class Vigilance:
+    """Limits and breakers of one coordinator. `target` and `draft` bound the silence before each item of a call."""
+
+    def __init__(self, target: Bounds, draft: Bounds, verdict: Bounds, fuse: Fuse) -> None:
+        self._verdict_bounds = verdict
+        queued = replace(target, min_s=min(target.max_s, QUEUED * target.min_s))
+        self.first = TimeLimit(queued)
+        """The target's first item of a call, which may wait in the engine's queue, and whose prompt is read before."""
+        self.item = TimeLimit(target)
+        """Each further one."""
+        self.step = TimeLimit(queued)
+        """A whole step, where nothing is told before its end."""
+        self.draft = TimeLimit(draft)
+        self.verdict = TimeLimit(verdict)
+        self.draft_breaker = Breaker(fuse)
+        self.verdict_breaker = Breaker(fuse)
+
+    def verdict_s(self) -> float:
+        """Seconds that the next verdict may take."""
+        typical = self.step.typical_s() or 0.0
+        return min(self._verdict_bounds.max_s, max(self.verdict.limit_s(attempt_of(self.verdict_breaker)), typical))
+
+
+def attempt_of(breaker: Breaker) -> int:
+    """As which attempt the call counts that `breaker` has just let through: a probe may take as long as any."""
+    return MAX_DOUBLINGS if breaker.state is Circuit.HALF_OPEN else 0
+
+
+def unlimited(verdict_s: float) -> Vigilance:
+    """Where only verdicts have a limit, which is always the same, and no role is ever left alone."""
+    forever = Bounds(math.inf, math.inf)
+    return Vigilance(forever, forever, Bounds(verdict_s, verdict_s), Fuse(sys.maxsize))

@@ -1,0 +1,136 @@
+"""A client that comes back for the rest of its stream.
+
+Promises: the client gets exactly what it lacks, in order, whichever gateway it comes to; only who asked for the stream
+may fetch it, and to everybody else it is not there. What the client had is not charged again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import cast
+
+from starlette.requests import Request
+
+from actors.messages import Committed, GenerationRequest, Opened, Origin, Output, Standing
+from deployments.gateway.backend import Backend, Source
+from deployments.gateway.bookmarks import Mark
+from deployments.gateway.errors import HttpError, bad_request
+
+WISH = "x-resumable"
+"""The header by which a client asks for a stream that it can come back to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the first gateway answered, which the second one must, too."""
+
+    request_id: str
+    is_chat: bool
+    created: int
+    request_ids: tuple[str, ...]
+    n: int
+    include_usage: bool
+
+    def __str__(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def read(text: str) -> Manner:
+        """What `str` wrote."""
+        told = json.loads(text)
+        return Manner(**{**told, "request_ids": tuple(told["request_ids"])})
+
+
+async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, tuple[GenerationRequest, ...]]:
+    """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none."""
+    first = await backend.hand_over((request_id, f"{request_id}-0"), owner)
+    manner = next((m for m in map(_manner, first) if m.request_id == request_id), None)
+    if manner is None:
+        raise _gone(request_id)
+    others = [other for other in manner.request_ids if other not in (request_id, f"{request_id}-0")]
+    rest = await backend.hand_over(others, owner) if others else []
+    known = {each.request_id: each for each in sorted((*first, *rest), key=_progress)}  # the farthest one counts
+    if set(manner.request_ids) - known.keys():
+        raise _gone(request_id)
+    return manner, tuple(known[each] for each in manner.request_ids)
+
+
+class Rest:
+    """What a client lacks of `requests`, which were handed over, given the marks of what it has."""
+
+    def __init__(self, backend: Source, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
+        self._backend = backend
+        self._marks = {request.request_id: mark for request, mark in zip(requests, marks, strict=True)}
+        for request, mark in zip(requests, marks, strict=True):
+            if mark.num_chars > _standing(request).num_chars:
+                message = "'Last-Event-ID' is behind the end of what was written."
+                raise bad_request("invalid_value", message, "Last-Event-ID")
+
+    def charged(self, request: GenerationRequest) -> int:
+        """Tokens of `request` that the client has already, as near as characters tell."""
+        standing = _standing(request)
+        share = self._marks[request.request_id].num_chars / standing.num_chars if standing.num_chars else 0.0
+        return round(standing.num_tokens * share)
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+        """As `Source.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
+        standing = _standing(request)
+        yield Opened(request.request_id, standing.num_prompt_tokens)
+        had, num_tokens = self._marks[request.request_id].num_chars, standing.num_tokens - self.charged(request)
+        for channel, text in standing.texts:
+            lacking, had = text[had:], max(0, had - len(text))
+            if lacking:
+                yield Committed(lacking, channel, Origin.TARGET, num_tokens, _last_step(standing))
+                num_tokens = 0
+        if standing.finished is not None:
+            yield standing.finished
+            return
+        async with aclosing(cast("AsyncGenerator[Output, None]", self._backend.generate(request))) as outputs:
+            async for output in outputs:
+                yield output
+
+
+def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
+    """Whether the request asks for a stream that can be fetched again; HttpError (400) where there can be none."""
+    wish = request.headers.get(WISH)
+    if wish is None or wish == "false":
+        return False
+    if wish != "true":
+        raise bad_request("invalid_value", f"'{WISH}' must be true or false.", WISH)
+    if not is_stream:
+        raise bad_request("invalid_value", f"'{WISH}' is for streams: set 'stream' to true.", WISH)
+    if resume_s <= 0:
+        raise bad_request("invalid_value", "This server keeps no streams; leave the header out.", WISH)
+    return True
+
+
+def _progress(request: GenerationRequest) -> tuple[bool, int, int]:
+    at = _standing(request)
+    return at.finished is not None, at.num_tokens, at.num_chars
+
+
+def _standing(request: GenerationRequest) -> Standing:
+    if request.resume is None:
+        raise RuntimeError(f"request {request.request_id} was handed over without what was written")
+    return request.resume
+
+
+def _last_step(standing: Standing) -> int:
+    return max(0, standing.counts.num_steps - 1) if standing.counts is not None else 0
+
+
+def _manner(request: GenerationRequest) -> Manner:
+    if request.keep is None:
+        raise RuntimeError(f"request {request.request_id} was handed over and never kept")
+    return Manner.read(request.keep.manner)
+
+
+def _gone(request_id: str) -> HttpError:
+    message = (
+        f"There is no stream {request_id[:128]!r} to go on with: it was never resumable, is another key's, or was not "
+        "fetched in time."
+    )
+    return HttpError(404, "stream_not_found", message, "request_id")

@@ -1,0 +1,86 @@
+"""A generation that outlives the coordinator it began on.
+
+Promises: whoever reads gets `Opened` once, every text once and in order, and `Finished` once, whatever coordinators die
+meanwhile; a new one goes on behind exactly what was received. The number of tries between two outputs is bounded, their
+pauses grow, and the request's time limit counts from its beginning. Errors that another coordinator would raise as well
+are not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from actors.errors import AttemptsExhausted, CapacityError, DeadlineExceeded, LookaheadError, RoleUnavailable
+from actors.messages import GenerationRequest, Opened, Output
+from deployments.ledger import Ledger
+
+log = logging.getLogger("lookahead.gateway")
+
+Generate = Callable[[GenerationRequest], AsyncGenerator[Output, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Perseverance:
+    """How often, and for how long, to look for another coordinator; seconds."""
+
+    max_attempts: int = 8
+    """Coordinators tried between two outputs, the first one included."""
+    first_pause_s: float = 0.05
+    max_pause_s: float = 2.0
+    patience_s: float = 60.0
+    """So long after the last output nobody is asked any more."""
+
+
+class Unbroken:
+    """`generate` is asked again, with what was received, whenever it breaks off."""
+
+    def __init__(self, generate: Generate, perseverance: Perseverance = Perseverance()) -> None:
+        self._generate = generate
+        self._perseverance = perseverance
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        """As `Source.generate`; of a request that goes on behind something, only what follows, without `Opened`."""
+        clock = asyncio.get_running_loop().time
+        begun = heard = clock()
+        ledger = Ledger(request.resume)
+        num_losses = 0
+        while True:
+            try:
+                async with aclosing(self._generate(_as_it_stands(request, ledger, clock() - begun))) as outputs:
+                    async for output in outputs:
+                        if isinstance(output, Opened) and ledger.is_open:
+                            continue
+                        ledger.take(output)
+                        yield output
+                        num_losses, heard = 0, clock()
+                if ledger.is_finished:
+                    return
+                raise RoleUnavailable("The coordinator broke off before the text was finished.")
+            except (RoleUnavailable, CapacityError) as error:
+                num_losses += 1
+                if not self._may_try_again(error, ledger, num_losses, clock() - heard):
+                    raise
+                log.warning("Request %s goes on with another coordinator: %s", request.request_id, error)
+            pause = self._perseverance.first_pause_s * 2.0 ** (num_losses - 1)
+            await asyncio.sleep(min(pause, self._perseverance.max_pause_s))
+
+    def _may_try_again(self, error: LookaheadError, ledger: Ledger, num_losses: int, silent_s: float) -> bool:
+        if isinstance(error, AttemptsExhausted) or not ledger.can_go_on or ledger.is_finished:
+            return False
+        if isinstance(error, CapacityError) and not ledger.is_open:
+            return False  # nobody waits in a queue here: the client is told at once
+        return num_losses < self._perseverance.max_attempts and silent_s < self._perseverance.patience_s
+
+
+def _as_it_stands(request: GenerationRequest, ledger: Ledger, elapsed_s: float) -> GenerationRequest:
+    """`request` behind what was received, with the time that is left."""
+    left_s = None if request.timeout_s is None else request.timeout_s - elapsed_s
+    if left_s is not None and left_s <= 0:
+        raise DeadlineExceeded(
+            f"The time limit of {request.timeout_s:g} seconds passed; what was sent before is valid."
+        )
+    return replace(request, timeout_s=left_s, resume=ledger.standing())

@@ -1,0 +1,157 @@
+"""Generations without a reader: how long, how many, for whom. On a virtual clock; one token takes 0.1 s."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from actors.errors import HandedOver, RequestError
+from actors.messages import Committed, Finished, GenerationRequest, Keep, Opened, Output
+from deployments.coordinator.keeper import Keeper
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator.test_pipeline import Bench, request, truth
+
+TRUTH = truth()
+
+
+def kept(name: str = "r", seconds: float = 5.0, owner: str = "me") -> GenerationRequest:
+    return replace(request(mode="target"), request_id=name, keep=Keep(seconds, owner, "{}"), timeout_s=100.0)
+
+
+async def read(keeper: Keeper, of: GenerationRequest, num_outputs: int | None) -> list[Output]:
+    """So many outputs, then the reader is gone."""
+    outputs: list[Output] = []
+    async with aclosing(keeper.generate(of)) as answers:
+        async for output in answers:
+            outputs.append(output)
+            if len(outputs) == num_outputs:
+                break
+    return outputs
+
+
+def text(outputs: list[Output]) -> str:
+    return "".join(o.text for o in outputs if isinstance(o, Committed))
+
+
+def test_what_nobody_reads_is_written_on_and_fetched() -> None:
+    async def lose() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        had = await read(keeper, kept(), 4)
+        await asyncio.sleep(2.0)
+        assert bench.target_engine.num_running() == 1
+        (fetched,) = await keeper.hand_over(["r", "unknown"], "me")
+        assert bench.target_engine.num_running() == 0, "who was left has ended"
+        assert fetched.resume is not None
+        assert len(fetched.resume.texts[0][1]) > len(text(had)) + 50
+        assert fetched.timeout_s == pytest.approx(100 - 2.3, abs=0.2)
+        rest = await read(keeper, fetched, None)
+        assert fetched.resume.texts[0][1] + text(rest) == TRUTH
+        assert isinstance(rest[-1], Finished)
+        (again,) = await keeper.hand_over(["r"], "me")
+        assert again.resume is not None
+        assert again.resume.finished == rest[-1]
+        await keeper.close()
+
+    run_virtually(lose())
+
+
+def test_nobody_else_may_fetch_and_after_its_time_nobody() -> None:
+    async def late() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        await read(keeper, kept(seconds=3.0), 4)
+        assert await keeper.hand_over(["r"], "another") == []
+        assert bench.target_engine.num_running() == 1
+        await asyncio.sleep(3.1)
+        assert (bench.target_engine.num_running(), keeper.num_kept) == (0, 0)
+        assert await keeper.hand_over(["r"], "me") == []
+
+    run_virtually(late())
+
+
+def test_a_request_that_is_not_kept_ends_with_its_reader() -> None:
+    async def leave() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        await read(keeper, request(mode="target"), 4)
+        await asyncio.sleep(0)
+        assert (bench.target_engine.num_running(), keeper.num_kept) == (0, 0)
+
+    run_virtually(leave())
+
+
+def test_what_was_refused_is_not_kept() -> None:
+    async def refused() -> None:
+        keeper = Keeper((await Bench().coordinator()).generate, 10, 10**6)
+        with pytest.raises(RequestError):
+            await read(keeper, replace(kept(), max_tokens=10**6), None)
+        assert keeper.num_kept == 0
+
+    run_virtually(refused())
+
+
+def test_who_is_read_elsewhere_is_told() -> None:
+    async def twice() -> None:
+        keeper = Keeper((await Bench().coordinator()).generate, 10, 10**6)
+        reading = asyncio.create_task(read(keeper, kept(), None))
+        await asyncio.sleep(1.0)
+        (fetched,) = await keeper.hand_over(["r"], "me")
+        with pytest.raises(HandedOver):
+            await reading
+        assert fetched.resume is not None
+        assert fetched.resume.num_tokens == 9 or fetched.resume.num_tokens == 10
+        await keeper.close()
+
+    run_virtually(twice())
+
+
+def test_too_many_or_too_much_is_not_kept() -> None:
+    async def crowd(max_requests: int, max_bytes: int) -> list[str]:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, max_requests, max_bytes)
+        for name in "abcd":
+            await read(keeper, kept(name, seconds=60.0), 4)
+        await asyncio.sleep(20.0)
+        assert bench.target_engine.num_running() == 0
+        assert keeper.num_bytes <= max_bytes
+        found = [name for name in "abcd" if await keeper.hand_over([name], "me")]
+        await keeper.close()
+        return found
+
+    assert run_virtually(crowd(10, 10**6)) == ["a", "b", "c", "d"]
+    assert run_virtually(crowd(2, 10**6)) == ["c", "d"], "who was left longest goes first"
+    assert run_virtually(crowd(10, 35_000)) == ["d"]
+
+
+def test_one_that_is_read_is_read_on_where_it_cannot_be_kept() -> None:
+    async def full() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 1000)
+        outputs = await read(keeper, kept(), None)
+        assert text(outputs) == TRUTH
+        assert keeper.num_kept == 0
+        await read(keeper, kept(), 60)
+        await asyncio.sleep(0.01)
+        assert bench.target_engine.num_running() == 0, "not kept any more, so it ends with its reader"
+
+    run_virtually(full())
+
+
+def test_a_slow_reader_stops_the_writer_and_not_the_memory() -> None:
+    async def slow() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        async with aclosing(keeper.generate(kept())) as answers:
+            assert isinstance(await anext(answers), Opened)
+            await asyncio.sleep(60.0)
+            assert keeper.num_kept == 1
+        (fetched,) = await keeper.hand_over(["r"], "me")
+        assert fetched.resume is not None
+        assert fetched.resume.num_tokens <= 70, "one queue of outputs"
+        await keeper.close()
+
+    run_virtually(slow())

@@ -1,0 +1,190 @@
+"""Roles that hang or become slow, on a virtual clock: what it costs is bounded, and no word is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from actors.draft import Draft
+from actors.engines.scripted import ScriptedEngine
+from actors.messages import Committed, Delta, Ending, JudgeRequest, Prompt, Step, StepRequest, Verdict
+from actors.target import TargetModel
+from deployments.coordinator.pipeline import MAX_WAITING, Pipeline, Roles
+from deployments.coordinator.session import Session
+from deployments.coordinator.settings import SessionSettings
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Answer, Bench, config, request, truth
+
+TRUTH = truth()
+FOREVER = 1e7
+
+
+class Hanging(TargetModel):
+    """A target of which the calls number `hangs` say nothing more after so many items, for ever."""
+
+    def __init__(self, engine: ScriptedEngine, hangs: dict[int, int]) -> None:
+        super().__init__(engine)
+        self._hangs = hangs
+        self.num_calls = 0
+        self.shunned: list[str] = []
+
+    def shun(self, session_id: str) -> None:
+        self.shunned.append(session_id)
+
+    async def step(self, request: StepRequest) -> Step:
+        await self._hang(self._number(), 0)
+        return await super().step(request)
+
+    async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[Delta | Step, None]:
+        number, num_items = self._number(), 0
+        async with aclosing(super().progress(request, every_s)) as items:
+            async for item in items:
+                await self._hang(number, num_items)
+                yield item
+                num_items += 1
+
+    async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
+        number, num_items = self._number(), 0
+        async with aclosing(super().stream(request)) as deltas:
+            async for delta in deltas:
+                await self._hang(number, num_items)
+                yield delta
+                num_items += 1
+
+    def _number(self) -> int:
+        self.num_calls += 1
+        return self.num_calls - 1
+
+    async def _hang(self, call: int, num_items: int) -> None:
+        if self._hangs.get(call) == num_items:
+            await asyncio.sleep(FOREVER)
+
+
+@pytest.mark.parametrize("progress_s", [0.0, 0.2])
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_target_call_that_falls_silent_is_given_up_and_continued(mode: str, progress_s: float, after: int) -> None:
+    async def scene() -> Answer:
+        silence = {"target_min_s": 3.0, "target_max_s": 20.0}
+        bench = Bench(draft=replace(DRAFT, agree=0.5), settings=config(progress_s=progress_s, silence=silence))
+        hangs = {1: after, 3: 0} if mode == "lookahead" else {0: after, 1: 30}
+        bench.roles = replace(bench.roles, target=Hanging(bench.target_engine, hangs))
+        return await bench.ask(mode=mode, verifier="exact")
+
+    answer = run_virtually(scene())
+    assert answer.text == TRUTH
+    never_hung = mode == "lookahead" and not progress_s and after
+    assert ("target_retried" in answer.finished.summary.degraded) or never_hung
+    alone = answer.finished.num_output_tokens * TARGET.token_s
+    assert answer.elapsed_s < alone + 2 * 20.0 + 1.0
+
+
+def test_once_its_times_are_known_a_silent_call_costs_its_limit() -> None:
+    """One token takes 0.1 s; after some of them the limit is the floor."""
+
+    async def scene() -> Answer:
+        bench = Bench(settings=config(silence={"target_min_s": 2.0, "target_max_s": 1000.0}))
+        target = Hanging(bench.target_engine, {0: 40})
+        bench.roles = replace(bench.roles, target=target)
+        answer = await bench.ask(mode="target")
+        assert len(target.shunned) == 1, "the next call goes to another replica"
+        return answer
+
+    answer = run_virtually(scene())
+    assert answer.text == TRUTH
+    alone = answer.finished.num_output_tokens * TARGET.token_s
+    assert answer.elapsed_s == pytest.approx(alone + 2.0, abs=0.5)
+
+
+class Mute(Draft):
+    """A draft that takes every call and says nothing."""
+
+    async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
+        await asyncio.sleep(FOREVER)
+        yield Step("", (), "", Ending.END)
+
+
+@pytest.mark.parametrize("mode", ["lookahead", "lookahead_sync", "specreason"])
+def test_a_hung_draft_costs_its_limit_once_and_a_breaker_the_rest(mode: str) -> None:
+    async def scene() -> list[Answer]:
+        checks = {"silence": {"draft_min_s": 1.0, "draft_max_s": 2.0}, "specreason": {"verifier": "always"}}
+        bench = Bench(settings=config(**checks))
+        bench.roles = replace(bench.roles, drafter=Mute(bench.draft_engine))
+        coordinator = await bench.coordinator()
+        answers = []
+        for _ in range(4):
+            begun = asyncio.get_running_loop().time()
+            outputs = [output async for output in coordinator.generate(request(mode=mode, timeout_s=1000.0))]
+            elapsed_s = asyncio.get_running_loop().time() - begun
+            answers.append(Answer(outputs, elapsed_s, {}, ""))
+        return answers
+
+    answers = run_virtually(scene())
+    for answer in answers:
+        assert answer.text == TRUTH
+        alone = answer.finished.num_output_tokens * TARGET.token_s
+        # At first each revival of a request tries once, at growing intervals; the text is some twenty seconds long.
+        assert answer.elapsed_s < alone + 4 * 2.0 + 1.0
+    assert answers[-1].elapsed_s < alone + 2.0 + 0.5, "by then the breaker lets a probe through now and then"
+
+
+class Sleepy:
+    """A verifier that answers `num_awake` requests at once and no more after that."""
+
+    def __init__(self, num_awake: int) -> None:
+        self._num_awake = num_awake
+        self.num_asked = 0
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        self.num_asked += 1
+        await asyncio.sleep(0.01 if self.num_asked <= self._num_awake else FOREVER)
+        return Verdict(True, request.verifier, "yes")
+
+
+def test_a_hung_verifier_costs_a_step_time_and_then_nothing() -> None:
+    async def scene() -> tuple[Answer, Sleepy]:
+        target = replace(TARGET, num_steps=40)
+        bench = Bench(target, replace(DRAFT, num_steps=40, agree=0.0, paraphrase=1.0), config(verdict_timeout_s=5.0))
+        judge = Sleepy(10)
+        bench.roles = replace(bench.roles, verifier=judge)
+        return await bench.ask(mode="lookahead", verifier="always", controller=False), judge
+
+    answer, judge = run_virtually(scene())
+    summary = answer.finished.summary
+    assert {"verifier_late", "verifier_left_alone"} <= set(summary.degraded)
+    late = [float(str(s["end_s"])) - float(str(s["start_s"])) for s in answer.spans("verdict")]
+    step_s = max(float(str(s["end_s"])) - float(str(s["start_s"])) for s in answer.spans("target"))
+    late = sorted((seconds for seconds in late if seconds > 0.01), reverse=True)
+    assert all(seconds <= step_s + 0.1 or seconds == pytest.approx(5.0) for seconds in late)
+    assert late
+    assert sum(seconds > step_s + 0.1 for seconds in late) <= 4, "single probes, at growing intervals"
+    assert judge.num_asked < summary.num_steps
+
+
+def test_a_slow_reader_grows_no_queue() -> None:
+    """A stream of a thousand tokens that come at once, and a reader that takes one now and then."""
+
+    class Torrent(TargetModel):
+        num_told = 0
+
+        async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
+            for number in range(1000):
+                Torrent.num_told = number + 1
+                yield Delta("x", (number,), Ending.END if number == 999 else None)
+
+    async def scene() -> None:
+        session = Session(SessionSettings("r", (1,), None, "v", 5000, mode="target"))
+        roles = Roles(Torrent(ScriptedEngine(TARGET)))
+        num_read = 0
+        async with aclosing(Pipeline(session, roles, Prompt(text="x")).run()) as outputs:
+            async for output in outputs:
+                num_read += isinstance(output, Committed)
+                await asyncio.sleep(1.0)
+                assert Torrent.num_told <= num_read + MAX_WAITING + 2
+        assert num_read == 1000
+
+    run_virtually(scene())

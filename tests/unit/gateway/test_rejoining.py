@@ -1,0 +1,215 @@
+"""Clients that lose their connection and come back for the rest, to another gateway, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import pytest
+
+from actors.messages import GenerationRequest, Output
+from deployments.config import validate_config
+from deployments.coordinator.keeper import Keeper
+from deployments.gateway.api import create_app
+from deployments.gateway.unbroken import Unbroken
+from tests.unit.coordinator import test_pipeline as bench
+from tests.unit.gateway.script import chat, client_of, completion, config, listening, shared_app, until
+
+RESUMABLE = {"x-resumable": "true"}
+TARGET = replace(bench.TARGET, num_steps=4, words=4, token_s=0.002)
+DRAFT = replace(TARGET, role="draft", token_s=0.0002)
+
+
+class TwoCoordinators:
+    """`Backend` over two coordinators in this process: each request goes to the one that had less until then."""
+
+    def __init__(self, coordinators: Sequence[bench.Coordinator]) -> None:
+        self.keepers = [Keeper(each.generate, 100, 10**6) for each in coordinators]
+        self.num_asked = 0
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+        self.num_asked += 1
+        return Unbroken(self.keepers[self.num_asked % 2].generate).generate(request)
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        return [request for keeper in self.keepers for request in await keeper.hand_over(request_ids, owner)]
+
+    async def readiness(self) -> dict[str, bool]:
+        return {}
+
+    async def trace(self, request_id: str) -> dict[str, Any] | None:
+        return None
+
+    async def metrics(self) -> str:
+        return ""
+
+
+@dataclass
+class House:
+    """Two gateways over two coordinators."""
+
+    urls: list[str]
+    backend: TwoCoordinators
+    roles: bench.Bench
+    client: httpx.AsyncClient
+
+    def num_running(self) -> int:
+        return self.roles.target_engine.num_running() + self.roles.draft_engine.num_running()
+
+
+@asynccontextmanager
+async def house(**gateway: Any) -> AsyncIterator[House]:
+    settings = bench.config().model_dump()
+    roles = bench.Bench(TARGET, DRAFT)
+    backend = TwoCoordinators([await roles.coordinator() for _ in range(2)])
+    of = validate_config({**settings, "gateway": {**settings["gateway"], **gateway}}, "test")
+    async with AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(listening(create_app(of, lambda: backend))) for _ in range(2)]
+        client = await stack.enter_async_context(httpx.AsyncClient())
+        try:
+            yield House(urls, backend, roles, client)
+        finally:
+            for keeper in backend.keepers:
+                await keeper.close()
+            await asyncio.sleep(0)
+            assert roles.target_engine.num_running() == roles.draft_engine.num_running() == 0
+
+
+@dataclass
+class Heard:
+    """Of one connection: ids and data of its events."""
+
+    ids: list[str]
+    data: list[Any]
+
+    def text(self, index: int = 0) -> str:
+        choices = [c for event in self.data if isinstance(event, dict) for c in event.get("choices", ())]
+        return "".join(c["delta"].get("content") or "" for c in choices if c["index"] == index)
+
+
+async def hear(response: httpx.Response, num_events: int | None) -> Heard:
+    """So many events of `response`; None: all."""
+    heard, event_id = Heard([], []), ""
+    async for line in response.aiter_lines():
+        if line.startswith("id: "):
+            event_id = line.removeprefix("id: ")
+        elif line.startswith("data: "):
+            data = line.removeprefix("data: ")
+            heard.data.append(data if data == "[DONE]" else json.loads(data))
+            heard.ids.append(event_id)
+            if len(heard.data) == num_events:
+                break
+    return heard
+
+
+async def ask(at: House, num_events: int | None, headers: dict[str, str] | None = None, **more: Any) -> Heard:
+    body = {**chat(stream=True, stream_options={"include_usage": True}), "model": "m", "temperature": 0, **more}
+    url = f"{at.urls[0]}/v1/chat/completions"
+    async with at.client.stream("POST", url, json=body, headers=RESUMABLE | (headers or {})) as response:
+        assert response.status_code == 200, await response.aread()
+        return await hear(response, num_events)
+
+
+async def come_back(at: House, last_id: str | None, num_events: int | None = None, **headers: str) -> Heard:
+    stream_id = "r" if last_id is None else last_id.split("/")[0]
+    sent = headers if last_id is None else {"Last-Event-ID": last_id, **headers}
+    async with at.client.stream("GET", f"{at.urls[1]}/v1/streams/{stream_id}", headers=sent) as response:
+        assert response.status_code == 200, await response.aread()
+        return await hear(response, num_events)
+
+
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+async def test_a_client_gets_exactly_the_rest_from_another_gateway(mode: str) -> None:
+    speculation = {"mode": mode, "verifier": "exact"}
+    async with house() as at:
+        whole = await ask(at, None, speculation=speculation)
+        assert whole.data[-1] == "[DONE]"
+        usage = whole.data[-2]["usage"]
+        assert len(whole.data) > 20 or mode == "lookahead"
+        for num_events in range(1, len(whole.data) - 1, 1 if mode == "lookahead" else 11):
+            first = await ask(at, num_events, speculation=speculation)
+            rest = await come_back(at, first.ids[-1])
+            assert first.text() + rest.text() == whole.text(), num_events
+            assert rest.data[-1] == "[DONE]"
+            assert {k: v for k, v in rest.data[-2]["usage"].items() if k != "completion_tokens_details"} == {
+                k: v for k, v in usage.items() if k != "completion_tokens_details"
+            }
+            assert rest.data[0]["id"] == first.data[0]["id"]
+            finishes = [c["finish_reason"] for e in [*first.data, *rest.data[:-1]] for c in e["choices"]]
+            assert [reason for reason in finishes if reason] == ["stop"], "the end is told once"
+
+
+async def test_a_client_may_lose_every_connection() -> None:
+    async with house() as at:
+        whole = (await ask(at, None, speculation={"mode": "target"})).text()
+        heard = await ask(at, 2, {"x-request-id": "r"}, speculation={"mode": "target"})
+        text = heard.text()
+        while heard.data[-1] != "[DONE]":
+            heard = await come_back(at, heard.ids[-1], 9)
+            text += heard.text()
+        assert text == whole
+        assert (await come_back(at, None)).text() == whole, "without an id all of it is sent again"
+
+
+async def test_choices_keep_their_own_places() -> None:
+    async with house() as at:
+        whole = await ask(at, None, n=2, speculation={"mode": "target"})
+        first = await ask(at, 21, n=2, speculation={"mode": "target"})
+        rest = await come_back(at, first.ids[-1])
+        for index in (0, 1):
+            assert first.text(index) + rest.text(index) == whole.text(index)
+
+
+async def test_what_nobody_comes_back_for_ends_after_its_time_and_is_gone() -> None:
+    async with house(resume_s=0.05) as at:
+        at.roles.target_engine._options = replace(TARGET, token_s=1.0)  # type: ignore[attr-defined]
+        first = await ask(at, 2, {"x-request-id": "r"}, speculation={"mode": "target"})
+        await until(lambda: sum(keeper.num_kept for keeper in at.backend.keepers) == 0)
+        await until(lambda: at.num_running() == 0)
+        answer = await at.client.get(f"{at.urls[1]}/v1/streams/r", headers={"Last-Event-ID": first.ids[-1]})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
+
+
+async def test_a_stream_that_is_not_resumable_ends_with_its_client() -> None:
+    async with house() as at:
+        at.roles.target_engine._options = replace(TARGET, token_s=1.0)  # type: ignore[attr-defined]
+        heard = await ask(at, 2, {"x-resumable": "false"}, speculation={"mode": "target"})
+        assert heard.ids == ["", ""], "its events have no ids"
+        await until(lambda: at.num_running() == 0, within_s=0.5)
+
+
+async def test_only_who_asked_may_come_back() -> None:
+    async with house(api_keys=["mine", "other"]) as at:
+        mine, other = {"Authorization": "Bearer mine"}, {"Authorization": "Bearer other"}
+        first = await ask(at, 2, mine, speculation={"mode": "target"})
+        url = f"{at.urls[1]}/v1/streams/{first.ids[-1].split('/')[0]}"
+        last = {"Last-Event-ID": first.ids[-1]}
+        assert (await at.client.get(url, headers=last)).status_code == 401
+        assert (await at.client.get(url, headers=last | other)).status_code == 404
+        assert (await come_back(at, first.ids[-1], **mine)).data[-1] == "[DONE]"
+
+
+async def test_an_id_that_is_none_is_refused() -> None:
+    async with house() as at:
+        await ask(at, 2, {"x-request-id": "r"}, speculation={"mode": "target"})
+        for wrong in ("r/", "r/x", "r/1.1", "other/1", "r/99999", "1", "r/-1"):
+            answer = await at.client.get(f"{at.urls[1]}/v1/streams/r", headers={"Last-Event-ID": wrong})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Last-Event-ID"), wrong
+        assert (await come_back(at, None)).data[-1] == "[DONE]", "what was refused has lost nothing"
+
+
+async def test_the_wish_is_checked() -> None:
+    from tests.unit.gateway.script import ScriptedBackend
+
+    async with client_of(shared_app(ScriptedBackend())) as client:
+        for headers, body in (({"x-resumable": "yes"}, chat(stream=True)), (RESUMABLE, chat())):
+            answer = await client.post("/v1/chat/completions", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-resumable")
+    async with client_of(create_app(config(resume_s=0), ScriptedBackend)) as client:
+        answer = await client.post("/v1/completions", json=completion(stream=True), headers=RESUMABLE)
+        assert answer.status_code == 400

@@ -196,7 +196,7 @@ def front_metric_labels() -> dict[str, set[str]]:
 
 def test_operations_page_gives_the_timeouts_of_the_config() -> None:
     rows = re.findall(r"^\| `(gateway|speculation)\.(\w+)` \| (\d+)(?: s)? \|", operations(), re.MULTILINE)
-    assert len(rows) == 5
+    assert len(rows) == 6
     sections = {"gateway": GatewayConfig(), "speculation": SpeculationConfig()}
     for section, setting, default in rows:
         assert getattr(sections[section], setting) == float(default), setting

@@ -13,6 +13,7 @@ from actors.messages import GenerationRequest, Prompt, SpeculationOptions
 from deployments.app import CoordinatorReplica
 from deployments.config import load_profile
 from deployments.coordinator.coordinator import Coordinator, settle
+from deployments.coordinator.keeper import Keeper
 from deployments.live_settings import changed
 from deployments.replicas import VerifierReplica
 from tests.unit.clock import run_virtually
@@ -74,6 +75,7 @@ def coordinator_replica() -> CoordinatorReplica:
     replica = LoneCoordinator.__new__(LoneCoordinator)
     replica._config = STARTED
     replica._coordinator = Coordinator(STARTED, Bench().roles)
+    replica._keeper = Keeper(replica._coordinator.generate, 1, 1)
     return replica
 
 

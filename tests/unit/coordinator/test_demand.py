@@ -23,14 +23,14 @@ NOTHING = {
 
 
 def test_requests_and_their_calls_are_reported_while_they_run_and_not_after() -> None:
-    bench = Bench(TARGET, replace(DRAFT, agree=0.0))
+    bench = Bench(TARGET, DRAFT)
 
     async def watch() -> None:
         coordinator = await bench.coordinator()
         seen = []
 
         async def ask(number: int, mode: str) -> None:
-            one = replace(request(mode=mode, verifier="never"), request_id=str(number))
+            one = replace(request(mode=mode, verifier="never", controller=False), request_id=str(number))
             async for output in coordinator.generate(one):
                 if isinstance(output, Committed):
                     seen.append(coordinator.demand())

@@ -1,0 +1,122 @@
+"""A deployment that changes while people read: nothing is cut, and what can change in place does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import ray
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.config import Config, validate_config
+from tests.cluster.conftest import Served
+from tests.cluster.test_cluster import ask, text_of, truth
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+EXACT = {"mode": "lookahead", "fidelity": "exact"}
+NUM_ASKED = 6
+"""Requests at once, so that each coordinator gets some."""
+
+
+def deploy(config: Config, user_config: dict[str, Any] | None = None) -> None:
+    """As `serve deploy` does, and wait until it is there."""
+    coordinator = {"name": "coordinator", **({} if user_config is None else {"user_config": user_config})}
+    application = {
+        "name": "lookahead",
+        "route_prefix": "/",
+        "import_path": "deployments.app:build",
+        "args": {"settings": config.model_dump(mode="json")},
+        "deployments": [coordinator],
+        "logging_config": {"enable_access_log": False, "log_level": "ERROR"},
+    }
+    client = _get_global_client()
+    assert client is not None
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}), _blocking=True)
+
+
+def replicas(role: str) -> set[str]:
+    """The replicas of `role` that there are, those that still finish their calls too."""
+    names = {entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True)}
+    return {name for name in names if name.startswith(f"SERVE_REPLICA::lookahead#{role}#")}
+
+
+@contextmanager
+def readers(served: Served, num: int) -> Iterator[list[tuple[str, str]]]:
+    """So many clients that read one stream after another; what they asked and what they read."""
+    read: list[tuple[str, str]] = []
+    done = threading.Event()
+
+    def go_on(client: int) -> None:
+        number = 0
+        while not done.is_set():
+            question = f"How many are there of {client}, {number}?"
+            read.append((question, text_of(ask(served, question, stream=True, speculation=EXACT))))
+            number += 1
+
+    with ThreadPoolExecutor(num) as pool:
+        reading = [pool.submit(go_on, client) for client in range(num)]
+        try:
+            yield read
+        finally:
+            done.set()
+        for one in reading:
+            one.result()  # raises what a client saw
+
+
+def until(holds: Callable[[], bool], within_s: float) -> bool:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end and not holds():
+        time.sleep(0.2)
+    return holds()
+
+
+def in_force(served: Served) -> tuple[set[int], bool]:
+    """Of requests that name neither depth nor fidelity: how many steps the target wrote at most beside the first one,
+    and whether all the texts are its own."""
+
+    def one(number: int) -> tuple[int, bool]:
+        name, question = f"in-force-{number}-{time.monotonic_ns()}", f"Whose words are these, {number}?"
+        text = ask(served, question, name).choices[0].message.content
+        spans: Any = served.trace(name)["spans"]
+        calls = [span for span in spans if span["kind"] == "target"]
+        at_once = max(sum(a["start_s"] <= b["start_s"] < a["end_s"] for a in calls) for b in calls)
+        return at_once - 1, text == truth(question, served)
+
+    with ThreadPoolExecutor(NUM_ASKED) as pool:
+        found = list(pool.map(one, range(NUM_ASKED)))
+    return {depth for depth, _ in found}, all(own for _, own in found)
+
+
+def test_another_target_comes_while_streams_run_and_settings_change_in_place(served: Served) -> None:
+    usual = ({served.config.speculation.max_lookahead}, False)
+    changed = served.config.model_dump()
+    changed["target"]["engine"]["options"]["token_s"] = 0.015
+    config = validate_config(changed, "changed")
+    before = {role: replicas(role) for role in ("target", "coordinator", "gateway")}
+    with readers(served, 3) as read:
+        time.sleep(1.0)
+        deploy(config)
+        assert until(lambda: all(not replicas(role) & old for role, old in before.items()), 60.0)
+        time.sleep(1.0)
+    assert len(read) > 6
+    for question, text in read:
+        assert text == truth(question, served), question
+
+    kept = replicas("coordinator") | replicas("target")
+    assert in_force(served) == usual
+    deploy(config, {"speculation": {"max_lookahead": 1, "fidelity": "exact"}})
+    assert until(lambda: in_force(served) == ({1}, True), 15.0)
+    deploy(config, {"speculation": {"max_lookahead": 0}})  # cannot be
+    assert until(lambda: served.metric("lookahead_settings_refused") == 1, 15.0)
+    assert in_force(served) == ({1}, True)
+    deploy(config)  # the way back
+    assert until(lambda: in_force(served) == usual, 15.0)
+    assert served.metric("lookahead_settings_refused") == 0
+    assert replicas("coordinator") | replicas("target") == kept

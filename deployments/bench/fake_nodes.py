@@ -23,7 +23,7 @@ import yaml
 from actors.errors import ServiceError
 
 START_S = 60.0
-END_S = 20.0
+END_S = 8.0
 HEAD_NODE = "ray.head.default"
 """The provider knows the head by this name only."""
 COMMANDS = (
@@ -113,7 +113,9 @@ def _wait_for(port: int, started: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _end(started: subprocess.Popen[bytes], folder: str) -> None:
-    """First Ray's own way; then, by the folder in their command line, the processes of nodes that it leaves behind."""
+    """First Ray's own way; then, by the folder in their command line, the processes of nodes that it leaves behind, and
+    those that have given themselves another command line."""
+    ours = family(started.pid)[1:]
     if started.poll() is None:
         started.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -122,11 +124,30 @@ def _end(started: subprocess.Popen[bytes], folder: str) -> None:
         for _ in range(20):
             left = _processes_of(folder)
             if not left:
-                return
+                break
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, sent)
             time.sleep(0.25)
+    for pid in ours:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    started.kill()
+    started.wait()
+
+
+def family(pid: int) -> list[int]:
+    """The process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
+                children.setdefault(int(parent), []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
 
 
 def _processes_of(folder: str) -> list[int]:

@@ -24,6 +24,8 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         select = self._selector.select  # type: ignore[attr-defined]
 
         def jump(timeout: float | None) -> Any:
+            if ready := select(0):  # a connection has something, or a thread
+                return ready
             if timeout is not None:
                 self._now += timeout
                 return select(0)

@@ -1,12 +1,14 @@
 """What one pair of models does, measured from the events of all its requests. Pure: times are handed in.
 
 Promises: every estimate forgets, so that another load or another kind of text is noticed; a cancelled call teaches
-nothing about times and counts in the load only while it ran.
+nothing about times and counts in the load only while it ran. A call shares the batch of the replica that it is in,
+never that of all replicas together.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.messages import Delta, Step
@@ -27,13 +29,25 @@ PART_WEIGHT = 0.5
 NEWS = 1.5
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The integrals of an engine's meters at a time: of all our calls, of those not placed, and of those in each
+    replica."""
+
+    at: float
+    all: float
+    unplaced: float
+    placed: Mapping[str, float]
+
+
 @dataclass(slots=True)
 class _Call:
-    """A call under way: when it, or its last step, began, and what the batch's integral was then."""
+    """A call under way: the engine's mark of when it, or its last step, began."""
 
     is_target: bool
-    began: float
-    integral: float
+    mark: Mark
+    replica: str = ""
+    """Where it runs; unknown until its first words came."""
     num_tokens: int = 0
     is_first: bool = True
     part: _Part | None = None
@@ -44,8 +58,7 @@ class _Call:
 class _Part:
     """Some tokens of a step, as in `_Call`."""
 
-    began: float
-    integral: float
+    mark: Mark
     num_read: int
     """Such calls that had read their prompts by then."""
     num_tokens: int = 0
@@ -63,13 +76,24 @@ class Streaming:
     is_first: bool
 
 
-class Engine:
-    """The replicas of one role: which there are, and how busy they are with our calls and with others'."""
+class _Replica:
+    """One replica: our calls that are known to run there, and how many others do."""
 
     def __init__(self) -> None:
         self.meter = Meter()
-        self._replicas: set[str] = set()
-        self._others = Mean(0.0, 0.0, 20.0)
+        self.others = Mean(0.0, 0.0, 20.0)
+        """Less than none where our calls are counted before they arrive: only the mean says something."""
+
+
+class Engine:
+    """The replicas of one role: which there are, and how busy each is with our calls and with others'."""
+
+    def __init__(self) -> None:
+        self.meter = Meter()
+        """All our calls."""
+        self._unplaced = Meter()
+        """Those of them of which it is not known yet where they run: they count as spread evenly."""
+        self._replicas: dict[str, _Replica] = {}
 
     @property
     def num_replicas(self) -> int:
@@ -78,25 +102,61 @@ class Engine:
 
     @property
     def others(self) -> float:
-        """Sequences in one replica that are not ours."""
-        return self._others.value
+        """Sequences in one replica that are not ours, on average."""
+        seen = [one.others.value for one in self._replicas.values() if one.others.weight > 0.0]
+        return max(sum(seen) / len(seen), 0.0) if seen else 0.0
 
     @property
     def num_sequences(self) -> float:
-        """Sequences in one replica now."""
+        """Sequences in one replica now, on average."""
         return self.meter.num / self.num_replicas + self.others
 
-    def saw(self, replica: str, num_running: int) -> None:
-        """A step ended in `replica`, where `num_running` sequences were running, it included; 0: unknown."""
-        self._replicas.add(replica)
-        if num_running:
-            self._others.add(max(num_running - self.meter.num / self.num_replicas, 0.0))
+    def begin(self, now: float) -> None:
+        """One more call of ours."""
+        self.meter.begin(now)
+        self._unplaced.begin(now)
 
-    def mean_sequences(self, since: float, integral: float, now: float) -> float:
-        """Sequences in one replica on average since then."""
-        elapsed = now - since
-        ours = (self.meter.integral(now) - integral) / elapsed if elapsed > 0.0 else float(self.meter.num)
-        return ours / self.num_replicas + self.others
+    def place(self, before: str, replica: str, now: float) -> None:
+        """One of our calls is in `replica`, and not in `before`, as it was taken to be; "": it was not placed."""
+        self._meter(before).end(now)
+        self._meter(replica).begin(now)
+
+    def end(self, replica: str, now: float) -> None:
+        """A call of ours in `replica` is over; "": it was not placed."""
+        self.meter.end(now)
+        self._meter(replica).end(now)
+
+    def saw(self, replica: str, num_running: int) -> None:
+        """A step of a placed call ended in `replica`, where `num_running` sequences were running, it included; 0:
+        unknown."""
+        if num_running:
+            one = self._replica(replica)
+            one.others.add(num_running - one.meter.num - self._unplaced.num / self.num_replicas)
+
+    def mark(self, now: float) -> Mark:
+        """What `mean_sequences` takes for the beginning."""
+        placed = {name: one.meter.integral(now) for name, one in self._replicas.items()}
+        return Mark(now, self.meter.integral(now), self._unplaced.integral(now), placed)
+
+    def mean_sequences(self, replica: str, since: Mark, now: float) -> float:
+        """Sequences in `replica` on average since then; "": in one of all."""
+        elapsed = now - since.at
+        if not replica:
+            ours = (self.meter.integral(now) - since.all) / elapsed if elapsed > 0.0 else float(self.meter.num)
+            return ours / self.num_replicas + self.others
+        one = self._replica(replica)
+        placed, unplaced = float(one.meter.num), float(self._unplaced.num)
+        if elapsed > 0.0:
+            placed = (one.meter.integral(now) - since.placed.get(replica, 0.0)) / elapsed
+            unplaced = (self._unplaced.integral(now) - since.unplaced) / elapsed
+        others = max(one.others.value, 0.0) if one.others.weight > 0.0 else self.others
+        return placed + unplaced / self.num_replicas + others
+
+    def _meter(self, replica: str) -> Meter:
+        return self._replica(replica).meter if replica else self._unplaced
+
+    def _replica(self, name: str) -> _Replica:
+        return self._replicas.setdefault(name, _Replica())
 
 
 class Estimates:
@@ -126,8 +186,8 @@ class Estimates:
     def begin(self, call: object, now: float, *, is_target: bool, is_step: bool = True) -> None:
         """`call` starts; `is_step`: it writes steps, not a stream."""
         engine = self.target if is_target else self.draft
-        engine.meter.begin(now)
-        self._calls[call] = _Call(is_target, now, engine.meter.integral(now))
+        engine.begin(now)
+        self._calls[call] = _Call(is_target, engine.mark(now))
         if is_target and is_step:
             self._reading.add(call)
 
@@ -136,7 +196,7 @@ class Estimates:
         known = self._calls.pop(call, None)
         self._reading.discard(call)
         if known is not None:
-            (self.target if known.is_target else self.draft).meter.end(now)
+            (self.target if known.is_target else self.draft).end(known.replica, now)
 
     def step(self, call: object, step: Step, now: float) -> None:
         """`call` has written `step`: the only one of a target's call, the next one of a draft's."""
@@ -144,8 +204,10 @@ class Estimates:
         if known is None:
             return
         engine = self.target if known.is_target else self.draft
+        was_in = known.replica
+        self._place(known, step.replica, now)
         engine.saw(step.replica, step.num_running)
-        num, token_s = self._sample(known, engine, len(step.token_ids), now)
+        num, token_s = self._sample(known, was_in, len(step.token_ids), now)
         if known.is_target:
             self.target_cost.add_window(num, token_s)
         else:
@@ -157,6 +219,7 @@ class Estimates:
         known = self._calls.get(call)
         if known is None:
             return False
+        self._place(known, delta.replica, now)
         if call in self._reading:
             self._reading.remove(call)
             self._num_read += 1
@@ -165,33 +228,40 @@ class Estimates:
         if part is not None and 2 * num_reading < self.target.meter.num:
             part.num_tokens += len(delta.token_ids)
             part.num_passes += delta.num_passes or len(delta.token_ids)
-            if part.num_passes < PART_PASSES or now <= part.began:
+            if part.num_passes < PART_PASSES or now <= part.mark.at:
                 return False
-            num = self.target.mean_sequences(part.began, part.integral, now)
+            num = self.target.mean_sequences(known.replica, part.mark, now)
             is_news = self.target_cost.evidence_of_passes(num) < NEWS
-            self.target_cost.add_part(num, (now - part.began) / part.num_passes, PART_WEIGHT)
-        known.part = _Part(now, self.target.meter.integral(now), self._num_read)
+            self.target_cost.add_part(num, (now - part.mark.at) / part.num_passes, PART_WEIGHT)
+        known.part = _Part(self.target.mark(now), self._num_read)
         return is_news
 
-    def streamed(self, call: object, num_tokens: int, ends_step: bool, now: float) -> Streaming | None:
+    def streamed(self, call: object, delta: Delta, now: float) -> Streaming | None:
         """The stream `call` gave tokens; what the step that they end took, if they end one."""
         known = self._calls.get(call)
         if known is None:
             return None
-        known.num_tokens += num_tokens
-        if not ends_step or known.num_tokens == 0:
+        self._place(known, delta.replica, now)
+        known.num_tokens += len(delta.token_ids)
+        if delta.ending is None or known.num_tokens == 0:
             return None
-        num, token_s = self._sample(known, self.target, known.num_tokens, now)
+        num, token_s = self._sample(known, known.replica, known.num_tokens, now)
         streaming = Streaming(known.num_tokens, num, token_s, known.is_first)
         self._length(known.num_tokens)
         known.num_tokens, known.is_first = 0, False
         return streaming
 
-    def _sample(self, call: _Call, engine: Engine, num_tokens: int, now: float) -> tuple[float, float]:
-        """Mean batch and seconds a token since the call's last step; the next step begins."""
-        num = engine.mean_sequences(call.began, call.integral, now)
-        token_s = (now - call.began) / max(num_tokens, 1)
-        call.began, call.integral = now, engine.meter.integral(now)
+    def _place(self, call: _Call, replica: str, now: float) -> None:
+        if replica not in ("", call.replica):
+            (self.target if call.is_target else self.draft).place(call.replica, replica, now)
+            call.replica = replica
+
+    def _sample(self, call: _Call, replica: str, num_tokens: int, now: float) -> tuple[float, float]:
+        """Mean batch in `replica` and seconds a token since the call's last step; the next step begins."""
+        engine = self.target if call.is_target else self.draft
+        num = engine.mean_sequences(replica, call.mark, now)
+        token_s = (now - call.mark.at) / max(num_tokens, 1)
+        call.mark = engine.mark(now)
         return num, token_s
 
     @property

@@ -251,8 +251,7 @@ class Pacer:
 
     def _streamed(self, event: Streamed) -> None:
         delta = event.delta
-        ends_step = delta.ending is not None
-        step = self._estimates.streamed((self.name, event.call), len(delta.token_ids), ends_step, self._clock())
+        step = self._estimates.streamed((self.name, event.call), delta, self._clock())
         if step is None:
             return
         if self.decision.depth > 0 and not self.manner.is_guided:

@@ -1,15 +1,24 @@
-"""Users are spread evenly over target replicas."""
+"""Users are spread evenly over target replicas, and look ahead over many as over one."""
 
 from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from actors.messages import SpeculationOptions
 from deployments.bench.scaling import throughput
+from deployments.simulation.virtual_loop import run_virtually
 
 
-def test_twice_the_replicas_with_twice_the_users_make_nearly_twice_the_tokens() -> None:
+@pytest.mark.parametrize(("mode", "warm_up_s", "window_s"), [("target", 0.5, 8.0), ("lookahead", 8.0, 24.0)])
+def test_twice_the_replicas_with_twice_the_users_make_twice_the_tokens(
+    mode: str, warm_up_s: float, window_s: float
+) -> None:
+    options = SpeculationOptions(mode=mode)
+
     async def both() -> list[float]:
-        return await asyncio.gather(*(throughput(number, "target", window_s=3.0, warm_up_s=0.5) for number in (1, 2)))
+        return await asyncio.gather(*(throughput(number, options, window_s, warm_up_s) for number in (1, 2)))
 
-    one, two = asyncio.run(both())
-    assert two > 1.6 * one  # 1.95 where nothing else runs on the machine
+    one, two = run_virtually(both())
+    assert 1.8 * one < two < 2.2 * one

@@ -44,7 +44,7 @@ SHAPES: dict[str, Shape] = {
     "r1-distill-qwen-7b": Shape(3584, 18944, 28, 28, 4, 152064, rope_theta=10000.0, rms_norm_eps=1e-6),
     "r1-distill-qwen-14b": Shape(5120, 13824, 48, 40, 8, 152064),
     "r1-distill-qwen-32b": Shape(5120, 27648, 64, 40, 8, 152064),
-    "tiny": Shape(64, 128, 2, 4, 2, 1024, max_position_embeddings=2048),
+    "tiny": Shape(128, 256, 2, 2, 1, 1024, max_position_embeddings=2048),
 }
 
 

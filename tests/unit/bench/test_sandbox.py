@@ -33,7 +33,7 @@ def clean():
 
 
 def remains(before: set[Path]) -> list[str]:
-    """Folders of programs and processes that are there now. Other tests, side by side with these, have some for a moment."""
+    """Folders of programs and processes that are there now. Tests beside these have some for a moment."""
     folders = set(Path(tempfile.gettempdir()).glob("lookahead-program-*")) - before
     found = [str(folder) for folder in folders]
     for path in Path("/proc").glob("[0-9]*"):

@@ -1,19 +1,20 @@
-"""What the coordinator costs: CPU for each committed step, and the time a step takes beyond its engine.
+"""What the coordinator costs: CPU and memory, and the time a step takes beyond its engine.
 
 Promises: measured on scripted engines over real Ray processes, so that nothing but the road itself is in the figures;
-CPU is the coordinator process's own, from the operating system; the added time is the difference between what the
-coordinator saw of a target step and what the engine itself took, step by step.
+CPU and memory are the coordinator process's own, from the operating system; the added time is the difference between
+what the coordinator saw of a target step and what the engine itself took, step by step.
 
-Run: ``python -m deployments.bench.overhead``
+Run: ``python -m deployments.bench.overhead``; with ``--crowd 500``: so many requests at once, on slow engines.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import json
 import os
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -25,37 +26,53 @@ from deployments.config import Config, load_profile, validate_config
 NUM_WARM_UP = 2
 LEVELS = ((1, 4), (8, 24), (32, 64))
 """Requests at once, and requests in all."""
+CROWD_TOKEN_S = 0.12
+"""Seconds a token of the target for a crowd: as on a GPU, engines cost this machine's cores next to nothing then."""
+SETTLE_S = 3.0
+"""How long a crowd runs before its memory is looked at."""
 
 
-def settings() -> Config:
+def settings(token_s: float = 0.02) -> Config:
     """The scripted profile with one replica a role, longer answers and a free port."""
     data = load_profile("scripted").model_dump()
     data["gateway"]["port"] = 0
-    data["target"]["engine"]["options"] |= {"num_steps": 16, "token_s": 0.02}
-    data["draft"]["engine"]["options"] |= {"num_steps": 16, "token_s": 0.004}
+    data["target"]["engine"]["options"] |= {"num_steps": 16, "token_s": token_s}
+    data["draft"]["engine"]["options"] |= {"num_steps": 16, "token_s": token_s / 5}
+    for role in ("target", "draft", "verifier"):
+        data[role]["placement"]["max_ongoing_requests"] = 10_000
     return validate_config(data, "overhead")
 
 
-def coordinator_cpu_s() -> float:
-    """CPU time of the coordinator process so far, user and system."""
+def of_coordinator(look: Any) -> Any:
+    """What `look` returns in the coordinator's process."""
     names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True)]
     name = next(n for n in names if n.startswith("SERVE_REPLICA::lookahead#coordinator"))
-    times: os.times_result = ray.get(ray.get_actor(name, namespace="serve").__ray_call__.remote(lambda _: os.times()))
+    return ray.get(ray.get_actor(name, namespace="serve").__ray_call__.remote(lambda _: look()))
+
+
+def cpu_s() -> float:
+    """CPU time of this process so far, user and system."""
+    times = os.times()
     return times.user + times.system
 
 
-def ask(url: str, number: int) -> dict[str, Any]:
-    """One request; its trace."""
+def memory_bytes() -> int:
+    """Resident memory of this process now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def ask(http: httpx.AsyncClient, number: int) -> str:
+    """One request; its id."""
     request_id = f"overhead-{number}"
     body = {
         "model": "lookahead-scripted",
         "temperature": 0,
         "messages": [{"role": "user", "content": f"Sum {number}?"}],
     }
-    with httpx.Client(timeout=120) as http:
-        http.post(f"{url}/v1/chat/completions", json=body, headers={"x-request-id": request_id}).raise_for_status()
-        trace: dict[str, Any] = http.get(f"{url}/v1/traces/{request_id}").raise_for_status().json()
-    return trace
+    answer = await http.post("/v1/chat/completions", json=body, headers={"x-request-id": request_id})
+    answer.raise_for_status()
+    return request_id
 
 
 def added_ms(trace: dict[str, Any]) -> list[float]:
@@ -64,32 +81,56 @@ def added_ms(trace: dict[str, Any]) -> list[float]:
     return [(s["end_s"] - s["start_s"] - s["detail"]["engine_s"]) * 1000 for s in spans]
 
 
-def measure() -> list[dict[str, float]]:
-    """A row for each level of load."""
-    rows = []
-    with running(settings()) as url:
-        number = 0
-        for concurrency, num_requests in ((1, NUM_WARM_UP), *LEVELS):
-            cpu, start = coordinator_cpu_s(), time.perf_counter()
-            with ThreadPoolExecutor(concurrency) as pool:
-                traces = list(pool.map(lambda n: ask(url, n), range(number, number + num_requests)))
-            number += num_requests
-            wall, cpu = time.perf_counter() - start, coordinator_cpu_s() - cpu
-            steps = sum(trace["summary"]["num_steps"] for trace in traces)
-            added = sorted(ms for trace in traces for ms in added_ms(trace))
-            rows.append(
-                {
-                    "concurrency": concurrency,
-                    "num_requests": num_requests,
-                    "committed_steps": steps,
-                    "steps_per_s": steps / wall,
-                    "cpu_ms_per_committed_step": 1000 * cpu / steps,
-                    "added_ms_p50": statistics.median(added),
-                    "added_ms_p99": added[int(0.99 * (len(added) - 1))],
-                }
-            )
+async def load(url: str, first: int, concurrency: int, num_requests: int) -> dict[str, float]:
+    """A row: `num_requests` requests from number `first` on, `concurrency` at once."""
+    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as http:
+        in_turn = asyncio.Semaphore(concurrency)
+
+        async def one(number: int) -> str:
+            async with in_turn:
+                return await ask(http, number)
+
+        empty, cpu, start = of_coordinator(memory_bytes), of_coordinator(cpu_s), time.perf_counter()
+        asked = asyncio.gather(*(one(number) for number in range(first, first + num_requests)))
+        await asyncio.wait((asked,), timeout=SETTLE_S)
+        full = await asyncio.to_thread(of_coordinator, memory_bytes)
+        request_ids = await asked
+        wall, cpu = time.perf_counter() - start, of_coordinator(cpu_s) - cpu
+        traces = [(await http.get(f"/v1/traces/{request_id}")).raise_for_status().json() for request_id in request_ids]
+    steps = sum(trace["summary"]["num_steps"] for trace in traces)
+    added = sorted(ms for trace in traces for ms in added_ms(trace))
+    return {
+        "concurrency": concurrency,
+        "num_requests": num_requests,
+        "committed_steps": steps,
+        "steps_per_s": steps / wall,
+        "cpu_ms_per_committed_step": 1000 * cpu / steps,
+        "cpu_share_of_a_core": cpu / wall,
+        "added_ms_p50": statistics.median(added),
+        "added_ms_p99": added[int(0.99 * (len(added) - 1))],
+        "memory_kb_per_request": (full - empty) / 1024 / min(concurrency, num_requests),
+    }
+
+
+async def measure(url: str, levels: tuple[tuple[int, int], ...]) -> list[dict[str, float]]:
+    """A row for each level of load, after a warm-up."""
+    rows, number = [], 0
+    for concurrency, num_requests in ((1, NUM_WARM_UP), *levels):
+        rows.append(await load(url, number, concurrency, num_requests))
+        number += num_requests
     return rows[1:]
 
 
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="What the coordinator costs, on scripted engines.")
+    parser.add_argument("--crowd", type=int, help="So many requests at once on slow engines, and no other level.")
+    crowd = parser.parse_args().crowd
+    with running(settings() if crowd is None else settings(CROWD_TOKEN_S)) as url:
+        rows = asyncio.run(measure(url, LEVELS if crowd is None else ((crowd, crowd),)))
+    print(json.dumps(rows, indent=2))
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(), indent=2))
+    main()

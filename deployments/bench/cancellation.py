@@ -132,7 +132,7 @@ class Asker:
     @asynccontextmanager
     async def _http(self) -> AsyncIterator[httpx.AsyncClient]:
         # Certificates are read for every client, and nothing here is encrypted.
-        async with httpx.AsyncClient(timeout=60, trust_env=False, verify=False) as http:
+        async with httpx.AsyncClient(timeout=60, trust_env=False, verify=False) as http:  # nosec B501
             yield http
 
     async def _read(

@@ -48,7 +48,7 @@ def fake_cluster(
 ) -> Iterator[str]:
     """The address of a cluster with a head of these resources, and of each type of node none to so many, which go after
     `idle_s` without work. ServiceError if it does not start."""
-    with tempfile.TemporaryDirectory(prefix="la-", dir="/tmp") as folder:  # sockets have short paths
+    with tempfile.TemporaryDirectory(prefix="la-", dir="/tmp") as folder:  # nosec B108 # sockets have short paths
         port = _free_port()
         config = Path(folder) / "cluster.yaml"
         config.write_text(yaml.safe_dump(_config(head, node_types, idle_s, f"127.0.0.1:{port}")), encoding="utf-8")
@@ -59,7 +59,9 @@ def fake_cluster(
         command += ["--num-gpus=0", f"--resources={json.dumps(own)}", "--object-store-memory=100000000"]
         environment = {**os.environ, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
         with (Path(folder) / "start.log").open("w") as log:
-            started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            started = subprocess.Popen(  # nosec B603 # Ray's own command
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
         try:
             _wait_for(port, started, Path(folder) / "start.log")
             yield f"127.0.0.1:{port}"

@@ -62,7 +62,7 @@ async def run(url: str, rate: float, seconds: float, body: Mapping[str, Any]) ->
     """All requests of one level."""
     zero = time.perf_counter()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(timeout=None, limits=limits, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=None, limits=limits, trust_env=False) as http:  # nosec B113
 
         async def one(number: int, at_s: float) -> dict[str, Any]:
             await asyncio.sleep(zero + at_s - time.perf_counter())

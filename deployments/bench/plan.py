@@ -105,7 +105,7 @@ def arrivals(seed: int, rate: float, indices: Iterable[int]) -> list[float]:
     mode, so that all modes meet the same rush."""
     at, found = 0.0, []
     for number, index in enumerate(indices):
-        chance = random.Random(f"{seed} {rate} {index}")  # nosec B311 # it must come out the same again
+        chance = random.Random(f"{seed} {rate} {index}")  # it must come out the same again
         at += chance.expovariate(rate) if number else 0.0
         found.append(at)
     return found

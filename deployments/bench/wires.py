@@ -68,7 +68,7 @@ class Wire:
         self.num_carried = 0
         self.num_lost = 0
         self._devices = devices
-        self._dice = random.Random(0)  # nosec B311  # which packets are lost
+        self._dice = random.Random(0)  # which packets are lost
         self._on_the_way: list[tuple[float, int, int, bytes]] = []
         self._numbers = itertools.count()
         self._stop = threading.Event()

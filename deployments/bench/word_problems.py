@@ -44,7 +44,7 @@ Template = Callable[[random.Random, int], tuple[str, int]]
 
 def word_problems(num_problems: int, seed: int, difficulty: str | None = None) -> dict[str, int]:
     """Questions with their answers, in turn of each kind; without `difficulty` of 2 to 8 sums."""
-    chance = random.Random(f"lookahead-problems-{seed}")  # nosec B311 # it must come out the same again
+    chance = random.Random(f"lookahead-problems-{seed}")  # it must come out the same again
     fewest, most = DIFFICULTIES[difficulty] if difficulty else (MIN_STEPS, MAX_STEPS)
     problems: dict[str, int] = {}
     while len(problems) < num_problems:

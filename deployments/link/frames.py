@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import pickle  # nosec B403 # between our own processes only
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ class Address:
     """Calls at once beyond which more of them wait."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, ABC):
     """One end. A subclass says what a message means (`on_message`) and what the end of the connection (`on_lost`)."""
 
     def __init__(self, expected: bytes | None = None) -> None:
@@ -57,13 +58,13 @@ class Connection(asyncio.Protocol):
         """Whether anything said now has a chance to arrive."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @abstractmethod
     def on_message(self, message: tuple[Any, ...]) -> None:
         """A message has arrived."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_lost(self) -> None:
         """The connection is gone; nothing comes any more."""
-        raise NotImplementedError
 
     def say(self, *message: Any) -> None:
         """Send `message` with whatever else is said in this turn; on a connection that is gone it is dropped."""

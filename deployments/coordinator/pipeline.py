@@ -303,7 +303,7 @@ class Pipeline:
             verdict = Verdict(False, name, "the verifier failed again and again, and is left alone for a while")
             self._events.put_nowait(Judged(command.call, verdict, "verifier_left_alone"))
             return
-        limit_s = self._vigilance.verdict_s()
+        limit_s = self._vigilance.verdict_s(command.request.verifier)
         try:
             if verifier is None:
                 raise RoleUnavailable("This deployment has no verifier.")
@@ -311,7 +311,7 @@ class Pipeline:
                 verdict = await verifier.judge(command.request)
             if not isinstance(verdict, Verdict) or not isinstance(verdict.accepted, bool):
                 raise RoleUnavailable("The verifier answered what is no verdict.")  # "no" would count as a yes
-            self._vigilance.verdict.took(self._clock() - begun)
+            self._vigilance.verdict(command.request.verifier).took(self._clock() - begun)
             if verdict.has_failed:
                 breaker.failed(self._clock())
             else:

@@ -32,14 +32,18 @@ class Vigilance:
         self.step = TimeLimit(queued)
         """A whole step, where nothing is told before its end."""
         self.draft = TimeLimit(draft)
-        self.verdict = TimeLimit(verdict)
+        self._verdicts: dict[str, TimeLimit] = {}
         self.draft_breaker = Breaker(fuse)
         self.verdict_breaker = Breaker(fuse)
 
-    def verdict_s(self) -> float:
-        """Seconds that the next verdict may take."""
-        typical = self.step.typical_s() or 0.0
-        return min(self._verdict_bounds.max_s, max(self.verdict.limit_s(attempt_of(self.verdict_breaker)), typical))
+    def verdict(self, verifier: str) -> TimeLimit:
+        """That of `verifier`, one of the configured: a judge takes many times as long as a comparison of numbers."""
+        return self._verdicts.setdefault(verifier, TimeLimit(self._verdict_bounds))
+
+    def verdict_s(self, verifier: str) -> float:
+        """Seconds that the next verdict of `verifier` may take."""
+        limit_s = self.verdict(verifier).limit_s(attempt_of(self.verdict_breaker))
+        return min(self._verdict_bounds.max_s, max(limit_s, self.step.typical_s() or 0.0))
 
 
 def attempt_of(breaker: Breaker) -> int:

@@ -34,7 +34,7 @@ def url() -> Iterator[str]:
         data[role]["engine"]["options"] |= {"dtype": "float32", "max_model_len": 1024}
         data[role]["placement"]["env"] = {"VLLM_CPU_KVCACHE_SPACE": "1"}
     data["gateway"]["port"] = 0
-    data["speculation"]["verdict_timeout_s"] = 30.0
+    data["speculation"]["verdict_timeout_s"] = data["speculation"]["silence"]["verdict_min_s"] = 30.0
     data["speculation"]["step"]["max_tokens"] = 16  # many steps in a short answer, most of them cut in mid-sentence
     with running(validate_config(data, "test")) as base:
         yield base

@@ -61,27 +61,28 @@ def test_the_median_is_told_once_it_is_known() -> None:
 
 def test_a_verdict_may_take_as_long_as_a_step() -> None:
     vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse())
-    assert vigilance.verdict_s() == 2.0
+    assert vigilance.verdict_s("quick") == 2.0
     for _ in range(MIN_KNOWN):
-        vigilance.verdict.took(0.01)
-    assert vigilance.verdict_s() == 0.25
+        vigilance.verdict("quick").took(0.01)
+    assert vigilance.verdict_s("quick") == 0.25
+    assert vigilance.verdict_s("another, not heard of yet") == 2.0
     for _ in range(MIN_KNOWN):
         vigilance.step.took(0.9)
-    assert vigilance.verdict_s() == 0.9
+    assert vigilance.verdict_s("quick") == 0.9
     for _ in range(NUM_RECENT):
         vigilance.step.took(9.0)
-    assert vigilance.verdict_s() == 2.0, "but never longer than it was allowed"
+    assert vigilance.verdict_s("quick") == 2.0, "but never longer than it was allowed"
 
 
 def test_a_probe_may_take_as_long_as_any_verdict() -> None:
     vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse(1, 1.0))
     for _ in range(MIN_KNOWN):
-        vigilance.verdict.took(0.01)
+        vigilance.verdict("quick").took(0.01)
     vigilance.verdict_breaker.failed(0.0)
     assert vigilance.verdict_breaker.lets_through(1.0)
-    assert vigilance.verdict_s() == 2.0
+    assert vigilance.verdict_s("quick") == 2.0
     vigilance.verdict_breaker.succeeded()
-    assert vigilance.verdict_s() == 0.25
+    assert vigilance.verdict_s("quick") == 0.25
 
 
 def failing(breaker: Breaker, times: list[float]) -> None:

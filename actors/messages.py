@@ -213,8 +213,6 @@ class SpeculationStats:
     num_hint_accepted_tokens: int = 0
     num_ngram_tokens: int = 0
     num_ngram_accepted_tokens: int = 0
-    num_lenient_tokens: int = 0
-    """Of the accepted tokens of hints those that the model itself would not have chosen, in greedy requests."""
 
     @property
     def acceptance_rate(self) -> float:
@@ -245,7 +243,7 @@ class StepRequest:
     `call_id` is unique for ever and names the call in the engine; `session_id` is the same for all calls of one user
     request and keeps them on one replica. Lower `priority` goes first. `hints` are token sequences, likeliest first, in
     the vocabulary of the model that is asked: the engine may try them as drafts of its own tokens. They never change
-    the text, unless `lenience` allows it.
+    the text.
     """
 
     call_id: str
@@ -259,10 +257,6 @@ class StepRequest:
     token_speculation: str = "hints"
     """What the engine may propose to itself: ``hints`` (hints, else n-gram look-up), ``ngram`` or ``none``. An engine
     with another proposer than ours takes no notice."""
-    lenience: float = 1.0
-    """A hint's word is taken where the model gives it at least so many times the probability of its own choice, in
-    (0, 1]; 1: only its own choice. Numbers, signs and what turns a meaning round are always its own, and so is all
-    behind ``rule.close``. An engine with another proposer than ours takes no notice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,13 +155,12 @@ class Engine(Protocol):
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
-        lenience: float = 1.0,
     ) -> AsyncGenerator[Delta, None]:
         """Continue `token_ids` until `max_steps` steps (None: no bound), `max_tokens` tokens, or the end of the text.
 
         Each step's last delta says in `ending` why the step ended; a step is cut at ``rule.max_tokens`` (``CAP``),
         except where `max_steps` is None: then steps are marked but never cut. Closing the iterator aborts the work.
-        `hints`, `token_speculation` and `lenience` are as in `StepRequest`.
+        `hints` and `token_speculation` are as in `StepRequest`.
         """
         ...
 

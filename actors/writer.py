@@ -133,7 +133,6 @@ class ModelWriter:
             priority=request.priority,
             hints=request.hints,
             token_speculation=request.token_speculation,
-            lenience=request.lenience,
         )
         self._num_generations += 1
         try:

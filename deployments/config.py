@@ -270,9 +270,6 @@ class SpeculationConfig(Strict):
     fidelity: Fidelity = "exact"
     fidelities: dict[Fidelity, str] = {"exact": "exact"}
     """Which verifier stands for which fidelity."""
-    lenience: dict[Fidelity, Annotated[float, Field(gt=0, le=1)]] = {}
-    """At which fidelity the target takes a draft's word that is not its own choice: one with at least so many times the
-    probability of its own. Needs an engine that takes hints; numbers and signs are always its own."""
     scope: Literal["think", "all"] = "all"
     """``think``: only reasoning is speculated; ``all``: the text of a model without reasoning marks too."""
     step: StepConfig = StepConfig()
@@ -379,8 +376,6 @@ class Config(Strict):
                 raise ValueError(
                     f"speculation.fidelities.{level} names the verifier {verifier!r}, which is not configured"
                 )
-        if self.speculation.lenience.get("exact", 1.0) < 1.0:
-            raise ValueError("speculation.lenience.exact is below 1, but exact is the target's own text; leave it out")
         if self.speculation.fidelity not in self.speculation.fidelities:
             raise ValueError(f"speculation.fidelity is {self.speculation.fidelity!r}, which no fidelity stands for")
         for entry in self.gateway.api_keys:

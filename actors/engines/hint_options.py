@@ -99,14 +99,9 @@ def _with_rules(options: Mapping[str, Any], rules: MatchRules) -> dict[str, Any]
 
 
 def request_arguments(
-    key: str,
-    hints: Iterable[Sequence[int]] = (),
-    speculation: str = METHOD,
-    num_written: int = 0,
-    lenience: float = 1.0,
-    close: int | None = None,
+    key: str, hints: Iterable[Sequence[int]] = (), speculation: str = METHOD, num_written: int = 0
 ) -> dict[str, Any]:
     """`extra_args` of a request. `key` is what `add_hints` will name it by; the last `num_written` tokens of its prompt
-    were already written since the hints' beginning. `lenience` as in `StepRequest`, up to the token `close`."""
+    were already written since the hints' beginning."""
     wishes = {"key": key, "hints": [list(h) for h in hints], "speculation": speculation, "num_written": num_written}
-    return {OWN: wishes | {"lenience": lenience, "close": close}}
+    return {OWN: wishes}

@@ -1,8 +1,8 @@
 """The proposer inside vLLM: hints and n-gram look-up as drafts of the model's own tokens. Knows vLLM 0.32's insides.
 
-Promises: the text is never changed, only the speed (vLLM verifies every proposed token), except where a request wishes
-for lenience (`actors.engines.lenience`); nothing is kept of requests that have ended; where vLLM's insides are others
-than expected it says so once and goes on with less: n-gram look-up without the requests' wishes, or nothing.
+Promises: the text is never changed, only the speed (vLLM verifies every proposed token); nothing is kept of requests
+that have ended; where vLLM's insides are others than expected it says so once and goes on with less: n-gram look-up
+without the requests' wishes, or nothing.
 
 How it gets in: `speculative_config={"method": "custom_class", "model": PROPOSER}` makes vLLM build a `HintProposer` in
 each worker, and `worker_extension_cls=EXTENSION` adds methods to the worker that `collective_rpc` can call: one hands
@@ -25,11 +25,7 @@ from actors.engines.hint_options import METHOD, OWN
 MAX_EARLY = 256
 """Hints are kept for so many requests that the model runner does not know yet. Most of them come within a moment; those
 that were aborted before never come."""
-LENIENT = "num_lenient_tokens"
-COUNTS = (
-    *(f"num_{source}{kind}_tokens" for source in (Source.HINT, Source.NGRAM) for kind in ("", "_accepted")),
-    LENIENT,
-)
+COUNTS = tuple(f"num_{source}{kind}_tokens" for source in (Source.HINT, Source.NGRAM) for kind in ("", "_accepted"))
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +66,8 @@ class _Running:
     last_index: int
     """No token after this one can become part of the request."""
     stops: frozenset[int]
-    lenience: float = 1.0
-    """As in `StepRequest`; 1 once the sequence has written `close`."""
-    close: int | None = None
     last: Source = Source.NOTHING
     """Where the drafts come from that are verified in the next pass."""
-    given: tuple[int, ...] = ()
-    """Places among the drafts of the last pass where lenience made the choice."""
 
 
 class HintProposer:
@@ -151,9 +142,7 @@ class HintProposer:
         request_id = self._runner.input_batch.req_ids[at]
         request = self._runner.requests[request_id]
         running = self._running.get(request_id) or self._begin(request_id, request, context)
-        self._count(running, request.prev_num_draft_len, num_sampled - 1)
-        if running.close is not None and running.close in context[num_tokens - num_sampled :]:
-            running.lenience = 1.0
+        self._count(running.last, request.prev_num_draft_len, num_sampled - 1)
         room = min(room, running.last_index - num_tokens)
         found = running.sequence.propose(context, num_tokens - running.start, max(0, room))
         running.last = found.source
@@ -162,15 +151,12 @@ class HintProposer:
     def _begin(self, request_id: str, request: Any, context: Tokens) -> _Running:
         params, num_prompt_tokens = request.sampling_params, int(request.num_prompt_tokens)
         wishes = _wishes(params)
-        close = wishes.get("close")
         running = _Running(
             sequence_of(params, self._rules),
             key=wishes.get("key", request_id),
             start=num_prompt_tokens - wishes.get("num_written", 0),
             last_index=num_prompt_tokens + (params.max_tokens or self._max_model_len) - 1,
-            stops=frozenset(params.stop_token_ids or ()) | ({close} if close is not None else set()),
-            lenience=wishes.get("lenience", 1.0),
-            close=close,
+            stops=frozenset(params.stop_token_ids or ()),
         )
         if request.prev_num_draft_len:  # the scheduler had some verified with the prompt
             room = request.prev_num_draft_len
@@ -180,21 +166,10 @@ class HintProposer:
         self._id_of[running.key] = request_id
         return running
 
-    def lenience_at(self, at: int) -> float:
-        """How lenient to be with the drafts that are verified for the sequence at place `at`; 1: not at all."""
-        running = self._running.get(self._runner.input_batch.req_ids[at]) if self._runner is not None else None
-        return running.lenience if running is not None and running.last is Source.HINT else 1.0
-
-    def gave(self, at: int, places: tuple[int, ...]) -> None:
-        """Lenience made the choice at `places` among the drafts of the sequence at place `at`, as far as it gets."""
-        self._running[self._runner.input_batch.req_ids[at]].given = places
-
-    def _count(self, running: _Running, num_drafts: int, num_accepted: int) -> None:
-        if running.last in (Source.HINT, Source.NGRAM):
-            self._counts[f"num_{running.last}_tokens"] += num_drafts
-            self._counts[f"num_{running.last}_accepted_tokens"] += num_accepted
-        self._counts[LENIENT] += sum(place < num_accepted for place in running.given)
-        running.given = ()
+    def _count(self, source: Source, num_drafts: int, num_accepted: int) -> None:
+        if source in (Source.HINT, Source.NGRAM):
+            self._counts[f"num_{source}_tokens"] += num_drafts
+            self._counts[f"num_{source}_accepted_tokens"] += num_accepted
 
     def forget_ended(self) -> None:
         """Drop what is kept of requests that the model runner does not know any more."""
@@ -221,9 +196,8 @@ class LookaheadWorker:
     model_runner: Any
     lookahead_proposer: HintProposer | None = None
 
-    def lookahead_attach(self, fixed: tuple[int, ...] = ()) -> bool:
-        """Hand the proposer of this worker its model runner; False where there is none or it refuses. `fixed` tokens
-        are always the model's own choice."""
+    def lookahead_attach(self) -> bool:
+        """Hand the proposer of this worker its model runner; False where there is none or it refuses."""
         runner = getattr(self, "model_runner", None)
         proposer = getattr(runner, "drafter", None)
         if isinstance(proposer, HintProposer):
@@ -232,10 +206,6 @@ class LookaheadWorker:
             from actors.engines.hints_over_draft import stand_before  # only here a draft model may be there
 
             self.lookahead_proposer = stand_before(runner)
-        if self.lookahead_proposer is not None:
-            from actors.engines.lenience import soften  # it imports torch, which only the worker needs
-
-            soften(runner, self.lookahead_proposer, fixed)
         return self.lookahead_proposer is not None
 
     def lookahead_repair(self) -> tuple[str, ...]:

@@ -219,7 +219,6 @@ class ScriptedEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
-        lenience: float = 1.0,
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`, one token a delta, or two where the first may have ended the step."""
         await self.check_health()

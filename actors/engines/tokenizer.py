@@ -20,7 +20,6 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from actors.boundaries import stop_ids
-from actors.engines.exchangeable import fixed_tokens
 from actors.errors import ConfigError, RequestError
 from actors.messages import Message, Prompt, StepRule, TokenIds
 
@@ -73,15 +72,6 @@ class ModelTokenizer:
     def last_text(self, prefix: Sequence[int]) -> str:
         """The text of the last few tokens of `prefix`, special tokens included."""
         return str(self._backend.decode(list(prefix[-PRIMING_TOKENS:]), skip_special_tokens=False))
-
-    def token_of(self, text: str) -> int | None:
-        """The one token that stands for `text` and nothing else, if there is one."""
-        found = self._backend.token_to_id(text)
-        return None if found is None else int(found)
-
-    def fixed_tokens(self) -> TokenIds:
-        """As `exchangeable.fixed_tokens`, of the whole vocabulary; takes most of a second."""
-        return fixed_tokens(self._texts, self._backend.get_added_tokens_decoder())
 
     def _stop_ids(self, rule: StepRule) -> frozenset[int]:
         return stop_ids(self._texts, rule)

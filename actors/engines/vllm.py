@@ -154,11 +154,10 @@ class VllmEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
-        lenience: float = 1.0,
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`; `max_tokens` shrinks to what the context has room for, ContextTooLong if that is
-        nothing. With a bound on steps the work also ends after one that `is_last`. `hints`,
-        `token_speculation` and `lenience` have an effect where `speculative_config` has the method ``hints``."""
+        nothing. With a bound on steps the work also ends after one that `is_last`. `hints` and `token_speculation` have
+        an effect where `speculative_config` has the method ``hints``."""
         budget = self._budget(token_ids, max_tokens)
         if max_steps is not None:
             if max_steps < 1:
@@ -167,9 +166,6 @@ class VllmEngine:
         before = self._tokenizer.last_text(token_ids) if rule.close else ""
         splitter = StepSplitter(rule, capped=max_steps is not None, before=before)
         cutter = DeltaCutter(splitter, self._tokenizer.text_stream(token_ids, rule.close).step, max_steps)
-        close = self._tokenizer.token_of(rule.close) if rule.close else None
-        if rule.close and close is None:
-            lenience = 1.0  # nothing would say where the answer begins
         stops = sorted(self._tokenizer.stop_ids(rule) - self._end_ids) if max_steps == 1 else []
         written: list[int] = []
         num_cached_tokens: int | None = None
@@ -180,8 +176,7 @@ class VllmEngine:
                 params = self._sampling_params(sampling, budget - len(written), stops)
                 call.request_id = f"{call_id}:{attempt}" if attempt else call_id
                 if self._takes_hints:
-                    wishes = (token_speculation, len(written), lenience, close)
-                    params.extra_args = request_arguments(call.request_id, call.hints, *wishes)
+                    params.extra_args = request_arguments(call.request_id, call.hints, token_speculation, len(written))
                 prompt = (*token_ids, *written)
                 async with aclosing(self._outputs(call.request_id, prompt, params, priority)) as outputs:
                     async for output in outputs:
@@ -298,8 +293,7 @@ class VllmEngine:
         self._guard.stop()
 
     async def _attach_proposer(self) -> None:
-        fixed = await asyncio.to_thread(self._tokenizer.fixed_tokens)
-        attached = await self._engine.collective_rpc("lookahead_attach", args=(fixed,))
+        attached = await self._engine.collective_rpc("lookahead_attach")
         self._takes_hints = any(attached)
         self._info = replace(self._info, takes_hints=self._takes_hints)
         if not self._takes_hints:

@@ -119,11 +119,6 @@ def quantities(text: str) -> list[Quantity]:
     return _Reading(text).quantities
 
 
-def names_quantity(word: str) -> bool:
-    """Whether `word`, alone, is a number or a measure in words: ``seven``, ``half``."""
-    return _WORD.fullmatch(word) is not None
-
-
 class _Reading:
     """The numbers of one text. `result` is the first one after the last sign of equality."""
 

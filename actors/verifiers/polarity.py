@@ -135,11 +135,6 @@ def find_contradiction(draft: str, target: str) -> str | None:
     return None
 
 
-def has_polarity(word: str) -> bool:
-    """Whether `word`, alone, is a negation, a direction, a unit or an operation."""
-    return any(pattern.match(word) for pattern in (_NEGATION, *_SCANS))
-
-
 def _plain(text: str) -> str:
     """One form for each way to write a sign, relations said in words as signs, and what only looks like one away."""
     text = unicodedata.normalize("NFKC", text).translate(_SIGNS)

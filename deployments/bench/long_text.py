@@ -87,7 +87,6 @@ class EvenEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
-        lenience: float = 1.0,
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`, a step a delta."""
         number = (len(token_ids) - PROMPT_TOKENS) // STEP_TOKENS

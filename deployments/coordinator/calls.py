@@ -75,7 +75,7 @@ class Calls:
         hints = self._draft_hint(position.draft or position.drafted, sent) + self._hints.near(
             place, self._settings.vocabulary
         )
-        request = self._request(call, self._settings.target_prompt, path, place, hints, self._settings.lenience)
+        request = self._request(call, self._settings.target_prompt, path, place, hints)
         if sent.token_ids:
             rule = replace(request.rule, max_tokens=max(1, request.rule.max_tokens - len(sent.token_ids)))
             request = replace(request, rule=rule)
@@ -98,12 +98,11 @@ class Calls:
         is_read = self._settings.token_speculation == "hints" and vocabulary in (None, self._settings.vocabulary)
         return StartDraft(call, tail.serial, request, depth, self._settings.draft_part_tokens if is_read else 0)
 
-    def stream(self, path: Prefix, place: int, attempt: int, lenience: float = 1.0) -> StartStream:
+    def stream(self, path: Prefix, place: int, attempt: int) -> StartStream:
         """The target's text after `path`, to its end."""
         call = self._begin(None)
         hints = self._hints.near(place, self._settings.vocabulary)
-        request = self._request(call, self._settings.target_prompt, path, place, hints, lenience)
-        return StartStream(call, request, attempt)
+        return StartStream(call, self._request(call, self._settings.target_prompt, path, place, hints), attempt)
 
     def hints_for(self, position: Position, draft: Step | Piece) -> AddHints | None:
         """A `draft` step, or what there is of it, for the target's call that writes `position` already."""
@@ -150,13 +149,7 @@ class Calls:
         return f"{self._settings.session_id}-{call}"
 
     def _request(
-        self,
-        call: int,
-        prompt: TokenIds,
-        path: Prefix,
-        place: int,
-        hints: tuple[TokenIds, ...],
-        lenience: float = 1.0,
+        self, call: int, prompt: TokenIds, path: Prefix, place: int, hints: tuple[TokenIds, ...]
     ) -> StepRequest:
         """Go on after `path`, which holds `place` tokens, in the words of a role's `prompt`."""
         settings = self._settings
@@ -172,5 +165,4 @@ class Calls:
             sampling=sampling,
             hints=hints,
             token_speculation=settings.token_speculation,
-            lenience=lenience,
         )

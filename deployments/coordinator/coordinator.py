@@ -56,10 +56,8 @@ class Plan:
     is_controlled: bool = False
     """Whether the controller chooses the depth; `max_lookahead` is the most it may choose."""
     may_guide: bool = False
-    """Whether the target may write one stream with the draft's words as hints: only equal steps count, the fidelity is
-    lenient, or the controller chooses how to speculate and no verifier was asked for by name."""
-    lenience: float = 1.0
-    """As in `StepRequest`."""
+    """Whether the target may write one stream with the draft's words as hints: only equal steps count, or the
+    controller chooses how to speculate and no verifier was asked for by name."""
 
 
 def settle(config: Config, request: GenerationRequest) -> Plan:
@@ -93,12 +91,10 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     branches = (wishes.branches or defaults.branches) if mode == "lookahead" else 1
     is_simple = mode == "lookahead" and branches == 1  # branches are versions of whole steps
     is_controlled = is_simple and wishes.controller is not False and defaults.controller.enabled
-    is_named = wishes.verifier is not None and wishes.fidelity is None
-    lenience = defaults.lenience.get(wishes.fidelity or defaults.fidelity, 1.0) if is_simple and not is_named else 1.0
-    is_open = accepts_only_equal or lenience < 1.0 or (is_controlled and wishes.verifier is None)
+    is_open = accepts_only_equal or (is_controlled and wishes.verifier is None)
     may_guide = is_simple and token_speculation == "hints" and is_open
     checked_by = None if accepts_only_equal else verifier
-    return Plan(mode, depth, checked_by, token_speculation, branches, is_controlled, may_guide, lenience)
+    return Plan(mode, depth, checked_by, token_speculation, branches, is_controlled, may_guide)
 
 
 class Coordinator:
@@ -140,11 +136,10 @@ class Coordinator:
         try:
             settings = await self._settings(request, plan)
             demand.num_prompt_tokens = len(settings.target_prompt)
-            is_guided_by_default = plan.verifier is None or plan.lenience < 1.0
-            steps = f"{plan.verifier or 'exact'}, {plan.lenience}, {settings.rule.boundary}"
+            steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}"
             can_guide = guides = await self._can_guide(plan)
             if guides and plan.is_controlled and self._controller is not None:
-                guides = self._controller.guides(steps, guided_is_usual=is_guided_by_default)
+                guides = self._controller.guides(steps, is_exact=plan.verifier is None)
             depth = plan.max_lookahead if plan.is_controlled else 0
             pacer = self._pacer(settings.session_id, Manner(depth, steps, guides, can_guide), clock)
             decide = pacer.decide if pacer is not None and plan.is_controlled else None
@@ -269,7 +264,6 @@ class Coordinator:
             progress_s=config.speculation.progress_s,
             restart_in_step=config.speculation.restart_in_step,
             token_speculation=plan.token_speculation,
-            lenience=plan.lenience,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
             num_nearby_hints=config.speculation.num_nearby_hints,
             resume=request.resume,

@@ -1,8 +1,8 @@
-"""One request that the target writes in one stream, with the draft's words as hints. Pure: events in, commands out.
+"""One request whose text is the target's, token for token, with the draft's words as hints. Pure: events in, commands
+out.
 
-Promises, beside those of `Session`: the stream is never interrupted, so every token of it is sent as it comes; nothing
-that the draft does or fails to do ends the request. The text is the target's, token for token; with `lenience` the
-target takes words of the draft's that are not its first choice, while the text may be speculated.
+Promises, beside those of `Session`: the target writes one stream and is never interrupted, so every token of it is sent
+as it comes; nothing that the draft does or fails to do changes a token or ends the request.
 
 Where only equal steps count, comparing whole steps is a detour. The draft writes in small chunks, each goes to the
 running stream as a hint at once, and the engine verifies many of its tokens in one pass. Where the target leaves the
@@ -272,8 +272,7 @@ class GuidedSession:
     # --- starting and ending -----------------------------------------------------------------------------------------
 
     def _start_stream(self) -> None:
-        lenience = self._settings.lenience if self._may_draft else 1.0
-        start = self._calls.stream(self._transcript.path, self._transcript.num_tokens, self._num_failures, lenience)
+        start = self._calls.stream(self._transcript.path, self._transcript.num_tokens, self._num_failures)
         self._stream = (start.call, start.request.call_id)
         self._out.append(start)
 

@@ -160,7 +160,6 @@ class ReplayEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
-        lenience: float = 1.0,
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`."""
         await asyncio.sleep(self._hop_s)

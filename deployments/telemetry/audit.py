@@ -67,8 +67,6 @@ class Terms:
     is_guided: bool
     boundary: str
     vocabulary: str
-    lenience: float = 1.0
-    """As in `StepRequest`: below 1 words of the draft were taken that were not the target's first choice."""
 
 
 @dataclass(slots=True)

@@ -62,7 +62,6 @@ def terms_of(settings: SessionSettings, is_guided: bool) -> Terms:
         max_lookahead=settings.max_lookahead,
         branches=settings.branches,
         is_guided=is_guided,
-        lenience=settings.lenience,
         boundary=settings.rule.boundary,
         vocabulary=settings.vocabulary,
     )

@@ -248,9 +248,7 @@ def token_metrics(counted: Iterable[tuple[str, SpeculationStats]]) -> str:
     places = counter("num_accepted_tokens_per_pos", "Accepted tokens by their place in the proposal.", "position")
     proposed_by = counter("num_draft_tokens_by_source", "Tokens that hints and n-grams proposed.", "source")
     accepted_by = counter("num_accepted_tokens_by_source", "Accepted tokens of hints and n-grams.", "source")
-    lenient = counter("num_lenient_tokens", "Accepted tokens of hints that were not the model's own choice.")
     for role, stats in counted:
-        lenient.labels(role).inc(stats.num_lenient_tokens)
         drafts.labels(role).inc(stats.num_drafts)
         proposed.labels(role).inc(stats.num_draft_tokens)
         accepted.labels(role).inc(stats.num_accepted_tokens)

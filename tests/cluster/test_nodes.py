@@ -92,7 +92,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     for role, number in NUM_REPLICAS.items():
         settings[role]["placement"] |= {"resources": {role: 1}, "num_replicas": number}
     for role in ("target", "draft"):
-        settings[role]["engine"]["options"]["num_steps"] = 16
+        settings[role]["engine"]["options"]["num_steps"] = 12
     settings["target"]["placement"]["num_gpus"] = 1
     settings["draft"]["placement"]["num_gpus"] = 0.5
     port = settings["gateway"]["port"] = free_port()
@@ -201,4 +201,4 @@ def test_a_front_node_that_dies_in_mid_stream_costs_only_the_streams_of_its_gate
     assert all(stream.text == stream.truth for stream in whole)
     assert any("coordinator_resumed" in stream.reasons for stream in whole)
     assert all(stream.truth.startswith(stream.text) for stream, _ in ended)
-    assert Reading(99, cluster.served).read() is None
+    assert ask(cluster.served, "Sum 99?", max_tokens=4).usage.completion_tokens == 4

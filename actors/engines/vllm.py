@@ -184,7 +184,10 @@ class VllmEngine:
                             num_cached_tokens = output.num_cached_tokens or 0
                         completion = output.outputs[0]
                         written.extend(completion.token_ids)
-                        deltas = cutter.feed(completion.token_ids, self._final(completion))
+                        final = self._final(completion)
+                        if final is None and completion.finish_reason is not None and len(written) >= budget:
+                            final = Ending.CAP  # it stopped at such a boundary with its last token
+                        deltas = cutter.feed(completion.token_ids, final)
                         if deltas:
                             proposed, accepted = counts_of(completion)
                             deltas[-1] = replace(

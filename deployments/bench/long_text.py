@@ -1,8 +1,8 @@
 """What a step costs at the end of a long text, against one at its beginning.
 
 Promises: the production coordinator and roles in one process, over engines whose own work does not grow with the text;
-the cost of a step is this process's CPU time, so waiting is not in it; and how long it takes to hand a call of the
-target to another process, pickled, which is what grows between processes.
+the cost of a step is this process's CPU time, so waiting is not in it; and what it takes to hand a call of the target
+to another process.
 
 Run: ``python -m deployments.bench.long_text``
 """
@@ -41,6 +41,7 @@ from actors.target import TargetModel
 from deployments.config import validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
+from deployments.link.kept import NUM_PLACES, Keeper, Sender
 
 STEP_TOKENS = 53
 PROMPT_TOKENS = 100
@@ -155,16 +156,24 @@ async def costs_s(num_steps: int, mode: str) -> list[float]:
     return [spent[step] for step in sorted(spent)]
 
 
-def handover_s(num_tokens: int) -> float:
-    """Seconds to pickle and unpickle a call of the target behind `num_tokens` tokens; the best of ten."""
-    words = Piece("word " * num_tokens, tuple(range(1000, 1000 + num_tokens)), VOCABULARY)
-    request = StepRequest("call", "session", Prefix((7,) * PROMPT_TOKENS, (words,)), StepRule(), 256)
-    best = float("inf")
+def handover(num_tokens: int) -> tuple[float, int]:
+    """Seconds to hand a call of the target behind `num_tokens` tokens to another process that keeps what it had of the
+    text before, the best of ten; and the bytes on the way."""
+    prefix = Prefix((7,) * PROMPT_TOKENS)
+    for start in range(0, num_tokens, STEP_TOKENS):
+        prefix = prefix.extended(Piece("word " * STEP_TOKENS, tuple(range(start, start + STEP_TOKENS)), VOCABULARY))
+    request = StepRequest("call", "session", prefix, StepRule(), 256)
+    sender, keeper = Sender(), Keeper()
+    sender.num_places = NUM_PLACES
+    for place, part in sender.short((request,))[0]:
+        keeper.keep(place, part)
+    best, num_bytes = float("inf"), 0
     for _ in range(10):
         began = time.perf_counter()
-        pickle.loads(pickle.dumps(request, protocol=5))  # nosec B301
-        best = min(best, time.perf_counter() - began)
-    return best
+        data = pickle.dumps(sender.short((request,))[1], protocol=5)
+        keeper.whole(pickle.loads(data))  # nosec B301
+        best, num_bytes = min(best, time.perf_counter() - began), len(data)
+    return best, num_bytes
 
 
 def measure(num_steps: int, modes: Sequence[str] = ("target", "lookahead")) -> list[dict[str, Any]]:
@@ -193,7 +202,9 @@ def main(num_steps: Annotated[int, typer.Option(help="Steps of the text, of 53 t
     for row in measure(num_steps):
         typer.echo(json.dumps(row))
     for num_tokens in (STEP_TOKENS, num_steps * STEP_TOKENS // 2, num_steps * STEP_TOKENS):
-        typer.echo(json.dumps({"handover_ms": round(handover_s(num_tokens) * 1000, 3), "num_tokens": num_tokens}))
+        seconds, num_bytes = handover(num_tokens)
+        row = {"num_tokens": num_tokens, "handover_ms": round(seconds * 1000, 3), "handover_bytes": num_bytes}
+        typer.echo(json.dumps(row))
 
 
 if __name__ == "__main__":

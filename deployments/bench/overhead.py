@@ -32,10 +32,12 @@ SETTLE_S = 3.0
 """How long a crowd runs before its memory is looked at."""
 
 
-def settings(token_s: float = 0.02) -> Config:
-    """The scripted profile with one replica a role, longer answers and a free port."""
+def settings(token_s: float = 0.02, num_at_once: int = 64) -> Config:
+    """The scripted profile with one replica a role, longer answers and a free port; nobody waits at the gateway."""
     data = load_profile("scripted").model_dump()
     data["gateway"]["port"] = 0
+    data["gateway"]["admission"]["max_concurrent"] = num_at_once
+    data["gateway"]["placement"]["max_ongoing_requests"] = num_at_once + 512
     data["target"]["engine"]["options"] |= {"num_steps": 16, "token_s": token_s}
     data["draft"]["engine"]["options"] |= {"num_steps": 16, "token_s": token_s / 5}
     for role in ("target", "draft", "verifier"):
@@ -127,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the coordinator costs, on scripted engines.")
     parser.add_argument("--crowd", type=int, help="So many requests at once on slow engines, and no other level.")
     crowd = parser.parse_args().crowd
-    with running(settings() if crowd is None else settings(CROWD_TOKEN_S)) as url:
+    with running(settings() if crowd is None else settings(CROWD_TOKEN_S, crowd)) as url:
         rows = asyncio.run(measure(url, LEVELS if crowd is None else ((crowd, crowd),)))
     print(json.dumps(rows, indent=2))
 

@@ -104,7 +104,10 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     try:
         quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
-        ray_serve.start(http_options=HTTPOptions(host=gateway.host, port=port), logging_config=quiet)
+        # One proxy, as in deploy/serve.yaml: one on every node would take streams that end with a node which the
+        # autoscaler removes, and keep that node for as long as anybody reads from it.
+        http = HTTPOptions(host=gateway.host, port=port)
+        ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
         with _progress():
             try:
                 ray_serve.run(compose(config), name=APP_NAME, logging_config=quiet)

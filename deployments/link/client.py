@@ -18,6 +18,8 @@ from deployments.link.frames import (
     END,
     FAILED,
     ITEM,
+    KEEP,
+    KEEPS,
     LEAVING,
     LOAD,
     MORE,
@@ -25,6 +27,7 @@ from deployments.link.frames import (
     Address,
     Connection,
 )
+from deployments.link.kept import Sender
 from deployments.link.server import WINDOW
 
 CONNECT_S = 3.0
@@ -47,6 +50,7 @@ class Link(Connection):
         """Calls from here that are in the load which the replica told."""
         self._calls: dict[int, asyncio.Queue[tuple[str, Any]]] = {}
         self._num_begun = 0
+        self._sender = Sender()
         self._watcher: asyncio.Task[None] | None = None
 
     @classmethod
@@ -83,6 +87,9 @@ class Link(Connection):
         try:
             if not self.is_open:
                 raise self._gone()
+            news, args = self._sender.short(args)
+            for place, part in news:
+                self.say(KEEP, place, part)
             self.say(CALL, number, method, args)
             while True:
                 kind, value = await queue.get()
@@ -118,6 +125,8 @@ class Link(Connection):
             self._load, self._num_then = message[1], message[2]
         elif kind == LEAVING:
             self.is_leaving = True
+        elif kind == KEEPS:
+            self._sender.num_places = message[1]
         elif (queue := self._calls.get(message[1])) is not None:
             queue.put_nowait((kind, message[2] if kind != DONE else None))
 

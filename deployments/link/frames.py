@@ -20,11 +20,11 @@ SECRET_BYTES = 32
 MAX_UNSENT_BYTES = 1024 * 1024
 """With more than this on its way to a reader that does not read, streams wait."""
 
-# What a caller says: (CALL, number, method, args), (END, number), (MORE, number, count), (ALIVE,).
-CALL, END, MORE, ALIVE = "call", "end", "more", "alive"
+# What a caller says: (CALL, number, method, args), (END, number), (MORE, number, count), (ALIVE,), (KEEP, place, part).
+CALL, END, MORE, ALIVE, KEEP = "call", "end", "more", "alive", "keep"
 # What a replica says: (ITEM, number, value), (RESULT, number, value) where there is one item only, (DONE, number),
-# (FAILED, number, error), (LOAD, load, calls of this caller in it), (LEAVING,).
-ITEM, RESULT, DONE, FAILED, LOAD, LEAVING = "item", "result", "done", "failed", "load", "leaving"
+# (FAILED, number, error), (LOAD, load, calls of this caller in it), (LEAVING,), (KEEPS, number of places).
+ITEM, RESULT, DONE, FAILED, LOAD, LEAVING, KEEPS = "item", "result", "done", "failed", "load", "leaving", "keeps"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from deployments.link.frames import (
     END,
     FAILED,
     ITEM,
+    KEEP,
+    KEEPS,
     LEAVING,
     LOAD,
     MORE,
@@ -30,6 +32,7 @@ from deployments.link.frames import (
     Address,
     Connection,
 )
+from deployments.link.kept import NUM_PLACES, Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +125,7 @@ class LinkServer:
     def greet(self, caller: _Caller) -> None:
         """What a caller has to know before its first call."""
         caller.say(LOAD, self._load(), len(caller.running))
+        caller.say(KEEPS, NUM_PLACES)
         if self._is_leaving:
             caller.say(LEAVING)
 
@@ -153,6 +157,7 @@ class _Caller(Connection):
         self._is_known = False
         self.running: dict[int, asyncio.Task[None]] = {}
         self._windows: dict[int, asyncio.Semaphore] = {}
+        self._keeper = Keeper()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As in `Connection`."""
@@ -162,10 +167,12 @@ class _Caller(Connection):
     def on_message(self, message: tuple[Any, ...]) -> None:
         """As in `Connection`."""
         kind, *rest = message
-        if kind == CALL:
-            number, method, args = rest
-            self._windows[number] = asyncio.Semaphore(WINDOW)
-            self.running[number] = asyncio.create_task(self._run(number, method, args))
+        if kind in (CALL, KEEP):
+            try:
+                self._take(kind, *rest)
+            except KeyError:
+                logger.error("A caller counts on what was not kept; the connection is made anew.")
+                self.close()
         elif kind == END:
             task = self.running.get(rest[0])
             if task is not None:
@@ -178,6 +185,15 @@ class _Caller(Connection):
         elif kind == ALIVE and not self._is_known:
             self._is_known = True
             self._server.greet(self)
+
+    def _take(self, kind: str, number: int, *rest: Any) -> None:
+        if kind == KEEP:
+            self._keeper.keep(number, *rest)
+            return
+        method, args = rest
+        args = self._keeper.whole(args)
+        self._windows[number] = asyncio.Semaphore(WINDOW)
+        self.running[number] = asyncio.create_task(self._run(number, method, args))
 
     def on_lost(self) -> None:
         """As in `Connection`."""

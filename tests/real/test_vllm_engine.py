@@ -139,6 +139,12 @@ async def test_a_look_ahead_yields_the_steps_that_the_stream_marks(engine: Engin
     assert engine.num_running() == 0
 
 
+async def test_a_limit_that_is_reached_with_a_blank_line_before_any_word_ends_the_step(engine: Engine) -> None:
+    ids = engine.encode_prompt(Prompt(text="One apple.\n\nTwo apples.\n\nThree apples.\n\nFour apples."))
+    (delta,) = await all_of(generate(engine, ids, max_steps=1, max_tokens=1))
+    assert (delta.text.strip(), delta.ending, len(delta.token_ids)) == ("", Ending.CAP, 1)
+
+
 async def test_the_next_step_finds_its_prefix_in_the_cache(engine: Engine) -> None:
     ids = engine.encode_prompt(TEA)
     target = TargetModel(engine)

@@ -27,6 +27,9 @@ PART_PASSES = 2
 PART_WEIGHT = 0.5
 """Such a part counts as so much of a step, while less than `NEWS` steps are known of a batch of its size."""
 NEWS = 1.5
+FORGET_CALL_S = 100.0
+"""A replica that took no part in so many seconds of calls for each one that is at work counts as gone: where nothing is
+asked nobody is forgotten, and one that was idle comes back with its next answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,12 @@ class Streaming:
 class _Replica:
     """One replica: our calls that are known to run there, and how many others do."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.meter = Meter()
+        self.since = now
+        """When it was first heard of."""
+        self.used_s = 0.0
+        """The seconds of all calls of its role when one of them last began or ended in it."""
         self.others = Mean(0.0, 0.0, 20.0)
         """Less than none where our calls are counted before they arrive: only the mean says something."""
 
@@ -97,7 +104,7 @@ class Engine:
 
     @property
     def num_replicas(self) -> int:
-        """Replicas that have answered; at least one."""
+        """Replicas that have answered and are not gone; at least one."""
         return max(len(self._replicas), 1)
 
     @property
@@ -115,22 +122,23 @@ class Engine:
         """One more call of ours."""
         self.meter.begin(now)
         self._unplaced.begin(now)
+        self._forget(now)
 
     def place(self, before: str, replica: str, now: float) -> None:
         """One of our calls is in `replica`, and not in `before`, as it was taken to be; "": it was not placed."""
-        self._meter(before).end(now)
-        self._meter(replica).begin(now)
+        self._meter(before, now).end(now)
+        self._meter(replica, now).begin(now)
 
     def end(self, replica: str, now: float) -> None:
         """A call of ours in `replica` is over; "": it was not placed."""
         self.meter.end(now)
-        self._meter(replica).end(now)
+        self._meter(replica, now).end(now)
 
-    def saw(self, replica: str, num_running: int) -> None:
+    def saw(self, replica: str, num_running: int, now: float) -> None:
         """A step of a placed call ended in `replica`, where `num_running` sequences were running, it included; 0:
         unknown."""
         if num_running:
-            one = self._replica(replica)
+            one = self._used(replica, now)
             one.others.add(num_running - one.meter.num - self._unplaced.num / self.num_replicas)
 
     def mark(self, now: float) -> Mark:
@@ -144,19 +152,30 @@ class Engine:
         if not replica:
             ours = (self.meter.integral(now) - since.all) / elapsed if elapsed > 0.0 else float(self.meter.num)
             return ours / self.num_replicas + self.others
-        one = self._replica(replica)
+        one = self._replicas.get(replica) or _Replica(now)
         placed, unplaced = float(one.meter.num), float(self._unplaced.num)
         if elapsed > 0.0:
-            placed = (one.meter.integral(now) - since.placed.get(replica, 0.0)) / elapsed
+            then = since.placed.get(replica, 0.0) if since.at >= one.since else 0.0
+            placed = (one.meter.integral(now) - then) / elapsed
             unplaced = (self._unplaced.integral(now) - since.unplaced) / elapsed
         others = max(one.others.value, 0.0) if one.others.weight > 0.0 else self.others
         return placed + unplaced / self.num_replicas + others
 
-    def _meter(self, replica: str) -> Meter:
-        return self._replica(replica).meter if replica else self._unplaced
+    def _meter(self, replica: str, now: float) -> Meter:
+        return self._used(replica, now).meter if replica else self._unplaced
 
-    def _replica(self, name: str) -> _Replica:
-        return self._replicas.setdefault(name, _Replica())
+    def _used(self, name: str, now: float) -> _Replica:
+        one = self._replicas.setdefault(name, _Replica(now))
+        one.used_s = self.meter.integral(now)
+        return one
+
+    def _forget(self, now: float) -> None:
+        """Replicas that are idle while others work: most likely they are gone."""
+        num_busy = sum(one.meter.num > 0 for one in self._replicas.values())
+        before_s = self.meter.integral(now) - FORGET_CALL_S * max(num_busy, 1)
+        gone = [name for name, one in self._replicas.items() if one.meter.num == 0 and one.used_s < before_s]
+        for name in gone:
+            del self._replicas[name]
 
 
 class Estimates:
@@ -206,7 +225,7 @@ class Estimates:
         engine = self.target if known.is_target else self.draft
         was_in = known.replica
         self._place(known, step.replica, now)
-        engine.saw(step.replica, step.num_running)
+        engine.saw(step.replica, step.num_running, now)
         num, token_s = self._sample(known, was_in, len(step.token_ids), now)
         if known.is_target:
             self.target_cost.add_window(num, token_s)

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from actors.errors import ConfigError
+from deployments.app import build
 from deployments.config import parse_config
 from deployments.coordinator.theory import window_speed_up
 from deployments.planning.answer import plan, why
@@ -71,7 +73,9 @@ def test_the_cheapest_uses_no_more_gpus_than_it_needs() -> None:
 @pytest.mark.parametrize("alpha", [0.05, 0.95])
 def test_a_plan_says_why_and_its_profile_can_be_served(alpha: float) -> None:
     answer = plan(replace(SMALL, alpha=alpha, output_tokens=500, num_gpus=3))
-    config = parse_config(profile_text(answer), "plan")
+    text = profile_text(answer)
+    config = parse_config(text, "plan")
+    build({"settings": yaml.safe_load(text)})  # as `serve deploy` calls it
     layout = answer.chosen.predicted.layout
     assert config.target.placement.num_replicas == layout.num_targets
     assert (config.speculation.mode == "lookahead") == (layout.depth > 0) == (alpha > 0.5)

@@ -88,7 +88,7 @@ def test_calls_that_have_not_arrived_are_not_made_up_for() -> None:
         engine.begin(0.0)
         engine.place("", "target-0", 0.0)
     for num_running in (3, 5) * 20:
-        engine.saw("target-0", num_running)
+        engine.saw("target-0", num_running, 0.0)
     assert engine.others == pytest.approx(0.0, abs=0.1)
 
 
@@ -101,3 +101,38 @@ def test_a_call_that_goes_on_elsewhere_leaves_the_replica_where_it_was() -> None
     mark, target = Estimates().target.mark(0.0), estimates.target
     assert target.mean_sequences("target-0", mark, 10.0) == pytest.approx(0.15)
     assert target.mean_sequences("target-1", mark, 10.0) == pytest.approx(0.35)
+
+
+def work(engine: Engine, replica: str, since: float, until: float) -> None:
+    """Calls of a second in `replica`, one after the other."""
+    while since < until:
+        engine.begin(since)
+        engine.place("", replica, since)
+        since += 1.0
+        engine.saw(replica, 1, since)
+        engine.end(replica, since)
+
+
+def test_a_replica_that_is_gone_is_forgotten_and_one_that_comes_back_is_as_new() -> None:
+    engine = Engine()
+    for number in range(4):
+        work(engine, f"target-{number}", 0.0, 1.0)
+    before = engine.mark(1.0)
+    assert engine.num_replicas == 4
+    work(engine, "target-0", 1000.0, 1001.0)
+    assert engine.num_replicas == 4, "where nobody asks nobody is gone"
+    work(engine, "target-0", 1001.0, 2001.0)
+    assert engine.num_replicas == 1
+    engine.begin(2001.0)
+    engine.place("", "target-3", 2001.0)
+    assert engine.num_replicas == 2
+    assert engine.mean_sequences("target-3", before, 2003.0) == pytest.approx(2.0 / 2002.0)
+
+
+def test_any_number_of_replicas_that_come_and_go_leaves_few() -> None:
+    engine = Engine()
+    for number in range(1000):
+        work(engine, "target", 10.0 * number, 10.0 * number + 9.0)
+        work(engine, f"target-{number}", 10.0 * number + 9.0, 10.0 * number + 10.0)
+    assert engine.num_replicas < 40
+    assert len(engine.mark(10_000.0).placed) < 40

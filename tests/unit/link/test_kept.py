@@ -1,0 +1,137 @@
+"""Long parts of a text cross a connection once, and every call is whole at its other end."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from actors.errors import RoleUnavailable
+from actors.messages import MERGED_TOKENS, Piece, Prefix, StepRequest, StepRule
+from deployments.link.client import Link
+from deployments.link.kept import NUM_PLACES, Keeper, Sender
+from deployments.link.server import LinkServer
+from tests.unit.link.test_links import until
+
+
+def request(prefix: Prefix) -> StepRequest:
+    return StepRequest("call", "session", prefix, StepRule(), 64)
+
+
+def grown(prefix: Prefix, num_tokens: int, word: int = 7) -> Prefix:
+    """`prefix` and steps of 100 tokens behind it."""
+    for _ in range(num_tokens // 100):
+        prefix = prefix.extended(Piece("w" * 100, (word,) * 100, "v"))
+    return prefix
+
+
+def hand_over(sender: Sender, keeper: Keeper, asked: StepRequest) -> tuple[StepRequest, int]:
+    """What arrives of `asked`, and the bytes that crossed."""
+    news, args = sender.short((asked, 3))
+    said = [pickle.dumps(part) for part in news]
+    for place, part in map(pickle.loads, said):
+        keeper.keep(place, part)
+    data = pickle.dumps(args)
+    arrived, three = keeper.whole(pickle.loads(data))
+    assert three == 3
+    return arrived, len(data) + sum(map(len, said))
+
+
+def test_a_long_text_crosses_once() -> None:
+    sender, keeper = Sender(), Keeper()
+    sender.num_places = NUM_PLACES
+    prefix = grown(Prefix(tuple(range(5000))), 30_000)
+    arrived, num_bytes = hand_over(sender, keeper, request(prefix))
+    assert arrived == request(prefix)
+    assert num_bytes > 60_000
+    for _ in range(30):
+        prefix = grown(prefix, 100)
+        arrived, num_bytes = hand_over(sender, keeper, request(prefix))
+        assert arrived == request(prefix)
+        assert num_bytes < 16_000
+
+
+def test_to_an_end_that_keeps_nothing_all_is_sent() -> None:
+    asked = request(grown(Prefix(tuple(range(5000))), 5000))
+    assert Sender().short((asked,)) == ([], (asked,))
+
+
+@pytest.mark.parametrize("num_places", [1, 4, 9])
+def test_with_few_places_any_order_of_texts_arrives_whole(num_places: int) -> None:
+    chance = random.Random(num_places)
+    sender, keeper = Sender(), Keeper()
+    sender.num_places = num_places
+    texts = [Prefix((number,) * chance.choice((3, MERGED_TOKENS))) for number in range(5)]
+    for _ in range(200):
+        number = chance.randrange(len(texts))
+        texts[number] = grown(texts[number], chance.choice((0, 100, 1100)), number)
+        if len(texts[number].pieces) > 6:
+            texts[number] = Prefix((chance.randrange(9),) * MERGED_TOKENS)
+        assert hand_over(sender, keeper, request(texts[number]))[0] == request(texts[number])
+    assert len(sender._places) <= num_places
+
+
+class Reader:
+    """A replica that notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[StepRequest] = []
+
+    async def step(self, asked: StepRequest) -> int:
+        self.asked.append(asked)
+        return len(asked.prefix.pieces)
+
+    async def stream(self, asked: StepRequest) -> AsyncGenerator[int, None]:
+        self.asked.append(asked)
+        yield 1
+
+
+async def over_a_link(work: Callable[[Link, LinkServer, Reader], Any]) -> None:
+    reader = Reader()
+    server = LinkServer(reader, {"step", "stream"}, "r", 8)
+    link = await Link.open(await server.start("127.0.0.1"), 5.0)
+    try:
+        await work(link, server, reader)
+    finally:
+        await link.aclose()
+        await server.close()
+
+
+async def test_over_a_link_calls_arrive_whole_and_long_parts_are_one_object_there() -> None:
+    async def work(link: Link, _: LinkServer, reader: Reader) -> None:
+        await until(lambda: link._sender.num_places == NUM_PLACES)
+        prefixes = [grown(Prefix((1,) * 2000), 3000)]
+        prefixes += [grown(prefixes[0], 100), grown(prefixes[0], 1500)]
+        for method in ("step", "stream"):
+            for prefix in prefixes:
+                async with aclosing(link.items(method, request(prefix))) as items:
+                    assert [item async for item in items]
+        assert [asked.prefix for asked in reader.asked] == [*prefixes, *prefixes]
+        assert len({id(asked.prefix.prompt_ids) for asked in reader.asked}) == 1
+        assert len({id(asked.prefix.pieces[0]) for asked in reader.asked}) == 1
+
+    await over_a_link(work)
+
+
+async def test_a_replica_that_lost_a_part_ends_the_connection_and_the_next_one_begins_anew() -> None:
+    async def work(link: Link, server: LinkServer, reader: Reader) -> None:
+        await until(lambda: link._sender.num_places > 0)
+        asked = request(grown(Prefix(()), 3000))
+        async with aclosing(link.items("step", asked)) as items:
+            assert await anext(items) == len(asked.prefix.pieces)
+        for caller in server._callers:
+            caller._keeper = Keeper()
+        with pytest.raises(RoleUnavailable):
+            await asyncio.wait_for(anext(link.items("step", asked)), 5)
+        again = await Link.open(server.address, 5.0)
+        async with aclosing(again.items("step", asked)) as items:
+            assert await anext(items) == len(asked.prefix.pieces)
+        await again.aclose()
+        assert [each.prefix for each in reader.asked] == [asked.prefix, asked.prefix]
+
+    await over_a_link(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -69,4 +70,4 @@ def test_more_at_once_are_never_foretold_to_be_faster(steps: list[tuple[float, i
     if found[0] is not None:
         times = [each or 0.0 for each in found]
         assert times[0] >= -1e-9
-        assert all(less <= more + 1e-9 for less, more in zip(times, times[1:], strict=False))
+        assert all(less <= more + 1e-9 for less, more in pairwise(times))

@@ -32,10 +32,10 @@ from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
 from deployments.gateway.unbroken import Perseverance, Unbroken
+from deployments.lingering import Lingering
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
-from deployments.lingering import Lingering
 from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.telemetry.metrics import merge, start_metrics, token_metrics

@@ -1,8 +1,8 @@
 """Resumable streams at a gateway: read on when their client is gone, so that their coordinator may die meanwhile.
 
-Promises: whoever comes back gets what coordinators and this gateway have, the farthest first found out by him; nobody is
-read for longer than `Keep.seconds` after his client has gone, and then the coordinator's work ends too; `close` ends all
-reading here, and no coordinator's.
+Promises: whoever comes back is given what coordinators and this gateway have of his stream; none is read on for longer
+than `Keep.seconds` after its client has gone, and then the coordinator's work ends too; `close` ends all reading here,
+and no coordinator's work.
 """
 
 from __future__ import annotations

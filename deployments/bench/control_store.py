@@ -1,4 +1,4 @@
-"""What users notice when Ray's control store (GCS) dies and comes back: streams that run, and those that begin meanwhile.
+"""What users notice when Ray's control store (GCS) dies and comes back, in streams that run and in those begun then.
 
 Promises: a cluster of its own on this machine; the store is killed with SIGKILL in mid-stream and its command started
 again some seconds later, with the folder it kept its data in or without any; a replica is killed while it is away, and

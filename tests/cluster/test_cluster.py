@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -236,8 +237,11 @@ def test_a_killed_coordinator_costs_a_pause_and_no_word(served: Served) -> None:
     wait_until_healthy(served)
 
 
-def leave(served: Served, question: str, request_id: str, mode: str) -> tuple[str, str]:
-    """Ask for a resumable stream and go after 40 characters: what came, and the id of its last event."""
+def leave(
+    served: Served, question: str, request_id: str, mode: str, meanwhile: Callable[[], None] = lambda: None
+) -> tuple[str, str]:
+    """Ask for a resumable stream and go after 40 characters: what came, and the id of its last event. `meanwhile` is
+    called before the client goes."""
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": question}],
@@ -254,6 +258,7 @@ def leave(served: Served, question: str, request_id: str, mode: str) -> tuple[st
             elif line.startswith("data: "):
                 text += json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""
                 if len(text) > 40:
+                    meanwhile()
                     break
     return text, last_id
 
@@ -263,7 +268,7 @@ def come_back(served: Served, last_id: str) -> list[str]:
     url = f"{served.url}/v1/streams/{last_id.split('/')[0]}"
     answer = httpx.get(url, headers={"Last-Event-ID": last_id}, timeout=60)
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
-    assert lines and lines[-1] == "[DONE]", answer.text
+    assert lines[-1:] == ["[DONE]"], answer.text
     deltas = [json.loads(line)["choices"][0]["delta"] for line in lines[:-1]]
     return [delta["content"] for delta in deltas if delta.get("content")]
 
@@ -290,6 +295,16 @@ def test_clients_and_a_coordinator_may_be_lost_together(served: Served) -> None:
     for question, (text, _), rest in zip(questions, left, rests, strict=True):
         assert text + "".join(rest) == truth(question, served)
     wait_until_healthy(served)
+
+
+def test_a_killed_gateway_loses_no_stream_that_can_be_fetched(served: Served) -> None:
+    """There is one gateway: the stream waits at its coordinator until Serve has started another."""
+    wait_until_healthy(served)
+    victim = pid_of(replicas("gateway")[0])
+    question = "What if my gateway dies?"
+    text, last_id = leave(served, question, "lost-gateway", "lookahead", lambda: os.kill(victim, signal.SIGKILL))
+    wait_until_healthy(served)
+    assert text + "".join(come_back(served, last_id)) == truth(question, served)
 
 
 def test_steps_end_where_the_request_wants_them_to(served: Served) -> None:

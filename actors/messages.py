@@ -295,6 +295,9 @@ class Verdict:
     """Whether an equal request had been judged before; `latency_s` is this call's own."""
     has_failed: bool = False
     """Whether a check broke: then the rejection says nothing of the steps."""
+    num_unasked: int = 0
+    """Checks behind the one that decided: with a quick one before a judge most verdicts say little of how long the
+    judge takes."""
 
 
 # --- a request to the coordinator and its answers --------------------------------------------------------------------

@@ -60,7 +60,7 @@ async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> Verdict:
     reasons: list[str] = []
     score: float | None = None
     probability: float | None = None
-    for check in checks:
+    for num_asked, check in enumerate(checks, 1):
         decided_by = f"{name}/{check.name}"
         try:
             opinion = await check.check(request)
@@ -70,8 +70,15 @@ async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> Verdict:
             reason = f"the check {check.name} failed: {str(error) or type(error).__name__}"
             return Verdict(False, decided_by, reason, has_failed=True)
         if opinion.decision is not Decision.UNSURE:
-            accepted = opinion.decision is Decision.ACCEPT
-            return Verdict(accepted, decided_by, opinion.reason, opinion.score, probability=opinion.probability)
+            accepted, num_unasked = opinion.decision is Decision.ACCEPT, len(checks) - num_asked
+            return Verdict(
+                accepted,
+                decided_by,
+                opinion.reason,
+                opinion.score,
+                probability=opinion.probability,
+                num_unasked=num_unasked,
+            )
         reasons.append(f"{check.name}: {opinion.reason}")
         if opinion.score is not None:
             score, probability = opinion.score, opinion.probability

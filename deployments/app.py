@@ -17,13 +17,22 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.errors import ConfigError, LookaheadError
 from actors.messages import GenerationRequest, Output, SpeculationStats
-from deployments.config import AutoscalingConfig, Config, PlacementConfig, load_config, load_profile, validate_config
+from deployments.config import (
+    AutoscalingConfig,
+    Config,
+    CoordinatorConfig,
+    PlacementConfig,
+    load_config,
+    load_profile,
+    validate_config,
+)
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
 from deployments.gateway.unbroken import Perseverance, Unbroken
+from deployments.lingering import Lingering
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
@@ -119,32 +128,44 @@ class CoordinatorBackend:
     """The gateway's `Backend` over the coordinators; `writers` are the roles whose engines count tokens."""
 
     def __init__(
-        self, handle: DeploymentHandle[Any], wait_s: float, writers: Mapping[str, DeploymentHandle[Any]]
+        self,
+        handle: DeploymentHandle[Any],
+        wait_s: float,
+        writers: Mapping[str, DeploymentHandle[Any]],
+        kept: CoordinatorConfig,
     ) -> None:
         self._handle = handle
         self._writers = writers
         self._coordinators = members("coordinator", handle)
         self._pool = Pool(self._coordinators, wait_s)
-        self._unbroken = Unbroken(self._generate, Perseverance(patience_s=wait_s))
+        unbroken = Unbroken(self._generate, Perseverance(patience_s=wait_s))
+        bounds = kept.max_kept_requests, kept.max_kept_bytes
+        self._lingering = Lingering(unbroken.generate, self._hand_over, *bounds)
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Source.generate`."""
-        return self._unbroken.generate(request)
+        return self._lingering.generate(request)
 
     def _generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """The same, by one coordinator."""
         return self._pool.items("generate", request.request_id, request)
 
     async def aclose(self) -> None:
-        """End the connections to the coordinators."""
+        """End the connections to the coordinators, and what is read over them."""
+        await self._lingering.close()
         await self._coordinators.aclose()
 
     async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        """As `Backend.hand_over`: any coordinator may have them."""
-        answers = await self._handle.broadcast("hand_over", tuple(request_ids), owner).results_async(
-            timeout_s=ASK_S, return_exceptions=True
-        )
-        return [request for answer in answers if isinstance(answer, list) for request in answer]
+        """As `Backend.hand_over`."""
+        return await self._lingering.hand_over(request_ids, owner)
+
+    async def _hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        """The same, by the coordinators: any may have them, and one that is dead or frozen has none."""
+        try:
+            told = await answers(self._handle, ASK_S, "hand_over", tuple(request_ids), owner)
+        except TimeoutError:
+            return []
+        return [request for answer in told if isinstance(answer, list) for request in answer]
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""
@@ -199,7 +220,8 @@ class GatewayReplica:
     ) -> None:
         self._config = config
         writers = {"target": target} | ({} if draft is None else {"draft": draft})
-        self._backend = CoordinatorBackend(coordinator, config.speculation.replica_timeout_s, writers)
+        wait_s = config.speculation.replica_timeout_s
+        self._backend = CoordinatorBackend(coordinator, wait_s, writers, config.coordinator)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application when the replica starts."""

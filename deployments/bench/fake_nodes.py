@@ -49,7 +49,7 @@ def fake_cluster(
     """The address of a cluster with a head of these resources, and of each type of node none to so many, which go after
     `idle_s` without work. ServiceError if it does not start."""
     with tempfile.TemporaryDirectory(prefix="la-", dir="/tmp") as folder:  # nosec B108 # sockets have short paths
-        port = _free_port()
+        port = free_port()
         config = Path(folder) / "cluster.yaml"
         config.write_text(yaml.safe_dump(_config(head, node_types, idle_s, f"127.0.0.1:{port}")), encoding="utf-8")
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
@@ -124,7 +124,7 @@ def _end(started: subprocess.Popen[bytes], folder: str) -> None:
             started.wait(END_S)
     for sent in (signal.SIGTERM, signal.SIGKILL):
         for _ in range(20):
-            left = _processes_of(folder)
+            left = processes_of(folder)
             if not left:
                 break
             for pid in left:
@@ -152,7 +152,8 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def _processes_of(folder: str) -> list[int]:
+def processes_of(folder: str) -> list[int]:
+    """Those with `folder` in their command lines."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -162,7 +163,8 @@ def _processes_of(folder: str) -> list[int]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -67,7 +67,7 @@ async def run(url: str, rate: float, seconds: float, body: Mapping[str, Any]) ->
         async def one(number: int, at_s: float) -> dict[str, Any]:
             await asyncio.sleep(zero + at_s - time.perf_counter())
             late_s = time.perf_counter() - zero - at_s
-            return await ask(http, url, body, number) | {"late_s": late_s}
+            return await ask(http, url, body, number) | {"at_s": at_s, "late_s": late_s}
 
         times = departures(int(rate * 1000), rate, seconds)
         return await asyncio.gather(*(one(number, at) for number, at in enumerate(times)))

@@ -7,8 +7,10 @@ before its first word; the first part is warm-up, since caches fill; a process t
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,10 @@ MAX_KIB = 1000.0
 """Growth for a thousand requests that counts as a leak, if the interval excludes zero: a kilobyte each."""
 MAX_LEFT = 1.0
 """The same of files and tasks."""
+MAX_BLOCKS = 1000.0
+"""The same of memory blocks of Python's objects: one for each request. They tell a leak from an allocator's pools."""
+NUM_SHOWN = 10
+"""Samples of memory that are told, evenly spread."""
 MODES = ("target", "lookahead")
 
 
@@ -41,6 +47,14 @@ class Sample:
     rss_kib: float
     num_files: int
     num_tasks: int
+    num_blocks: int = 0
+    """That Python's objects have in this process, garbage collected before."""
+
+
+def count_objects() -> tuple[int, int]:
+    """Tasks and blocks of this process."""
+    gc.collect()
+    return count_tasks(), sys.getallocatedblocks()
 
 
 def count_tasks() -> int:
@@ -72,8 +86,8 @@ class Watched:
         """Of each process now. ServiceError if one is gone."""
         import ray
 
-        tasks = ray.get([a.__ray_call__.remote(lambda _: count_tasks()) for a in self._actors.values()], timeout=60)
-        by_name = dict(zip(self._actors, tasks, strict=True))
+        counts = ray.get([a.__ray_call__.remote(lambda _: count_objects()) for a in self._actors.values()], timeout=60)
+        by_name = dict(zip(self._actors, counts, strict=True))
         found = {}
         for name, pid in self._pids.items():
             try:
@@ -82,7 +96,7 @@ class Watched:
             except OSError as error:
                 raise ServiceError(f"The process of {name} ended during the soak.") from error
             rss_kib = pages * os.sysconf("SC_PAGE_SIZE") / 1024
-            found[name] = Sample(num_requests, rss_kib, num_files, by_name.get(name, 0))
+            found[name] = Sample(num_requests, rss_kib, num_files, *by_name.get(name, (0, 0)))
         return found
 
 
@@ -144,15 +158,16 @@ def describe(samples: list[Sample]) -> dict[str, Any]:
     last = samples[-1].num_requests
     counted = [s for s in samples if s.num_requests > WARM_UP * last]
     xs = [s.num_requests / 1000 for s in counted]
-    slopes = {
-        name: trend(xs, [float(getattr(s, name)) for s in counted]) for name in ("rss_kib", "num_files", "num_tasks")
-    }
-    limits = {"rss_kib": MAX_KIB, "num_files": MAX_LEFT, "num_tasks": MAX_LEFT}
+    limits = {"rss_kib": MAX_KIB, "num_files": MAX_LEFT, "num_tasks": MAX_LEFT, "num_blocks": MAX_BLOCKS}
+    slopes = {name: trend(xs, [float(getattr(s, name)) for s in counted]) for name in limits}
+    shown = samples[len(samples) - 1 :: -max(1, len(samples) // NUM_SHOWN)][::-1]
     grows = [name for name, slope in slopes.items() if not slope.is_flat and slope.slope > limits[name]]
     return {
         "rss_mib": [round(s.rss_kib / 1024, 1) for s in (samples[0], counted[0], counted[-1])],
+        "rss_mib_at": {s.num_requests: round(s.rss_kib / 1024, 1) for s in shown},
         "num_files": [s.num_files for s in (samples[0], counted[0], counted[-1])],
         "num_tasks": [s.num_tasks for s in (samples[0], counted[0], counted[-1])],
+        "num_blocks": [s.num_blocks for s in (samples[0], counted[0], counted[-1])],
         "per_1000": {name: _interval(slope) for name, slope in slopes.items()},
         "grows": grows,
     }

@@ -179,6 +179,8 @@ class Coordinator:
         if config.speculation.controller != self._config.speculation.controller:
             control = config.speculation.controller
             self._controller = Controller(control.probe_share) if control.enabled else None
+        if _judged_by(config) != _judged_by(self._config):
+            self._vigilance = _vigilance(config.speculation)
         self._config = config
         self._metrics.settings_refused.set(0)
 
@@ -297,6 +299,13 @@ class Coordinator:
             self._close_ids = await self._roles.target.encode(Prompt(text=reasoning.close))
         closed = any(i in prompt[-PROMPT_TAIL:] for i in self._close_ids[-1:])
         return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not closed)
+
+
+def _judged_by(config: Config) -> tuple[object, ...]:
+    """What the limits rest on: with other bounds, or other checks, what was learnt says nothing."""
+    speculation = config.speculation
+    timing = speculation.silence, speculation.verdict_timeout_s, speculation.draft_retry_s
+    return *timing, config.verifier.verifiers
 
 
 def _vigilance(speculation: SpeculationConfig) -> Vigilance:

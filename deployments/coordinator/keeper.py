@@ -40,10 +40,20 @@ class Kept:
 
 
 class Keeper:
-    """What a coordinator keeps. `generate` writes a request's text; at most `max_requests` and `max_bytes` are kept."""
+    """What one process keeps. `generate` writes a request's text; at most `max_requests` and `max_bytes` are kept.
 
-    def __init__(self, generate: Generate, max_requests: int, max_bytes: int) -> None:
+    `on_expiry` is told of those whose time was over while their text was still being written.
+    """
+
+    def __init__(
+        self,
+        generate: Generate,
+        max_requests: int,
+        max_bytes: int,
+        on_expiry: Callable[[GenerationRequest], None] | None = None,
+    ) -> None:
         self._generate = generate
+        self._on_expiry = on_expiry
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._kept: dict[tuple[str, str], Kept] = {}
@@ -136,7 +146,7 @@ class Keeper:
         if kept.expiry is not None:
             kept.expiry.cancel()
         kept.left_at = loop.time()
-        kept.expiry = loop.call_later(seconds, self._drop, kept)
+        kept.expiry = loop.call_later(seconds, self._expire, kept)
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
@@ -167,6 +177,12 @@ class Keeper:
                 self._drop(first)
             else:
                 self._forget(first)
+
+    def _expire(self, kept: Kept) -> None:
+        is_written = kept.task is not None and not kept.task.done()
+        self._drop(kept)
+        if is_written and self._on_expiry is not None:
+            self._on_expiry(kept.request)
 
     def _drop(self, kept: Kept) -> None:
         """`kept` cannot be fetched any more, and unless somebody reads it nothing runs for it."""

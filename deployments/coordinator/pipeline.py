@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
-from actors.messages import Committed, Finished, Piece, Prompt, Step, Verdict
+from actors.messages import Committed, Finished, JudgeRequest, Piece, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.events import (
     AddHints,
@@ -296,36 +296,47 @@ class Pipeline:
             self._events.put_nowait(_target_failed(command.call, error))
 
     async def _judge(self, command: Judge) -> None:
-        verifier, name = self._roles.verifier, command.request.verifier
-        degraded: str | None = None
-        begun, breaker = self._clock(), self._vigilance.verdict_breaker
-        if not breaker.lets_through(begun):
+        name, breaker = command.request.verifier, self._vigilance.verdict_breaker
+        if not breaker.lets_through(self._clock()):
             verdict = Verdict(False, name, "the verifier failed again and again, and is left alone for a while")
             self._events.put_nowait(Judged(command.call, verdict, "verifier_left_alone"))
             return
-        limit_s = self._vigilance.verdict_s(command.request.verifier)
+        wait_s, hearing_s = self._vigilance.verdict_s(name), self._vigilance.hearing_s(name)
+        call = asyncio.create_task(self._verdict(command.request))
+        try:
+            await asyncio.wait((call,), timeout=wait_s)
+            if call.done():
+                self._events.put_nowait(Judged(command.call, *call.result()))
+                return
+            late = Verdict(False, name, f"no verdict within {wait_s:.3g} s", None, wait_s)
+            self._events.put_nowait(Judged(command.call, late, "verifier_late"))
+            await asyncio.wait((call,), timeout=hearing_s - wait_s)  # what a probe says later still counts for others
+            if not call.done():
+                breaker.failed(self._clock())
+        finally:
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+
+    async def _verdict(self, request: JudgeRequest) -> tuple[Verdict, str | None]:
+        """The verifier's answer to `request`, or a rejection with the reason why there is none."""
+        verifier, begun = self._roles.verifier, self._clock()
+        breaker = self._vigilance.verdict_breaker
         try:
             if verifier is None:
                 raise RoleUnavailable("This deployment has no verifier.")
-            async with asyncio.timeout(limit_s):
-                verdict = await verifier.judge(command.request)
+            verdict = await verifier.judge(request)
             if not isinstance(verdict, Verdict) or not isinstance(verdict.accepted, bool):
                 raise RoleUnavailable("The verifier answered what is no verdict.")  # "no" would count as a yes
-            self._vigilance.verdict(command.request.verifier).took(self._clock() - begun)
-            if verdict.has_failed:
-                breaker.failed(self._clock())
-            else:
-                breaker.succeeded()
-        except TimeoutError:
-            breaker.failed(self._clock())
-            degraded = "verifier_late"
-            verdict = Verdict(False, name, f"no verdict within {limit_s:.3g} s", None, limit_s)
         except Exception as error:
             _report("verifier", error)
             breaker.failed(self._clock())
-            degraded = "verifier_failed"
-            verdict = Verdict(False, name, f"the verifier failed: {error}")
-        self._events.put_nowait(Judged(command.call, verdict, degraded))
+            return Verdict(False, request.verifier, f"the verifier failed: {error}"), "verifier_failed"
+        self._vigilance.judged(request.verifier, verdict, self._clock() - begun)
+        if verdict.has_failed:
+            breaker.failed(self._clock())
+        else:
+            breaker.succeeded()
+        return verdict, None
 
     async def _revive_draft(self) -> None:
         """Ask the draft for the prompt, at longer and longer intervals, until it answers."""

@@ -2,7 +2,8 @@
 
 Promises: a target call that is silent for longer than its limit is given up; a draft or a verdict that is late counts
 as one that failed, and after a few of them nobody asks until a single probe has been answered. A verdict may always
-take as long as the target's step usually does: waiting costs no more than writing it. No I/O and no clock.
+take as long as the target's step usually does: waiting costs no more than writing it. A probe keeps its step waiting
+for no longer than that, and is listened to for as long as any verdict may take. No I/O and no clock.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import sys
 from dataclasses import replace
 
+from actors.messages import Verdict
 from deployments.coordinator.breaker import Breaker, Circuit, Fuse
 from deployments.coordinator.latency import MAX_DOUBLINGS, Bounds, TimeLimit
 
@@ -32,18 +34,34 @@ class Vigilance:
         self.step = TimeLimit(queued)
         """A whole step, where nothing is told before its end."""
         self.draft = TimeLimit(draft)
-        self._verdicts: dict[str, TimeLimit] = {}
+        self._verdicts: dict[str, dict[int, TimeLimit]] = {}
         self.draft_breaker = Breaker(fuse)
         self.verdict_breaker = Breaker(fuse)
 
-    def verdict(self, verifier: str) -> TimeLimit:
-        """That of `verifier`, one of the configured: a judge takes many times as long as a comparison of numbers."""
-        return self._verdicts.setdefault(verifier, TimeLimit(self._verdict_bounds))
+    def judged(self, verifier: str, verdict: Verdict, seconds: float) -> None:
+        """`verifier`, one of the configured, has given `verdict` after so many seconds."""
+        if not verdict.is_cached and not verdict.has_failed:
+            stages = self._stages(verifier)
+            stages.setdefault(verdict.num_unasked, TimeLimit(self._verdict_bounds)).took(seconds)
 
     def verdict_s(self, verifier: str) -> float:
-        """Seconds that the next verdict of `verifier` may take."""
-        limit_s = self.verdict(verifier).limit_s(attempt_of(self.verdict_breaker))
-        return min(self._verdict_bounds.max_s, max(limit_s, self.step.typical_s() or 0.0))
+        """Seconds that a step may wait for the next verdict of `verifier`."""
+        bounds, step_s = self._verdict_bounds, self.step.typical_s()
+        # Of a cascade the slowest check counts, however seldom it is asked.
+        limit_s = max(limit.limit_s() for limit in self._stages(verifier).values())
+        if step_s is not None and self.verdict_breaker.state is Circuit.HALF_OPEN:
+            limit_s = min(limit_s, bounds.min_s)
+        return min(bounds.max_s, max(limit_s, step_s or 0.0))
+
+    def hearing_s(self, verifier: str) -> float:
+        """Seconds after which that verdict is given up, whether or not its step still waits."""
+        is_probe = self.verdict_breaker.state is Circuit.HALF_OPEN
+        return self._verdict_bounds.max_s if is_probe else self.verdict_s(verifier)
+
+    def _stages(self, verifier: str) -> dict[int, TimeLimit]:
+        """The limits of `verifier` by the number of checks that were not asked; that of all of them is always there,
+        and the ceiling until it is known."""
+        return self._verdicts.setdefault(verifier, {0: TimeLimit(self._verdict_bounds)})
 
 
 def attempt_of(breaker: Breaker) -> int:

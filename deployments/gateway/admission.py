@@ -3,8 +3,8 @@
 Promises: while fewer run than may and nobody waits, everybody is let in; what waits is bounded in number, in tokens and
 in the time it is expected to wait; nobody has more waiting than there is room left for others (alone: half of it); a
 refusal says after how many seconds what waits before the request will have had its turn, at the rate that is measured;
-what is not expected to end before its time limit is refused rather than begun; what was let in is let out once. No
-I/O: the time is handed in.
+what is not expected to end before its time limit is refused rather than begun, with time to spare where others slow it
+down; what was let in is let out once. No I/O: the time is handed in.
 """
 
 from __future__ import annotations
@@ -17,10 +17,19 @@ from actors.errors import CapacityError, DeadlineExceeded, LookaheadError
 from deployments.gateway.concurrency import Concurrency
 from deployments.gateway.drain import Drain, Needs
 from deployments.gateway.fair_queue import FairQueue, Wish
+from deployments.gateway.pace import Pace
 
 REASONS = ("number", "tokens", "share", "wait", "deadline")
 """Why a request is refused: the queue is full by number or by tokens, its holder has his share of it, it would wait too
 long, or longer than its own time limit allows."""
+
+SPARE = 1.3
+"""So many times as long as foretold a request must be able to take. What is begun and ends late is work for nobody."""
+ALONE = 1.25
+"""A request that runs no more than so many times as long as it would alone needs nothing to spare: it would not end
+sooner later on."""
+FEW = 2
+"""So many may run whatever is foretold: else nothing would be learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class Admission:
         self._numbers = itertools.count()
         self._drain = Drain()
         self._concurrency = Concurrency(bounds.first_running, bounds.least_running, bounds.most_running)
+        self._pace = Pace()
         self.needs = Needs()
         self.num_running = 0
         self.refused: Counter[str] = Counter()
@@ -85,7 +95,7 @@ class Admission:
         """A ticket for `wish`: let in if `began` is set, else it waits. Raises CapacityError."""
         self._advance(now)
         ticket = Ticket(next(self._numbers), wish, now)
-        if not len(self._queue) and self._has_place(wish):
+        if not len(self._queue) and self._has_place(wish, now):
             self._begin(ticket, now)
         else:
             self._check(wish, now)
@@ -100,11 +110,10 @@ class Admission:
         found: list[tuple[Ticket, LookaheadError | None]] = []
         while (number := self._queue.head()) is not None:
             ticket = self._tickets[number]
-            late = now + self.needs.run_s(ticket.wish.num_tokens // ticket.wish.num_generations) > ticket.wish.deadline
-            if late:
+            if now + self._run_s(ticket.wish, self.num_running + ticket.wish.num_generations) > ticket.wish.deadline:
                 self._drop(ticket)
                 found.append((ticket, self._refusal("deadline", "It has waited too long to end in time.", 0.0)))
-            elif self._has_place(ticket.wish):
+            elif self._has_place(ticket.wish, now):
                 self._drop(ticket)
                 self._begin(ticket, now)
                 found.append((ticket, None))
@@ -122,9 +131,11 @@ class Admission:
         waited = f"It waited {now - ticket.came:.1f} seconds for its turn"
         return DeadlineExceeded(f"{waited}, and its time limit passed before it could begin.")
 
-    def add(self, ticket: Ticket, num_tokens: int, now: float) -> None:
-        """Tokens that a running request has read or written."""
+    def add(self, ticket: Ticket, num_tokens: int, now: float, num_written: int) -> None:
+        """Tokens that a running request has read or written, and how many of them it has written."""
         self._advance(now)
+        if num_written:
+            self._pace.add(num_written)
         ticket.num_tokens += num_tokens
         if self._is_busy():
             self._drain.add(num_tokens)
@@ -149,7 +160,7 @@ class Admission:
         bounds, queue = self._bounds, self._queue
         rate = self._drain.rate()
         wait_s = 0.0 if rate is None else (queue.ahead_of(wish) + wish.num_tokens) / rate
-        run_s = self.needs.run_s(wish.num_tokens // wish.num_generations)
+        run_s = SPARE * self._run_s(wish, max(self.num_running, wish.num_generations))
         free = bounds.max_waiting_tokens - queue.num_tokens
         if now + wait_s + run_s > wish.deadline:
             left = f"{max(0.0, wish.deadline - now):.1f} seconds that it may take"
@@ -170,9 +181,22 @@ class Admission:
         self.refused[reason] += 1
         return CapacityError(f"The server is at its capacity. {message} Try again later.", None, max(1.0, wait_s))
 
-    def _has_place(self, wish: Wish) -> bool:
-        # One that asks for more than there ever is runs alone.
-        return self.num_running == 0 or self.num_running + wish.num_generations <= self.limit
+    def _has_place(self, wish: Wish, now: float) -> bool:
+        if self.num_running == 0:
+            return True  # also for one that asks for more than there ever is: it runs alone
+        number = self.num_running + wish.num_generations
+        return number <= self.limit and (number <= FEW or self._ends_in_time(wish, number, now))
+
+    def _ends_in_time(self, wish: Wish, number: int, now: float) -> bool:
+        """Whether it will, as far as anybody knows, if it begins now and so many run then."""
+        run_s = self._run_s(wish, number)
+        spare = SPARE if run_s > ALONE * self._run_s(wish, wish.num_generations) else 1.0
+        return now + spare * run_s <= wish.deadline
+
+    def _run_s(self, wish: Wish, number: int) -> float:
+        """How long it will run while so many do; 0 where nothing is known."""
+        token_s = self._pace.token_s(number)
+        return 0.0 if token_s is None or wish.longest is None else wish.longest * token_s
 
     def _begin(self, ticket: Ticket, now: float) -> None:
         ticket.began = now
@@ -188,6 +212,7 @@ class Admission:
 
     def _advance(self, now: float) -> None:
         self._drain.advance(now, self._is_busy())
+        self._pace.advance(now, self.num_running)
 
     def _watch(self, now: float) -> None:
         self._concurrency.watch(self.num_running, len(self._queue) > 0, now)

@@ -30,7 +30,7 @@ FULL = 0.9
 """Of the limit: so much runs while it is measured."""
 REST = 8
 """Measurements for which a limit stays that was found between one too low and one that brings no more."""
-LATE = 0.5
+LATE = 0.85
 """Of its time limit: what an answer may take on average while the limit rises; beyond, it falls."""
 
 

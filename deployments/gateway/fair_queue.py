@@ -23,6 +23,8 @@ class Wish:
     num_tokens: int
     num_generations: int = 1
     deadline: float = float("inf")
+    longest: float | None = None
+    """Tokens that each generation will hardly write more than; None: nothing is known."""
     rank: int = 0
     """Lower first, before every share."""
     priority: int = 0

@@ -54,11 +54,13 @@ class FrontQueue:
             needs.expected(key.name, num_chars(each), len(each.prompt.token_ids or ()), each.max_tokens)
             for each in ask.requests
         )
+        longest = [needs.longest(key.name, each.max_tokens) for each in ask.requests]
         return Wish(
             holder=key.name,
             num_tokens=num_tokens,
             num_generations=len(ask.requests),
             deadline=self._clock() + (ask.timeout_s or float("inf")),
+            longest=max((each for each in longest if each is not None), default=None),
             rank=priority if key.priority is None else max(priority, key.priority),
             priority=priority,
             weight=key.weight,

@@ -69,6 +69,7 @@ class Place:
         self._ticket = ticket
         self._must_wait = ticket.began is None
         self._written: Counter[str] = Counter()
+        """By request, as long as it has not ended by itself."""
 
     async def turn(self) -> bool:
         """Wait for its turn; whether it had to. Raises CapacityError or DeadlineExceeded if it does not come."""
@@ -80,24 +81,27 @@ class Place:
         """Tokens that `request`, one of those that the place is for, has read or written."""
         if isinstance(output, Opened):
             self._room.admission.needs.read(num_chars(request), output.num_prompt_tokens)
-            self._add(output.num_prompt_tokens)
+            self._add(output.num_prompt_tokens, 0)
         elif isinstance(output, Committed):
             self._written[request.request_id] += output.num_tokens
-            self._add(output.num_tokens)
+            self._add(output.num_tokens, output.num_tokens)
         elif isinstance(output, Finished):
-            self._add(output.num_output_tokens - self._written[request.request_id])
-            num_tokens = output.num_prompt_tokens + output.num_output_tokens
-            began = self._room.clock() if self._ticket.began is None else self._ticket.began
-            lasted_s = self._room.clock() - began
-            holder = self._ticket.wish.holder
-            self._room.admission.needs.ended(holder, output.num_output_tokens, num_tokens, lasted_s)
+            rest = output.num_output_tokens - self._written[request.request_id]
+            self._add(rest, rest)
+            del self._written[request.request_id]
+            self._room.admission.needs.ended(self._ticket.wish.holder, output.num_output_tokens)
 
     def leave(self) -> None:
         """The request is over."""
+        wish = self._ticket.wish
+        if self._room.clock() >= wish.deadline:
+            for num_written in self._written.values():
+                self._room.admission.needs.cut_off(wish.holder, num_written, wish.num_tokens / wish.num_generations)
+        self._written.clear()
         self._room.leave(self._ticket)
 
-    def _add(self, num_tokens: int) -> None:
-        self._room.admission.add(self._ticket, num_tokens, self._room.clock())
+    def _add(self, num_tokens: int, num_written: int) -> None:
+        self._room.admission.add(self._ticket, num_tokens, self._room.clock(), num_written)
         self._room.call_up()  # the limit may have risen
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -236,10 +237,11 @@ def test_a_killed_coordinator_costs_a_pause_and_no_word(served: Served) -> None:
     wait_until_healthy(served)
 
 
-@pytest.mark.parametrize("mode", ["target", "lookahead"])
-def test_a_client_comes_back_for_the_rest(served: Served, mode: str) -> None:
-    question = f"Where was I, in {mode}?"
-    request_id = f"lost-{mode}"
+def leave(
+    served: Served, question: str, request_id: str, mode: str, meanwhile: Callable[[], None] = lambda: None
+) -> tuple[str, str]:
+    """Ask for a resumable stream and go after 40 characters: what came, and the id of its last event. `meanwhile` is
+    called before the client goes."""
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": question}],
@@ -249,23 +251,60 @@ def test_a_client_comes_back_for_the_rest(served: Served, mode: str) -> None:
     }
     headers = {"x-resumable": "true", "x-request-id": request_id}
     text, last_id = "", ""
-    url = f"{served.url}/v1/chat/completions"
-    with httpx.stream("POST", url, json=body, headers=headers) as first:
+    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, headers=headers) as first:
         for line in first.iter_lines():
             if line.startswith("id: "):
                 last_id = line.removeprefix("id: ")
             elif line.startswith("data: "):
                 text += json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""
                 if len(text) > 40:
+                    meanwhile()
                     break
-    time.sleep(0.5)  # written on meanwhile
-    answer = httpx.get(f"{served.url}/v1/streams/{request_id}", headers={"Last-Event-ID": last_id}, timeout=60)
+    return text, last_id
+
+
+def come_back(served: Served, last_id: str) -> list[str]:
+    """The rest, piece by piece."""
+    url = f"{served.url}/v1/streams/{last_id.split('/')[0]}"
+    answer = httpx.get(url, headers={"Last-Event-ID": last_id}, timeout=60)
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
-    assert lines[-1] == "[DONE]", answer.text
+    assert lines[-1:] == ["[DONE]"], answer.text
     deltas = [json.loads(line)["choices"][0]["delta"] for line in lines[:-1]]
-    rest = [delta["content"] for delta in deltas if delta.get("content")]
+    return [delta["content"] for delta in deltas if delta.get("content")]
+
+
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_a_client_comes_back_for_the_rest(served: Served, mode: str) -> None:
+    question = f"Where was I, in {mode}?"
+    text, last_id = leave(served, question, f"lost-{mode}", mode)
+    time.sleep(0.5)  # written on meanwhile
+    rest = come_back(served, last_id)
     assert text + "".join(rest) == truth(question, served)
     assert len(rest[0]) > 20, "what was written meanwhile comes at once"
+
+
+def test_clients_and_a_coordinator_may_be_lost_together(served: Served) -> None:
+    wait_until_healthy(served)
+    victim = pid_of(replicas("coordinator")[0])
+    questions = [f"Where were we? {number}" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        left = list(pool.map(lambda q: leave(served, q, f"both-{q[-1]}", "target"), questions))
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(1.0)
+        rests = list(pool.map(lambda one: come_back(served, one[1]), left))
+    for question, (text, _), rest in zip(questions, left, rests, strict=True):
+        assert text + "".join(rest) == truth(question, served)
+    wait_until_healthy(served)
+
+
+def test_a_killed_gateway_loses_no_stream_that_can_be_fetched(served: Served) -> None:
+    """There is one gateway: the stream waits at its coordinator until Serve has started another."""
+    wait_until_healthy(served)
+    victim = pid_of(replicas("gateway")[0])
+    question = "What if my gateway dies?"
+    text, last_id = leave(served, question, "lost-gateway", "lookahead", lambda: os.kill(victim, signal.SIGKILL))
+    wait_until_healthy(served)
+    assert text + "".join(come_back(served, last_id)) == truth(question, served)
 
 
 def test_steps_end_where_the_request_wants_them_to(served: Served) -> None:

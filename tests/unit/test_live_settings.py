@@ -98,6 +98,19 @@ def test_a_coordinator_takes_over_what_can_be_and_keeps_what_was_where_it_cannot
     assert coordinator._controller is not None
 
 
+def test_changed_time_limits_and_checks_count_from_the_next_request_on() -> None:
+    replica = coordinator_replica()
+    coordinator = replica._coordinator
+    started = coordinator._vigilance
+    replica.reconfigure({"speculation": {"max_lookahead": 2}})
+    assert coordinator._vigilance is started, "what was learnt is kept"
+    replica.reconfigure({"speculation": {"verdict_timeout_s": 7.0, "silence": {"target_max_s": 44.0}}})
+    timely = coordinator._vigilance
+    assert (timely.verdict_s("numbers"), timely.item.limit_s()) == (7.0, 44.0)
+    replica.reconfigure({"verifiers": {"numbers": [{"kind": "exact"}, {"kind": "never"}]}})
+    assert coordinator._vigilance is not timely, "other checks take other times"
+
+
 def test_a_request_ends_under_the_settings_that_it_began_with() -> None:
     async def change_meanwhile() -> list[int]:
         replica = coordinator_replica()

@@ -11,7 +11,7 @@ from deployments.bench.overload_clients import departures, is_openai_error
 
 def fate(status: int = 200, latency_s: float = 1.0, **rest):
     line = {"status": status, "latency_s": latency_s, "retry_after": None, "is_openai": None, "problem": None}
-    return line | {"late_s": 0.0} | rest
+    return line | {"at_s": 0.0, "late_s": 0.0} | rest
 
 
 def test_only_answers_within_the_objective_are_good() -> None:

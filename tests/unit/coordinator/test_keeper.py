@@ -155,3 +155,22 @@ def test_a_slow_reader_stops_the_writer_and_not_the_memory() -> None:
         await keeper.close()
 
     run_virtually(slow())
+
+
+def test_whose_time_is_over_while_it_is_written_is_told_and_nobody_else() -> None:
+    async def wait() -> None:
+        bench = Bench()
+        expired: list[str] = []
+        generate = (await bench.coordinator()).generate
+        keeper = Keeper(generate, 10, 10**6, lambda of: expired.append(of.request_id))
+        await read(keeper, kept("whole", 1.0), None)
+        await read(keeper, kept("taken", 1.0), 4)
+        await keeper.hand_over(["taken"], "me")
+        await read(keeper, kept("left", 3.0), 4)
+        await asyncio.sleep(2.0)
+        assert expired == []
+        await asyncio.sleep(1.1)
+        assert (expired, keeper.num_kept) == (["left"], 0)
+        await keeper.close()
+
+    run_virtually(wait())

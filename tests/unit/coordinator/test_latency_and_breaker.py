@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.messages import Verdict
 from deployments.coordinator.breaker import Breaker, Circuit, Fuse
 from deployments.coordinator.latency import MIN_KNOWN, NUM_RECENT, REFRESH_EVERY, Bounds, TimeLimit
 from deployments.coordinator.vigilance import Vigilance
@@ -59,30 +60,58 @@ def test_the_median_is_told_once_it_is_known() -> None:
     assert limit.typical_s() == 4.0
 
 
+def judged(vigilance: Vigilance, seconds: float, num: int = MIN_KNOWN, unasked: int = 0, cached: bool = False) -> None:
+    for _ in range(num):
+        verdict = Verdict(True, "cascade", "", num_unasked=unasked, is_cached=cached)
+        vigilance.judged("cascade", verdict, seconds)
+
+
 def test_a_verdict_may_take_as_long_as_a_step() -> None:
     vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse())
-    assert vigilance.verdict_s("quick") == 2.0
-    for _ in range(MIN_KNOWN):
-        vigilance.verdict("quick").took(0.01)
-    assert vigilance.verdict_s("quick") == 0.25
+    assert vigilance.verdict_s("cascade") == 2.0
+    judged(vigilance, 0.01)
+    assert vigilance.verdict_s("cascade") == 0.25
     assert vigilance.verdict_s("another, not heard of yet") == 2.0
     for _ in range(MIN_KNOWN):
         vigilance.step.took(0.9)
-    assert vigilance.verdict_s("quick") == 0.9
+    assert vigilance.verdict_s("cascade") == 0.9
     for _ in range(NUM_RECENT):
         vigilance.step.took(9.0)
-    assert vigilance.verdict_s("quick") == 2.0, "but never longer than it was allowed"
+    assert vigilance.verdict_s("cascade") == 2.0, "but never longer than it was allowed"
 
 
-def test_a_probe_may_take_as_long_as_any_verdict() -> None:
-    vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse(1, 1.0))
+def test_a_check_that_is_seldom_asked_keeps_its_own_time() -> None:
+    """Numbers that differ reject in a millisecond, a judge behind them takes 0.3 s and is asked once in fifty."""
+    vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse())
+    judged(vigilance, 0.001, NUM_RECENT, unasked=1)
+    assert vigilance.verdict_s("cascade") == 2.0, "the judge was never heard"
     for _ in range(MIN_KNOWN):
-        vigilance.verdict("quick").took(0.01)
+        judged(vigilance, 0.3, 1)
+        judged(vigilance, 0.001, 49, unasked=1)
+    assert vigilance.verdict_s("cascade") == pytest.approx(1.5)
+    judged(vigilance, 0.001, NUM_RECENT, unasked=0, cached=True)
+    assert vigilance.verdict_s("cascade") == pytest.approx(1.5), "what was judged before says nothing of the judge"
+
+
+def test_a_slow_check_in_the_middle_counts_as_well() -> None:
+    vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse())
+    judged(vigilance, 0.3, unasked=1)
+    judged(vigilance, 0.02)
+    assert vigilance.verdict_s("cascade") == pytest.approx(1.5)
+
+
+def test_a_probe_is_listened_to_and_keeps_its_step_waiting_no_longer_than_a_step() -> None:
+    vigilance = Vigilance(BOUNDS, BOUNDS, Bounds(0.25, 2.0), Fuse(1, 1.0))
     vigilance.verdict_breaker.failed(0.0)
     assert vigilance.verdict_breaker.lets_through(1.0)
-    assert vigilance.verdict_s("quick") == 2.0
+    assert vigilance.verdict_s("cascade") == vigilance.hearing_s("cascade") == 2.0, "nothing is known yet"
+    for _ in range(MIN_KNOWN):
+        vigilance.step.took(0.9)
+    assert (vigilance.verdict_s("cascade"), vigilance.hearing_s("cascade")) == (0.9, 2.0)
+    judged(vigilance, 0.3)
+    assert (vigilance.verdict_s("cascade"), vigilance.hearing_s("cascade")) == (0.9, 2.0)
     vigilance.verdict_breaker.succeeded()
-    assert vigilance.verdict_s("quick") == 0.25
+    assert vigilance.verdict_s("cascade") == vigilance.hearing_s("cascade") == pytest.approx(1.5)
 
 
 def failing(breaker: Breaker, times: list[float]) -> None:

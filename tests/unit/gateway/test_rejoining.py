@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import pytest
 
+from actors.errors import RoleUnavailable
 from actors.messages import GenerationRequest, Output
 from deployments.config import validate_config
 from deployments.coordinator.keeper import Keeper
 from deployments.gateway.api import create_app
 from deployments.gateway.unbroken import Unbroken
+from deployments.lingering import Lingering
 from tests.unit.coordinator import test_pipeline as bench
 from tests.unit.gateway.script import chat, client_of, completion, config, listening, shared_app, until
 
@@ -26,18 +28,41 @@ DRAFT = replace(TARGET, role="draft", token_s=0.0002)
 
 
 class TwoCoordinators:
-    """`Backend` over two coordinators in this process: each request goes to the one that had less until then."""
+    """Two coordinators in this process: each request goes to the one that had less until then, if it lives."""
 
     def __init__(self, coordinators: Sequence[bench.Coordinator]) -> None:
         self.keepers = [Keeper(each.generate, 100, 10**6) for each in coordinators]
         self.num_asked = 0
+        self.dead: set[int] = set()
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         self.num_asked += 1
-        return Unbroken(self.keepers[self.num_asked % 2].generate).generate(request)
+        number = next(n % 2 for n in (self.num_asked, self.num_asked + 1) if n % 2 not in self.dead)
+        async with aclosing(self.keepers[number].generate(request)) as outputs:
+            async for output in outputs:
+                if number in self.dead:
+                    raise RoleUnavailable("The coordinator died.")
+                yield output
 
     async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        return [request for keeper in self.keepers for request in await keeper.hand_over(request_ids, owner)]
+        living = [keeper for number, keeper in enumerate(self.keepers) if number not in self.dead]
+        return [request for keeper in living for request in await keeper.hand_over(request_ids, owner)]
+
+
+class Gate:
+    """The `Backend` of one gateway over both."""
+
+    def __init__(self, coordinators: TwoCoordinators) -> None:
+        self.lingering = Lingering(Unbroken(coordinators.generate).generate, coordinators.hand_over, 100, 10**6)
+
+    def get(self) -> Gate:
+        return self
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+        return self.lingering.generate(request)
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        return await self.lingering.hand_over(request_ids, owner)
 
     async def readiness(self) -> dict[str, bool]:
         return {}
@@ -55,6 +80,7 @@ class House:
 
     urls: list[str]
     backend: TwoCoordinators
+    gates: list[Gate]
     roles: bench.Bench
     client: httpx.AsyncClient
 
@@ -69,11 +95,15 @@ async def house(**gateway: Any) -> AsyncIterator[House]:
     backend = TwoCoordinators([await roles.coordinator() for _ in range(2)])
     of = validate_config({**settings, "gateway": {**settings["gateway"], **gateway}}, "test")
     async with AsyncExitStack() as stack:
-        urls = [await stack.enter_async_context(listening(create_app(of, lambda: backend))) for _ in range(2)]
+        gates = [Gate(backend) for _ in range(2)]
+        apps = [create_app(of, gates[0].get), create_app(of, gates[1].get)]
+        urls = [await stack.enter_async_context(listening(app)) for app in apps]
         client = await stack.enter_async_context(httpx.AsyncClient())
         try:
-            yield House(urls, backend, roles, client)
+            yield House(urls, backend, gates, roles, client)
         finally:
+            for gate in gates:
+                await gate.lingering.close()
             for keeper in backend.keepers:
                 await keeper.close()
             await asyncio.sleep(0)
@@ -115,10 +145,12 @@ async def ask(at: House, num_events: int | None, headers: dict[str, str] | None 
         return await hear(response, num_events)
 
 
-async def come_back(at: House, last_id: str | None, num_events: int | None = None, **headers: str) -> Heard:
+async def come_back(
+    at: House, last_id: str | None, num_events: int | None = None, gate: int = 1, **headers: str
+) -> Heard:
     stream_id = "r" if last_id is None else last_id.split("/")[0]
     sent = headers if last_id is None else {"Last-Event-ID": last_id, **headers}
-    async with at.client.stream("GET", f"{at.urls[1]}/v1/streams/{stream_id}", headers=sent) as response:
+    async with at.client.stream("GET", f"{at.urls[gate]}/v1/streams/{stream_id}", headers=sent) as response:
         assert response.status_code == 200, await response.aread()
         return await hear(response, num_events)
 
@@ -163,6 +195,36 @@ async def test_choices_keep_their_own_places() -> None:
         rest = await come_back(at, first.ids[-1])
         for index in (0, 1):
             assert first.text(index) + rest.text(index) == whole.text(index)
+
+
+@pytest.mark.parametrize(("mode", "gate"), [("target", 1), ("lookahead", 0)])
+async def test_coordinator_and_client_may_be_lost_together(mode: str, gate: int) -> None:
+    """The gateway that the client has left goes on with another coordinator, and any gateway hands the rest over."""
+    speculation = {"mode": mode, "verifier": "exact"}
+    async with house() as at:
+        whole = await ask(at, None, speculation=speculation)
+        at.roles.target_engine._options = replace(TARGET, token_s=0.01)  # type: ignore[attr-defined]
+        for num_events in (2, 5):
+            first = await ask(at, num_events, speculation=speculation)
+            at.backend.dead = {at.backend.num_asked % 2}
+            asked = at.backend.num_asked
+            await until(lambda asked=asked: at.backend.num_asked > asked)
+            await asyncio.sleep(0.05)
+            rest = await come_back(at, first.ids[-1], gate=gate)
+            assert first.text() + rest.text() == whole.text(), num_events
+            assert rest.data[-1] == "[DONE]"
+            at.backend.dead = set()
+
+
+async def test_what_was_read_of_a_coordinator_that_is_dead_now_is_not_lost() -> None:
+    async with house() as at:
+        whole = await ask(at, None, speculation={"mode": "target"})
+        first = await ask(at, 2, speculation={"mode": "target"})
+        await until(lambda: at.num_running() == 0)
+        await asyncio.sleep(0.01)
+        at.backend.dead = {at.backend.num_asked % 2}
+        rest = await come_back(at, first.ids[-1], gate=0)
+        assert first.text() + rest.text() == whole.text()
 
 
 async def test_what_nobody_comes_back_for_ends_after_its_time_and_is_gone() -> None:

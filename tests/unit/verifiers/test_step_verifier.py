@@ -56,6 +56,7 @@ async def test_the_first_sure_check_decides_and_no_later_one_is_asked(make_reque
     assert [check.num_calls for check in checks] == [1] * asked + [0] * (len(checks) - asked)
     assert verdict.accepted == (sure is not None and decisions[sure] is Decision.ACCEPT)
     assert verdict.verifier == ("v" if sure is None else f"v/check{sure}")
+    assert verdict.num_unasked == len(checks) - asked
 
 
 async def test_a_verdict_carries_score_reason_and_time(make_request):

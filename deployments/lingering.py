@@ -1,0 +1,57 @@
+"""Resumable streams at a gateway: read on when their client is gone, so that their coordinator may die meanwhile.
+
+Promises: whoever comes back is given what coordinators and this gateway have of his stream; none is read on for longer
+than `Keep.seconds` after its client has gone, and then the coordinator's work ends too; `close` ends all reading here,
+and no coordinator's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+from actors.messages import GenerationRequest, Output
+from deployments.coordinator.keeper import Generate, Keeper
+
+logger = logging.getLogger("lookahead.gateway")
+
+HandOver = Callable[[Sequence[str], str], Awaitable[list[GenerationRequest]]]
+
+
+class Lingering:
+    """`generate` and `hand_over` of coordinators, as a gateway offers them."""
+
+    def __init__(self, generate: Generate, hand_over: HandOver, max_requests: int, max_bytes: int) -> None:
+        self._hand_over = hand_over
+        self._keeper = Keeper(generate, max_requests, max_bytes, self._let_go)
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        """As `Source.generate`."""
+        return self._keeper.generate(request)
+
+    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+        """As `Backend.hand_over`."""
+        theirs = await self._hand_over(request_ids, owner)
+        return [*theirs, *await self._keeper.hand_over(request_ids, owner)]
+
+    async def close(self) -> None:
+        """End what runs here."""
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._keeper.close()
+
+    def _let_go(self, request: GenerationRequest) -> None:
+        task = asyncio.create_task(self._end(request))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, request: GenerationRequest) -> None:
+        """Where the coordinator saw its reader go only now, it would write on for as long again."""
+        owner = request.keep.owner if request.keep is not None else ""
+        try:
+            await self._hand_over([request.request_id], owner)
+        except Exception as error:
+            logger.warning("Request %s, which nobody came back for, may be written on: %s", request.request_id, error)

@@ -139,7 +139,7 @@ class Cluster:
 class Call:
     """One call of a request to a role; its engine's `Work`."""
 
-    __slots__ = ("engine", "left", "place", "request", "same", "since", "word")
+    __slots__ = ("engine", "has_begun", "left", "place", "request", "same", "since", "word")
 
     def __init__(self, request: Request, word: str, place: int, left: int = 0) -> None:
         self.request = request
@@ -150,6 +150,7 @@ class Call:
         self.same = False
         self.since = request.cluster.clock.now
         self.engine: Engine | None = None
+        self.has_begun = False
 
     def done(self) -> None:
         """As `Work.done`."""
@@ -360,7 +361,8 @@ class Request:
             speed = self._gain(place) if call.word == "target" and self.cluster.takes_hints else 1.0
             # As the session's calls: the nearer to the head, the earlier; drafts and streams are always first.
             priority = place - self._head if call.word == "target" else 0
-            engine.write(call, tokens, speed=speed, priority=priority, context=context)
+            engine.write(call, tokens, speed=speed, priority=priority, context=context, goes_on=call.has_begun)
+            call.has_begun = True
 
     def _gain(self, place: int) -> float:
         gain = self.cluster.hint_gain

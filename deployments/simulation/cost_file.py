@@ -60,8 +60,11 @@ class CostFile(Strict):
         """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""
         costs = self.draft if role == "draft" else self.target
         passes = min(costs.passes, key=lambda one: abs(one.proposed - proposed))
+        first, last = (find(costs.passes, key=lambda one: one.proposed) for find in (min, max))
+        span = last.proposed - first.proposed
         return EngineCost(
             tuple(passes.pass_s),
+            guess_s=max(last.pass_s[0][1] - first.pass_s[0][1], 0.0) / span if span else None,
             context_s=costs.context_s,
             call_s=costs.call_s,
             prefill_passes=costs.prefill_passes,

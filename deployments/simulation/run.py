@@ -12,7 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.engines.hint_matching import MatchRules
 from deployments.coordinator.control.controller import Controller
+from deployments.coordinator.control.pacer import Manner
+from deployments.coordinator.guided import GuidedSession
+from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.settings import SessionSettings
 from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool, Request
 from deployments.simulation.controlled import Controlled
@@ -20,6 +24,8 @@ from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.driver import Clock
 from deployments.simulation.engine import Engine
+from deployments.simulation.guided_request import GuidedRequest, Guiding
+from deployments.simulation.guided_texts import GuidedText, RandomText, recorded_texts
 from deployments.simulation.passages import Passages
 from deployments.simulation.recorded import read_scripts
 from deployments.simulation.scenario import FailureScenario, Scenario
@@ -27,6 +33,7 @@ from deployments.simulation.scripts import RandomScript, Script, uniform
 
 Tell = Callable[[str, float], None]
 """Is told the mode that runs, and which part of it is done, from 0 to 1."""
+GUIDED = ("guided", "guided_controlled")
 ARRIVALS = 7919
 """Keeps the draws of arrivals apart from others of the same seed."""
 NUM_PARTS = 200
@@ -103,7 +110,7 @@ def settings_of(scenario: Scenario, mode: str) -> SessionSettings:
     """What every request asks for."""
     speculation = scenario.speculation
     return settings_for(
-        {"target_all_gpus": "target", "controlled": "lookahead"}.get(mode, mode),
+        {"target_all_gpus": "target"}.get(mode, "lookahead" if mode in ("controlled", *GUIDED) else mode),
         speculation.max_lookahead,
         max_target_steps=speculation.max_target_steps,
         verifier="simulated" if scenario.verifier.replicas else None,
@@ -134,6 +141,36 @@ def settings_for(
     )
 
 
+def guiding_of(scenario: Scenario, mode: str, controller: Controller, clock: Clock) -> Guiding:
+    """How guided requests are led, by `controller` or always."""
+    depth = scenario.speculation.max_lookahead
+
+    def opening(settings: SessionSettings) -> tuple[GuidedSession, tuple[Observer, ...]]:
+        if mode == "guided":
+            return GuidedSession(settings), ()
+        manner = Manner(depth, is_guided=True, has_ways=True)
+        pacer = controller.open(settings.session_id, manner, lambda: clock.now)
+        return GuidedSession(settings, pacer.decide), (pacer,)
+
+    return Guiding(depth, MatchRules(num_hint_tokens=scenario.speculation.hint_tokens), opening)
+
+
+def guided_texts_of(scenario: Scenario, script: Callable[[int], Script]) -> Callable[[int], GuidedText]:
+    """The text of each guided request."""
+    text = scenario.text
+    if text.recorded is not None:
+        recorded = recorded_texts(Path(text.recorded))
+        return lambda number: recorded[number % len(recorded)]
+    return lambda number: RandomText(script(number), text.seed + number + 1, text.token_alpha)
+
+
+def _target_cost(scenario: Scenario, mode: str) -> EngineCost:
+    """Of a guided stream hints take the place of what the engine proposes to itself."""
+    plain = {"tokens_per_pass": 1.0, "proposed_tokens": 0}
+    role = scenario.target.model_copy(update=plain) if mode in GUIDED else scenario.target
+    return role.cost("target")
+
+
 class Run:
     """One mode of a scenario on a clock of its own."""
 
@@ -146,11 +183,12 @@ class Run:
         self._clock = clock = Clock()
         verdict = EngineCost(((1, scenario.verifier.latency_s),), max_num_seqs=scenario.verifier.at_once)
         self._pools = {
-            "target": Pool(clock, scenario.target.cost("target"), scenario.target.replicas),
+            "target": Pool(clock, _target_cost(scenario, mode), scenario.target.replicas),
             "draft": Pool(clock, scenario.draft.cost("draft"), scenario.draft.replicas),
             "verifier": Pool(clock, verdict, scenario.verifier.replicas),
         }
         settings, controller = settings_of(scenario, mode), Controller()
+        self._guiding = guiding_of(scenario, mode, controller, clock) if mode in GUIDED else None
         coordinator = scenario.coordinator
         num = coordinator.replicas if coordinator.message_s else 0
         self._coordinators = [Coordinator(clock, coordinator.message_s) for _ in range(num)]
@@ -167,6 +205,7 @@ class Run:
             coordinators=self._coordinators,
         )
         self._passages = Passages(script)
+        self._texts = guided_texts_of(scenario, script) if self._guiding is not None else None
         self._num_begun = self._num_drawn = self._num_refused = self._num_in_flight = 0
         self._arrive()
         for failure in scenario.failures:
@@ -229,7 +268,11 @@ class Run:
             self._cluster.counts.ended.append(result)
             then()
 
-        Request(self._cluster, number, self._passages.of(number), self._scenario.text.prompt_tokens, ended)
+        num_prompt = self._scenario.text.prompt_tokens
+        if self._guiding is not None and self._texts is not None:
+            GuidedRequest(self._cluster, self._guiding, number, self._texts(number), num_prompt, ended)
+        else:
+            Request(self._cluster, number, self._passages.of(number), num_prompt, ended)
 
     # --- failures ----------------------------------------------------------------------------------------------------
 

@@ -31,9 +31,19 @@ from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, scaled
 from deployments.simulation.workload import HintGain
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Mode = Literal["target", "target_all_gpus", "lookahead", "controlled", "lookahead_sync", "specreason"]
+Mode = Literal[
+    "target",
+    "target_all_gpus",
+    "lookahead",
+    "controlled",
+    "guided",
+    "guided_controlled",
+    "lookahead_sync",
+    "specreason",
+]
 """``target_all_gpus``: the target alone, with as many replicas as fit on the draft's GPUs too: equal hardware.
-``controlled``: lookahead at a depth that the server's controller chooses, `max_lookahead` at most."""
+``guided``: the target's stream with the draft's words as its hints, as at fidelity ``exact``. ``controlled`` and
+``guided_controlled``: the server's controller chooses: a depth up to `max_lookahead`, or whether the draft guides."""
 
 
 class Strict(BaseModel):
@@ -126,7 +136,10 @@ class SpeculationScenario(Strict):
     max_lookahead: Annotated[int, Field(ge=1, le=64)] = 4
     max_target_steps: PositiveInt | None = None
     hint_gain: Annotated[float, Field(ge=1.0)] = 1.0
-    """Tokens of a target's pass once an equal draft step is at hand as hint, over its own."""
+    """Tokens of a target's pass once an equal draft step is at hand as hint, over its own; of whole steps, so guided
+    requests do not need it."""
+    hint_tokens: Annotated[int, Field(ge=1, le=64)] = 8
+    """Of guided requests: tokens of hints that an engine checks in a pass at most."""
 
 
 class TextScenario(Strict):
@@ -135,6 +148,8 @@ class TextScenario(Strict):
     alpha: Fraction = 0.6
     equal_share: Fraction = 0.25
     """Of the steps that agree, those that are equal token for token and need no verdict."""
+    token_alpha: Fraction = 0.85
+    """Of guided requests: the share of places at which the draft would write the target's very token."""
     mean_tokens: PositiveFloat = 50.0
     sigma: NonNegativeFloat = 0.5
     """Spread of lengths: that of their logarithm."""

@@ -36,6 +36,8 @@ class RoleCosts(Strict):
     writer: dict[str, Any] = {}
     """The role's section of the configuration that was measured."""
     passes: Annotated[list[PassTimes], Field(min_length=1)]
+    reading_s: list[tuple[int, float]] = []
+    """``[tokens, seconds]``: passes in which one sequence reads so many tokens of its prompt, by rising number."""
     context_s: float = 0.0
     """Seconds that a pass takes longer for each token of context."""
     prefill_token_s: float = 0.0
@@ -44,6 +46,8 @@ class RoleCosts(Strict):
     call_s: float = 0.0
     """Transport; an engine that is timed in its own process has none."""
     max_num_seqs: Annotated[int, Field(ge=1)] = 1024
+    disturbance: Annotated[float, Field(ge=0.0)] = 0.0
+    """By what part its passes take longer while the other engine works on the same machine."""
 
 
 class CostFile(Strict):
@@ -52,9 +56,6 @@ class CostFile(Strict):
     source: str
     target: RoleCosts
     draft: RoleCosts
-    disturbance: Annotated[float, Field(ge=0.0)] = 0.0
-    """By what part passes take longer while the other engine works on the same machine. Engines are timed alone, so it
-    is set by hand; only `lookahead simulate --validate` uses it."""
 
     def cost(self, role: str, proposed: int = 0) -> EngineCost:
         """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""

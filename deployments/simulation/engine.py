@@ -38,6 +38,8 @@ class Engine:
     def __init__(self, clock: Clock, cost: EngineCost) -> None:
         self.cost = cost
         self.alive = True
+        self.is_open = True
+        """Whether it takes new calls."""
         self._clock = clock
         self._batch: Batch[Work] = Batch(cost)
         self._works: dict[Work, None] = {}

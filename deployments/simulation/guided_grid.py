@@ -1,6 +1,6 @@
 """Does the controller know when the draft's hints pay? A grid of simulated machines and texts for guided requests.
 
-Promises: all runs of a cell write the same texts on the same machine; speed-ups are over the streams of the target alone
+Promises: all runs of a cell write the same texts on the same machine; speed-ups are over streams of the target alone
 with as many users; the controller starts knowing nothing, and what it loses until it knows is in its figure.
 
 Run: ``python -m deployments.simulation.controller_grid --guided``

@@ -133,7 +133,7 @@ class _Call:
 
     def _write(self, goes_on: bool) -> None:
         if self.engine is not None:
-            guessed, context = self._writing.propose(), self._asker.num_prompt + self._writing.num_context
+            guessed, context = self._writing.begin_pass(), self._asker.num_prompt + self._writing.num_context
             self.engine.write(self, 1.0, context=context, guessed=guessed, goes_on=goes_on)
 
     def _events(self, deltas: list[Delta], replica: str, num_running: int) -> list[Event]:
@@ -181,6 +181,16 @@ class GuidedRequest:
         self._result = Ended(number, now, now, now, 0, 0, 0, 0)
         self._session, self._observers = guiding.open(number)
         self._carry_out(self._session.start())
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing of it is written yet."""
+        return self._result.num_tokens == 0
+
+    @property
+    def roles_asked(self) -> list[str]:
+        """The roles of its calls under way."""
+        return ["target" if call.depth is None else "draft" for call in self._calls.values()]
 
     # --- what calls say ----------------------------------------------------------------------------------------------
 
@@ -266,7 +276,7 @@ class GuidedRequest:
             return
         is_draft, pool = call.depth is not None, call.pool
         engine = self._engines.get(is_draft)
-        if engine is None or not engine.alive:
+        if engine is None or not engine.alive or not engine.is_open:
             engine = pool.choose(self.number)
             self._cached.pop(is_draft, None)
         if engine is not None:
@@ -302,6 +312,8 @@ class GuidedRequest:
         ended = output.seam is not None and not output.seam.is_in_step
         counts.num_committed += ended
         counts.num_executed += ended
+        if self.cluster.wrote is not None:
+            self.cluster.wrote(self.number, output.num_tokens)
 
     def _revive(self) -> None:
         """As the pipeline: ask again, at longer and longer intervals."""

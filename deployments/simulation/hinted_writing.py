@@ -1,7 +1,8 @@
 """One generation over known words, pass by pass: what is guessed for the next pass, and what the pass gives. Pure.
 
-Promises: guesses are those of the code that proposes in the real engine (`actors.engines.hint_matching`), made of the
-hints and the tokens at hand when a pass begins; a pass gives the guesses that are right and one token of its own.
+Promises: guesses are those of the code that proposes in the real engine (`actors.engines.hint_matching`); a pass gives
+the guesses that are right and one token of its own. As in that engine, what is guessed for a pass is chosen while the
+pass before it ends: hints that come during a pass are not in the next one's guesses, but in those of the one behind it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class HintedWriting:
         self._num_before = len(before)
         self._max_tokens = max_tokens
         self._tokens = np.array((*before, *coming), dtype=np.int64)
-        self._guess: list[int] = []
+        self._guess: list[int] | None = None
+        """For the pass that comes next, or runs; None before the first one."""
+        self._arrived: list[Sequence[int]] = []
+        """Hints that came during the pass that runs."""
         self._hinted = HintedSequence(
             rules or MatchRules(),
             uses_hints=rules is not None and speculation in ("hints", "hints_only"),
@@ -52,19 +56,22 @@ class HintedWriting:
         return self._num_before + self.num_written
 
     def add_hints(self, hints: Iterable[Sequence[int]]) -> None:
-        """As `HintedSequence.add`."""
-        self._hinted.add(hints)
+        """As `HintedSequence.add`: those of the call itself before its first pass, others while a pass runs."""
+        if self._guess is None:
+            self._hinted.add(hints)
+        else:
+            self._arrived += hints
 
-    def propose(self) -> int:
-        """How many tokens are guessed for the pass that begins now."""
-        room = max(self._max_tokens - self.num_written - 1, 0)
-        self._guess = self._hinted.propose(self._tokens[: self.num_context], self.num_written, room).tokens
+    def begin_pass(self) -> int:
+        """A pass begins; how many guessed tokens it checks."""
+        if self._guess is None:
+            self._guess = self._propose()
         self.num_proposed += len(self._guess)
         return len(self._guess)
 
     def advance(self) -> tuple[TokenIds, Ending | None]:
-        """What the pass gave, and whether the text or the room for it ended."""
-        at, num, guess = self.num_written, 1, self._guess
+        """The pass is over: what it gave, and whether the text or the room for it ended."""
+        at, num, guess = self.num_written, 1, self._guess or []
         left = min(len(self.coming), self._max_tokens) - at
         while num <= len(guess) and num < left and guess[num - 1] == self.coming[at + num - 1]:
             num += 1
@@ -74,4 +81,14 @@ class HintedWriting:
         self.num_to_read = 0
         if END in ids:
             return tuple(token for token in ids if token != END), Ending.END
-        return ids, Ending.CAP if self.num_written >= self._max_tokens else None
+        if self.num_written >= self._max_tokens:
+            return ids, Ending.CAP
+        self._guess = self._propose()
+        if self._arrived:
+            self._hinted.add(self._arrived)
+            self._arrived = []
+        return ids, None
+
+    def _propose(self) -> list[int]:
+        room = max(self._max_tokens - self.num_written - 1, 0)
+        return self._hinted.propose(self._tokens[: self.num_context], self.num_written, room).tokens

@@ -40,13 +40,22 @@ class PassCost:
     costs: RoleCosts
     scale: float = 1.0
 
-    def seconds(self, num_sequences: int, num_proposed: int, num_read: int, num_context: int) -> float:
+    def seconds(
+        self, num_sequences: int, num_proposed: int, num_read: int, num_context: int, num_reading: int = 0
+    ) -> float:
         """A pass over `num_sequences` sequences with `num_proposed` guesses in all, which also reads `num_read` tokens
-        of prompts. Reading and decoding share the pass: the longer of the two, and what else decodes beside it."""
-        a_sequence = num_proposed / max(num_sequences, 1)
-        decode = self._decode(num_sequences, a_sequence)
-        reading = max(num_read * self.costs.prefill_token_s - self._decode(1, 0.0), 0.0)
-        return self.scale * (decode + reading + self.costs.context_s * num_context)
+        of the prompts of `num_reading` of them. What counts is how many tokens go through the model in it."""
+        costs = self.costs
+        if costs.reading_s:
+            tokens = num_sequences - num_reading + num_proposed + num_read
+            own = _line(self._by_tokens(is_reading=num_reading > 0), tokens)
+        else:
+            own = self._decode(num_sequences, num_proposed / max(num_sequences, 1))
+            own += max(num_read * costs.prefill_token_s - self._decode(1, 0.0), 0.0)
+        return self.scale * (own + costs.context_s * num_context)
+
+    def _by_tokens(self, is_reading: bool) -> list[tuple[float, float]]:
+        """Seconds by tokens in a pass, as it was measured with sequences, with guesses and with prompts."""
 
     def _decode(self, num_sequences: int, proposed: float) -> float:
         known = sorted((one.proposed, _line(one.pass_s, num_sequences)) for one in self.costs.passes)
@@ -98,11 +107,10 @@ class ReplayEngine:
         self._sequences: dict[str, _Sequence] = {}
         self._passes: asyncio.Task[None] | None = None
         self._other: ReplayEngine | None = None
-        self._disturbance = 0.0
 
-    def share_machine(self, other: ReplayEngine, disturbance: float) -> None:
-        """While `other` works, passes that begin here take so much longer, as a part of their time."""
-        self._other, self._disturbance = other, disturbance
+    def share_machine(self, other: ReplayEngine) -> None:
+        """While `other` works, passes that begin here take longer, as it was measured."""
+        self._other = other
 
     def describe(self) -> RoleInfo:
         """As `Engine.describe`."""
@@ -213,12 +221,12 @@ class ReplayEngine:
         loop = asyncio.get_running_loop()
         while self._sequences:
             batch = dict(list(self._sequences.items())[: self._cost.costs.max_num_seqs])
-            proposed = sum(sequence.writing.propose() for sequence in batch.values())
+            proposed = sum(sequence.writing.begin_pass() for sequence in batch.values())
             read = sum(sequence.writing.num_to_read for sequence in batch.values())
             context = sum(sequence.writing.num_context for sequence in batch.values())
             seconds = self._cost.seconds(len(batch), proposed, read, context)
             if self._other is not None and self._other.num_running():
-                seconds *= 1.0 + self._disturbance
+                seconds *= 1.0 + self._cost.costs.disturbance
             await asyncio.sleep(seconds)
             for call_id, sequence in batch.items():
                 if self._sequences.get(call_id) is sequence:

@@ -210,6 +210,7 @@ def conclusion(scenario: Scenario, outcomes: list[Outcome]) -> list[str]:
 def _scenario_page(scenario: Scenario, outcomes: list[Outcome], words: list[str]) -> str:
     from deployments.simulation.page import bars, page, table
 
+    scaled = [(f"Replicas that were wanted: {o.mode}", _replicas_plot(o)) for o in outcomes if o.replicas]
     best = max(outcomes, key=lambda outcome: outcome.tokens_per_s)
     claim = (
         f"{scenario.name}: {scenario.num_gpus} GPUs, most tokens with {best.mode}: {best.tokens_per_s:.0f} a second."
@@ -226,9 +227,26 @@ def _scenario_page(scenario: Scenario, outcomes: list[Outcome], words: list[str]
                 bars({outcome.mode: outcome.user_tokens_per_s or 0.0 for outcome in outcomes}),
             ),
             ("Latency p95, seconds", bars({outcome.mode: outcome.latency_p95_s or 0.0 for outcome in outcomes})),
+            *scaled,
             ("The scenario", f"<pre>{escape(settings)}</pre>"),
         ],
     )
+
+
+def _replicas_plot(outcome: Outcome) -> str:
+    """Steps of the replicas that were wanted over the time."""
+    from deployments.simulation.page import Line, lines
+
+    ends = [*(at for at, _ in outcome.replicas[1:]), outcome.duration_s]
+    rows = []
+    for role in outcome.replicas[0][1]:
+        steps = [
+            point
+            for (at, numbers), end in zip(outcome.replicas, ends, strict=True)
+            for point in ((at, float(numbers[role])), (end, float(numbers[role])))
+        ]
+        rows.append(Line(role, steps))
+    return lines(rows, "seconds", "replicas")
 
 
 def _published(console: Console, overhead: float | None, steps: int) -> tuple[dict[str, Any], str]:

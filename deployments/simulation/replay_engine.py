@@ -40,26 +40,33 @@ class PassCost:
     costs: RoleCosts
     scale: float = 1.0
 
-    def seconds(
-        self, num_sequences: int, num_proposed: int, num_read: int, num_context: int, num_reading: int = 0
-    ) -> float:
+    def seconds(self, num_sequences: int, num_proposed: int, num_read: int, num_context: int) -> float:
         """A pass over `num_sequences` sequences with `num_proposed` guesses in all, which also reads `num_read` tokens
-        of the prompts of `num_reading` of them. What counts is how many tokens go through the model in it."""
-        costs = self.costs
-        if costs.reading_s:
-            tokens = num_sequences - num_reading + num_proposed + num_read
-            own = _line(self._by_tokens(is_reading=num_reading > 0), tokens)
-        else:
-            own = self._decode(num_sequences, num_proposed / max(num_sequences, 1))
-            own += max(num_read * costs.prefill_token_s - self._decode(1, 0.0), 0.0)
-        return self.scale * (own + costs.context_s * num_context)
+        of prompts before the last one of each.
 
-    def _by_tokens(self, is_reading: bool) -> list[tuple[float, float]]:
-        """Seconds by tokens in a pass, as it was measured with sequences, with guesses and with prompts."""
+        What counts is how many tokens go through the model, however many sequences they belong to; those of prompts are
+        cheaper, since nothing is sampled behind them.
+        """
+        sampled = num_sequences + num_proposed
+        own = _line(self._sampled, sampled)
+        if num_read:
+            own += max(self._reading_s(sampled + num_read) - self._reading_s(sampled), 0.0)
+        return self.scale * (own + self.costs.context_s * num_context)
 
-    def _decode(self, num_sequences: int, proposed: float) -> float:
-        known = sorted((one.proposed, _line(one.pass_s, num_sequences)) for one in self.costs.passes)
-        return _line(known, proposed)
+    @property
+    def _sampled(self) -> list[tuple[float, float]]:
+        """Seconds of a pass by the tokens behind which is sampled, as it was measured with sequences and guesses."""
+        points: dict[float, float] = {}
+        for passes in self.costs.passes:
+            for size, seconds in passes.pass_s:
+                points[size * (1 + passes.proposed)] = seconds
+        return sorted(points.items())
+
+    def _reading_s(self, num_tokens: float) -> float:
+        """A pass of so many tokens of one prompt."""
+        if not self.costs.reading_s:
+            return max(num_tokens * self.costs.prefill_token_s, _line(self._sampled, 1))
+        return _line(self.costs.reading_s, num_tokens)
 
 
 def _line(points: Sequence[tuple[float, float]], at: float) -> float:
@@ -222,7 +229,7 @@ class ReplayEngine:
         while self._sequences:
             batch = dict(list(self._sequences.items())[: self._cost.costs.max_num_seqs])
             proposed = sum(sequence.writing.begin_pass() for sequence in batch.values())
-            read = sum(sequence.writing.num_to_read for sequence in batch.values())
+            read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch.values())
             context = sum(sequence.writing.num_context for sequence in batch.values())
             seconds = self._cost.seconds(len(batch), proposed, read, context)
             if self._other is not None and self._other.num_running():

@@ -1,8 +1,8 @@
 """What a real engine's work takes, measured through the engine's own interface: the costs of simulations and plans.
 
 Promises: passes are timed between a sequence's first and last token, so reading the prompt is not in them; prompts are
-never equal, so nothing but what is meant to be is found in a cache; the clock is handed in. What one engine does to
-another on the same machine is not measured: the engines run one after the other.
+never equal, so nothing but what is meant to be is found in a cache; the clock is handed in. `measure` times an engine
+while no other works; what two do to each other on the same machine is `measure_disturbance`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ NUM_GUESSED = 64
 """Where hints fit: several passes, although each gives many."""
 SHORT, LONG = 64, 384
 """Tokens of prompts."""
+READ = (1, 8, 16, 32, SHORT, LONG)
+"""So many tokens of prompts are read in one pass."""
+NUM_READ = 3
+"""So often each."""
 WHOLE = StepRule(max_tokens=10**6)
 SPECULATED = ("none", "hints")
 
@@ -89,6 +93,16 @@ class Stopwatch:
             raise ServiceError("The engine ended every text after one token: nothing can be timed.")
         return statistics.median(times)
 
+    async def reading(self, num_tokens: int) -> float:
+        """Seconds of a pass that reads so many tokens of a prompt, and of the call around it."""
+        found = [(await self.one(self.prompt(num_tokens), 1)).first_s for _ in range(NUM_READ)]
+        return statistics.median(found)
+
+    async def without_pause(self) -> None:
+        """Writes one text after another, for as long as it is left to."""
+        while True:
+            await self.one(self.prompt(SHORT), 10**6)
+
     async def guessed(self, size: int) -> tuple[int, float] | None:
         """Tokens proposed in a pass where hints fit, and its seconds; None where the engine takes no hints."""
         prompts = [self.prompt(SHORT) for _ in range(size)]
@@ -120,10 +134,13 @@ async def measure(
     await watch.one(watch.prompt(SHORT), 4)  # whatever is compiled or allocated on first use
     tell()
     long = min(LONG, engine.describe().max_model_len // 2)
-    # The first of two equal calls reads the prompt, the second finds it in the cache.
-    prompts = [watch.prompt(length) for length in (SHORT, long)]
-    fresh = [(await watch.one(prompt, 1)).first_s for prompt in prompts]
-    cached = (await watch.one(prompts[0], 1)).first_s
+    reading = [(length, await watch.reading(length)) for length in (*READ[:-1], long)]
+    # The first of two equal calls reads the prompt, the second finds all but its last block in the cache: a whole one
+    # or a token of it, so the mean is what a call reads that ends anywhere.
+    cached = []
+    for prompt in (watch.prompt(SHORT), watch.prompt(SHORT + 1)):
+        await watch.one(prompt, 1)
+        cached.append((await watch.one(prompt, 1)).first_s)
     tell()
     times = []
     for size in sizes:
@@ -140,13 +157,31 @@ async def measure(
         passes.append(
             PassTimes(proposed=max(found[0][1][0], 1), pass_s=_rising([size for size, _ in found], seconds, context_s))
         )
+    (_, short_s), (_, long_s) = reading[-2:]
     return RoleCosts(
         model=model,
         passes=passes,
+        reading_s=_rising_by([length for length, _ in reading], [seconds for _, seconds in reading]),
         context_s=context_s,
-        prefill_token_s=max((fresh[1] - fresh[0]) / (long - SHORT), 0.0),
-        prefill_passes=max(cached / times[0] - 1.0, 0.0),
+        prefill_token_s=max((long_s - short_s) / (long - SHORT), 0.0),
+        prefill_passes=max(statistics.mean(cached) / times[0] - 1.0, 0.0),
     )
+
+
+async def measure_disturbance(engine: Engine, other: Engine, clock: Callable[[], float]) -> float:
+    """By what part a pass of `engine` takes longer while `other` writes without a pause; not below 0."""
+    watch, noise = Stopwatch(engine, clock), Stopwatch(other, clock)
+    found = []
+    for _ in range(NUM_READ):
+        alone = await watch.passes(1, SHORT)
+        writing = asyncio.create_task(noise.without_pause())
+        try:
+            await asyncio.sleep(0)
+            found.append(await watch.passes(1, SHORT) / alone - 1.0)
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+    return max(statistics.median(found), 0.0)
 
 
 def num_parts(sizes: Sequence[int] = SIZES) -> int:
@@ -155,9 +190,15 @@ def num_parts(sizes: Sequence[int] = SIZES) -> int:
 
 
 def _rising(sizes: Sequence[int], times: Sequence[float], context_s: float) -> list[tuple[int, float]]:
-    """Times at no context; a larger batch is never the faster one, whatever chance says."""
+    """Times at no context, by batch size."""
+    return _rising_by(
+        sizes, [max(seconds - context_s * size * SHORT, 1e-6) for size, seconds in zip(sizes, times, strict=True)]
+    )
+
+
+def _rising_by(sizes: Sequence[int], times: Sequence[float]) -> list[tuple[int, float]]:
+    """More is never the faster one, whatever chance says."""
     points: list[tuple[int, float]] = []
     for size, seconds in zip(sizes, times, strict=True):
-        bare = max(seconds - context_s * size * SHORT, 1e-6)
-        points.append((size, max(bare, points[-1][1]) if points else bare))
+        points.append((size, max(seconds, points[-1][1]) if points else seconds))
     return points

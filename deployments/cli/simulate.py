@@ -23,8 +23,8 @@ from deployments.cli.trace import write_text
 from deployments.cli.validate import validate as validate_run
 
 if TYPE_CHECKING:
+    from deployments.simulation.outcome import Outcome
     from deployments.simulation.published import Reproduced
-    from deployments.simulation.run import Outcome
     from deployments.simulation.scenario import Scenario
 
 COLUMNS = (
@@ -190,8 +190,16 @@ def conclusion(scenario: Scenario, outcomes: list[Outcome]) -> list[str]:
     refused, failed = sum(o.num_refused for o in outcomes), sum(o.num_failed for o in outcomes)
     if scenario.failures:
         words.append(f"{lost} calls were lost with their replicas; {failed} requests failed for it.")
-    if refused:
+    if refused and scenario.admission is None:
         words.append(f"{refused} requests were refused, since {scenario.arrivals.max_in_flight} were in flight.")
+    for outcome in outcomes if scenario.admission is not None else []:
+        reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(outcome.refused.items()))
+        waited = "none began" if outcome.wait_p95_s is None else f"those that began waited {outcome.wait_p95_s:.1f} s"
+        words.append(f"{outcome.mode}: {outcome.num_refused} refused ({reasons or 'none'}); p95 of {waited}.")
+    for outcome in outcomes if scenario.autoscaling is not None else []:
+        most = {role: max(numbers[role] for _, numbers in outcome.replicas) for role in outcome.replicas[0][1]}
+        shown = ", ".join(f"{number} of {role}" for role, number in most.items())
+        words.append(f"{outcome.mode}: at most {shown} replicas; {outcome.mean_gpus:.1f} GPUs on average.")
     roles = {"target": scenario.target, "draft": scenario.draft}
     estimated = [name for name, role in roles.items() if role.is_estimated]
     if estimated:
@@ -202,6 +210,7 @@ def conclusion(scenario: Scenario, outcomes: list[Outcome]) -> list[str]:
 def _scenario_page(scenario: Scenario, outcomes: list[Outcome], words: list[str]) -> str:
     from deployments.simulation.page import bars, page, table
 
+    scaled = [(f"Replicas that were wanted: {o.mode}", _replicas_plot(o)) for o in outcomes if o.replicas]
     best = max(outcomes, key=lambda outcome: outcome.tokens_per_s)
     claim = (
         f"{scenario.name}: {scenario.num_gpus} GPUs, most tokens with {best.mode}: {best.tokens_per_s:.0f} a second."
@@ -218,9 +227,26 @@ def _scenario_page(scenario: Scenario, outcomes: list[Outcome], words: list[str]
                 bars({outcome.mode: outcome.user_tokens_per_s or 0.0 for outcome in outcomes}),
             ),
             ("Latency p95, seconds", bars({outcome.mode: outcome.latency_p95_s or 0.0 for outcome in outcomes})),
+            *scaled,
             ("The scenario", f"<pre>{escape(settings)}</pre>"),
         ],
     )
+
+
+def _replicas_plot(outcome: Outcome) -> str:
+    """Steps of the replicas that were wanted over the time."""
+    from deployments.simulation.page import Line, lines
+
+    ends = [*(at for at, _ in outcome.replicas[1:]), outcome.duration_s]
+    rows = []
+    for role in outcome.replicas[0][1]:
+        steps = [
+            point
+            for (at, numbers), end in zip(outcome.replicas, ends, strict=True)
+            for point in ((at, float(numbers[role])), (end, float(numbers[role])))
+        ]
+        rows.append(Line(role, steps))
+    return lines(rows, "seconds", "replicas")
 
 
 def _published(console: Console, overhead: float | None, steps: int) -> tuple[dict[str, Any], str]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.coordinator.theory import token_speed_up, window_speed_up
+from deployments.simulation.asking import settings_for
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.published import session_speed_up
-from deployments.simulation.run import settings_for
 
 COSTS = (0.05, 0.1, 0.2, 0.3, 0.4)
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

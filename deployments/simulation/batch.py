@@ -26,6 +26,7 @@ class _Sequence:
     num_context: int
     number: int
     """By arrival."""
+    num_guessed: int = 0
 
 
 class Batch(Generic[Name]):
@@ -41,10 +42,11 @@ class Batch(Generic[Name]):
         self._done: list[tuple[float, int, Name]] = []
         self._num_arrived = 0
         self._num_context = 0
+        self._num_guessed = 0
         self._pass_s = cost.seconds(1)
         """Seconds of a pass of what runs now."""
         self._stalled_s = 0.0
-        self._line_s: dict[int, float] = {}
+        self._line_s: dict[tuple[int, int], float] = {}
         self.sequence_seconds = 0.0
         """Integral of the batch size over time."""
         self.busy_s = 0.0
@@ -56,13 +58,21 @@ class Batch(Generic[Name]):
         return len(self._running) + len(self._waiting)
 
     def add(
-        self, now: float, name: Name, num_tokens: float, *, speed: float = 1.0, priority: int = 0, num_context: int = 0
+        self,
+        now: float,
+        name: Name,
+        num_tokens: float,
+        *,
+        speed: float = 1.0,
+        priority: int = 0,
+        num_context: int = 0,
+        num_guessed: int = 0,
     ) -> float | None:
-        """`name` wants `num_tokens` tokens, `speed` of them a pass. When it is done, if nothing changes before; None if
-        it waits."""
+        """`name` wants `num_tokens` tokens, `speed` of them a pass, which checks `num_guessed` beside them. When it is
+        done, if nothing changes before; None if it waits."""
         self._advance(now)
         self._num_arrived += 1
-        sequence = _Sequence(num_tokens / speed, speed, num_context, self._num_arrived)
+        sequence = _Sequence(num_tokens / speed, speed, num_context, self._num_arrived, num_guessed)
         if len(self._running) < self._cost.max_num_seqs:
             self._run(name, sequence)
             return now + self._stalled_s + (sequence.until - self._passes) * self._pass_s
@@ -76,7 +86,7 @@ class Batch(Generic[Name]):
         self._waiting.pop(name, None)
         sequence = self._running.pop(name, None)
         if sequence is not None:
-            self._num_context -= sequence.num_context
+            self._let_go(sequence)
             self._admit()
             self._keep_pace()
 
@@ -115,7 +125,7 @@ class Batch(Generic[Name]):
             if sequence is not None and sequence.until == at:
                 if at > limit:
                     break
-                self._num_context -= sequence.num_context
+                self._let_go(sequence)
                 del running[name]
                 done.append(name)
             heappop(until)
@@ -124,12 +134,16 @@ class Batch(Generic[Name]):
             self._keep_pace()
         return done
 
+    def _let_go(self, sequence: _Sequence) -> None:
+        self._num_context -= sequence.num_context
+        self._num_guessed -= sequence.num_guessed
+
     def _keep_pace(self) -> None:
         """The batch is another one now."""
-        size = len(self._running)
-        if size not in self._line_s:
-            self._line_s[size] = self._cost.seconds(size)
-        self._pass_s = self._line_s[size] + self._cost.context_s * self._num_context
+        shape = (len(self._running), self._num_guessed)
+        if shape not in self._line_s:
+            self._line_s[shape] = self._cost.seconds(shape[0], num_guessed=shape[1])
+        self._pass_s = self._line_s[shape] + self._cost.context_s * self._num_context
 
     def _advance(self, now: float) -> None:
         elapsed, self._now = now - self._now, now
@@ -157,6 +171,7 @@ class Batch(Generic[Name]):
         sequence.until += self._passes
         self._running[name] = sequence
         self._num_context += sequence.num_context
+        self._num_guessed += sequence.num_guessed
         self._keep_pace()
         heappush(self._done, (sequence.until, sequence.number, name))
 

@@ -22,6 +22,8 @@ from deployments.simulation.scripts import Agreement, uniform
 from deployments.simulation.workload import NO_GAIN, HintGain
 
 DRAFT_RETRY_S = 2.0
+ROLES = {"target": "target", "stream": "target", "draft": "draft", "judge": "verifier"}
+"""Whom calls are for, by their words."""
 
 
 class Pool:
@@ -30,6 +32,8 @@ class Pool:
     def __init__(self, clock: Clock, cost: EngineCost, num_replicas: int) -> None:
         self.engines = [Engine(clock, cost) for _ in range(num_replicas)]
         self.cost = cost
+        self.retired: list[Engine] = []
+        """Those that were taken away."""
         self._waiting: list[Callable[[], None]] = []
 
     @property
@@ -49,6 +53,24 @@ class Pool:
     def come_back(self, engine: Engine) -> None:
         """`engine` is there again; who waited goes on."""
         engine.come_back()
+        self._call()
+
+    def take_in(self, engine: Engine) -> None:
+        """`engine` serves from now on; who waited goes on."""
+        self.engines.append(engine)
+        self._call()
+
+    def close(self, engine: Engine) -> None:
+        """`engine` takes no new calls."""
+        self.engines.remove(engine)
+        engine.is_open = False
+
+    def retire(self, engine: Engine) -> None:
+        """`engine`, which was closed and has nothing to do, is gone."""
+        engine.die()
+        self.retired.append(engine)
+
+    def _call(self) -> None:
         waiting, self._waiting = self._waiting, []
         for then in waiting:
             then()
@@ -118,6 +140,7 @@ class Cluster:
         hint_gain: HintGain = NO_GAIN,
         mind: Callable[[int], Decisions | Controlled] | None = None,
         coordinators: Sequence[Coordinator] = (),
+        wrote: Callable[[int, int], None] | None = None,
     ) -> None:
         self.clock = clock
         self.mind = mind or (lambda number: decisions)
@@ -130,6 +153,8 @@ class Cluster:
         self.counts = Counts()
         self.coordinators = coordinators
         """Without any, hearing a result costs nothing."""
+        self.wrote = wrote
+        """Is told the number of a request and how many tokens were committed for it."""
 
     def hear(self, number: int, then: Callable[[], None]) -> None:
         """A result for request `number` arrives: `then` happens when its coordinator has come to it."""
@@ -139,7 +164,7 @@ class Cluster:
 class Call:
     """One call of a request to a role; its engine's `Work`."""
 
-    __slots__ = ("engine", "left", "place", "request", "same", "since", "word")
+    __slots__ = ("engine", "has_begun", "left", "place", "request", "same", "since", "word")
 
     def __init__(self, request: Request, word: str, place: int, left: int = 0) -> None:
         self.request = request
@@ -150,6 +175,7 @@ class Call:
         self.same = False
         self.since = request.cluster.clock.now
         self.engine: Engine | None = None
+        self.has_begun = False
 
     def done(self) -> None:
         """As `Work.done`."""
@@ -197,6 +223,16 @@ class Request:
         self._state = 0
         self._mind = cluster.mind(number)
         self._follow(self._mind.start)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing of it is committed yet."""
+        return self._head == 0
+
+    @property
+    def roles_asked(self) -> list[str]:
+        """The roles of its calls under way."""
+        return [ROLES[word] for word, _ in self._calls]
 
     # --- what engines say --------------------------------------------------------------------------------------------
 
@@ -299,6 +335,8 @@ class Request:
         result.num_recovered += reaction.num_recovered
         result.num_own += reaction.num_own
         self._head += num
+        if self.cluster.wrote is not None:
+            self.cluster.wrote(self.number, ends[self._head] - ends[self._head - num])
 
     def _obey(self, word: str, place: int, number: int) -> None:
         if word == "target":
@@ -334,7 +372,7 @@ class Request:
             return
         pool, role = self._pool(call), "target" if call.word == "stream" else call.word
         engine = self._engines.get(role)
-        if engine is None or not engine.alive:
+        if engine is None or not engine.alive or not engine.is_open:
             engine = self._engines[role] = pool.choose(self.number)
         if engine is not None:
             call.engine = engine
@@ -360,7 +398,8 @@ class Request:
             speed = self._gain(place) if call.word == "target" and self.cluster.takes_hints else 1.0
             # As the session's calls: the nearer to the head, the earlier; drafts and streams are always first.
             priority = place - self._head if call.word == "target" else 0
-            engine.write(call, tokens, speed=speed, priority=priority, context=context)
+            engine.write(call, tokens, speed=speed, priority=priority, context=context, goes_on=call.has_begun)
+            call.has_begun = True
 
     def _gain(self, place: int) -> float:
         gain = self.cluster.hint_gain

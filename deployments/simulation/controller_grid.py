@@ -21,8 +21,10 @@ from deployments.coordinator.control.pacer import Manner
 from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
+from deployments.simulation import guided_grid
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.driver import Clock, measure_fast
+from deployments.simulation.guided_grid import GuidedCell
 from deployments.simulation.scripts import RandomScript
 from deployments.simulation.workload import NO_GAIN, HintGain, Machine, Measured, Opening
 
@@ -154,9 +156,15 @@ def main(
     steps: Annotated[
         str, typer.Option(help="Steps of a single user; of each of several, over the root of their number.")
     ] = "800,100",
+    guided: Annotated[
+        bool, typer.Option("--guided", help="Requests that are guided; --alphas are shares of tokens, not of steps.")
+    ] = False,
 ) -> None:
     """Print the grid as a table in Markdown, and at the end where the promises do not hold."""
     lists = [[float(value) for value in text.split(",")] for text in (steps, alphas, costs, shares, users)]
+    if guided:
+        print_guided(lists)
+        return
     rows = []
     print(
         "| steps | alpha | c | share | users | "
@@ -177,6 +185,20 @@ def main(
     worst = min(row.controlled for row in rows), min(row.controlled / row.best for row in rows)
     missed = sum(not row.holds for row in rows)
     print(f"\n{missed} of {len(rows)} missed; least speed-up {worst[0]:.3f}, least part of the best {worst[1]:.1%}")
+
+
+def print_guided(lists: list[list[float]]) -> None:
+    """The grid of guided requests; `lists` are steps, shares of tokens, costs, shares and users."""
+    rows = []
+    print("| steps | alpha | c | share | users | guided | controller | of the best |\n" + "|---" * 8 + "|")
+    for num_steps, alpha, c, share, num_users in itertools.product(*lists):
+        each = int(num_steps / num_users**0.5)
+        row = guided_grid.compare(GuidedCell(alpha, c, share, int(num_users)), each)
+        rows.append(row)
+        cells = f"{each} | {alpha:g} | {c:g} | {share:g} | {num_users:g} | {row.guided:.2f} | {row.controlled:.2f}"
+        print(f"| {cells} | {row.controlled / row.best:.1%} |", flush=True)
+    worst = min(row.controlled for row in rows), min(row.controlled / row.best for row in rows)
+    print(f"\nleast speed-up {worst[0]:.3f}, least part of the better way {worst[1]:.1%}")
 
 
 if __name__ == "__main__":

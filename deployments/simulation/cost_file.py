@@ -36,6 +36,8 @@ class RoleCosts(Strict):
     writer: dict[str, Any] = {}
     """The role's section of the configuration that was measured."""
     passes: Annotated[list[PassTimes], Field(min_length=1)]
+    reading_s: list[tuple[int, float]] = []
+    """``[tokens, seconds]``: passes in which one sequence reads so many tokens of its prompt, by rising number."""
     context_s: float = 0.0
     """Seconds that a pass takes longer for each token of context."""
     prefill_token_s: float = 0.0
@@ -44,6 +46,8 @@ class RoleCosts(Strict):
     call_s: float = 0.0
     """Transport; an engine that is timed in its own process has none."""
     max_num_seqs: Annotated[int, Field(ge=1)] = 1024
+    disturbance: Annotated[float, Field(ge=0.0)] = 0.0
+    """By what part its passes take longer while the other engine works on the same machine."""
 
 
 class CostFile(Strict):
@@ -52,16 +56,16 @@ class CostFile(Strict):
     source: str
     target: RoleCosts
     draft: RoleCosts
-    disturbance: Annotated[float, Field(ge=0.0)] = 0.0
-    """By what part passes take longer while the other engine works on the same machine. Engines are timed alone, so it
-    is set by hand; only `lookahead simulate --validate` uses it."""
 
     def cost(self, role: str, proposed: int = 0) -> EngineCost:
         """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""
         costs = self.draft if role == "draft" else self.target
         passes = min(costs.passes, key=lambda one: abs(one.proposed - proposed))
+        first, last = (find(costs.passes, key=lambda one: one.proposed) for find in (min, max))
+        span = last.proposed - first.proposed
         return EngineCost(
             tuple(passes.pass_s),
+            guess_s=max(last.pass_s[0][1] - first.pass_s[0][1], 0.0) / span if span else None,
             context_s=costs.context_s,
             call_s=costs.call_s,
             prefill_passes=costs.prefill_passes,

@@ -26,15 +26,20 @@ class EngineCost:
     """Seconds of the whole engine for each token of a prompt that is not in its cache."""
     max_num_seqs: int = 1_000_000
     """Sequences beyond that wait, by priority."""
+    guess_s: float | None = None
+    """Seconds that a pass takes longer for every proposed token that it checks; None: as long as for a sequence."""
 
     def __post_init__(self) -> None:
         sizes = [size for size, _ in self.pass_s]
         if not sizes or sizes[0] != 1 or sizes != sorted(set(sizes)) or min(s for _, s in self.pass_s) <= 0.0:
             raise ValueError("pass_s must begin at batch size 1, rise in size, and have times above 0")
 
-    def seconds(self, num_sequences: int, num_context: float = 0.0) -> float:
-        """One forward pass over `num_sequences` sequences with `num_context` tokens of context in all."""
-        return self._line(max(num_sequences, 1)) + self.context_s * num_context
+    def seconds(self, num_sequences: int, num_context: float = 0.0, num_guessed: int = 0) -> float:
+        """One forward pass over `num_sequences` sequences with `num_context` tokens of context and `num_guessed`
+        proposed tokens in all."""
+        size = max(num_sequences, 1)
+        own = self._line(size + num_guessed) if self.guess_s is None else self._line(size) + self.guess_s * num_guessed
+        return own + self.context_s * num_context
 
     def _line(self, size: int) -> float:
         points = self.pass_s

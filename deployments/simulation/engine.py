@@ -38,6 +38,8 @@ class Engine:
     def __init__(self, clock: Clock, cost: EngineCost) -> None:
         self.cost = cost
         self.alive = True
+        self.is_open = True
+        """Whether it takes new calls."""
         self._clock = clock
         self._batch: Batch[Work] = Batch(cost)
         self._works: dict[Work, None] = {}
@@ -61,12 +63,28 @@ class Engine:
         """Integral of its batch size over time."""
         return self._batch.sequence_seconds
 
-    def write(self, work: Work, num_tokens: float, *, speed: float = 1.0, priority: int = 0, context: int = 0) -> None:
-        """Tells `work` when it has its tokens."""
+    def write(
+        self,
+        work: Work,
+        num_tokens: float,
+        *,
+        speed: float = 1.0,
+        priority: int = 0,
+        context: int = 0,
+        guessed: int = 0,
+        goes_on: bool = False,
+    ) -> None:
+        """Tells `work` when it has its tokens. `goes_on`: the same call has written before; `guessed` tokens of it are
+        checked in each pass."""
         self._works[work] = None
-        passes = self.cost.prefill_passes * speed
         due = self._batch.add(
-            self._clock.now, work, num_tokens + passes, speed=speed, priority=priority, num_context=context
+            self._clock.now,
+            work,
+            num_tokens if goes_on else num_tokens + self.cost.prefill_passes * speed,
+            speed=speed,
+            priority=priority,
+            num_context=context,
+            num_guessed=guessed,
         )
         if due is not None:  # the others are done later than before, if anything
             self._ring_at(due)
@@ -82,6 +100,11 @@ class Engine:
     def remember(self, request: int, num_tokens: int) -> None:
         """It wrote up to there itself."""
         if num_tokens > self._cached.get(request, 0):
+            self._cached[request] = num_tokens
+
+    def keep(self, request: int, num_tokens: int) -> None:
+        """What it has of `request` behind `num_tokens` tokens is of another text."""
+        if self._cached.get(request, 0) > num_tokens:
             self._cached[request] = num_tokens
 
     def forget(self, request: int) -> None:

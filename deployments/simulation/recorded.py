@@ -35,19 +35,23 @@ class RecordedScript:
         return self.pairs[index]
 
 
-def read_scripts(path: Path) -> list[RecordedScript]:
-    """All requests of a run that hold judged steps; RequestError if there are none."""
+def read_traces(path: Path) -> list[Trace]:
+    """The traces of a run, which `path` is the folder or the file of; RequestError if it cannot be read."""
     file = path / "requests.jsonl" if path.is_dir() else path
     try:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise RequestError(f"The recorded run {file} cannot be read: {error}.", "recorded") from error
-    traces = [read_trace(line["trace"]) for line in lines if isinstance(line, dict) and line.get("trace")]
-    scripts = [script_of(trace) for trace in traces]
+    return [read_trace(line["trace"]) for line in lines if isinstance(line, dict) and line.get("trace")]
+
+
+def read_scripts(path: Path) -> list[RecordedScript]:
+    """All requests of a run that hold judged steps; RequestError if there are none."""
+    scripts = [script_of(trace) for trace in read_traces(path)]
     found = [script for script in scripts if any(pair.agreement is not Agreement.DIFFERENT for pair in script.pairs)]
     if not found:
         raise RequestError(
-            f"{file} holds no request with steps of a draft: make it with lookahead bench --traces in a mode that "
+            f"{path} holds no request with steps of a draft: make it with lookahead bench --traces in a mode that "
             "speculates step by step.",
             "recorded",
         )

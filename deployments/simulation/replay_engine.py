@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from actors.boundaries import DeltaCutter, StepSplitter
-from actors.engines.hint_matching import HintedSequence, MatchRules
+from actors.engines.hint_matching import MatchRules
 from actors.errors import RequestError
 from actors.messages import (
     Delta,
@@ -29,7 +27,8 @@ from actors.messages import (
     TokenIds,
 )
 from deployments.simulation.cost_file import RoleCosts
-from deployments.simulation.replay_text import END, ReplayText
+from deployments.simulation.hinted_writing import END, HintedWriting
+from deployments.simulation.replay_text import ReplayText
 
 VOCABULARY = "replayed"
 
@@ -43,15 +42,31 @@ class PassCost:
 
     def seconds(self, num_sequences: int, num_proposed: int, num_read: int, num_context: int) -> float:
         """A pass over `num_sequences` sequences with `num_proposed` guesses in all, which also reads `num_read` tokens
-        of prompts. Reading and decoding share the pass: the longer of the two, and what else decodes beside it."""
-        a_sequence = num_proposed / max(num_sequences, 1)
-        decode = self._decode(num_sequences, a_sequence)
-        reading = max(num_read * self.costs.prefill_token_s - self._decode(1, 0.0), 0.0)
-        return self.scale * (decode + reading + self.costs.context_s * num_context)
+        of prompts before the last one of each.
 
-    def _decode(self, num_sequences: int, proposed: float) -> float:
-        known = sorted((one.proposed, _line(one.pass_s, num_sequences)) for one in self.costs.passes)
-        return _line(known, proposed)
+        What counts is how many tokens go through the model, however many sequences they belong to; those of prompts are
+        cheaper, since nothing is sampled behind them.
+        """
+        sampled = num_sequences + num_proposed
+        own = _line(self._sampled, sampled)
+        if num_read:
+            own += max(self._reading_s(sampled + num_read) - self._reading_s(sampled), 0.0)
+        return self.scale * (own + self.costs.context_s * num_context)
+
+    @property
+    def _sampled(self) -> list[tuple[float, float]]:
+        """Seconds of a pass by the tokens behind which is sampled, as it was measured with sequences and guesses."""
+        points: dict[float, float] = {}
+        for passes in self.costs.passes:
+            for size, seconds in passes.pass_s:
+                points[size * (1 + passes.proposed)] = seconds
+        return sorted(points.items())
+
+    def _reading_s(self, num_tokens: float) -> float:
+        """A pass of so many tokens of one prompt."""
+        if not self.costs.reading_s:
+            return max(num_tokens * self.costs.prefill_token_s, _line(self._sampled, 1))
+        return _line(self.costs.reading_s, num_tokens)
 
 
 def _line(points: Sequence[tuple[float, float]], at: float) -> float:
@@ -63,43 +78,12 @@ def _line(points: Sequence[tuple[float, float]], at: float) -> float:
     return y0 + (y1 - y0) * (at - x0) / (x1 - x0)
 
 
-@dataclass
 class _Sequence:
-    """One generation in the engine."""
+    """One generation in the engine, and what of it is on its way to whoever asked for it."""
 
-    before: TokenIds
-    coming: TokenIds
-    num_to_read: int
-    hinted: HintedSequence
-    max_tokens: int
-    num_written: int = 0
-    num_proposed: int = 0
-    num_accepted: int = 0
-    guess: list[int] = field(default_factory=list)
-    heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = field(default_factory=asyncio.Queue)
-    is_over: bool = False
-
-    def propose(self) -> int:
-        """What is guessed for the next pass."""
-        written = self.coming[: self.num_written]
-        room = max(self.max_tokens - self.num_written - 1, 0)
-        context = np.array((*self.before, *written), dtype=np.int64)
-        self.guess = self.hinted.propose(context, self.num_written, room).tokens
-        self.num_proposed += len(self.guess)
-        return len(self.guess)
-
-    def advance(self) -> tuple[TokenIds, Ending | None]:
-        """What a pass gives: the guesses that are right, and a token of its own."""
-        rest, num = self.coming[self.num_written :], 1
-        while num <= len(self.guess) and num < len(rest) and self.guess[num - 1] == rest[num - 1]:
-            num += 1
-        ids = rest[: min(num, self.max_tokens - self.num_written)]
-        self.num_accepted += len(ids) - 1
-        self.num_written += len(ids)
-        self.num_to_read = 0
-        ending = Ending.END if END in ids else Ending.CAP if self.num_written >= self.max_tokens else None
-        self.is_over = ending is not None
-        return tuple(token for token in ids if token != END), ending
+    def __init__(self, writing: HintedWriting) -> None:
+        self.writing = writing
+        self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
 
 
 class ReplayEngine:
@@ -130,11 +114,10 @@ class ReplayEngine:
         self._sequences: dict[str, _Sequence] = {}
         self._passes: asyncio.Task[None] | None = None
         self._other: ReplayEngine | None = None
-        self._disturbance = 0.0
 
-    def share_machine(self, other: ReplayEngine, disturbance: float) -> None:
-        """While `other` works, passes that begin here take so much longer, as a part of their time."""
-        self._other, self._disturbance = other, disturbance
+    def share_machine(self, other: ReplayEngine) -> None:
+        """While `other` works, passes that begin here take longer, as it was measured."""
+        self._other = other
 
     def describe(self) -> RoleInfo:
         """As `Engine.describe`."""
@@ -165,31 +148,29 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         written = token_ids[len(self._prompt) :]
         coming = self._text.draft_after(written) if self._is_draft else self._text.target_after(written)
-        guesses = self._rules is not None
-        hinted = HintedSequence(
-            self._rules or MatchRules(),
-            uses_hints=guesses and token_speculation == "hints",
-            uses_ngrams=guesses and token_speculation in ("hints", "ngram"),
+        to_read = self._to_read(token_ids)
+        writing = HintedWriting(
+            token_ids, coming, max_tokens, self._rules, speculation=token_speculation, num_to_read=to_read
         )
-        hinted.add(hints)
-        sequence = _Sequence(token_ids, coming, self._to_read(token_ids), hinted, max_tokens)
+        writing.add_hints(hints)
+        sequence = _Sequence(writing)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
         self._enter(call_id, sequence)
         try:
             while not cutter.finished:
                 ids, ending = await sequence.heard.get()
                 for delta in cutter.feed(ids, ending):
-                    counts = (sequence.num_proposed, sequence.num_accepted) if cutter.finished else (0, 0)
+                    counts = (writing.num_proposed, writing.num_accepted) if cutter.finished else (0, 0)
                     yield replace(delta, num_proposed=counts[0], num_accepted=counts[1])
         finally:
             self._sequences.pop(call_id, None)
-            self._cached.append((*token_ids, *coming[: sequence.num_written]))
+            self._cached.append((*token_ids, *coming[: writing.num_written]))
 
     async def read(self, call_id: str, seconds: float) -> None:
         """Reads a prompt of another text for so many seconds of the engine alone: a judge's. Cancelled in the middle,
         the pass that reads it goes on."""
         num_tokens = round(seconds / (self._cost.costs.prefill_token_s * self._cost.scale or seconds))
-        sequence = _Sequence((), (END,), max(num_tokens, 1), HintedSequence(MatchRules(), uses_ngrams=False), 1)
+        sequence = _Sequence(HintedWriting((), (END,), 1, None, num_to_read=max(num_tokens, 1)))
         try:
             self._enter(call_id, sequence)
             await sequence.heard.get()
@@ -200,7 +181,7 @@ class ReplayEngine:
         """As `Engine.add_hints`."""
         await asyncio.sleep(self._hop_s)
         if call_id in self._sequences:
-            self._sequences[call_id].hinted.add(hints)
+            self._sequences[call_id].writing.add_hints(hints)
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Engine.speculation_stats`: not counted over calls."""
@@ -247,17 +228,18 @@ class ReplayEngine:
         loop = asyncio.get_running_loop()
         while self._sequences:
             batch = dict(list(self._sequences.items())[: self._cost.costs.max_num_seqs])
-            proposed = sum(sequence.propose() for sequence in batch.values())
-            read = sum(sequence.num_to_read for sequence in batch.values())
-            context = sum(len(sequence.before) + sequence.num_written for sequence in batch.values())
+            proposed = sum(sequence.writing.begin_pass() for sequence in batch.values())
+            read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch.values())
+            context = sum(sequence.writing.num_context for sequence in batch.values())
             seconds = self._cost.seconds(len(batch), proposed, read, context)
             if self._other is not None and self._other.num_running():
-                seconds *= 1.0 + self._disturbance
+                seconds *= 1.0 + self._cost.costs.disturbance
             await asyncio.sleep(seconds)
             for call_id, sequence in batch.items():
                 if self._sequences.get(call_id) is sequence:
-                    loop.call_later(self._hop_s, sequence.heard.put_nowait, sequence.advance())
-                    if sequence.is_over:
+                    given = sequence.writing.advance()
+                    loop.call_later(self._hop_s, sequence.heard.put_nowait, given)
+                    if given[1] is not None:
                         del self._sequences[call_id]
         self._passes = None
 

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.messages import TokenIds
+from deployments.simulation.hinted_writing import END
 from deployments.simulation.scripts import uniform
 from deployments.telemetry.timeline import Span, Trace
 
 WORDS = re.compile(r" ?[A-Za-z]+|\d| ?[^\sA-Za-z\d]+\n*|\s+(?=\S)|\s+")
 """Roughly where tokenizers of today cut, digits one by one."""
-END = 0
-"""The token that ends a text."""
 FIRST_JUNK = 10**6
 SLACK_S = 0.0006
 """Traces are rounded to milliseconds."""

@@ -6,132 +6,35 @@ they committed, and only whole ones have a latency.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 from deployments.coordinator.control.controller import Controller
-from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.arrivals import Arrivals, Then
+from deployments.simulation.asking import GUIDED, guided_texts_of, guiding_of, script_of, settings_of, target_cost
 from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool, Request
 from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.driver import Clock
 from deployments.simulation.engine import Engine
+from deployments.simulation.front import RETRY_S, Front
+from deployments.simulation.guided_request import GuidedRequest
+from deployments.simulation.outcome import Outcome, quantile
 from deployments.simulation.passages import Passages
-from deployments.simulation.recorded import read_scripts
-from deployments.simulation.scenario import FailureScenario, Scenario
-from deployments.simulation.scripts import RandomScript, Script, uniform
+from deployments.simulation.scaling import Scaling
+from deployments.simulation.scenario import Scenario
+from deployments.simulation.scenario_sections import FailureScenario
+from deployments.simulation.scripts import Script
 
 Tell = Callable[[str, float], None]
 """Is told the mode that runs, and which part of it is done, from 0 to 1."""
-ARRIVALS = 7919
-"""Keeps the draws of arrivals apart from others of the same seed."""
 NUM_PARTS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One mode. Rates are over the whole duration; None where nothing was finished."""
-
-    mode: str
-    num_requests: int
-    """Finished ones."""
-    num_refused: int
-    num_failed: int
-    num_committed_steps: int
-    num_executed_steps: int
-    """Steps that engines wrote to their end, kept or not."""
-    num_verdicts: int
-    num_lost_calls: int
-    output_tokens: int
-    tokens_per_s: float
-    tokens_per_s_per_gpu: float
-    latency_p50_s: float | None
-    latency_p95_s: float | None
-    first_step_p50_s: float | None
-    goodput_rps: float | None
-    accept_rate: float | None
-    user_tokens_per_s: float | None
-    """Tokens a second of a request, median."""
-    target_busy: float
-    draft_busy: float
-    verifier_busy: float
-    """Shares of the time in which an engine of the role had work."""
-    target_batch: float
-    draft_batch: float
-    """Mean sequences in an engine."""
-    coordinator_busy: float
-    """Share of the coordinators' cores that is taken; 0 where hearing costs nothing."""
-    verifier_full: float
-    """Share of the verifiers' places that is taken: at 1 verdicts wait."""
-    calls_mb_per_s: float
-    """What calls carry to engines, in 10^6 bytes."""
-    duration_s: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def run_scenario(scenario: Scenario, tell: Tell = lambda mode, part: None) -> list[Outcome]:
     """All modes of `scenario`, in its order."""
     script = script_of(scenario)
     return [Run(scenario, mode, script).outcome(tell) for mode in scenario.speculation.modes]
-
-
-def script_of(scenario: Scenario) -> Callable[[int], Script]:
-    """The text of each request."""
-    text = scenario.text
-    if text.recorded is not None:
-        recorded = read_scripts(Path(text.recorded))
-        return lambda number: recorded[number % len(recorded)]
-    return lambda number: RandomScript(
-        text.seed + number + 1,
-        text.num_steps,
-        text.alpha,
-        text.mean_tokens,
-        text.sigma,
-        text.equal_share if scenario.verifier.replicas else 1.0,
-        text.length_effect,
-    )
-
-
-def settings_of(scenario: Scenario, mode: str) -> SessionSettings:
-    """What every request asks for."""
-    speculation = scenario.speculation
-    return settings_for(
-        {"target_all_gpus": "target", "controlled": "lookahead"}.get(mode, mode),
-        speculation.max_lookahead,
-        max_target_steps=speculation.max_target_steps,
-        verifier="simulated" if scenario.verifier.replicas else None,
-        takes_hints=speculation.hint_gain > 1.0,
-    )
-
-
-def settings_for(
-    mode: str,
-    max_lookahead: int,
-    *,
-    max_target_steps: int | None = None,
-    verifier: str | None = "simulated",
-    takes_hints: bool = False,
-) -> SessionSettings:
-    """Settings of simulated requests."""
-    return SessionSettings(
-        session_id="",
-        target_prompt=(),
-        draft_prompt=(),
-        vocabulary="",
-        max_tokens=10**9,
-        mode=mode,
-        max_lookahead=max_lookahead,
-        max_target_steps=max_target_steps,
-        verifier=verifier,
-        token_speculation="hints" if takes_hints else "none",
-    )
 
 
 class Run:
@@ -146,11 +49,12 @@ class Run:
         self._clock = clock = Clock()
         verdict = EngineCost(((1, scenario.verifier.latency_s),), max_num_seqs=scenario.verifier.at_once)
         self._pools = {
-            "target": Pool(clock, scenario.target.cost("target"), scenario.target.replicas),
+            "target": Pool(clock, target_cost(scenario, mode), scenario.target.replicas),
             "draft": Pool(clock, scenario.draft.cost("draft"), scenario.draft.replicas),
             "verifier": Pool(clock, verdict, scenario.verifier.replicas),
         }
         settings, controller = settings_of(scenario, mode), Controller()
+        self._guiding = guiding_of(scenario, mode, controller, clock) if mode in GUIDED else None
         coordinator = scenario.coordinator
         num = coordinator.replicas if coordinator.message_s else 0
         self._coordinators = [Coordinator(clock, coordinator.message_s) for _ in range(num)]
@@ -165,10 +69,16 @@ class Run:
             hint_gain=scenario.hint_gain,
             mind=controlled if mode == "controlled" else None,
             coordinators=self._coordinators,
+            wrote=self._wrote if scenario.admission is not None else None,
         )
+        self._front = Front(clock, scenario.admission) if scenario.admission is not None else None
+        rules = scenario.autoscaling
+        self._scaling = Scaling(clock, rules, self._pools, self._demand) if rules is not None else None
         self._passages = Passages(script)
-        self._num_begun = self._num_drawn = self._num_refused = self._num_in_flight = 0
-        self._arrive()
+        self._texts = guided_texts_of(scenario, script) if self._guiding is not None else None
+        self._live: dict[int, Request | GuidedRequest] = {}
+        self._num_begun = self._num_refused = 0
+        Arrivals(clock, scenario.arrivals, scenario.text.seed, self._ask).begin()
         for failure in scenario.failures:
             self._plan(failure)
 
@@ -180,56 +90,56 @@ class Run:
             tell(self._mode, part / NUM_PARTS)
         return self._figures()
 
-    # --- arrivals ----------------------------------------------------------------------------------------------------
+    # --- requests ----------------------------------------------------------------------------------------------------
 
-    def _arrive(self) -> None:
-        arrivals = self._scenario.arrivals
-        if arrivals.users is not None:
-            for user in range(arrivals.users):
-                # Spread over the first step, so that users do not march in step.
-                self._clock.after(uniform(ARRIVALS, user), self._ask_again)
-        else:
-            self._clock.after(self._gap(), self._ask_at_random)
-
-    def _ask_again(self) -> None:
-        self._ask(lambda: self._clock.after(0.0, self._ask_again))
-
-    def _ask_at_random(self) -> None:
-        """Requests at the highest rate come at random, and so many of them ask as the present rate says."""
-        arrivals, number = self._scenario.arrivals, self._num_drawn
-        full = arrivals.max_in_flight is not None and self._num_in_flight >= arrivals.max_in_flight
-        if uniform(ARRIVALS + 1, self._scenario.text.seed, number) < self._present_rate() / self._highest_rate():
-            if full:
-                self._num_refused += 1
-            else:
-                self._ask(lambda: None)
-        self._clock.after(self._gap(), self._ask_at_random)
-
-    def _highest_rate(self) -> float:
-        arrivals = self._scenario.arrivals
-        return max(arrivals.rate or 0.0, arrivals.rate_from or 0.0)
-
-    def _present_rate(self) -> float:
-        arrivals, now = self._scenario.arrivals, self._clock.now
-        rate, begin = arrivals.rate or 0.0, arrivals.rate_from
-        return rate if begin is None or now >= arrivals.ramp_s else begin + (rate - begin) * now / arrivals.ramp_s
-
-    def _gap(self) -> float:
-        """Seconds until the next one: exponential."""
-        self._num_drawn += 1
-        return -math.log(1.0 - uniform(ARRIVALS, self._scenario.text.seed, self._num_drawn)) / self._highest_rate()
-
-    def _ask(self, then: Callable[[], None]) -> None:
-        number = self._num_begun
+    def _ask(self, then: Then) -> None:
+        number, asked_s, most = self._num_begun, self._clock.now, self._scenario.arrivals.max_in_flight
         self._num_begun += 1
-        self._num_in_flight += 1
+        begin = lambda: self._begin(number, asked_s, then)  # noqa: E731
+        if self._front is not None:
+            self._front.ask(number, self._scenario.text.prompt_tokens, begin, lambda wait_s: self._refuse(then, wait_s))
+        elif most is not None and len(self._live) >= most:
+            self._refuse(then, RETRY_S)
+        else:
+            begin()
 
+    def _refuse(self, then: Then, wait_s: float) -> None:
+        self._num_refused += 1
+        then(wait_s)
+
+    def _begin(self, number: int, asked_s: float, then: Then) -> None:
         def ended(result: Ended) -> None:
-            self._num_in_flight -= 1
+            result.started_s = asked_s
+            self._live.pop(number, None)
             self._cluster.counts.ended.append(result)
-            then()
+            if self._front is not None:
+                self._front.ended(number)
+            then(0.0)
 
-        Request(self._cluster, number, self._passages.of(number), self._scenario.text.prompt_tokens, ended)
+        num_prompt = self._scenario.text.prompt_tokens
+        if self._guiding is not None and self._texts is not None:
+            text = self._texts(number)
+            self._live[number] = GuidedRequest(self._cluster, self._guiding, number, text, num_prompt, ended)
+        else:
+            self._live[number] = Request(self._cluster, number, self._passages.of(number), num_prompt, ended)
+
+    def _wrote(self, number: int, num_tokens: int) -> None:
+        if self._front is not None:
+            self._front.wrote(number, num_tokens)
+
+    def _demand(self) -> dict[str, float]:
+        """As `deployments.coordinator.demand.Demand.stats`."""
+        live = list(self._live.values())
+        calls = [role for request in live for role in request.roles_asked]
+        waiting = sum(request.is_waiting for request in live)
+        speculates = self._mode not in ("target", "target_all_gpus")
+        return {
+            "requests": len(live),
+            "speculating": len(live) if speculates else 0,
+            "waiting_requests": waiting,
+            "waiting_tokens": waiting * self._scenario.text.prompt_tokens,
+            **{f"{role}_calls": calls.count(role) for role in self._pools},
+        }
 
     # --- failures ----------------------------------------------------------------------------------------------------
 
@@ -265,11 +175,12 @@ class Run:
         firsts = sorted(one.first_step_s - one.started_s for one in whole)
         accepted, recovered = sum(one.num_accepted for one in whole), sum(one.num_recovered for one in whole)
         goal = scenario.latency_goal_s
-        duration = scenario.duration_s
+        duration, mean_gpus = scenario.duration_s, self._mean_gpus()
         return Outcome(
             mode=self._mode,
             num_requests=len(whole),
             num_refused=self._num_refused,
+            refused=self._front.refused if self._front is not None else {},
             num_failed=len(counts.ended) - len(whole),
             num_committed_steps=counts.num_committed,
             num_executed_steps=counts.num_executed,
@@ -277,7 +188,7 @@ class Run:
             num_lost_calls=counts.num_lost_calls,
             output_tokens=counts.num_committed_tokens,
             tokens_per_s=counts.num_committed_tokens / duration,
-            tokens_per_s_per_gpu=counts.num_committed_tokens / duration / self._num_gpus,
+            tokens_per_s_per_gpu=counts.num_committed_tokens / duration / mean_gpus,
             latency_p50_s=quantile(latencies, 0.5),
             latency_p95_s=quantile(latencies, 0.95),
             first_step_p50_s=quantile(firsts, 0.5),
@@ -293,18 +204,27 @@ class Run:
             / (max(len(self._coordinators), 1) * duration),
             verifier_full=self._batch("verifier") / scenario.verifier.at_once,
             calls_mb_per_s=counts.num_sent_tokens * scenario.coordinator.bytes_per_token / 1e6 / duration,
+            wait_p95_s=quantile(sorted(self._front.waits), 0.95) if self._front is not None else None,
+            mean_gpus=mean_gpus,
+            replicas=tuple(self._scaling.changes) if self._scaling is not None else (),
             duration_s=duration,
         )
 
+    def _mean_gpus(self) -> float:
+        if self._scaling is None:
+            return float(self._num_gpus)
+        sizes = {"target": self._scenario.target.gpus, "draft": self._scenario.draft.gpus}
+        return sum(size * self._scaling.mean_replicas(role) for role, size in sizes.items())
+
     def _busy(self, role: str) -> float:
-        engines = self._pools[role].engines
-        return sum(e.busy_s for e in engines) / (len(engines) * self._scenario.duration_s) if engines else 0.0
+        return self._of_replicas(role, lambda engine: engine.busy_s)
 
     def _batch(self, role: str) -> float:
-        engines = self._pools[role].engines
-        return sum(e.sequence_seconds for e in engines) / (len(engines) * self._scenario.duration_s) if engines else 0.0
+        return self._of_replicas(role, lambda engine: engine.sequence_seconds)
 
-
-def quantile(ordered: list[float], share: float) -> float | None:
-    """By the nearest rank; None of nothing."""
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
+    def _of_replicas(self, role: str, integral: Callable[[Engine], float]) -> float:
+        """The mean over the replicas and the time."""
+        pool = self._pools[role]
+        num = len(pool.engines) if self._scaling is None else self._scaling.mean_replicas(role)
+        total = sum(integral(engine) for engine in [*pool.engines, *pool.retired])
+        return total / (num * self._scenario.duration_s) if num else 0.0

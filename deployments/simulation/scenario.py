@@ -1,8 +1,6 @@
 """A scenario: a cluster, its models, its users and what breaks, from YAML.
 
-Promises: an unknown key, a wrong type or an impossible combination is a `ConfigError` that names the key; what engines
-cost is measured (a file of `lookahead calibrate --engine`), given, or estimated from a chip and a model, and the
-scenario knows which.
+Promises: an unknown key, a wrong type or an impossible combination is a `ConfigError` that names the key.
 """
 
 from __future__ import annotations
@@ -10,175 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from actors.errors import ConfigError
-from deployments.simulation.cost_file import read_costs
-from deployments.simulation.costs import EngineCost, linear_cost
-from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, scaled
+from deployments.simulation.scenario_sections import (
+    AdmissionScenario,
+    ArrivalScenario,
+    AutoscalingScenario,
+    CoordinatorScenario,
+    FailureScenario,
+    RoleScenario,
+    SpeculationScenario,
+    Strict,
+    TextScenario,
+    VerifierScenario,
+)
 from deployments.simulation.workload import HintGain
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Mode = Literal["target", "target_all_gpus", "lookahead", "controlled", "lookahead_sync", "specreason"]
-"""``target_all_gpus``: the target alone, with as many replicas as fit on the draft's GPUs too: equal hardware.
-``controlled``: lookahead at a depth that the server's controller chooses, `max_lookahead` at most."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RoleScenario(Strict):
-    """Draft or target. What an engine costs comes from `model` and `gpu` (estimated), or from `costs` (a measured
-    file), or from `token_s` (given)."""
-
-    replicas: Annotated[int, Field(ge=0)] = 1
-    gpus: PositiveInt = 1
-    """GPUs of a replica, in tensor parallel."""
-    model: str | None = None
-    gpu: str | None = None
-    costs: str | None = None
-    token_s: PositiveFloat | None = None
-    """Seconds of a pass with one sequence."""
-    sequence_share: NonNegativeFloat = 0.0
-    """With `token_s`: how much longer a pass takes for each further sequence, as a part of `token_s`."""
-    tokens_per_pass: Annotated[float, Field(ge=1.0)] = 1.0
-    """What token-level speculation inside the engine gives."""
-    proposed_tokens: Annotated[int, Field(ge=0)] = 0
-    """What it proposes: more tokens in a pass."""
-    max_context: PositiveInt = 8192
-    """With `model` and `gpu`: how long sequences get, which bounds how many fit."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> RoleScenario:
-        sources = [self.model is not None and self.gpu is not None, self.costs is not None, self.token_s is not None]
-        if sum(sources) != 1:
-            raise ValueError("give one of: model and gpu, costs, token_s")
-        if self.model is not None and self.model not in MODELS:
-            raise ValueError(f"there is no model {self.model!r}; there are: {', '.join(MODELS)}")
-        if self.gpu is not None and self.gpu not in GPUS:
-            raise ValueError(f"there is no gpu {self.gpu!r}; there are: {', '.join(GPUS)}")
-        return self
-
-    @property
-    def is_estimated(self) -> bool:
-        """Whether nobody measured it."""
-        return self.model is not None
-
-    def cost(self, role: str) -> EngineCost:
-        """What an engine of this role costs; ConfigError where it cannot be."""
-        if self.model is not None and self.gpu is not None:
-            try:
-                return estimated_cost(
-                    MODELS[self.model],
-                    GPUS[self.gpu],
-                    self.gpus,
-                    context=self.max_context,
-                    num_proposed=self.proposed_tokens,
-                    tokens_per_pass=self.tokens_per_pass,
-                )
-            except ValueError as error:
-                raise ConfigError(f"{role}: {error}.", f"{role}.gpus") from error
-        if self.costs is not None:
-            return scaled(read_costs(Path(self.costs)).cost(role, self.proposed_tokens), self.tokens_per_pass)
-        return scaled(linear_cost(self.token_s or 1.0, self.sequence_share), self.tokens_per_pass)
-
-
-class VerifierScenario(Strict):
-    """The verifier. With 0 replicas nobody is asked: only equal steps are accepted."""
-
-    replicas: Annotated[int, Field(ge=0)] = 1
-    latency_s: PositiveFloat = 0.01
-    at_once: PositiveInt = 64
-    """Verdicts that a replica works on at once."""
-
-
-class CoordinatorScenario(Strict):
-    """The coordinators: each is a process on a core of its own, and requests are spread over them."""
-
-    replicas: PositiveInt = 1
-    message_s: NonNegativeFloat = 0.0
-    """Seconds of that core for each result that a coordinator hears: a step of a draft or target, a verdict. 0: hearing
-    costs nothing, and `replicas` changes nothing."""
-    bytes_per_token: NonNegativeFloat = 11.0
-    """What a token of a prefix takes in a call to an engine."""
-
-
-class SpeculationScenario(Strict):
-    """As the server's own settings."""
-
-    modes: tuple[Mode, ...] = ("target", "lookahead")
-    """Each of them runs the whole scenario."""
-    max_lookahead: Annotated[int, Field(ge=1, le=64)] = 4
-    max_target_steps: PositiveInt | None = None
-    hint_gain: Annotated[float, Field(ge=1.0)] = 1.0
-    """Tokens of a target's pass once an equal draft step is at hand as hint, over its own."""
-
-
-class TextScenario(Strict):
-    """What requests write: drawn from `alpha` and lengths, or `recorded` in a run of `lookahead bench --traces`."""
-
-    alpha: Fraction = 0.6
-    equal_share: Fraction = 0.25
-    """Of the steps that agree, those that are equal token for token and need no verdict."""
-    mean_tokens: PositiveFloat = 50.0
-    sigma: NonNegativeFloat = 0.5
-    """Spread of lengths: that of their logarithm."""
-    length_effect: NonNegativeFloat = 0.0
-    num_steps: PositiveInt = 60
-    prompt_tokens: PositiveInt = 200
-    recorded: str | None = None
-    seed: int = 0
-
-
-class ArrivalScenario(Strict):
-    """Who asks: so many `users`, each one request after another; or requests at random, `rate` of them a second, which
-    may rise from `rate_from` over the first `ramp_s` seconds."""
-
-    users: PositiveInt | None = None
-    rate: PositiveFloat | None = None
-    rate_from: NonNegativeFloat | None = None
-    ramp_s: NonNegativeFloat = 0.0
-    max_in_flight: PositiveInt | None = None
-    """Requests beyond that are refused."""
-
-    @model_validator(mode="after")
-    def _one_process(self) -> ArrivalScenario:
-        if (self.users is None) == (self.rate is None):
-            raise ValueError("give users or rate, one of the two")
-        return self
-
-
-class FailureScenario(Strict):
-    """What dies `at_s` and is back `back_s`: one replica of a role (none named: all), or all that is on a node."""
-
-    role: Literal["target", "draft", "verifier"] | None = None
-    replica: Annotated[int, Field(ge=0)] | None = None
-    node: Annotated[int, Field(ge=0)] | None = None
-    at_s: NonNegativeFloat
-    back_s: PositiveFloat
-
-    @model_validator(mode="after")
-    def _one_thing(self) -> FailureScenario:
-        if (self.role is None) == (self.node is None):
-            raise ValueError("give role or node, one of the two")
-        if self.back_s <= self.at_s:
-            raise ValueError("back_s must be after at_s")
-        return self
 
 
 class Scenario(Strict):
@@ -192,6 +40,9 @@ class Scenario(Strict):
     speculation: SpeculationScenario = SpeculationScenario()
     text: TextScenario = TextScenario()
     arrivals: ArrivalScenario = ArrivalScenario(users=8)
+    admission: AdmissionScenario | None = None
+    """None: whoever asks begins."""
+    autoscaling: AutoscalingScenario | None = None
     failures: tuple[FailureScenario, ...] = ()
     network_s: NonNegativeFloat = 0.0
     """One way between the coordinator and an engine."""
@@ -211,11 +62,25 @@ class Scenario(Strict):
                 raise ValueError(f"failures: there is no {failure.role} replica {failure.replica}")
             if failure.node is not None and failure.node >= self.num_nodes:
                 raise ValueError(f"failures: there is no node {failure.node}; there are {self.num_nodes}")
-        if self.draft.replicas < 1 and not set(self.speculation.modes) <= {"target", "target_all_gpus"}:
+        if self.admission is not None and self.arrivals.max_in_flight is not None:
+            raise ValueError("give admission or arrivals.max_in_flight, one of the two")
+        if self.autoscaling is not None and self.failures:
+            raise ValueError("failures name replicas that autoscaling would take away; give one of the two")
+        alone = set(self.speculation.modes) <= {"target", "target_all_gpus"}
+        if self.autoscaling is not None and "target_all_gpus" in self.speculation.modes:
+            raise ValueError("mode target_all_gpus gives away the draft's GPUs, and autoscaling would ask for more")
+        may_draft = self.draft.replicas > 0 or (self.autoscaling is not None and self.autoscaling.draft is not None)
+        if not may_draft and not alone:
             raise ValueError("speculation.modes need a draft, and draft.replicas is 0")
-        if "specreason" in self.speculation.modes and not self.verifier.replicas:
+        if "specreason" in self.speculation.modes and not self.has_verifier:
             raise ValueError("mode specreason needs a verifier")
         return self
+
+    @property
+    def has_verifier(self) -> bool:
+        """Whether there is one, or may be one."""
+        may_grow = self.autoscaling is not None and self.autoscaling.verifier is not None
+        return self.verifier.replicas > 0 or may_grow
 
     @property
     def num_gpus(self) -> int:

@@ -148,8 +148,8 @@ class Replayer:
         prompt = self._prompt(line, vocabulary)
         target = self._engine(text, prompt, trace, is_draft=False, scale=scale)
         draft = self._engine(text, prompt, trace, is_draft=True, scale=scale)
-        target.share_machine(draft, self._costs.disturbance)
-        draft.share_machine(target, self._costs.disturbance)
+        target.share_machine(draft)
+        draft.share_machine(target)
         judge = target if self._judges_with_target(line) else None
         roles = Roles(TargetModel(target), Draft(draft), ReplayedVerifier(text, judge))
         coordinator = Coordinator(self._config, roles)

@@ -22,6 +22,16 @@ def test_a_shipped_scenario_gives_a_table_json_and_a_page(lookahead, tmp_path) -
     assert "http" not in text
 
 
+def test_what_admission_and_autoscaling_did_is_said(lookahead, tmp_path) -> None:
+    page = tmp_path / "page.html"
+    narrow = ("--set", "speculation.modes=[target]")
+    done = lookahead("simulate", "overload", "--duration", "100", "--json", *narrow)
+    assert "refused (" in " ".join(done.json["conclusion"])
+    done = lookahead("simulate", "tide", "--duration", "300", "--json", "--html", str(page), *narrow)
+    assert "GPUs on average" in " ".join(done.json["conclusion"])
+    assert "Replicas that were wanted: target" in page.read_text()
+
+
 def test_the_published_table_has_a_row_a_set(lookahead, monkeypatch) -> None:
     monkeypatch.setattr(published, "PUBLISHED", published.PUBLISHED[:2])
     done = lookahead("simulate", "--published", "--steps", "100", "--overhead", "0.4", "--json")

@@ -10,8 +10,9 @@ import pytest
 from actors.errors import ConfigError, RequestError
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, read_costs, write_costs
 from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_requests
+from deployments.simulation.outcome import Outcome
 from deployments.simulation.recorded import read_scripts
-from deployments.simulation.run import Outcome, run_scenario
+from deployments.simulation.run import run_scenario
 from deployments.simulation.scenario import Scenario, load_scenario, parse_scenario, scenario_names
 from deployments.simulation.scripts import Agreement
 

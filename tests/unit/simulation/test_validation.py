@@ -106,9 +106,13 @@ def test_a_guided_draft_agrees_where_it_did() -> None:
 def test_a_pass_costs_what_it_holds() -> None:
     cost = PassCost(costs().target, scale=2.0)
     assert cost.seconds(1, 0, 0, 0) == pytest.approx(0.2)
-    assert cost.seconds(1, 4, 0, 0) == pytest.approx(0.23)
+    assert cost.seconds(1, 8, 0, 0) == pytest.approx(0.26)
     assert cost.seconds(4, 0, 0, 0) == pytest.approx(0.24)
-    assert cost.seconds(1, 0, 40, 0) == pytest.approx(0.4)
+    assert cost.seconds(2, 2, 0, 0) == cost.seconds(4, 0, 0, 0)
+    assert cost.seconds(1, 0, 39, 0) == pytest.approx(0.4)
+    curve = PassCost(costs().target.model_copy(update={"reading_s": [(1, 0.1), (8, 0.11), (32, 0.3)]}))
+    assert curve.seconds(1, 0, 7, 0) == pytest.approx(0.11)
+    assert curve.seconds(4, 0, 28, 0) == pytest.approx(0.12 + 0.3 - 0.1 - 0.01 * 3 / 7)
 
 
 def test_every_mode_of_a_run_is_predicted_from_its_own_recording(tmp_path) -> None:

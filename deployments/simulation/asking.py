@@ -1,0 +1,105 @@
+"""What the requests of a scenario ask for and write, mode by mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from actors.engines.hint_matching import MatchRules
+from deployments.coordinator.control.controller import Controller
+from deployments.coordinator.control.pacer import Manner
+from deployments.coordinator.guided import GuidedSession
+from deployments.coordinator.pipeline import Observer
+from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.costs import EngineCost
+from deployments.simulation.driver import Clock
+from deployments.simulation.guided_request import Guiding
+from deployments.simulation.guided_texts import GuidedText, RandomText, recorded_texts
+from deployments.simulation.recorded import read_scripts
+from deployments.simulation.scenario import Scenario
+from deployments.simulation.scripts import RandomScript, Script
+
+GUIDED = ("guided", "guided_controlled")
+"""Modes of guided requests."""
+
+
+def script_of(scenario: Scenario) -> Callable[[int], Script]:
+    """The text of each request."""
+    text = scenario.text
+    if text.recorded is not None:
+        recorded = read_scripts(Path(text.recorded))
+        return lambda number: recorded[number % len(recorded)]
+    return lambda number: RandomScript(
+        text.seed + number + 1,
+        text.num_steps,
+        text.alpha,
+        text.mean_tokens,
+        text.sigma,
+        text.equal_share if scenario.has_verifier else 1.0,
+        text.length_effect,
+    )
+
+
+def settings_of(scenario: Scenario, mode: str) -> SessionSettings:
+    """What every request asks for."""
+    speculation = scenario.speculation
+    return settings_for(
+        {"target_all_gpus": "target"}.get(mode, "lookahead" if mode in ("controlled", *GUIDED) else mode),
+        speculation.max_lookahead,
+        max_target_steps=speculation.max_target_steps,
+        verifier="simulated" if scenario.has_verifier else None,
+        takes_hints=speculation.hint_gain > 1.0,
+    )
+
+
+def settings_for(
+    mode: str,
+    max_lookahead: int,
+    *,
+    max_target_steps: int | None = None,
+    verifier: str | None = "simulated",
+    takes_hints: bool = False,
+) -> SessionSettings:
+    """Settings of simulated requests."""
+    return SessionSettings(
+        session_id="",
+        target_prompt=(),
+        draft_prompt=(),
+        vocabulary="",
+        max_tokens=10**9,
+        mode=mode,
+        max_lookahead=max_lookahead,
+        max_target_steps=max_target_steps,
+        verifier=verifier,
+        token_speculation="hints" if takes_hints else "none",
+    )
+
+
+def guiding_of(scenario: Scenario, mode: str, controller: Controller, clock: Clock) -> Guiding:
+    """How guided requests are led, by `controller` or always."""
+    depth = scenario.speculation.max_lookahead
+
+    def opening(settings: SessionSettings) -> tuple[GuidedSession, tuple[Observer, ...]]:
+        if mode == "guided":
+            return GuidedSession(settings), ()
+        manner = Manner(depth, is_guided=True, has_ways=True)
+        pacer = controller.open(settings.session_id, manner, lambda: clock.now)
+        return GuidedSession(settings, pacer.decide), (pacer,)
+
+    return Guiding(depth, MatchRules(num_hint_tokens=scenario.speculation.hint_tokens), opening)
+
+
+def guided_texts_of(scenario: Scenario, script: Callable[[int], Script]) -> Callable[[int], GuidedText]:
+    """The text of each guided request."""
+    text = scenario.text
+    if text.recorded is not None:
+        recorded = recorded_texts(Path(text.recorded))
+        return lambda number: recorded[number % len(recorded)]
+    return lambda number: RandomText(script(number), text.seed + number + 1, text.token_alpha)
+
+
+def target_cost(scenario: Scenario, mode: str) -> EngineCost:
+    """Of a guided stream hints take the place of what the engine proposes to itself."""
+    plain = {"tokens_per_pass": 1.0, "proposed_tokens": 0}
+    role = scenario.target.model_copy(update=plain) if mode in GUIDED else scenario.target
+    return role.cost("target")

@@ -1,0 +1,94 @@
+"""One generation over known words, pass by pass: what is guessed for the next pass, and what the pass gives. Pure.
+
+Promises: guesses are those of the code that proposes in the real engine (`actors.engines.hint_matching`); a pass gives
+the guesses that are right and one token of its own. As in that engine, what is guessed for a pass is chosen while the
+pass before it ends: hints that come during a pass are not in the next one's guesses, but in those of the one behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from actors.engines.hint_matching import HintedSequence, MatchRules
+from actors.messages import Ending, TokenIds
+
+END = 0
+"""The token that ends a text."""
+
+
+class HintedWriting:
+    """A generation that writes `coming`, behind `before`, `max_tokens` at most; `num_to_read` tokens of the prompt are
+    read in its first pass."""
+
+    def __init__(
+        self,
+        before: TokenIds,
+        coming: TokenIds,
+        max_tokens: int,
+        rules: MatchRules | None,
+        *,
+        speculation: str = "hints",
+        num_to_read: int = 0,
+    ) -> None:
+        """`rules` None: the engine has no proposer of ours. `speculation` is a request's own wish: ``hints`` (and
+        look-up where none fits), ``ngram``, ``hints_only`` (no look-up: words that never repeat) or ``none``."""
+        self.coming = coming
+        self.num_to_read = num_to_read
+        self.num_written = self.num_proposed = self.num_accepted = 0
+        self._num_before = len(before)
+        self._max_tokens = max_tokens
+        self._tokens = np.array((*before, *coming), dtype=np.int64)
+        self._guess: list[int] | None = None
+        """For the pass that comes next, or runs; None before the first one."""
+        self._arrived: list[Sequence[int]] = []
+        """Hints that came during the pass that runs."""
+        self._hinted = HintedSequence(
+            rules or MatchRules(),
+            uses_hints=rules is not None and speculation in ("hints", "hints_only"),
+            uses_ngrams=rules is not None and speculation in ("hints", "ngram"),
+        )
+
+    @property
+    def num_context(self) -> int:
+        """Tokens that stand before the next one."""
+        return self._num_before + self.num_written
+
+    def add_hints(self, hints: Iterable[Sequence[int]]) -> None:
+        """As `HintedSequence.add`: those of the call itself before its first pass, others while a pass runs."""
+        if self._guess is None:
+            self._hinted.add(hints)
+        else:
+            self._arrived += hints
+
+    def begin_pass(self) -> int:
+        """A pass begins; how many guessed tokens it checks."""
+        if self._guess is None:
+            self._guess = self._propose()
+        self.num_proposed += len(self._guess)
+        return len(self._guess)
+
+    def advance(self) -> tuple[TokenIds, Ending | None]:
+        """The pass is over: what it gave, and whether the text or the room for it ended."""
+        at, num, guess = self.num_written, 1, self._guess or []
+        left = min(len(self.coming), self._max_tokens) - at
+        while num <= len(guess) and num < left and guess[num - 1] == self.coming[at + num - 1]:
+            num += 1
+        ids = self.coming[at : at + min(num, left)]
+        self.num_accepted += len(ids) - 1
+        self.num_written += len(ids)
+        self.num_to_read = 0
+        if END in ids:
+            return tuple(token for token in ids if token != END), Ending.END
+        if self.num_written >= self._max_tokens:
+            return ids, Ending.CAP
+        self._guess = self._propose()
+        if self._arrived:
+            self._hinted.add(self._arrived)
+            self._arrived = []
+        return ids, None
+
+    def _propose(self) -> list[int]:
+        room = max(self._max_tokens - self.num_written - 1, 0)
+        return self._hinted.propose(self._tokens[: self.num_context], self.num_written, room).tokens

@@ -16,7 +16,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from actors.errors import ConfigError, LookaheadError
-from actors.messages import GenerationRequest, Output, SpeculationStats
+from actors.messages import SpeculationStats
 from deployments.config import AutoscalingConfig, Config, PlacementConfig, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.keeper import Keeper
@@ -24,6 +24,7 @@ from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
 from deployments.gateway.unbroken import Perseverance, Unbroken
+from deployments.generation import GenerationRequest, Output
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members

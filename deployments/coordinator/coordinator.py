@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
-from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
+from actors.messages import Prompt, RoleInfo, StepRule, TokenIds
 from deployments.config import Config, ExactCheck, NeverCheck, SpeculationConfig
 from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
@@ -30,6 +30,7 @@ from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeli
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.coordinator.vigilance import Vigilance
+from deployments.generation import GenerationRequest, Opened, Output
 from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder

@@ -12,7 +12,7 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 
-from actors.messages import Committed, Delta, Ending, JudgeRequest, Step, StepRequest, Verdict
+from actors.messages import Delta, Ending, JudgeRequest, Step, StepRequest, Verdict
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -32,6 +32,7 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.settings import SessionSettings
+from deployments.generation import Committed
 from deployments.simulation.batch import Batch
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.scripts import Agreement, Script

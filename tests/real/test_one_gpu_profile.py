@@ -11,23 +11,13 @@ import pytest
 
 from actors.draft import Draft
 from actors.engines import create_engine
-from actors.messages import (
-    Committed,
-    Finished,
-    GenerationRequest,
-    JudgeRequest,
-    Prompt,
-    Sampling,
-    SpeculationOptions,
-    Step,
-    StepRequest,
-    Verdict,
-)
+from actors.messages import JudgeRequest, Prompt, Sampling, Step, StepRequest, Verdict
 from actors.target import TargetModel
 from actors.verifier import StepVerifier, create_verifier
 from deployments.config import load_profile
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
+from deployments.generation import Committed, Finished, GenerationRequest, SpeculationOptions
 
 pytestmark = [
     pytest.mark.real,

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from actors.errors import ConfigError, RequestError, RoleUnavailable
-from actors.messages import Committed, GenerationRequest, Message, Prompt, SpeculationOptions
+from actors.messages import Message, Prompt
 from deployments.bench.audit_cost import cost_of
 from deployments.config import Config, validate_config
 from deployments.coordinator.events import TargetStep
+from deployments.generation import Committed, GenerationRequest, SpeculationOptions
 from deployments.telemetry.audit import (
     COVERED,
     EQUAL,

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.messages import GenerationRequest, Output
 from deployments.bench.fuzz import Broken, SetText
 from deployments.bench.schema_fuzz import guarded, try_document
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest, Output
 from tests.unit.gateway.script import MODEL, config
 
 

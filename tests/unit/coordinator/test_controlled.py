@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from actors.engines.scripted import ScriptOptions
-from actors.messages import Finished, Prompt
+from actors.messages import Prompt
 from deployments.coordinator.coordinator import settle
+from deployments.generation import Finished
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench, config, request
 

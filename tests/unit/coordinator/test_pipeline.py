@@ -12,27 +12,13 @@ import pytest
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine, ScriptOptions, detokenize
 from actors.errors import DeadlineExceeded, RequestError, RoleUnavailable
-from actors.messages import (
-    Committed,
-    Delta,
-    Finished,
-    GenerationRequest,
-    JudgeRequest,
-    Opened,
-    Output,
-    Prompt,
-    SpeculationOptions,
-    Step,
-    StepRequest,
-    StepRule,
-    TokenIds,
-    Verdict,
-)
+from actors.messages import Delta, JudgeRequest, Prompt, Step, StepRequest, StepRule, TokenIds, Verdict
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from deployments.config import Config, validate_config
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.pipeline import Roles
+from deployments.generation import Committed, Finished, GenerationRequest, Opened, Output, SpeculationOptions
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.world import target_only
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.messages import GenerationRequest, Output
 from deployments.bench.fuzz import Broken, SetText, judge, try_bodies
 from deployments.bench.fuzz_bodies import VALUES, near_valid
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest, Output
 from tests.unit.gateway.script import MODEL, ScriptedBackend, client_of, config, events_of, shared_app
 
 

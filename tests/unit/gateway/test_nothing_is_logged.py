@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from actors.messages import GenerationRequest, Output
 from deployments.config import Config, validate_config
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest, Output
 from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench
 from tests.unit.coordinator.test_pipeline import config as coordinated
 from tests.unit.gateway.script import chat, client_of, completion

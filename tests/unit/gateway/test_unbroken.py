@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from actors.errors import AttemptsExhausted, CapacityError, DeadlineExceeded, RequestError, RoleUnavailable
-from actors.messages import Committed, Finished, GenerationRequest, Opened, Output
 from deployments.coordinator.coordinator import Coordinator
 from deployments.gateway.unbroken import Perseverance, Unbroken
+from deployments.generation import Committed, Finished, GenerationRequest, Opened, Output
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.test_pipeline import Bench, request, truth
 

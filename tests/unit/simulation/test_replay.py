@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.errors import RequestError
-from actors.messages import Finished, Prompt
+from actors.messages import Prompt
+from deployments.generation import Finished
 from deployments.simulation.recorded import RecordedScript
 from deployments.simulation.replay import Row, Versions, Way, errors, read_rows, replay
 from deployments.simulation.scripts import Agreement, StepPair

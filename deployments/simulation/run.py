@@ -14,14 +14,15 @@ from typing import Any
 
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.settings import SessionSettings
-from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool, Request
+from deployments.simulation.clock import Clock
+from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool
 from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.driver import Clock
 from deployments.simulation.engine import Engine
 from deployments.simulation.passages import Passages
 from deployments.simulation.recorded import read_scripts
+from deployments.simulation.request import Request
 from deployments.simulation.scenario import FailureScenario, Scenario
 from deployments.simulation.scripts import RandomScript, Script, uniform
 

@@ -17,7 +17,8 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.errors import ConfigError, LookaheadError
 from actors.messages import SpeculationStats
-from deployments.config import AutoscalingConfig, Config, PlacementConfig, load_config, load_profile, validate_config
+from deployments.autoscaling_config import AutoscalingConfig
+from deployments.config import Config, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
@@ -30,6 +31,7 @@ from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
 from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
+from deployments.sections import PlacementConfig
 from deployments.telemetry.metrics import merge, start_metrics, token_metrics
 
 GRACE_S = 3600.0

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from actors.engines import create_engine
 from actors.errors import ConfigError
 from deployments.calibration.engine_times import measure, num_parts
-from deployments.config import Config, WriterConfig
+from deployments.config import Config
+from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile, RoleCosts
 
 COSTS_FILE = "costs.yaml"

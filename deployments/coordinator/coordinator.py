@@ -18,7 +18,7 @@ from typing import Any
 
 from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
 from actors.messages import Prompt, RoleInfo, StepRule, TokenIds
-from deployments.config import Config, ExactCheck, NeverCheck, SpeculationConfig
+from deployments.config import Config
 from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
@@ -31,9 +31,11 @@ from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.coordinator.vigilance import Vigilance
 from deployments.generation import GenerationRequest, Opened, Output
+from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
+from deployments.verifier_config import ExactCheck, NeverCheck
 
 logger = logging.getLogger(__name__)
 

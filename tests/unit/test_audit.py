@@ -30,8 +30,8 @@ from deployments.telemetry.audit import (
 )
 from deployments.telemetry.audit_reading import explain, find
 from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
 from tests.unit.coordinator.talk import Talk, step
-from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench, config, request
 from tests.unit.coordinator.test_spans import answer, drafted
 
 SECRET = "zebra-crossing-9931"

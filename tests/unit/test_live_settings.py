@@ -18,7 +18,7 @@ from deployments.generation import GenerationRequest, SpeculationOptions
 from deployments.live_settings import changed
 from deployments.replicas import VerifierReplica
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import Bench
+from tests.unit.coordinator.bench import Bench
 from tests.unit.verifiers.conftest import make_request
 
 STARTED = load_profile("scripted")

@@ -19,8 +19,8 @@ from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.generation import Committed, Finished, GenerationRequest, SpeculationOptions
 from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import config
 from tests.unit.coordinator.odd import Odd, OddEngine
-from tests.unit.coordinator.test_pipeline import config
 
 MAX_TOKENS = 50
 NUM_PAIRS = int(os.environ.get("LOOKAHEAD_ODD_PAIRS", "2"))

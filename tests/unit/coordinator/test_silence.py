@@ -18,7 +18,7 @@ from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.generation import Committed
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Answer, Bench, config, request, truth
+from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config, request, truth
 
 TRUTH = truth()
 FOREVER = 1e7

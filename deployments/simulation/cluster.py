@@ -18,6 +18,9 @@ from deployments.simulation.engine import Engine
 from deployments.simulation.scripts import uniform
 from deployments.simulation.workload import NO_GAIN, HintGain
 
+DRAFT_RETRY_S = 2.0
+"""As `speculation.draft_retry_s` is by default: so long after a draft failed it is asked again."""
+
 
 class Pool:
     """The replicas of one role."""

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deployments.coordinator.pipeline import FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_DRAFT_RETRY_S
-from deployments.simulation.cluster import Cluster, Ended, Pool
+from deployments.simulation.cluster import DRAFT_RETRY_S, Cluster, Ended, Pool
 from deployments.simulation.engine import Engine
 from deployments.simulation.led import NOTHING_KNOWN, Facts, Happening, Reaction
 from deployments.simulation.passages import Passage
 from deployments.simulation.scripts import Agreement
-
-DRAFT_RETRY_S = 2.0
 
 
 class Call:

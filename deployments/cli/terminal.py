@@ -1,5 +1,4 @@
-"""What every command shares at the terminal: common options, where words and files go, one machine-readable
-result.
+"""What every command shares at the terminal: options, where words and files go, one machine-readable result.
 
 Promises: with ``--json`` nothing but one JSON document reaches stdout, and words for people go to stderr; text from a
 model or a server cannot move the cursor or switch the terminal's modes.

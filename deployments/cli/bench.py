@@ -20,7 +20,6 @@ from rich.progress import MofNCompleteColumn
 
 from actors.errors import LookaheadError, RequestError, ServiceError
 from deployments.cli.bench_table import show
-from deployments.cli.client import DEFAULT_TIMEOUT_S, connect, get_json, served_model
 from deployments.cli.cluster import chosen_config, server, server_key
 from deployments.cli.terminal import (
     ApiKey,
@@ -32,6 +31,7 @@ from deployments.cli.terminal import (
     progress_on,
     words_console,
 )
+from deployments.server.client import DEFAULT_TIMEOUT_S, connect, get_json, served_model
 
 if TYPE_CHECKING:
     from deployments.bench.plan import Plan

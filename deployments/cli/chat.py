@@ -16,7 +16,6 @@ from rich.style import Style
 
 from actors.errors import RequestError, ServiceError
 from actors.messages import Message
-from deployments.cli.client import DEFAULT_TIMEOUT_S, Fragment, Question, Reply, ask, connect, served_model
 from deployments.cli.terminal import (
     DEFAULT_URL,
     STEP_STYLES,
@@ -32,6 +31,7 @@ from deployments.cli.terminal import (
     words_console,
 )
 from deployments.generation import Channel
+from deployments.server.client import DEFAULT_TIMEOUT_S, Fragment, Question, Reply, ask, connect, served_model
 
 
 def chat(

@@ -16,8 +16,8 @@ from urllib.parse import quote
 import typer
 
 from actors.errors import RequestError
-from deployments.cli.client import connect, get_json
 from deployments.cli.terminal import DEFAULT_URL, ApiKey, Json, Url, print_json, words_console, write_text
+from deployments.server.client import connect, get_json
 from deployments.telemetry.timeline import read_trace, shares
 
 

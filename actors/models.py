@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from actors import dummy_models, gguf_conversion, int8, package_models, short_head
 from actors.errors import WeightsError
@@ -48,6 +49,20 @@ INT8 = "int8:"
 SHORT = "short:"
 DUMMY = "dummy:"
 
+
+class _Conversion(NamedTuple):
+    """Another form of a model: what its folder is called after, and what makes it from the model's own."""
+
+    form: str
+    version: str
+    convert: Callable[[Path, Path, Progress], Path]
+
+
+_CONVERSIONS = {
+    SHORT: _Conversion("short", short_head.VERSION, short_head.shorten),
+    INT8: _Conversion("int8", int8.VERSION, int8.quantise),
+}
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -64,10 +79,9 @@ def resolve(model: str, *, cache: Path | None = None, progress: Progress | None 
     report = progress or silent
     if model.startswith((INT8, SHORT)) and model.removeprefix(SHORT).removeprefix(INT8).startswith(DUMMY):
         raise WeightsError(f"{model}: a dummy model has no weights to convert; use the engine's own quantization.")
-    if model.startswith(SHORT):
-        return _shortened(model.removeprefix(SHORT), cache, report)
-    if model.startswith(INT8):
-        return _in_int8(model.removeprefix(INT8), cache, report)
+    for mark, conversion in _CONVERSIONS.items():
+        if model.startswith(mark):
+            return _converted(conversion, model.removeprefix(mark), cache, report)
     source, rest = source_of(model)
     if source == "package":
         return fetch_package(package_models.find(rest), cache=cache, progress=report)
@@ -83,12 +97,10 @@ def resolve(model: str, *, cache: Path | None = None, progress: Progress | None 
 
 def is_cached(model: str, *, cache: Path | None = None) -> bool:
     """Whether `resolve` would find `model` without fetching or converting. WeightsError if `model` can be no model."""
-    if model.startswith(SHORT):
-        base = model.removeprefix(SHORT)
-        return is_cached(base, cache=cache) and is_complete(*_short_place(base, cache))
-    if model.startswith(INT8):
-        base = model.removeprefix(INT8)
-        return is_cached(base, cache=cache) and is_complete(*_int8_place(base, cache))
+    for mark, conversion in _CONVERSIONS.items():
+        if model.startswith(mark):
+            base = model.removeprefix(mark)
+            return is_cached(base, cache=cache) and is_complete(*_converted_place(conversion, base, cache))
     source, rest = source_of(model)
     if source == "package":
         package = package_models.find(rest)
@@ -181,33 +193,19 @@ def _dummy_place(name: str, cache: Path) -> tuple[Path, str]:
     return cache / "models" / f"dummy-{name}", f"dummy {dummy_models.VERSION} {shape}"
 
 
-def _in_int8(base: str, cache: Path | None, progress: Progress) -> Path:
+def _converted(conversion: _Conversion, base: str, cache: Path | None, progress: Progress) -> Path:
     def make(staging: Path) -> Path:
-        return int8.quantise(resolve(base, cache=cache, progress=progress), staging / "int8", progress)
+        source = resolve(base, cache=cache, progress=progress)
+        return conversion.convert(source, staging / conversion.form, progress)
 
-    return keep(*_int8_place(base, cache), make, progress)
-
-
-def _int8_place(base: str, cache: Path | None) -> tuple[Path, str]:
-    """Folder and identity of the int8 form of `base`, which is known by its name."""
-    return _place("int8", int8.VERSION, base, cache)
+    return keep(*_converted_place(conversion, base, cache), make, progress)
 
 
-def _shortened(base: str, cache: Path | None, progress: Progress) -> Path:
-    def make(staging: Path) -> Path:
-        return short_head.shorten(resolve(base, cache=cache, progress=progress), staging / "short", progress)
-
-    return keep(*_short_place(base, cache), make, progress)
-
-
-def _short_place(base: str, cache: Path | None) -> tuple[Path, str]:
-    return _place("short", short_head.VERSION, base, cache)
-
-
-def _place(form: str, version: str, base: str, cache: Path | None) -> tuple[Path, str]:
-    identity = hashlib.sha256(f"{form} {version} {base}".encode()).hexdigest()
+def _converted_place(conversion: _Conversion, base: str, cache: Path | None) -> tuple[Path, str]:
+    """Folder and identity of another form of `base`, which is known by its name."""
+    identity = hashlib.sha256(f"{conversion.form} {conversion.version} {base}".encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", base.removeprefix("package:")).strip("-")
-    return (cache or default_cache()) / "models" / f"{name}-{form}-{identity[:12]}", identity
+    return (cache or default_cache()) / "models" / f"{name}-{conversion.form}-{identity[:12]}", identity
 
 
 # --- folders and the hub ---------------------------------------------------------------------------------------------

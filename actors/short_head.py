@@ -12,10 +12,11 @@ another token the draft is wrong, as it may be anywhere; the output is the targe
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+from actors import checkpoint
+from actors.checkpoint import EMBEDDING, HEAD
 from actors.errors import WeightsError
 from actors.weights_cache import Progress, silent
 
@@ -23,7 +24,7 @@ VERSION = "1"
 """Part of the identity of what is in the cache."""
 NUM_KEPT = 65_536
 """So many first tokens are kept: of English and Python 98 % (`docs/benchmarks.md`)."""
-HEAD, HEAD_SCALE, EMBEDDING = "lm_head.weight", "lm_head.weight_scale", "model.embed_tokens.weight"
+HEAD_SCALE = f"{HEAD}_scale"
 PREFIX = "ShortHead"
 """Of the architecture's name; `actors.engines.short_head` knows how to run it."""
 FAMILIES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM")
@@ -33,7 +34,7 @@ FAMILIES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "LlamaForCausalLM", "Mistral
 def shorten(source: Path, out: Path, progress: Progress = silent) -> Path:
     """The folder `source` (safetensors) with a short output matrix as the folder `out`, which is replaced. Raises
     WeightsError for a model that cannot be shortened."""
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = checkpoint.read_config(source)
     architecture = next(iter(config.get("architectures") or ["none"]))
     if architecture not in FAMILIES:
         raise WeightsError(f"short: is for {', '.join(FAMILIES)}; {source} is of {architecture}.")
@@ -41,24 +42,16 @@ def shorten(source: Path, out: Path, progress: Progress = silent) -> Path:
     first, last = kept(size, _added_ids(source))
     if first + last >= size:
         raise WeightsError(f"{source} has {size} tokens only; short: keeps {NUM_KEPT}. Use the model as it is.")
-    tensors = _tensors(source)
+    tensors = dict(checkpoint.read_tensors(source, progress))
     if HEAD not in tensors:  # tied to the embedding
         tensors[HEAD] = tensors[EMBEDDING]
         config["tie_word_embeddings"] = False
     for name in (HEAD, HEAD_SCALE):
         if name in tensors:
             tensors[name] = _rows(tensors[name], first, last)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    for path in source.iterdir():
-        if path.is_file() and path.suffix != ".safetensors" and not path.name.startswith((".", "model.safetensors")):
-            shutil.copy(path, out)
-    _save(tensors, out)
     config["architectures"] = [PREFIX + architecture]
     config["short_head"] = {"first": first, "last": last}
-    (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    progress("convert", 1, 1)
-    return out
+    return checkpoint.write(source, out, config, tensors, progress)
 
 
 def kept(size: int, added: list[int]) -> tuple[int, int]:
@@ -77,20 +70,3 @@ def _rows(matrix: Any, first: int, last: int) -> Any:
     import torch
 
     return torch.cat([matrix[:first], matrix[matrix.shape[0] - last :]]) if last else matrix[:first].clone()
-
-
-def _tensors(source: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    files = sorted(source.glob("*.safetensors"))
-    if not files:
-        raise WeightsError(f"{source} has no .safetensors files.")
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
-def _save(tensors: dict[str, Any], out: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, out / "model.safetensors", {"format": "pt"}
-    )

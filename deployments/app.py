@@ -16,28 +16,23 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from actors.errors import ConfigError, LookaheadError
-from actors.messages import GenerationRequest, Output, SpeculationStats
-from deployments.config import (
-    AutoscalingConfig,
-    Config,
-    CoordinatorConfig,
-    PlacementConfig,
-    load_config,
-    load_profile,
-    validate_config,
-)
+from actors.messages import SpeculationStats
+from deployments.autoscaling_config import AutoscalingConfig
+from deployments.config import Config, CoordinatorConfig, load_config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
 from deployments.gateway.unbroken import Perseverance, Unbroken
+from deployments.generation import GenerationRequest, Output
 from deployments.lingering import Lingering
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
 from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
+from deployments.sections import PlacementConfig
 from deployments.telemetry.metrics import merge, start_metrics, token_metrics
 
 GRACE_S = 3600.0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from actors.messages import Channel, Committed, Finished, Opened, Output, Piece, Seam, SpeculationSummary, Standing
+from actors.messages import Piece
+from deployments.generation import Channel, Committed, Finished, Opened, Output, Seam, SpeculationSummary, Standing
 
 BYTES_A_TOKEN = 100
 """A token id in a list, its number, and the string in which its text came; measured."""

@@ -11,8 +11,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-from actors.messages import GenerationRequest, Output
 from deployments.coordinator.keeper import Generate, Keeper
+from deployments.generation import GenerationRequest, Output
 
 logger = logging.getLogger("lookahead.gateway")
 

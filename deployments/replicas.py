@@ -22,12 +22,13 @@ from actors.start_phases import StartPhases
 from actors.target import TargetModel
 from actors.verifier import StepVerifier, create_verifier
 from actors.writer import ModelWriter
-from deployments.config import Config, WriterConfig
+from deployments.config import Config
 from deployments.coordinator.pools import DraftPool, TargetPool
 from deployments.link.frames import Address
 from deployments.link.over_serve import listen, members
 from deployments.link.server import LinkServer
 from deployments.live_settings import changed
+from deployments.sections import WriterConfig
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What the sections of the configuration share: how strict they are, and where a role runs."""
+"""What the sections of the configuration share: how strict they are, which model a role holds, and where it runs."""
 
 from __future__ import annotations
 
@@ -34,3 +34,22 @@ class PlacementConfig(Strict):
     max_ongoing_requests: PositiveInt = 256
     autoscaling: dict[str, Any] | None = None
     """Ray Serve's `autoscaling_config`; replaces `num_replicas`."""
+
+
+class EngineConfig(Strict):
+    """Which engine runs the model. `options` are handed to the engine unchanged: any `AsyncEngineArgs` field for
+    ``vllm`` (but `model`), any field of `actors.engines.scripted.ScriptOptions` for ``scripted``."""
+
+    kind: Literal["vllm", "scripted"] = "vllm"
+    options: dict[str, Any] = {}
+
+
+class WriterConfig(Strict):
+    """A role that writes: draft or target."""
+
+    model: str
+    """``package:NAME``, ``hf:ORG/NAME`` (or ``ORG/NAME``), a folder, a ``.gguf`` file, or ``dummy:NAME`` (a shape
+    without weights); ``int8:`` before any of them makes an int8 copy of it, once; ``short:`` before all of it one that
+    writes frequent tokens only, for drafts."""
+    engine: EngineConfig = EngineConfig()
+    placement: PlacementConfig = PlacementConfig()

@@ -20,8 +20,8 @@ import typer
 from deployments.bench import vllm_server
 from deployments.bench.figures import bootstrap_ci
 from deployments.bench.problems import synthetic
-from deployments.cli.serve import running
 from deployments.config import Config, load_profile, validate_config
+from deployments.server.launch import running
 
 
 def main(

@@ -16,9 +16,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from actors.messages import Ending, GenerationRequest, Prompt, Step, Verdict
+from actors.messages import Ending, Prompt, Step, Verdict
 from deployments.config import load_profile
 from deployments.coordinator.events import Basis, Outcome, Retired
+from deployments.generation import GenerationRequest
 from deployments.telemetry.audit import AuditRecorder, Terms, Texts
 from deployments.telemetry.audit_log import AuditLog
 from deployments.telemetry.auditing import deployed

@@ -22,8 +22,8 @@ from deployments.bench.autoscale_load import Phase, arrivals, phases_of
 from deployments.bench.autoscale_plot import plot
 from deployments.bench.fake_nodes import fake_cluster
 from deployments.bench.figures import quantile
-from deployments.cli.serve import SERVE_TRANSPORT, running
 from deployments.config import Config, load_profile, validate_config
+from deployments.server.launch import SERVE_TRANSPORT, running
 
 PHASES = "0.1:40,1.0:130,0.1:60"
 OBJECTIVE_S = 12.0

@@ -35,8 +35,8 @@ from deployments.bench.cancelled_calls import (
     rejected_overruns_s,
     written_at,
 )
-from deployments.cli.serve import SERVE_TRANSPORT, running
 from deployments.config import Config, load_profile, validate_config
+from deployments.server.launch import SERVE_TRANSPORT, running
 
 LIMIT_S = 0.05
 """What the issue asks for: an engine stops within so many seconds."""

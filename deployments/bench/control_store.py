@@ -31,8 +31,8 @@ from actors.engines.scripted import ScriptOptions
 from actors.errors import ServiceError
 from deployments.bench.fake_nodes import family, free_port, processes_of
 from deployments.chaos.streams import Load, StreamEnd, run_streams
-from deployments.cli.serve import SERVE_TRANSPORT
 from deployments.config import Config, load_profile, validate_config
+from deployments.server.launch import SERVE_TRANSPORT
 
 START_S = 120.0
 BEFORE_S = 6.0

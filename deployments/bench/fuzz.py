@@ -24,7 +24,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from starlette.types import ASGIApp
 
 from actors.errors import LookaheadError
-from actors.messages import (
+from deployments.bench.fuzz_bodies import Post, posts
+from deployments.config import load_profile
+from deployments.gateway.api import create_app
+from deployments.gateway.schemas import ChatRequest, CompletionRequest
+from deployments.generation import (
     Channel,
     Committed,
     Finished,
@@ -34,10 +38,6 @@ from actors.messages import (
     Output,
     SpeculationSummary,
 )
-from deployments.bench.fuzz_bodies import Post, posts
-from deployments.config import load_profile
-from deployments.gateway.api import create_app
-from deployments.gateway.schemas import ChatRequest, CompletionRequest
 
 FIELDS = ChatRequest.model_fields.keys() | CompletionRequest.model_fields.keys()
 PATIENCE_S = 20.0

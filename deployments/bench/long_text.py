@@ -21,17 +21,14 @@ import typer
 
 from actors.draft import Draft
 from actors.messages import (
-    Committed,
     Delta,
     Ending,
     EngineLoad,
-    GenerationRequest,
     Piece,
     Prefix,
     Prompt,
     RoleInfo,
     Sampling,
-    SpeculationOptions,
     SpeculationStats,
     StepRequest,
     StepRule,
@@ -41,6 +38,7 @@ from actors.target import TargetModel
 from deployments.config import validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
+from deployments.generation import Committed, GenerationRequest, SpeculationOptions
 from deployments.link.kept import NUM_PLACES, Keeper, Sender
 
 STEP_TOKENS = 53

@@ -25,7 +25,7 @@ import typer
 from actors.draft import Draft
 from actors.engines.scripted import Script, ScriptedEngine, ScriptOptions, tokenize
 from actors.errors import ConfigError
-from actors.messages import Finished, GenerationRequest, Message, Prompt, SpeculationOptions, SpeculationSummary
+from actors.messages import Message, Prompt
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from deployments.bench.wires import Host, hosts, inside, missing
@@ -33,6 +33,7 @@ from deployments.config import Config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, TargetPool, VerifierPool
+from deployments.generation import Finished, GenerationRequest, SpeculationOptions, SpeculationSummary
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.server import LinkServer

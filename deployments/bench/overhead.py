@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 import ray
 
-from deployments.cli.serve import running
 from deployments.config import Config, load_profile, validate_config
+from deployments.server.launch import running
 
 NUM_WARM_UP = 2
 LEVELS = ((1, 4), (8, 24), (32, 64))

@@ -25,8 +25,8 @@ import yaml
 from actors.errors import RequestError, ServiceError
 from deployments.bench.cancelled_calls import percentiles_ms
 from deployments.chaos.leftovers import work_left
-from deployments.cli.serve import running
 from deployments.config import Config, load_profile, validate_config
+from deployments.server.launch import running
 
 KEPT = 0.95
 NUM_TOKENS = 16

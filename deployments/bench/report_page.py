@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from deployments.bench import plots
 from deployments.bench.claims import Row, load_of
 from deployments.bench.time_use import PARTS
+from deployments.pages import fill
 
 _COLUMNS = (
     ("mode", "mode", "{}"),
@@ -41,7 +41,6 @@ _ALWAYS = 6
 
 def page(report: Mapping[str, Any]) -> str:
     """The whole page for the content of ``report.json``."""
-    template = (resources.files("deployments.bench") / "report.html").read_text(encoding="utf-8")
     environment = report["environment"]
     values = {
         "headline": escape(report["headline"]),
@@ -57,12 +56,7 @@ def page(report: Mapping[str, Any]) -> str:
         "command": escape(str(environment.get("command", ""))),
         "environment": escape(json.dumps(environment, indent=2, ensure_ascii=False)),
     }
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        filled += [values[name], rest]
-    return "".join(filled)
+    return fill("deployments.bench", "report.html", values)
 
 
 def _notes(report: Mapping[str, Any]) -> str:

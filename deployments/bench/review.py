@@ -20,7 +20,7 @@ from deployments.bench.problems import Problem
 from deployments.bench.record import Measurement, Record, Review
 from deployments.bench.time_use import acceptance_by_position, time_use
 from deployments.bench.token_counts import Counts, TokenCounter
-from deployments.cli.client import get_json
+from deployments.server.client import get_json
 from deployments.telemetry.timeline import read_trace
 
 

@@ -22,7 +22,7 @@ from deployments.bench.problems import Problem
 from deployments.bench.record import Measurement, Record
 from deployments.bench.review import Server, fetch_trace, review_all
 from deployments.bench.variants import wishes
-from deployments.cli.client import Question, Reply, ask
+from deployments.server.client import Question, Reply, ask
 
 _WARM_UP = "What is 6 times 7?"
 _WARM_UP_TOKENS = 24

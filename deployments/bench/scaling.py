@@ -24,13 +24,14 @@ import typer
 
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine, ScriptOptions
-from actors.messages import Committed, GenerationRequest, Message, Prompt, SpeculationOptions
+from actors.messages import Message, Prompt
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from deployments.config import load_profile
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, TargetPool
+from deployments.generation import Committed, GenerationRequest, SpeculationOptions
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.server import LinkServer

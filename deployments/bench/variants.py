@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 from actors.errors import RequestError
 from deployments.bench.vllm_server import speculation_of
-from deployments.config import Fidelity, TokenSpeculation
+from deployments.sections import Fidelity
+from deployments.speculation_config import TokenSpeculation
 
 PLAIN = "plain"
 _NUMBERS = {"depth": "max_lookahead", "branches": "branches"}

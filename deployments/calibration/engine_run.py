@@ -15,7 +15,8 @@ from actors.engines import create_engine
 from actors.errors import ConfigError
 from actors.roles import Engine
 from deployments.calibration.engine_times import measure, measure_disturbance, num_parts
-from deployments.config import Config, WriterConfig
+from deployments.config import Config
+from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile, RoleCosts
 
 COSTS_FILE = "costs.yaml"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
+
+from deployments.pages import fill
 
 NUM_ROWS = 12
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 760, 260, 46, 34
@@ -17,7 +18,6 @@ _NUM_BINS = 24
 
 def page(report: Mapping[str, Any], conclusion: str, top: float) -> str:
     """The whole page for the content of ``calibration.json``; `top` is the check's highest score."""
-    template = (resources.files("deployments.calibration") / "calibration.html").read_text(encoding="utf-8")
     labelled_by = ", ".join(report["labelled_by"]) or "nobody"
     values = {
         "conclusion": escape(conclusion),
@@ -31,8 +31,7 @@ def page(report: Mapping[str, Any], conclusion: str, top: float) -> str:
         "table": _table(shown(report["thresholds"])),
         "before": _before(report["decided_before"]),
     }
-    first, *rest = template.split("{{")
-    return first + "".join(values[name] + words for name, words in (piece.split("}}", 1) for piece in rest))
+    return fill("deployments.calibration", "calibration.html", values)
 
 
 def _curves(report: Mapping[str, Any], top: float) -> str:

@@ -60,7 +60,7 @@ def deployed_recorder(config: Config, max_tokens: int, temperature: float) -> Re
 def _members(role: str) -> Members:
     from ray import serve
 
-    from deployments.cli.serve import APP_NAME
     from deployments.link.over_serve import members
+    from deployments.server.launch import APP_NAME
 
     return members(role, serve.get_deployment_handle(role, APP_NAME))

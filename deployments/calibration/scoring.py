@@ -16,7 +16,8 @@ from actors.messages import JudgeRequest, Verdict
 from deployments.calibration.curve import Scored
 from deployments.calibration.pairs import StepPair
 from deployments.calibration.side_by_side import for_each
-from deployments.config import Check, Config
+from deployments.config import Config
+from deployments.verifier_config import Check
 
 BEFORE, OPEN = "before-the-calibrated", "calibrated"
 """Names of two verifiers that are added: the cascade up to the check under measurement, and that check alone."""

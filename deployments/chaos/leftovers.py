@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from deployments.chaos.replicas import Replica, num_running, replicas_now
-from deployments.cli.serve import APP_NAME
+from deployments.server.launch import APP_NAME
 
 SETTLE_S = 10.0
 """After the last stream: calls to replicas that were frozen need a moment to end."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.cli.serve import APP_NAME
+from deployments.server.launch import APP_NAME
 
 
 @dataclass(frozen=True, slots=True)

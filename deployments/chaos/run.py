@@ -24,8 +24,8 @@ from deployments.chaos.leftovers import after_deletion, processes_left, wait_unt
 from deployments.chaos.plan import ROLES, faults
 from deployments.chaos.report import build_report
 from deployments.chaos.streams import Load, StreamEnd, run_streams
-from deployments.cli.serve import running
 from deployments.config import Config, load_profile, validate_config
+from deployments.server.launch import running
 
 READY_S = 90.0
 """Serve needs seconds for each replica that was killed."""

@@ -17,7 +17,7 @@ from actors.engines.scripted import ScriptOptions
 from actors.errors import LookaheadError
 from actors.messages import Message
 from deployments.chaos.texts import KINDS, complaint, expected
-from deployments.cli.client import Question, ask, connect
+from deployments.server.client import Question, ask, connect
 
 AFTER_FAILURE_S = 0.5
 """A user who was refused does not come again at once."""

@@ -16,13 +16,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 
 from actors.errors import LookaheadError, RequestError, ServiceError
 from deployments.cli.bench_table import show
-from deployments.cli.client import DEFAULT_TIMEOUT_S, connect, get_json, served_model
 from deployments.cli.cluster import chosen_config, server, server_key
-from deployments.cli.terminal import ApiKey, Fidelity, Json, Temperature, Verifier, print_json, words_console
+from deployments.cli.terminal import (
+    ApiKey,
+    Fidelity,
+    Json,
+    Temperature,
+    Verifier,
+    print_json,
+    progress_on,
+    words_console,
+)
+from deployments.server.client import DEFAULT_TIMEOUT_S, connect, get_json, served_model
 
 if TYPE_CHECKING:
     from deployments.bench.plan import Plan
@@ -184,11 +193,10 @@ async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run,
     from deployments.bench.runner import Runner, remaining
 
     num_left = sum(len(indices) for _, indices in remaining(run.plan, record, run.manner.retry_failed))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with AsyncExitStack() as stack:
         places = _places(run.plan.modes, url, own)
         servers = {place: await _connect(stack, place, run, place == url) for place in dict.fromkeys(places.values())}
-        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        with progress_on(console, MofNCompleteColumn(), remaining=True) as progress:
             task = progress.add_task("warming up", total=num_left)
 
             def on_answer(line: Measurement) -> None:

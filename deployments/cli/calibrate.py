@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from actors.errors import RequestError
-from deployments.cli.terminal import Json, Temperature, print_json, words_console
-from deployments.cli.trace import write_text
+from deployments.cli.terminal import Json, Temperature, print_json, progress_on, words_console, write_text
 
 if TYPE_CHECKING:
     from deployments.bench.problems import Problem
@@ -128,14 +127,8 @@ def _time_engines(profile: str | None, config: str | None, out: Path, json_outpu
 
     console = words_console(json_output)
     settings = choose(profile, config)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-
-        def bar(words: str, total: int) -> Callable[[], None]:
-            task = progress.add_task(words, total=total)
-            return lambda: progress.advance(task)
-
-        costs = asyncio.run(time_engines(settings, bar))
+    with progress_on(console, MofNCompleteColumn()) as progress:
+        costs = asyncio.run(time_engines(settings, _bars_of(progress)))
     file = _folder(out) / COSTS_FILE
     write_costs(file, costs)
     if json_output:
@@ -144,6 +137,16 @@ def _time_engines(profile: str | None, config: str | None, out: Path, json_outpu
         points = ", ".join(f"{1000 * seconds:.0f} ms at {size}" for size, seconds in role.passes[0].pass_s)
         console.print(f"{role.model}: a pass takes {points}.", markup=False, soft_wrap=True)
     console.print(f"Wrote {file}; give it to simulate (costs:) and plan (--costs).", markup=False, soft_wrap=True)
+
+
+def _bars_of(progress: Progress) -> Bar:
+    """What begins a bar of `progress`, and gives what moves it on by one."""
+
+    def bar(words: str, total: int) -> Callable[[], None]:
+        task = progress.add_task(words, total=total)
+        return lambda: progress.advance(task)
+
+    return bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +188,8 @@ class _Work:
         from deployments.calibration.roles import deployed_judge, local_judge
         from deployments.calibration.scoring import label, measure
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=self.console) as progress:
-
-            def bar(words: str, total: int) -> Callable[[], None]:
-                task = progress.add_task(words, total=total)
-                return lambda: progress.advance(task)
-
+        with progress_on(self.console, MofNCompleteColumn(), remaining=True) as progress:
+            bar = _bars_of(progress)
             pairs = self.pairs if self.pairs is not None else await self._record(bar)
             judge = deployed_judge() if has_cluster else await local_judge(self.config, self._verifiers)
             if self.label_by is not None and self.label_by != BY_ANSWER:

@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.style import Style
 
 from actors.errors import RequestError, ServiceError
-from actors.messages import Channel, Message
-from deployments.cli.client import DEFAULT_TIMEOUT_S, Fragment, Question, Reply, ask, connect, served_model
+from actors.messages import Message
 from deployments.cli.terminal import (
     DEFAULT_URL,
     STEP_STYLES,
@@ -31,6 +30,8 @@ from deployments.cli.terminal import (
     printable,
     words_console,
 )
+from deployments.generation import Channel
+from deployments.server.client import DEFAULT_TIMEOUT_S, Fragment, Question, Reply, ask, connect, served_model
 
 
 def chat(

@@ -35,7 +35,7 @@ def server(config: Config | None, url: str | None) -> Iterator[str]:
             raise RequestError("There is neither a configuration nor an address of a server.", "url")
         yield url
         return
-    from deployments.cli.serve import running
+    from deployments.server.launch import running
 
     any_port = config.gateway.model_copy(update={"port": 0})
     with running(config.model_copy(update={"gateway": any_port})) as address:

@@ -17,9 +17,9 @@ from rich.table import Table
 from actors.errors import ServiceError
 from actors.messages import Message
 from deployments.cli.chat import printer
-from deployments.cli.client import DEFAULT_TIMEOUT_S, Question, Reply, ask, connect, served_model
 from deployments.cli.cluster import chosen_config, server, server_key
 from deployments.cli.terminal import ApiKey, Json, print_json, words_console
+from deployments.server.client import DEFAULT_TIMEOUT_S, Question, Reply, ask, connect, served_model
 
 MODES = ("target", "lookahead")
 QUESTION = (

@@ -7,29 +7,18 @@ be had ends the command with one sentence, after those before it were fetched.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from actors.models import Phase, catalogue, default_cache, is_cached, package_folder, resolve
-from actors.models import Progress as Report
+from actors.models import catalogue, default_cache, is_cached, package_folder, resolve
 from deployments.cli.terminal import Json, print_json, words_console
 from deployments.config import load_config, load_profile, models_of
+from deployments.server.fetching import progress_bar, size
 
 app = typer.Typer(no_args_is_help=True, help="List and fetch models.")
-
-PHASE_WORDS: dict[Phase, str] = {
-    "wait": "waiting for another process that fetches it",
-    "download": "downloading",
-    "join": "joining",
-    "convert": "converting to bf16",
-}
 
 
 @app.command("list")
@@ -56,7 +45,7 @@ def list_models(as_json: Json = False) -> None:
         return
     table = Table("name", Column("where from", overflow="fold"), "cached", "size", box=None)
     for package, row in zip(catalogue(), rows, strict=True):
-        table.add_row(package.name, package.origin, "yes" if row["cached"] else "no", _size(package.size_bytes))
+        table.add_row(package.name, package.origin, "yes" if row["cached"] else "no", size(package.size_bytes))
     console = words_console(False)
     console.print(table)
     console.print(f"Cache: {default_cache()}. In a config file a name is written package:NAME.", soft_wrap=True)
@@ -102,28 +91,3 @@ def _models_to_fetch(names: list[str], profile: str | None, config: Path | None)
     if config is not None:
         models += models_of(load_config(config))
     return list(dict.fromkeys(models))
-
-
-@contextmanager
-def progress_bar(model: str) -> Iterator[Report]:
-    """One bar on stderr for one model; it shows nothing until there is something to report."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True, emoji=False), transient=True) as progress:
-        task: TaskID | None = None
-
-        def report(phase: Phase, done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
-                task = progress.add_task(model, total=None, amount="")
-            if phase == "convert":
-                amount = f"step {done} of {total}"
-            else:
-                amount = f"{_size(done)} of {_size(total)}" if total else ""
-            words = f"{model}: {PHASE_WORDS[phase]}"
-            progress.update(task, description=words, completed=done, total=total or None, amount=amount)
-
-        yield report
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

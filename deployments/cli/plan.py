@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from actors.errors import RequestError
-from deployments.cli.terminal import Json, print_json, words_console
-from deployments.cli.trace import write_text
+from deployments.cli.terminal import Json, print_json, progress_on, words_console, write_page, write_text
 
 if TYPE_CHECKING:
     from deployments.planning.answer import Plan
@@ -87,14 +85,9 @@ def plan(
         )
         result, page = _plan(console, question, write_profile)
     if html is not None:
-        write_text(html, page)
-        console.print(f"Page: {html}", markup=False, soft_wrap=True)
+        write_page(console, html, page)
     if json_output:
         print_json(result)
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
 
 
 def _plan(console: Console, question: Any, write_profile: Path | None) -> tuple[dict[str, Any], str]:
@@ -102,7 +95,7 @@ def _plan(console: Console, question: Any, write_profile: Path | None) -> tuple[
     from deployments.planning.answer import why
     from deployments.planning.profile import profile_text
 
-    with _bar(console) as progress:
+    with progress_on(console) as progress:
         task = progress.add_task("planning", total=1.0)
         answer = make_plan(question, lambda part: progress.update(task, completed=part))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -208,7 +201,7 @@ def _map(console: Console, share: float) -> tuple[dict[str, Any], str]:
     from deployments.simulation.page import table as html_table
 
     terms = Terms(share=share)
-    with _bar(console) as progress:
+    with progress_on(console) as progress:
         task = progress.add_task("cells", total=1.0)
         cells = draw(terms, 2000, lambda part: progress.update(task, completed=part))
     names = ["accepted", *[f"c = {c:g}" for c in COSTS]]

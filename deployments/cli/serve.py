@@ -1,39 +1,21 @@
 """`lookahead serve`: the whole cluster on this machine, or on the Ray cluster that this machine belongs to.
 
-Promises: weights are there before a process is started for them; the address is printed when all roles are able to
-serve; Ctrl-C, SIGTERM and errors end everything that was started; a deployment that cannot start says why.
+Promises: the address is printed when all roles are able to serve; Ctrl-C, SIGTERM and errors end all of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import os
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.errors import ConfigError, ServiceError
+from actors.errors import ConfigError
+from deployments.server.launch import running
 
 if TYPE_CHECKING:
     from deployments.config import Config
-
-APP_NAME = "lookahead"
-SERVE_TRANSPORT = {
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
-    "RAY_SERVE_ENABLE_HA_PROXY": "0",
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
-}
-"""The proxy calls the gateways by gRPC, which costs both less than actor calls. All other calls go over links. Replicas
-report to the autoscaling policy every two seconds: Serve's ten would be most of a burst's wait for a decision."""
-POLL_S = 0.5
 
 
 def serve(
@@ -69,175 +51,3 @@ def choose(profile: str | None, config: str | None, host: str | None = None, por
     settings = load_config(config) if config is not None else load_profile(profile or "local")
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=changes)})
-
-
-@contextlib.contextmanager
-def running(config: Config, *, address: str = "local") -> Iterator[str]:
-    """The cluster for `config`, as long as the context lasts; gives the base URL.
-
-    Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken or, on this machine,
-    API keys cannot be read.
-    """
-    for name, value in SERVE_TRANSPORT.items():
-        os.environ.setdefault(name, value)  # read when Serve is imported, here and in every replica
-    import ray
-    from ray import serve as ray_serve
-    from ray.serve.config import HTTPOptions
-    from ray.serve.schema import LoggingConfig
-
-    from deployments.app import compose
-    from deployments.gateway.keyring import KeyRing
-
-    gateway = config.gateway
-    port = gateway.port or _free_port(gateway.host)
-    _check_port(gateway.host, port)
-    if address == "local":  # elsewhere each node fetches what its roles need, and has its own file of keys
-        KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ)
-        _fetch_weights(config)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(
-        "RAY_worker_niceness", "0"
-    )  # Ray's default of 15 lets whatever else runs here slow the engines
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with _own_sigterm():
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
-    try:
-        quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
-        # One proxy, as in deploy/serve.yaml: one on every node would take streams that end with a node which the
-        # autoscaler removes, and keep that node for as long as anybody reads from it.
-        http = HTTPOptions(host=gateway.host, port=port)
-        ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
-        with _progress():
-            try:
-                ray_serve.run(compose(config), name=APP_NAME, logging_config=quiet)
-            except RuntimeError as error:
-                raise ServiceError(_why_not_started(error)) from error
-        yield f"http://{_reachable(gateway.host)}:{port}"
-    finally:
-        # Ray's listener prints that the controller it was told to kill is dead, and on stdout.
-        with _uninterrupted(), contextlib.redirect_stdout(io.StringIO()):
-            if address == "local":
-                ray_serve.shutdown()
-            else:
-                ray_serve.delete(APP_NAME)
-            ray.shutdown()
-
-
-def _fetch_weights(config: Config) -> None:
-    """Here, with a progress bar, rather than in a replica that nobody sees."""
-    from actors.models import is_cached, resolve
-    from deployments.cli.models import progress_bar
-    from deployments.config import models_of
-
-    for model in models_of(config):
-        if not is_cached(model):
-            with progress_bar(model) as report:
-                resolve(model, progress=report)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[None]:
-    """Shows on the terminal which roles are up, while the body runs, and says what a role that does not come up waits
-    for: Serve waits for resources without end."""
-    from rich.console import Console
-
-    console = Console(stderr=True, emoji=False)
-    done = threading.Event()
-
-    def watch() -> None:
-        told: set[str] = set()
-        with console.status("Starting ...") if console.is_terminal else contextlib.nullcontext() as status:
-            while not done.wait(POLL_S):
-                deployments = _deployments()
-                if status is not None:
-                    status.update(_states(deployments))
-                for name, deployment in deployments.items():
-                    if name not in told and "to be scheduled" in deployment.message:
-                        told.add(name)
-                        console.print(deployment.message.strip(), markup=False, style="yellow")
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _deployments() -> dict[str, Any]:
-    """What Serve says of each role; nothing while Serve itself starts."""
-    from ray import serve as ray_serve
-
-    try:
-        application = ray_serve.status().applications.get(APP_NAME)
-    except Exception:
-        return {}
-    return dict(application.deployments) if application is not None else {}
-
-
-def _states(deployments: dict[str, Any]) -> str:
-    if not deployments:
-        return "Starting Ray Serve ..."
-    return "Starting: " + ", ".join(f"{name} {d.status.value.lower()}" for name, d in deployments.items())
-
-
-def _why_not_started(error: Exception) -> str:
-    """The deployments' own words, the last line of their traceback first."""
-    reasons: list[str] = []
-    for name, deployment in _deployments().items():
-        if deployment.status.value != "HEALTHY" and deployment.message:
-            lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
-            reasons.append(f"{name}: {_innermost(lines)}")
-    return "The deployment did not start. " + (" ".join(reasons) or str(error))
-
-
-def _innermost(lines: list[str]) -> str:
-    """The line that names the error, in a message that holds a traceback."""
-    errors = [line for line in lines if "Error" in line.split(":")[0] and not line.startswith("ray::")]
-    return errors[-1] if errors else lines[-1]
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Ray puts a handler of SIGTERM in the place of ours, which prints a stack and aborts."""
-    own = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, own)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of the cluster running."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.", "port"
-            ) from error
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # nosec B104 # compared, not bound

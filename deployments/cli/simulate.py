@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from rich.table import Table
 
 from actors.errors import RequestError
-from deployments.cli.terminal import Json, print_json, words_console
-from deployments.cli.trace import write_text
+from deployments.cli.terminal import Json, print_json, progress_on, words_console, write_page
 from deployments.cli.validate import validate as validate_run
 
 if TYPE_CHECKING:
@@ -108,16 +107,9 @@ def simulate(
     else:
         result, page = _scenario(console, str(scenario), duration, changes or [])
     if html is not None:
-        write_text(html, page)
-        console.print(f"Page: {html}", markup=False, soft_wrap=True)
+        write_page(console, html, page)
     if json_output:
         print_json(result)
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
-    )
 
 
 def _scenario(console: Console, name: str, duration: float | None, changes: list[str]) -> tuple[dict[str, Any], str]:
@@ -128,7 +120,7 @@ def _scenario(console: Console, name: str, duration: float | None, changes: list
     if duration is not None:
         scenario = scenario.model_copy(update={"duration_s": duration})
     begun = time.process_time()
-    with _bar(console) as progress:
+    with progress_on(console, remaining=True) as progress:
         tasks: dict[str, TaskID] = {mode: progress.add_task(mode, total=1.0) for mode in scenario.speculation.modes}
         outcomes = run_scenario(scenario, lambda mode, part: progress.update(tasks[mode], completed=part))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -255,7 +247,7 @@ def _published(console: Console, overhead: float | None, steps: int) -> tuple[di
     from deployments.simulation.published import COST_RATIO, DEPTH, PUBLISHED, conclusion, fitted_overhead, reproduce
 
     used = fitted_overhead() if overhead is None else overhead
-    with _bar(console) as progress:
+    with progress_on(console, remaining=True) as progress:
         task = progress.add_task("rows", total=len(PUBLISHED))
         rows = reproduce(used, steps, lambda done: progress.update(task, completed=done))
     names = ["pair", "set", "accepted", "n-gram", "lookahead: paper", "formula", "session", "off"]

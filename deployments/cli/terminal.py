@@ -1,4 +1,4 @@
-"""What every command shares at the terminal: common options, where words go, one machine-readable result.
+"""What every command shares at the terminal: options, where words and files go, one machine-readable result.
 
 Promises: with ``--json`` nothing but one JSON document reaches stdout, and words for people go to stderr; text from a
 model or a server cannot move the cursor or switch the terminal's modes.
@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from actors.errors import RequestError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -38,6 +42,26 @@ def print_json(result: Mapping[str, Any]) -> None:
     """Write `result` to stdout as one JSON document."""
     sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     sys.stdout.flush()
+
+
+def progress_on(console: Console, *columns: ProgressColumn, remaining: bool = False) -> Progress:
+    """A bar with words before it, and behind it `columns`, the time that it took and, if wished, what it will take."""
+    times = (TimeElapsedColumn(), TimeRemainingColumn()) if remaining else (TimeElapsedColumn(),)
+    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, *times, console=console)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file; RequestError in words if that cannot be done."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def write_page(console: Console, path: Path, html: str) -> None:
+    """Write a page and say where it is; RequestError in words if that cannot be done."""
+    write_text(path, html)
+    console.print(f"Page: {path}", markup=False, soft_wrap=True)
 
 
 def printable(text: str) -> str:

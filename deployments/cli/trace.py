@@ -16,8 +16,8 @@ from urllib.parse import quote
 import typer
 
 from actors.errors import RequestError
-from deployments.cli.client import connect, get_json
-from deployments.cli.terminal import DEFAULT_URL, ApiKey, Json, Url, print_json, words_console
+from deployments.cli.terminal import DEFAULT_URL, ApiKey, Json, Url, print_json, words_console, write_text
+from deployments.server.client import connect, get_json
 from deployments.telemetry.timeline import read_trace, shares
 
 
@@ -46,14 +46,6 @@ def trace(
         from deployments.telemetry.timeline_text import render
 
         console.print(render(found, console.width))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file; RequestError in words if that cannot be done."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def _load(source: str, url: str, api_key: str | None) -> dict[str, Any]:

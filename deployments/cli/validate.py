@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from actors.errors import RequestError
+from deployments.cli.terminal import progress_on
 
 if TYPE_CHECKING:
     from deployments.simulation.validation import ValidationRow
@@ -48,7 +48,7 @@ def validate(
     if costs is None:
         raise RequestError("--validate needs --costs, a file of `lookahead calibrate --engine`.", "costs")
     served = load_config(config) if config is not None else load_profile(profile or "local")
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress:
+    with progress_on(console) as progress:
         task = progress.add_task("answers", total=1.0)
         tell = lambda part: progress.update(task, completed=part)  # noqa: E731
         answers, against = predict(served, read_costs(costs), folder, anchored=anchored, tell=tell)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
-from actors.messages import GenerationRequest, Opened, Output, Prompt, RoleInfo, StepRule, TokenIds
-from deployments.config import Config, ExactCheck, NeverCheck, SpeculationConfig
+from actors.messages import Prompt, RoleInfo, StepRule, TokenIds
+from deployments.config import Config
 from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
@@ -30,9 +30,12 @@ from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeli
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.coordinator.vigilance import Vigilance
+from deployments.generation import GenerationRequest, Opened, Output
+from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
+from deployments.verifier_config import ExactCheck, NeverCheck
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from actors.messages import Committed, Delta, Finished, JudgeRequest, Piece, Step, StepRequest, TokenIds, Verdict
+from actors.messages import Delta, JudgeRequest, Piece, Step, StepRequest, TokenIds, Verdict
+from deployments.generation import Committed, Finished
 
 
 class Outcome(StrEnum):

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from actors.messages import Ending, Origin, Piece, SpeculationSummary, Step, TokenIds
+from actors.messages import Ending, Piece, Step, TokenIds
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.drafting import Drafting
 from deployments.coordinator.events import (
@@ -45,6 +45,7 @@ from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.window import Position
+from deployments.generation import Origin, SpeculationSummary
 
 CHUNK_TOKENS = 2
 """A hint is worth most early: the draft hands its words over in chunks of so many tokens."""

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.errors import HandedOver
-from actors.messages import GenerationRequest, Output, Standing
+from deployments.generation import GenerationRequest, Output, Standing
 from deployments.ledger import Ledger
 
 logger = logging.getLogger(__name__)

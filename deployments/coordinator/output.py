@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.messages import Channel, OutputState, Piece
+from actors.messages import Piece
+from deployments.generation import Channel, OutputState
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
-from actors.messages import Committed, Finished, JudgeRequest, Piece, Prompt, Step, Verdict
+from actors.messages import JudgeRequest, Piece, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.events import (
     AddHints,
@@ -45,6 +45,7 @@ from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.listening import heard, in_time
 from deployments.coordinator.session import Session
 from deployments.coordinator.vigilance import Vigilance, attempt_of, unlimited
+from deployments.generation import Committed, Finished
 
 logger = logging.getLogger(__name__)
 

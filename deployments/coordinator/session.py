@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from actors.messages import Ending, Origin, Piece, SpeculationSummary, Step
+from actors.messages import Ending, Piece, Step
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.drafting import Drafting
 from deployments.coordinator.events import (
@@ -47,6 +47,7 @@ from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
 from deployments.coordinator.transitions import Signal, State
 from deployments.coordinator.window import Position, Window
+from deployments.generation import Origin, SpeculationSummary
 
 OUTCOMES = {State.ACCEPTED: Outcome.ACCEPTED, State.RECOVERED: Outcome.RECOVERED, State.OWN: Outcome.TARGET}
 

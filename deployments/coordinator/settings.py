@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.messages import Sampling, Standing, StepRule, TokenIds
+from actors.messages import Sampling, StepRule, TokenIds
 from deployments.coordinator.output import Marks
+from deployments.generation import Standing
 
 
 @dataclass(frozen=True, slots=True)

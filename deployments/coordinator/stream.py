@@ -6,12 +6,13 @@ that goes on behind what was committed.
 
 from __future__ import annotations
 
-from actors.messages import Ending, Origin, Piece
+from actors.messages import Ending, Piece
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.events import Commit, Outcome, StartStream, Streamed
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
+from deployments.generation import Origin
 
 
 class Stream:

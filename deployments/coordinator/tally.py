@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import SpeculationSummary, Standing, Step
+from actors.messages import Step
 from deployments.coordinator.events import Outcome
+from deployments.generation import SpeculationSummary, Standing
 
 
 class Tally:

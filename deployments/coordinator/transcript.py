@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import Channel, Committed, Ending, Finished, Origin, Piece, Prefix, Seam, SpeculationSummary
+from actors.messages import Ending, Piece, Prefix
 from deployments.coordinator.events import Commit, Finish
 from deployments.coordinator.output import OutputText
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.window import EMPTY_PATH
+from deployments.generation import Channel, Committed, Finished, Origin, Seam, SpeculationSummary
 
 
 class Transcript:

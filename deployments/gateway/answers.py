@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.messages import Channel, Committed, Finished, Opened, Output, SpeculationSummary
 from deployments.gateway.shapes import (
     AnswerMessage,
     ChatChoice,
@@ -22,6 +21,7 @@ from deployments.gateway.shapes import (
     TextChoice,
     Usage,
 )
+from deployments.generation import Channel, Committed, Finished, Opened, Output, SpeculationSummary
 
 Chunk = dict[str, Any]
 

@@ -21,7 +21,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
 
 from actors.errors import LookaheadError, RoleUnavailable
-from actors.messages import GenerationRequest, Keep, Output
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
 from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, visit_of
@@ -49,6 +48,7 @@ from deployments.gateway.shapes import (
 from deployments.gateway.sse import KEEP_ALIVE_S
 from deployments.gateway.translate import Ask, ask_chat, ask_completion
 from deployments.gateway.wire import Json
+from deployments.generation import GenerationRequest, Keep, Output
 
 READINESS_S = 10.0
 """A role that does not say within this time whether it is ready, is not."""

@@ -15,12 +15,12 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from deployments.config import Fidelity
 from deployments.gateway.errors import HttpError
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.keys import Key
 from deployments.gateway.limits import Limits, Visit
 from deployments.gateway_config import KeyLimits
+from deployments.sections import Fidelity
 
 BEARER = HTTPBearer(auto_error=False, description="A key of the deployment, if it has any.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from actors.messages import GenerationRequest, Output
+from deployments.generation import GenerationRequest, Output
 
 
 class Source(Protocol):

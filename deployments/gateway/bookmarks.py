@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from actors.messages import Committed, Opened, Output
 from deployments.gateway.errors import bad_request
+from deployments.generation import Committed, Opened, Output
 
 MARK = re.compile(r"(\d{1,12})(e?)")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from deployments.config import Config, PlacementConfig
+from deployments.config import Config
 from deployments.gateway.admission import REASONS, Admission, Bounds
 from deployments.gateway.auth import key_of, leaving_of
 from deployments.gateway.fair_queue import Wish
@@ -20,6 +20,7 @@ from deployments.gateway.keys import Key
 from deployments.gateway.translate import Ask
 from deployments.gateway.waiting_room import Place, WaitingRoom, num_chars
 from deployments.gateway_config import ROOM
+from deployments.sections import PlacementConfig
 
 FIRST_CONCURRENT = 64
 """Generations that run at once before anything is measured: more than a lightly loaded server sees."""

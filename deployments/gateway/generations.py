@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from actors.errors import DeadlineExceeded, ServiceError
-from actors.messages import Finished, GenerationRequest, Opened, Output
 from deployments.gateway.backend import Source
+from deployments.generation import Finished, GenerationRequest, Opened, Output
 
 log = logging.getLogger("lookahead.gateway")
 

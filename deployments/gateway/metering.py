@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from actors.messages import Committed, Finished, GenerationRequest, Opened, Output
 from deployments.gateway.limits import Visit
+from deployments.generation import Committed, Finished, GenerationRequest, Opened, Output
 
 
 class Meter:

@@ -14,10 +14,10 @@ from typing import cast
 
 from starlette.requests import Request
 
-from actors.messages import Committed, GenerationRequest, Opened, Origin, Output, Standing
 from deployments.gateway.backend import Backend, Source
 from deployments.gateway.bookmarks import Mark
 from deployments.gateway.errors import HttpError, bad_request
+from deployments.generation import Committed, GenerationRequest, Opened, Origin, Output, Standing
 
 WISH = "x-resumable"
 """The header by which a client asks for a stream that it can come back to."""

@@ -14,10 +14,13 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from actors.errors import LookaheadError, UnknownModel
-from actors.messages import GenerationRequest, Message, Prompt, Sampling, SpeculationOptions
-from deployments.config import Boundary, Config, Fidelity, Mode, TokenSpeculation, modes_of
+from actors.messages import Message, Prompt, Sampling
+from deployments.config import Config, modes_of
 from deployments.gateway.errors import bad_request
 from deployments.gateway.schemas import Body, ChatRequest, CompletionRequest, Generation, Speculation
+from deployments.generation import GenerationRequest, SpeculationOptions
+from deployments.sections import Fidelity
+from deployments.speculation_config import Boundary, Mode, TokenSpeculation
 
 MAX_CHOICES = 128
 """Generations that one request may ask for: prompts times `n`."""

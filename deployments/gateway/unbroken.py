@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.errors import AttemptsExhausted, CapacityError, DeadlineExceeded, LookaheadError, RoleUnavailable
-from actors.messages import GenerationRequest, Opened, Output
+from deployments.generation import GenerationRequest, Opened, Output
 from deployments.ledger import Ledger
 
 log = logging.getLogger("lookahead.gateway")

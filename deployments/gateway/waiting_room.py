@@ -11,9 +11,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from actors.messages import Committed, Finished, GenerationRequest, Opened, Output
 from deployments.gateway.admission import Admission, Ticket
 from deployments.gateway.fair_queue import Wish
+from deployments.generation import Committed, Finished, GenerationRequest, Opened, Output
 
 
 class WaitingRoom:

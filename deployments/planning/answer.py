@@ -15,11 +15,12 @@ from actors.errors import ConfigError
 from deployments.planning.question import Objective, Question
 from deployments.planning.search import Prediction, best_of_each, candidates, predict, rank, with_more
 from deployments.simulation.asking import settings_for
-from deployments.simulation.cluster import Cluster, Pool, Request
+from deployments.simulation.clock import Clock
+from deployments.simulation.cluster import Cluster, Pool
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.driver import Clock
 from deployments.simulation.passages import Passages
+from deployments.simulation.request import Request
 from deployments.simulation.scripts import RandomScript
 
 NUM_FINALISTS = 3

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
-from deployments.simulation.driver import Clock
+from deployments.simulation.clock import Clock
 from deployments.simulation.scenario_sections import ArrivalScenario
 from deployments.simulation.scripts import uniform
 

@@ -11,8 +11,8 @@ from deployments.coordinator.control.pacer import Manner
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.clock import Clock
 from deployments.simulation.costs import EngineCost
-from deployments.simulation.driver import Clock
 from deployments.simulation.guided_request import Guiding
 from deployments.simulation.guided_texts import GuidedText, RandomText, recorded_texts
 from deployments.simulation.recorded import read_scripts

@@ -14,8 +14,9 @@ import typer
 
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.clock import Clock
 from deployments.simulation.controller_grid import Cell
-from deployments.simulation.driver import Clock, measure_fast
+from deployments.simulation.driver import measure_fast
 from deployments.simulation.workload import Opening
 
 BRANCHES = (1, 2, 4)

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
-from actors.messages import Committed, Prompt
+from actors.messages import Prompt
 from deployments.coordinator.pipeline import Patience, Pipeline, Roles
 from deployments.coordinator.settings import SessionSettings
+from deployments.generation import Committed
 from deployments.simulation.roles import SimulatedDraft, SimulatedEngine, SimulatedTarget, SimulatedVerifier
 from deployments.simulation.scripts import Script
 from deployments.simulation.texts import Scripts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner
 from deployments.coordinator.settings import SessionSettings
-from deployments.simulation.driver import Clock
+from deployments.simulation.clock import Clock
 from deployments.simulation.led import NOTHING_KNOWN, Facts, Happening, Led, Reaction, led_settings
 
 

@@ -22,8 +22,9 @@ from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.simulation import guided_grid
+from deployments.simulation.clock import Clock
 from deployments.simulation.costs import EngineCost
-from deployments.simulation.driver import Clock, measure_fast
+from deployments.simulation.driver import measure_fast
 from deployments.simulation.guided_grid import GuidedCell
 from deployments.simulation.scripts import RandomScript
 from deployments.simulation.workload import NO_GAIN, HintGain, Machine, Measured, Opening

@@ -7,12 +7,11 @@ fails here, so retries and deadlines have no part. The same arguments give the s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count
 
-from actors.messages import Committed, Delta, Ending, JudgeRequest, Step, StepRequest, Verdict
+from actors.messages import Delta, Ending, JudgeRequest, Step, StepRequest, Verdict
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -32,7 +31,9 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.settings import SessionSettings
+from deployments.generation import Committed
 from deployments.simulation.batch import Batch
+from deployments.simulation.clock import Clock
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.scripts import Agreement, Script
 from deployments.simulation.texts import Place, Scripts, agreement_of, num_context, text_of
@@ -46,31 +47,6 @@ from deployments.simulation.workload import (
     part_size,
     request_settings,
 )
-
-
-class Clock:
-    """Seconds since the run began, and what is to happen when; of what is due at once, the earliest asked for first."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
-
-    def after(self, seconds: float, then: Callable[[], None]) -> None:
-        """Calls `then` after so many seconds."""
-        heappush(self._agenda, (self.now + max(seconds, 0.0), next(self._order), then))
-
-    def tick(self) -> None:
-        """Goes to the next thing that is due, and lets it happen; IndexError if there is none."""
-        self.now, _, then = heappop(self._agenda)
-        then()
-
-    def run_until(self, at_s: float) -> None:
-        """Lets all happen that is due until `at_s`, which is then the time."""
-        while self._agenda and self._agenda[0][0] <= at_s:
-            self.now, _, then = heappop(self._agenda)
-            then()
-        self.now = at_s
 
 
 class TimedEngine:
@@ -138,7 +114,7 @@ class TimedEngine:
         self._arm()
 
 
-class _Call:
+class _Call(ABC):
     """A call to a writing role: its start, then what the role writes."""
 
     def __init__(self, asker: Request, call: int, request: StepRequest, engine: TimedEngine) -> None:
@@ -159,8 +135,9 @@ class _Call:
         self.alive = False
         self.engine.cancel(self.request.call_id)
 
+    @abstractmethod
     def go(self) -> None:
-        raise NotImplementedError
+        """Its prefix is read: the next part is written."""
 
     def _prefill(self) -> None:
         if not self.alive:

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Protocol
 
 from deployments.simulation.batch import Batch
+from deployments.simulation.clock import Clock
 from deployments.simulation.costs import EngineCost
-from deployments.simulation.driver import Clock
 
 NEVER = float("inf")
 

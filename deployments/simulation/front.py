@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from actors.errors import CapacityError, LookaheadError
 from deployments.gateway.admission import Admission, Bounds, Ticket
 from deployments.gateway.fair_queue import Wish
-from deployments.simulation.driver import Clock
+from deployments.simulation.clock import Clock
 from deployments.simulation.scenario_sections import AdmissionScenario
 
 RETRY_S = 1.0

@@ -18,10 +18,10 @@ from deployments.coordinator.events import Decision
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Ended, Pool
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.driver import Clock
 from deployments.simulation.guided_request import GuidedOpening, GuidedRequest, Guiding
 from deployments.simulation.guided_texts import GuidedText, RandomText
 from deployments.simulation.scripts import RandomScript

@@ -16,11 +16,12 @@ from typing import Any
 
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.theory import window_speed_up
-from deployments.simulation.cluster import Cluster, Ended, Pool, Request
+from deployments.simulation.clock import Clock
+from deployments.simulation.cluster import Cluster, Ended, Pool
 from deployments.simulation.costs import EngineCost, linear_cost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.driver import Clock
 from deployments.simulation.passages import Passages
+from deployments.simulation.request import Request
 from deployments.simulation.scripts import RandomScript
 
 COST_RATIO = 0.1

@@ -30,8 +30,9 @@ from deployments.bench.variants import baseline, wishes
 from deployments.coordinator.control.batch_cost import BatchCost
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.clock import Clock
 from deployments.simulation.costs import EngineCost
-from deployments.simulation.driver import Clock, measure_fast
+from deployments.simulation.driver import measure_fast
 from deployments.simulation.recorded import RecordedScript, script_of
 from deployments.simulation.scripts import Agreement, StepPair, uniform
 from deployments.simulation.workload import Machine, Opening

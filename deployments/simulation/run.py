@@ -11,16 +11,17 @@ from collections.abc import Callable
 from deployments.coordinator.control.controller import Controller
 from deployments.simulation.arrivals import Arrivals, Then
 from deployments.simulation.asking import GUIDED, guided_texts_of, guiding_of, script_of, settings_of, target_cost
-from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool, Request
+from deployments.simulation.clock import Clock
+from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool
 from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.driver import Clock
 from deployments.simulation.engine import Engine
 from deployments.simulation.front import RETRY_S, Front
 from deployments.simulation.guided_request import GuidedRequest
 from deployments.simulation.outcome import Outcome, quantile
 from deployments.simulation.passages import Passages
+from deployments.simulation.request import Request
 from deployments.simulation.scaling import Scaling
 from deployments.simulation.scenario import Scenario
 from deployments.simulation.scenario_sections import FailureScenario

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 from deployments.autoscaling.board import PERIOD_S
 from deployments.autoscaling.policy import Policy, Reading, Rules
+from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Pool
-from deployments.simulation.driver import Clock
 from deployments.simulation.engine import Engine
 from deployments.simulation.scenario_sections import AutoscalingScenario
 

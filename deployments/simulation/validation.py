@@ -25,21 +25,14 @@ from actors.draft import Draft
 from actors.engines.hint_matching import MatchRules
 from actors.engines.hint_options import SETTINGS
 from actors.errors import RequestError
-from actors.messages import (
-    Finished,
-    GenerationRequest,
-    JudgeRequest,
-    Prompt,
-    Sampling,
-    SpeculationOptions,
-    TokenIds,
-    Verdict,
-)
+from actors.messages import JudgeRequest, Prompt, Sampling, TokenIds, Verdict
 from actors.target import TargetModel
 from deployments.bench.variants import baseline, wishes
-from deployments.config import Config, WriterConfig
+from deployments.config import Config
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.pipeline import Roles
+from deployments.generation import Finished, GenerationRequest, SpeculationOptions
+from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.replay_engine import PassCost, ReplayEngine
 from deployments.simulation.replay_text import WORDS, ReplayText, Vocabulary, cut, replay_text

@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from actors.errors import LookaheadError
-from actors.messages import GenerationRequest, Prompt, SpeculationSummary, Step, Verdict
+from actors.messages import Prompt, Step, Verdict
 from deployments.coordinator.events import Basis, Command, Event, Fail, Finish, Outcome, Retired
+from deployments.generation import GenerationRequest, SpeculationSummary
 
 logger = logging.getLogger(__name__)
 

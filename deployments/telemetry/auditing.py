@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 
-from actors.messages import GenerationRequest
 from deployments.config import Config
 from deployments.coordinator.settings import SessionSettings
+from deployments.generation import GenerationRequest
 from deployments.telemetry.audit import AuditRecorder, Deployed, Terms
 from deployments.telemetry.audit_log import AuditLog
 

@@ -20,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors.messages import SpeculationStats, SpeculationSummary
+from actors.messages import SpeculationStats
 from deployments.coordinator.events import (
     Cancel,
     Command,
@@ -40,6 +40,7 @@ from deployments.coordinator.events import (
     StartTarget,
     TargetStep,
 )
+from deployments.generation import SpeculationSummary
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # times of creation do not add up over replicas
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from html import escape
-from importlib import resources
 from typing import Any
 
+from deployments.pages import fill
 from deployments.telemetry.timeline import LANES, Commit, Span, Trace, arrange, describe_shares, describe_verdict
 
 
 def page(trace: Trace) -> str:
     """The whole page."""
-    template = (resources.files("deployments.telemetry") / "timeline.html").read_text(encoding="utf-8")
     counts = [
         f"{trace.summary.get(f'num_{origin}_steps', 0)} {origin}" for origin in ("accepted", "recovered", "target")
     ]
@@ -32,12 +31,7 @@ def page(trace: Trace) -> str:
         ),
         "data": _script_safe(_drawing(trace)),
     }
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        filled += [values[name], rest]
-    return "".join(filled)
+    return fill("deployments.telemetry", "timeline.html", values)
 
 
 def _drawing(trace: Trace) -> dict[str, Any]:

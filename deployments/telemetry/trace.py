@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from actors.messages import Delta, Piece, SpeculationSummary, Step
+from actors.messages import Delta, Piece, Step
 from deployments.coordinator.events import (
     Cancel,
     Command,
@@ -37,6 +37,7 @@ from deployments.coordinator.events import (
     TargetFailed,
     TargetStep,
 )
+from deployments.generation import SpeculationSummary
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from deployments.cli.serve import running
 from deployments.config import Config, load_profile, validate_config
+from deployments.server.launch import running
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token file in the home of whoever runs the tests
 

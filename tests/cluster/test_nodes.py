@@ -23,8 +23,8 @@ import yaml
 from openai import OpenAI, OpenAIError
 
 from deployments.bench.fake_nodes import fake_cluster, family
-from deployments.cli.serve import SERVE_TRANSPORT
 from deployments.config import load_profile, validate_config
+from deployments.server.launch import SERVE_TRANSPORT
 from tests.cluster.conftest import Served
 from tests.cluster.test_cluster import ask, truth
 

@@ -1,8 +1,5 @@
 """vLLM's draft model method in our engine, behind hints, on a real model (SmolLM2 135M, float32, one core) that drafts
-for itself: lossless, and what it drafts is accepted.
-
-float32 because greedy text is only reproducible there: in bfloat16 the shape of a batch may change a token.
-"""
+for itself: lossless, and what it drafts is accepted."""
 
 from __future__ import annotations
 
@@ -17,26 +14,15 @@ import pytest_asyncio
 from actors.engines import create_engine
 from actors.messages import Delta, Prompt, Sampling, SpeculationStats, StepRule, TokenIds
 from actors.roles import Engine
+from tests.real import small_model
+from tests.real.small_model import MARKS, MODEL
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(600),
-    # Deprecations inside these libraries are not ours to mend.
-    *[pytest.mark.filterwarnings(f"ignore:::{library}") for library in ("torch", "vllm", "transformers", "zmq")],
-]
+pytestmark = MARKS
 
-MODEL = "package:smollm2-135m-instruct"
 NUM_DRAFT_TOKENS = 3
 NUM_HINT_TOKENS = 8
 OPTIONS = {
-    "dtype": "float32",
-    "max_model_len": 512,
-    "max_num_seqs": 8,
-    "enforce_eager": True,
-    "block_size": 32,
-    "enable_prefix_caching": True,
-    "scheduling_policy": "priority",
+    **small_model.OPTIONS,
     "speculative_config": {
         "method": "hints",
         "num_speculative_tokens": NUM_HINT_TOKENS,

@@ -1,7 +1,4 @@
-"""Hinted decoding in vLLM on a real model (SmolLM2 135M, float32, one core): lossless, whatever is hinted and when.
-
-float32 because greedy text is only reproducible there: in bfloat16 the shape of a batch may change a token.
-"""
+"""Hinted decoding in vLLM on a real model (SmolLM2 135M, float32, one core): lossless, whatever is hinted and when."""
 
 from __future__ import annotations
 
@@ -18,24 +15,14 @@ from actors.engines import create_engine
 from actors.messages import Delta, Prefix, Prompt, Sampling, SpeculationStats, StepRequest, StepRule, TokenIds
 from actors.roles import Engine
 from actors.target import TargetModel
+from tests.real import small_model
+from tests.real.small_model import MARKS, MODEL
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(600),
-    # Deprecations inside these libraries are not ours to mend.
-    *[pytest.mark.filterwarnings(f"ignore:::{library}") for library in ("torch", "vllm", "transformers", "zmq")],
-]
+pytestmark = MARKS
 
-MODEL = "package:smollm2-135m-instruct"
 OPTIONS = {
-    "dtype": "float32",
-    "max_model_len": 512,
+    **small_model.OPTIONS,
     "max_num_seqs": 32,
-    "enforce_eager": True,
-    "block_size": 32,
-    "enable_prefix_caching": True,
-    "scheduling_policy": "priority",
     "speculative_config": {"method": "hints", "num_speculative_tokens": 12},
 }
 PROMPT = Prompt(text="One apple.\n\nTwo apples.\n\nThree apples.\n\nFour apples.\n\nFive")

@@ -11,28 +11,19 @@ import pytest
 
 from actors.draft import Draft
 from actors.engines import create_engine
-from actors.messages import (
-    Committed,
-    Finished,
-    GenerationRequest,
-    JudgeRequest,
-    Prompt,
-    Sampling,
-    SpeculationOptions,
-    Step,
-    StepRequest,
-    Verdict,
-)
+from actors.messages import JudgeRequest, Prompt, Sampling, Step, StepRequest, Verdict
 from actors.target import TargetModel
 from actors.verifier import StepVerifier, create_verifier
 from deployments.config import load_profile
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
+from deployments.generation import Committed, Finished, GenerationRequest, SpeculationOptions
+from tests.real.small_model import IGNORED
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.timeout(300),
-    *[pytest.mark.filterwarnings(f"ignore:::{library}") for library in ("torch", "vllm", "transformers", "zmq")],
+    *IGNORED,
 ]
 CPU = {"enforce_eager": True, "block_size": 32, "max_model_len": 1024, "max_num_seqs": 8}
 """What a CPU wants otherwise."""

@@ -16,8 +16,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from deployments.cli.serve import running
 from deployments.config import load_profile, validate_config
+from deployments.server.launch import running
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 

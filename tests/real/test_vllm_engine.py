@@ -1,7 +1,4 @@
-"""The engine on a real model (SmolLM2 135M, float32, one core): steps, streams, probabilities, endings and ends.
-
-float32 because greedy text is only reproducible there: in bfloat16 the shape of a batch may change a token.
-"""
+"""The engine on a real model (SmolLM2 135M, float32, one core): steps, streams, probabilities, endings and ends."""
 
 from __future__ import annotations
 
@@ -22,25 +19,10 @@ from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavail
 from actors.messages import Delta, Ending, Message, Prefix, Prompt, Sampling, Step, StepRequest, StepRule, TokenIds
 from actors.roles import Engine
 from actors.target import TargetModel
+from tests.real.small_model import MARKS, MODEL, OPTIONS
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(600),
-    # Deprecations inside these libraries are not ours to mend.
-    *[pytest.mark.filterwarnings(f"ignore:::{library}") for library in ("torch", "vllm", "transformers", "zmq")],
-]
+pytestmark = MARKS
 
-MODEL = "package:smollm2-135m-instruct"
-OPTIONS = {
-    "dtype": "float32",
-    "max_model_len": 512,
-    "max_num_seqs": 8,
-    "enforce_eager": True,
-    "block_size": 32,
-    "enable_prefix_caching": True,
-    "scheduling_policy": "priority",
-}
 GREEDY = Sampling()
 RULE = StepRule(max_tokens=48)
 TEA = Prompt(messages=(Message("user", "How do I make tea? Write three short paragraphs with blank lines between."),))

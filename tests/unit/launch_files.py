@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ray.serve import Application
 
-from deployments.config import Config, PlacementConfig
+from deployments.config import Config
+from deployments.sections import PlacementConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = "gpu-cluster"

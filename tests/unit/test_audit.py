@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from actors.errors import ConfigError, RequestError, RoleUnavailable
-from actors.messages import Committed, GenerationRequest, Message, Prompt, SpeculationOptions
+from actors.messages import Message, Prompt
 from deployments.bench.audit_cost import cost_of
 from deployments.config import Config, validate_config
 from deployments.coordinator.events import TargetStep
+from deployments.generation import Committed, GenerationRequest, SpeculationOptions
 from deployments.telemetry.audit import (
     COVERED,
     EQUAL,
@@ -29,8 +30,8 @@ from deployments.telemetry.audit import (
 )
 from deployments.telemetry.audit_reading import explain, find
 from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
 from tests.unit.coordinator.talk import Talk, step
-from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench, config, request
 from tests.unit.coordinator.test_spans import answer, drafted
 
 SECRET = "zebra-crossing-9931"

@@ -22,8 +22,10 @@ from ray.serve.schema import ServeDeploySchema
 
 from actors.messages import SpeculationStats
 from deployments.app import BuildArgs, build, compose
-from deployments.config import Config, GatewayConfig, SpeculationConfig, load_profile
+from deployments.config import Config, load_profile
 from deployments.gateway.front_queue import FrontQueue
+from deployments.gateway_config import GatewayConfig
+from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.metrics import Metrics, token_metrics
 from tests.unit.launch_files import PINS, PROFILE, ROOT, names, packed, pinned
 

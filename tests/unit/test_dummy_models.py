@@ -8,10 +8,11 @@ from transformers import AutoConfig, AutoTokenizer
 from actors.dummy_models import SHAPES
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import WeightsError
-from actors.messages import GenerationRequest, Message, Prompt
+from actors.messages import Message, Prompt
 from actors.models import is_cached, resolve, source_of
 from deployments.config import load_profile
 from deployments.coordinator.coordinator import settle
+from deployments.generation import GenerationRequest
 from deployments.simulation.hardware import GPUS, MODELS
 
 

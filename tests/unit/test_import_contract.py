@@ -36,6 +36,7 @@ PURE = [
     "deployments.coordinator.latency",
     "deployments.coordinator.breaker",
     "deployments.coordinator.vigilance",
+    "deployments.generation",
     "deployments.ledger",
     "deployments.coordinator.session",
     "deployments.coordinator.control",

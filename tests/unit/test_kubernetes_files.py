@@ -25,8 +25,8 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import GRACE_S, BuildArgs
-from deployments.cli.serve import SERVE_TRANSPORT
 from deployments.config import Config, load_profile
+from deployments.server.launch import SERVE_TRANSPORT
 from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
 
 FOLDER = ROOT / "deploy" / "kubernetes"

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from actors.errors import ConfigError
-from actors.messages import GenerationRequest, Prompt, SpeculationOptions
+from actors.messages import Prompt
 from deployments.app import CoordinatorReplica
 from deployments.config import load_profile
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.keeper import Keeper
+from deployments.generation import GenerationRequest, SpeculationOptions
 from deployments.live_settings import changed
 from deployments.replicas import VerifierReplica
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import Bench
+from tests.unit.coordinator.bench import Bench
 from tests.unit.verifiers.conftest import make_request
 
 STARTED = load_profile("scripted")

@@ -251,11 +251,12 @@ def test_int8_keeps_the_model_within_rounding(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     from actors import int8
+    from actors.checkpoint import EMBEDDING, HEAD
 
     source = tmp_path / "source"
     source.mkdir()
     weights = {
-        int8.EMBEDDING: torch.randn(12, 8, dtype=torch.bfloat16),
+        EMBEDDING: torch.randn(12, 8, dtype=torch.bfloat16),
         "model.layers.0.self_attn.q_proj.weight": torch.randn(6, 8, dtype=torch.bfloat16),
         "model.norm.weight": torch.ones(8, dtype=torch.bfloat16),
     }
@@ -263,15 +264,37 @@ def test_int8_keeps_the_model_within_rounding(tmp_path: Path) -> None:
     (source / "config.json").write_text('{"tie_word_embeddings": true}')
     made = int8.quantise(source, tmp_path / "out")
     found = load_file(made / "model.safetensors")
-    for name, original in ((int8.HEAD, int8.EMBEDDING), ("model.layers.0.self_attn.q_proj.weight",) * 2):
+    for name, original in ((HEAD, EMBEDDING), ("model.layers.0.self_attn.q_proj.weight",) * 2):
         scale = found[f"{name}_scale"]
         assert found[name].dtype is torch.int8
         off = (found[name].float() * scale - weights[original].float()).abs()
         assert bool((off <= scale * 0.501).all())
     assert torch.equal(found["model.norm.weight"], weights["model.norm.weight"])
-    assert torch.equal(found[int8.EMBEDDING], weights[int8.EMBEDDING])
+    assert torch.equal(found[EMBEDDING], weights[EMBEDDING])
     config = json.loads((made / "config.json").read_text())
     assert config["tie_word_embeddings"] is False
     assert config["quantization_config"]["quant_method"] == "compressed-tensors"
     with pytest.raises(WeightsError, match="quantised already"):
         int8.quantise(made, tmp_path / "again")
+
+
+def test_weights_in_several_files_become_one_and_none_at_all_is_said(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from actors import checkpoint
+    from actors.weights_cache import silent
+
+    source = tmp_path / "source"
+    source.mkdir()
+    with pytest.raises(WeightsError, match=r"no \.safetensors files"):
+        list(checkpoint.read_tensors(source, silent))
+    for number in (1, 2):
+        save_file({f"layer{number}": torch.ones(number)}, source / f"model-0000{number}-of-00002.safetensors")
+    for name in ("model.safetensors.index.json", "config.json", "tokenizer.json", ".hidden"):
+        (source / name).write_text("{}")
+    tensors = dict(checkpoint.read_tensors(source, silent))
+    made = checkpoint.write(source, tmp_path / "out", {"a": 1}, tensors, silent)
+    assert sorted(path.name for path in made.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(load_file(made / "model.safetensors")) == ["layer1", "layer2"]
+    assert json.loads((made / "config.json").read_text()) == {"a": 1}

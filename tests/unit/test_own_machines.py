@@ -16,8 +16,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from deployments.cli.serve import SERVE_TRANSPORT
 from deployments.config import load_profile
+from deployments.server.launch import SERVE_TRANSPORT
 from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
 
 HARDWARE = {"front": (16, 0), "draft": (16, 2), "target": (96, 8), "verifier": (8, 0)}

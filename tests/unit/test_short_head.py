@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from actors import short_head
+from actors.checkpoint import EMBEDDING, HEAD
 from actors.errors import ConfigError, WeightsError
 from actors.models import is_cached, resolve
 from deployments.config import load_profile, validate_config
@@ -26,9 +27,9 @@ def model(folder: Path, *, tied: bool, added: tuple[int, ...] = (10,), architect
     from safetensors.torch import save_file
 
     folder.mkdir()
-    tensors = {short_head.EMBEDDING: torch.arange(48.0).view(12, 4), "model.norm.weight": torch.ones(4)}
+    tensors = {EMBEDDING: torch.arange(48.0).view(12, 4), "model.norm.weight": torch.ones(4)}
     if not tied:
-        tensors[short_head.HEAD] = torch.arange(48, dtype=torch.int8).view(12, 4)
+        tensors[HEAD] = torch.arange(48, dtype=torch.int8).view(12, 4)
         tensors[short_head.HEAD_SCALE] = torch.arange(12.0).view(12, 1)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = {"architectures": [architecture], "vocab_size": 12, "tie_word_embeddings": tied}
@@ -47,23 +48,23 @@ def test_first_tokens_and_marks_are_kept_with_their_scales(tmp_path: Path) -> No
     config, tensors = made_of(short_head.shorten(model(tmp_path / "m", tied=False), tmp_path / "out"))
     assert config["short_head"] == {"first": 6, "last": 2}
     assert config["architectures"] == ["ShortHeadQwen2ForCausalLM"]
-    assert tensors[short_head.HEAD][:, 0].tolist() == [0, 4, 8, 12, 16, 20, 40, 44]
+    assert tensors[HEAD][:, 0].tolist() == [0, 4, 8, 12, 16, 20, 40, 44]
     assert tensors[short_head.HEAD_SCALE][:, 0].tolist() == [0, 1, 2, 3, 4, 5, 10, 11]
-    assert tensors[short_head.EMBEDDING].shape == (12, 4)
+    assert tensors[EMBEDDING].shape == (12, 4)
     assert (tmp_path / "out" / "tokenizer.json").is_file()
 
 
 def test_a_tied_matrix_is_written_out(tmp_path: Path) -> None:
     config, tensors = made_of(short_head.shorten(model(tmp_path / "m", tied=True), tmp_path / "out"))
     assert config["tie_word_embeddings"] is False
-    assert tensors[short_head.HEAD].shape == (8, 4)
-    assert tensors[short_head.EMBEDDING].shape == (12, 4)
+    assert tensors[HEAD].shape == (8, 4)
+    assert tensors[EMBEDDING].shape == (12, 4)
 
 
 def test_marks_among_the_first_tokens_need_no_rows_behind(tmp_path: Path) -> None:
     config, tensors = made_of(short_head.shorten(model(tmp_path / "m", tied=False, added=(0, 2)), tmp_path / "out"))
     assert config["short_head"] == {"first": 6, "last": 0}
-    assert tensors[short_head.HEAD].shape == (6, 4)
+    assert tensors[HEAD].shape == (6, 4)
 
 
 def test_what_cannot_be_shortened_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import uvicorn
 from actors.draft import Draft
 from actors.engines.control_folder import read_logs
 from actors.engines.scripted import ScriptedEngine, ScriptOptions
-from actors.messages import Delta, GenerationRequest, Output, StepRequest
+from actors.messages import Delta, StepRequest
 from actors.target import TargetModel
 from deployments.bench import cancellation
 from deployments.bench.cancellation import Trial, rows, run_trials
@@ -22,6 +22,7 @@ from deployments.bench.cancelled_calls import Generation
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest, Output
 
 LEAK_S = 0.6
 

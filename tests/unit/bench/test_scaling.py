@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from actors.messages import SpeculationOptions
 from deployments.bench.scaling import throughput
+from deployments.generation import SpeculationOptions
 from deployments.simulation.virtual_loop import run_virtually
 
 

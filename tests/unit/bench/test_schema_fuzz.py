@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from actors.messages import GenerationRequest, Output
 from deployments.bench.fuzz import Broken, SetText
 from deployments.bench.schema_fuzz import guarded, try_document
 from deployments.gateway.api import create_app
+from tests.unit.gateway.broken_text import BrokenText
 from tests.unit.gateway.script import MODEL, config
 
 
@@ -23,13 +21,7 @@ def test_what_the_document_allows_and_what_it_does_not() -> None:
 
 
 def test_a_server_that_fails_is_found() -> None:
-    class Failing(SetText):
-        async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-            async for output in super().generate(request):
-                raise RuntimeError(f"broken at {output}")
-                yield output
-
-    backend = Failing()
+    backend = BrokenText()
     with pytest.raises(Broken, match="Server error"):
         try_document(create_app(guarded(config()), lambda: backend), backend, MODEL, 20, 1)
 

@@ -14,7 +14,7 @@ from deployments.calibration.page import NUM_ROWS, shown
 from deployments.calibration.pairs import StepPair
 from deployments.calibration.report import build, conclusion, write
 from deployments.calibration.scoring import Place, Result
-from deployments.config import EmbeddingCheck, ScoreCheck
+from deployments.verifier_config import EmbeddingCheck, ScoreCheck
 
 PLACE = Place("balanced", 1, EmbeddingCheck())
 GOOD = [Scored(0.9 + i / 1000, True) for i in range(60)]

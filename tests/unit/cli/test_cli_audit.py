@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.telemetry.auditing import deployed
-from tests.unit.coordinator.test_pipeline import Bench
+from tests.unit.coordinator.bench import Bench
 from tests.unit.test_audit import MIXED, ask, audited
 
 

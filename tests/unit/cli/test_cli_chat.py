@@ -9,7 +9,7 @@ import pytest
 
 from actors.errors import ServiceError
 from actors.messages import Message
-from deployments.cli.client import Question, ask, connect, served_model
+from deployments.server.client import Question, ask, connect, served_model
 from tests.unit.cli.speaking_server import STEPS, SpeakingServer
 
 ANSWER = "".join(text for _, text in STEPS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.cli.client import Reply
 from deployments.cli.demo import verdict
+from deployments.server.client import Reply
 
 
 def reply(latency_s, accepted=0, recovered=0, **rest):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.messages import Committed, Ending, Origin, Piece, Step, StepRule, TokenIds, Verdict
+from actors.messages import Ending, Piece, Step, StepRule, TokenIds, Verdict
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -21,6 +21,7 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.window import Writing
+from deployments.generation import Committed, Origin
 from tests.unit.coordinator.talk import Talk, V, part, step, words
 
 

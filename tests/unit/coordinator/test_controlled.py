@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from actors.engines.scripted import ScriptOptions
-from actors.messages import Finished, Prompt
+from actors.messages import Prompt
 from deployments.coordinator.coordinator import settle
+from deployments.generation import Finished
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench, config, request
+from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
 
 LONG = replace(TARGET, num_steps=12, words=12)
 HINTED = replace(LONG, hint_gain=3.0)

@@ -7,9 +7,10 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from actors.draft import Draft
-from actors.messages import Committed, Finished, Prompt, TokenIds
+from actors.messages import Prompt, TokenIds
+from deployments.generation import Committed, Finished
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench, config, request
+from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
 
 NOTHING = {
     "requests": 0,

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from actors.engines.scripted import detokenize
-from actors.messages import Channel, Committed, Delta, Ending, StepRule
+from actors.messages import Delta, Ending, StepRule
 from deployments.coordinator.events import (
     Cancel,
     Decision,
@@ -22,6 +22,7 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.session import Session
+from deployments.generation import Channel, Committed
 from tests.unit.coordinator.test_session import MODES, ORDERS, PROGRESS, STRAYING, check_books, run_in_order
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 

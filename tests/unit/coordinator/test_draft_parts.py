@@ -21,8 +21,8 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import TARGET, Answer, Bench, config
 from tests.unit.coordinator.talk import Talk, V, step, words
-from tests.unit.coordinator.test_pipeline import TARGET, Answer, Bench, config
 from tests.unit.coordinator.test_restart_in_step import Straying
 
 

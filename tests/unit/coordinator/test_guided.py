@@ -10,10 +10,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions
-from actors.messages import Committed, Origin, StepRule
+from actors.messages import StepRule
 from deployments.coordinator.events import AddHints, Decision, Placed, Retired, StartDraft, StartStream, StartTarget
 from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, MAX_BEHIND, GuidedSession
 from deployments.coordinator.settings import SessionSettings
+from deployments.generation import Committed, Origin
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 
 EXACT = {"verifier": None, "rule": StepRule("line")}

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from actors.errors import HandedOver, RequestError
-from actors.messages import Committed, Finished, GenerationRequest, Keep, Opened, Output
 from deployments.coordinator.keeper import Keeper
+from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Output
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import Bench, request, truth
+from tests.unit.coordinator.bench import Bench, request, truth
 
 TRUTH = truth()
 

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from actors.draft import Draft
-from actors.messages import Committed, Finished, GenerationRequest, Prompt, SpeculationOptions
+from actors.messages import Prompt
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from deployments.config import Config, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
+from deployments.generation import Committed, Finished, GenerationRequest, SpeculationOptions
 from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import config
 from tests.unit.coordinator.odd import Odd, OddEngine
-from tests.unit.coordinator.test_pipeline import config
 
 MAX_TOKENS = 50
 NUM_PAIRS = int(os.environ.get("LOOKAHEAD_ODD_PAIRS", "2"))

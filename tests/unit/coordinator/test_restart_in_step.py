@@ -9,7 +9,7 @@ import pytest
 
 from actors.engines import scripted
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import TARGET, Answer, Bench, config, truth
+from tests.unit.coordinator.bench import TARGET, Answer, Bench, config, truth
 
 
 class Straying(scripted.Script):

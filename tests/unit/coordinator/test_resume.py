@@ -11,20 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions
-from actors.messages import (
-    Channel,
-    Committed,
-    Delta,
-    Ending,
-    Finished,
-    Opened,
-    Origin,
-    Output,
-    Piece,
-    Standing,
-    Step,
-    StepRule,
-)
+from actors.messages import Delta, Ending, Piece, Step, StepRule
 from deployments.coordinator.events import (
     Commit,
     DraftStep,
@@ -40,6 +27,7 @@ from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
+from deployments.generation import Channel, Committed, Finished, Opened, Origin, Output, Standing
 from deployments.ledger import Ledger
 from tests.unit.coordinator.talk import V, part, step, words
 from tests.unit.coordinator.world import TARGET, THINK, World, settings

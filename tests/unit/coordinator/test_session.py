@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions, detokenize
-from actors.messages import Channel, Committed, Ending, Origin, Step, StepRule
+from actors.messages import Ending, Step, StepRule
 from deployments.coordinator.events import (
     Cancel,
     DraftEnded,
@@ -28,6 +28,7 @@ from deployments.coordinator.output import Marks
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.transitions import POSITION, IllegalTransition, Signal, State, follow, mermaid
+from deployments.generation import Channel, Committed, Origin
 from tests.unit.coordinator.world import TARGET, THINK, World, prompt_ids, settings, steps_of, target_only
 
 ORDERS = st.integers(0, 2**32).map(Random)

@@ -11,13 +11,14 @@ import pytest
 
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine
-from actors.messages import Committed, Delta, Ending, JudgeRequest, Prompt, Step, StepRequest, Verdict
+from actors.messages import Delta, Ending, JudgeRequest, Prompt, Step, StepRequest, Verdict
 from actors.target import TargetModel
 from deployments.coordinator.pipeline import MAX_WAITING, Pipeline, Roles
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
+from deployments.generation import Committed
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Answer, Bench, config, request, truth
+from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config, request, truth
 
 TRUTH = truth()
 FOREVER = 1e7

@@ -10,7 +10,7 @@ from random import Random
 
 from actors.engines.scripted import ScriptedEngine, ScriptOptions, detokenize
 from actors.errors import RoleUnavailable
-from actors.messages import Committed, Delta, Finished, Prompt, Sampling, Step, StepRequest, StepRule, TokenIds, Verdict
+from actors.messages import Delta, Prompt, Sampling, Step, StepRequest, StepRule, TokenIds, Verdict
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -42,6 +42,7 @@ from deployments.coordinator.events import (
 from deployments.coordinator.output import Marks
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
+from deployments.generation import Committed, Finished
 
 TARGET = ScriptOptions(num_steps=6, words=3)
 PROMPT = Prompt(text="How many are there?")

@@ -13,7 +13,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from actors.errors import LookaheadError
-from actors.messages import (
+from deployments.config import Config, validate_config
+from deployments.gateway.api import create_app
+from deployments.generation import (
     Channel,
     Committed,
     Finished,
@@ -23,8 +25,6 @@ from actors.messages import (
     Output,
     SpeculationSummary,
 )
-from deployments.config import Config, validate_config
-from deployments.gateway.api import create_app
 
 Act = Output | Exception | float
 """What a script does next: give an output, raise, or sleep so many seconds."""

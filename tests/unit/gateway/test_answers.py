@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
-from actors.messages import GenerationRequest, Message, Prompt
+from actors.messages import Message, Prompt
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import (
     MODEL,
     Act,

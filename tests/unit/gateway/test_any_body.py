@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.messages import GenerationRequest, Output
 from deployments.bench.fuzz import Broken, SetText, judge, try_bodies
 from deployments.bench.fuzz_bodies import VALUES, near_valid
 from deployments.gateway.api import create_app
+from tests.unit.gateway.broken_text import BrokenText
 from tests.unit.gateway.script import MODEL, ScriptedBackend, client_of, config, events_of, shared_app
 
 
@@ -74,13 +73,7 @@ def test_a_few_hundred_of_the_bodies_that_the_fuzz_command_tries() -> None:
 
 
 def test_the_fuzz_command_finds_what_is_wrong() -> None:
-    class Failing(SetText):
-        async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-            async for output in super().generate(request):
-                raise RuntimeError(f"broken at {output}")
-                yield output
-
-    backend = Failing()
+    backend = BrokenText()
     app = create_app(config(), lambda: backend)
     with pytest.raises(Broken, match="the server failed: 500"):
         try_bodies(app, backend, MODEL, 1000, 1)

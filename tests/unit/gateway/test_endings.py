@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.messages import GenerationRequest, Output, Prompt
+from actors.messages import Prompt
 from deployments.gateway import replies
 from deployments.gateway.api import create_app
 from deployments.gateway.generations import QUEUE_SIZE, Generations
+from deployments.generation import GenerationRequest, Output
 from tests.unit.gateway.script import (
     Act,
     ScriptedBackend,

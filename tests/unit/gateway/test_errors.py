@@ -19,8 +19,8 @@ from actors.errors import (
     RoleUnavailable,
     WeightsError,
 )
-from actors.messages import GenerationRequest
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import MODEL, ScriptedBackend, chat, client_of, completion, config, opened, said
 
 CHAT = "/v1/chat/completions"

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import CapacityError
-from actors.messages import GenerationRequest
 from deployments.gateway.api import create_app
 from deployments.gateway.limits import Limits
 from deployments.gateway_config import KeyLimits
+from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import Act, ScriptedBackend, chat, client_of, completion, config, opened, said, until
 
 CHAT = "/v1/chat/completions"

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from actors.messages import GenerationRequest, Output
 from deployments.config import Config, validate_config
 from deployments.gateway.api import create_app
-from tests.unit.coordinator.test_pipeline import DRAFT, TARGET, Bench
-from tests.unit.coordinator.test_pipeline import config as coordinated
+from deployments.generation import GenerationRequest, Output
+from tests.unit.coordinator.bench import DRAFT, TARGET, Bench
+from tests.unit.coordinator.bench import config as coordinated
 from tests.unit.gateway.script import chat, client_of, completion
 
 KEY = "lk-marked-key-5512"

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from actors.messages import Committed, Finished, GenerationRequest, Keep, Opened, Output
 from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pools import Pool
 from deployments.gateway.unbroken import Unbroken
+from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Output
 from deployments.link.members import Members
 from deployments.link.server import LinkServer
-from tests.unit.coordinator import test_pipeline as bench
+from tests.unit.coordinator import bench
 from tests.unit.gateway.script import until
 
 TARGET = replace(bench.TARGET, num_steps=5, words=4, token_s=0.004)

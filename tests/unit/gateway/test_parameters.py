@@ -7,9 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.messages import Sampling, SpeculationOptions
+from actors.messages import Sampling
 from deployments.config import Config
 from deployments.gateway.api import create_app
+from deployments.generation import SpeculationOptions
 from tests.unit.gateway.script import ScriptedBackend, chat, client_of, completion, config
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from actors.errors import RoleUnavailable
-from actors.messages import GenerationRequest, Output
 from deployments.config import validate_config
 from deployments.coordinator.keeper import Keeper
 from deployments.gateway.api import create_app
 from deployments.gateway.unbroken import Unbroken
+from deployments.generation import GenerationRequest, Output
 from deployments.lingering import Lingering
-from tests.unit.coordinator import test_pipeline as bench
+from tests.unit.coordinator import bench
 from tests.unit.gateway.script import chat, client_of, completion, config, listening, shared_app, until
 
 RESUMABLE = {"x-resumable": "true"}

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from actors.errors import RoleUnavailable
-from actors.messages import GenerationRequest
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import (
     MODEL,
     Act,

@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 
 from actors.errors import AttemptsExhausted, CapacityError, DeadlineExceeded, RequestError, RoleUnavailable
-from actors.messages import Committed, Finished, GenerationRequest, Opened, Output
 from deployments.coordinator.coordinator import Coordinator
 from deployments.gateway.unbroken import Perseverance, Unbroken
+from deployments.generation import Committed, Finished, GenerationRequest, Opened, Output
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import Bench, request, truth
+from tests.unit.coordinator.bench import Bench, request, truth
 
 Behaviour = Callable[[int, GenerationRequest], Exception | int]
 """What the coordinator of a number does: dies before it says anything, or after so many outputs."""

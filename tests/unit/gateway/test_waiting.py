@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from actors.errors import ConfigError
-from actors.messages import GenerationRequest
 from deployments.config import load_profile, profile_names, validate_config
 from deployments.gateway.api import create_app
 from deployments.gateway.front_queue import bounds_of
+from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import Act, ScriptedBackend, chat, client_of, completion, config, finished, opened, until
 
 CHAT = "/v1/chat/completions"

@@ -8,11 +8,13 @@ import pytest
 
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
-from deployments.simulation.cluster import Cluster, Ended, Pool, Request
+from deployments.simulation.clock import Clock
+from deployments.simulation.cluster import Cluster, Ended, Pool
 from deployments.simulation.costs import EngineCost, linear_cost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.driver import Clock, measure_fast
+from deployments.simulation.driver import measure_fast
 from deployments.simulation.passages import Passages
+from deployments.simulation.request import Request
 from deployments.simulation.scripts import RandomScript
 from deployments.simulation.workload import HintGain, Machine
 

@@ -10,16 +10,17 @@ import pytest
 
 from actors.draft import Draft
 from actors.engines.hint_matching import MatchRules
-from actors.messages import Committed, Finished, Prompt
+from actors.messages import Prompt
 from actors.target import TargetModel
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import Pipeline, Roles
 from deployments.coordinator.settings import SessionSettings
+from deployments.generation import Committed, Finished
+from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Ended, Pool
 from deployments.simulation.cost_file import PassTimes, RoleCosts
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.driver import Clock
 from deployments.simulation.guided_grid import GuidedCell, compare
 from deployments.simulation.guided_request import LINES, GuidedRequest, Guiding
 from deployments.simulation.guided_texts import GuidedText, RandomText, RecordedText

@@ -12,12 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.errors import RequestError
-from actors.messages import Finished, Prompt
+from actors.messages import Prompt
+from deployments.generation import Finished
 from deployments.simulation.recorded import RecordedScript
 from deployments.simulation.replay import Row, Versions, Way, errors, read_rows, replay
 from deployments.simulation.scripts import Agreement, StepPair
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.test_pipeline import TARGET, Bench, config, request
+from tests.unit.coordinator.bench import TARGET, Bench, config, request
 
 ENGINE = replace(TARGET, num_steps=25, words=8, sequence_s=TARGET.token_s / 10)
 ROW = "lookahead:verifier=numbers:depth=3:controller=off"

@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 
 from actors.verifiers import CHECKS
-from deployments import config
+from deployments.verifier_config import Check
 
-SECTIONS = {section().kind: section for section in get_args(get_args(config.Check)[0])}
+SECTIONS = {section().kind: section for section in get_args(get_args(Check)[0])}
 
 
 def test_every_check_can_be_configured():

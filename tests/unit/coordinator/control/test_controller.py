@@ -13,8 +13,9 @@ from deployments.coordinator.events import Command, Decision, Event, Retired, St
 from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.clock import Clock
 from deployments.simulation.controller_grid import Cell, compare, run_controlled
-from deployments.simulation.driver import Clock, measure_fast
+from deployments.simulation.driver import measure_fast
 from deployments.simulation.scripts import Agreement, StepPair
 from deployments.simulation.workload import Opening
 

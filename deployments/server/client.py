@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 
 from actors.errors import LookaheadError, RequestError, ServiceError
-from actors.messages import Channel, Message
+from actors.messages import Message
+from deployments.generation import Channel
 
 DEFAULT_TIMEOUT_S = 1800.0
 """For a whole answer: a small machine writes a few tokens a second."""

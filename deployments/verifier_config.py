@@ -1,0 +1,155 @@
+"""The configuration's section of the verifier: cascades of checks, and the settings of each kind of check.
+
+Promises: a check has here the settings that its class in `actors/verifiers/` takes, with the same defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from deployments.sections import PlacementConfig, Strict, WriterConfig
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+EngineName = Literal["target", "draft", "own"]
+"""Who is asked: the target's engine, the draft's, or `verifier.judge`."""
+Calibration = tuple[tuple[float, Fraction], ...]
+"""Points ``[score, probability]``, as `lookahead calibrate` writes them: the measured probability of agreement."""
+
+
+class ExactCheck(Strict):
+    """Accepts text that is equal but for its markup and white space inside lines; else unsure."""
+
+    kind: Literal["exact"] = "exact"
+
+
+class SameNumbersCheck(Strict):
+    """Rejects steps with different numbers; else unsure."""
+
+    kind: Literal["same_numbers"] = "same_numbers"
+
+
+class SamePolarityCheck(Strict):
+    """Rejects steps whose negations, directions or operations contradict each other; else unsure."""
+
+    kind: Literal["same_polarity"] = "same_polarity"
+
+
+class EmbeddingCheck(Strict):
+    """Cosine similarity of sentence embeddings: accepts at `accept` or more, rejects below `reject`, else unsure."""
+
+    kind: Literal["embedding"] = "embedding"
+    model: str = "package:all-minilm-l6-v2"
+    accept: Fraction = 0.85
+    reject: Fraction = 0.85
+    calibration: Calibration = ()
+
+
+class JudgeCheck(Strict):
+    """An LLM asked whether two steps mean the same; decides by the probability of its two labels."""
+
+    kind: Literal["judge"] = "judge"
+    engine: EngineName = "target"
+    accept: Fraction = 0.7
+    reject: Fraction = 0.7
+    max_chars: PositiveInt = 6000
+    answer_prefix: str = ""
+    calibration: Calibration = ()
+
+
+class ScoreCheck(Strict):
+    """SpecReason's: an LLM marks the draft step alone from 0 to 9; the target's step is not needed."""
+
+    kind: Literal["score"] = "score"
+    engine: EngineName = "target"
+    accept: Annotated[float, Field(ge=0.0, le=9.0)] = 7.0
+    reject: Annotated[float, Field(ge=0.0, le=9.0)] = 7.0
+    mark: Literal["expected", "greedy"] = "expected"
+    max_chars: PositiveInt = 6000
+    answer_prefix: str = ""
+    calibration: Calibration = ()
+
+
+class SelfConfidenceCheck(Strict):
+    """The mean probability that the draft itself gives the tokens of its step; for models of one vocabulary."""
+
+    kind: Literal["self_confidence"] = "self_confidence"
+    engine: Literal["draft"] = "draft"
+    accept: Fraction = 0.95
+    reject: Fraction = 0.0
+    calibration: Calibration = ()
+
+
+class LikelihoodCheck(Strict):
+    """The mean probability that the target gives the tokens of the draft step; the target's step is not needed."""
+
+    kind: Literal["likelihood"] = "likelihood"
+    engine: Literal["target"] = "target"
+    accept: Fraction = 0.8
+    reject: Fraction = 0.8
+    floor: Fraction = 0.01
+    """A step with a token below it is rejected."""
+    calibration: Calibration = ()
+
+
+class AlwaysCheck(Strict):
+    """Control: accepts everything."""
+
+    kind: Literal["always"] = "always"
+
+
+class NeverCheck(Strict):
+    """Control: rejects everything that is not equal token for token."""
+
+    kind: Literal["never"] = "never"
+
+
+class RandomCheck(Strict):
+    """Control: accepts with probability `accept`, by a hash of the two texts and `seed`."""
+
+    kind: Literal["random"] = "random"
+    accept: Fraction = 0.5
+    seed: int = 0
+
+
+class ScriptedCheck(Strict):
+    """Control: unsure, until somebody orders it to misbehave; for chaos runs."""
+
+    kind: Literal["scripted"] = "scripted"
+    control: str | None = None
+    """The folder of orders (`actors.engines.control_folder`); none: unsure for ever."""
+
+
+Check = Annotated[
+    ExactCheck
+    | SameNumbersCheck
+    | SamePolarityCheck
+    | EmbeddingCheck
+    | JudgeCheck
+    | ScoreCheck
+    | LikelihoodCheck
+    | SelfConfidenceCheck
+    | AlwaysCheck
+    | NeverCheck
+    | RandomCheck
+    | ScriptedCheck,
+    Field(discriminator="kind"),
+]
+
+
+class VerifierConfig(Strict):
+    """The verifier role: named verifiers, each a cascade of checks; what no check decides is rejected."""
+
+    verifiers: dict[str, list[Check]] = {"exact": [ExactCheck()]}
+    judge: WriterConfig | None = None
+    """The judge's own model, for checks with ``engine: own``."""
+    placement: PlacementConfig = PlacementConfig(num_cpus=0.5)
+
+    @model_validator(mode="after")
+    def _judge_lives_here(self) -> VerifierConfig:
+        if self.judge is not None:
+            placement = self.judge.placement
+            if placement != PlacementConfig(cpu_cores=placement.cpu_cores):
+                raise ValueError("judge.placement: only cpu_cores counts; the judge runs in the verifier's replica")
+        return self

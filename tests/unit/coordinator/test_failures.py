@@ -1,0 +1,188 @@
+"""Roles that hang, break, die or answer nonsense: what each costs a request, on a virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from actors.draft import Draft
+from actors.engines.scripted import ScriptedEngine
+from actors.errors import RoleUnavailable
+from actors.messages import Delta, JudgeRequest, Prompt, Step, StepRequest, TokenIds, Verdict
+from actors.target import TargetModel
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import DRAFT, Answer, Bench, config, truth
+
+
+def test_a_draft_that_hangs_costs_nothing() -> None:
+    async def scene() -> Answer:
+        bench = Bench(draft=replace(DRAFT, first_token_s=1e6))
+        return await bench.ask(mode="lookahead")
+
+    answer = run_virtually(scene())
+    assert answer.text == truth()
+    alone = run_virtually(Bench().ask(mode="target"))
+    assert answer.elapsed_s == pytest.approx(alone.elapsed_s, rel=0.001)
+
+
+class Fickle:
+    """A drafter that is down until a given time."""
+
+    def __init__(self, draft: Draft, up_at_s: float) -> None:
+        self._draft = draft
+        self._up_at_s = up_at_s
+
+    def _check(self) -> None:
+        if asyncio.get_running_loop().time() < self._up_at_s:
+            raise RoleUnavailable("the draft is down")
+
+    async def describe(self) -> object:
+        return await self._draft.describe()
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        self._check()
+        return await self._draft.encode(prompt)
+
+    async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
+        self._check()
+        async with aclosing(self._draft.look_ahead(request, depth)) as steps:
+            async for step in steps:
+                yield step
+
+
+def test_a_draft_that_is_down_is_used_again_when_it_is_back() -> None:
+    async def scene() -> Answer:
+        bench = Bench()
+        bench.roles = replace(bench.roles, drafter=Fickle(Draft(bench.draft_engine), 5.0))  # type: ignore[arg-type]
+        return await bench.ask(mode="lookahead")
+
+    answer = run_virtually(scene())
+    assert answer.text == truth()
+    summary = answer.finished.summary
+    assert summary.degraded == ("draft_unavailable",)
+    assert summary.num_target_steps > 0
+    assert summary.num_accepted_steps > 0
+    assert min(float(str(s["start_s"])) for s in answer.spans("draft")) >= 5.0
+    assert 'lookahead_degraded_total{reason="draft_unavailable"} 1.0' in answer.metrics
+
+
+def test_a_draft_that_breaks_in_the_middle_costs_no_word() -> None:
+    bench = Bench(draft=replace(DRAFT, break_after=1))
+    answer = run_virtually(bench.ask(mode="lookahead", max_lookahead=2))
+    assert answer.text == truth()
+    assert answer.finished.summary.degraded == ("draft_unavailable",)
+    assert answer.finished.summary.num_accepted_steps > 0
+
+
+class Judge:
+    """A verifier that answers after `delay_s`, or raises."""
+
+    def __init__(self, delay_s: float, error: Exception | None = None, says: object = None) -> None:
+        self._delay_s = delay_s
+        self._error = error
+        self._says = says
+
+    async def judge(self, request: JudgeRequest) -> Verdict:
+        await asyncio.sleep(self._delay_s)
+        if self._error is not None:
+            raise self._error
+        return Verdict(True, request.verifier, "yes") if self._says is None else self._says  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("judge", "reason"),
+    [
+        (Judge(1e6), "verifier_late"),
+        (Judge(0.1, RoleUnavailable("gone")), "verifier_failed"),
+        (Judge(0.1, ValueError("a defect")), "verifier_failed"),
+        (Judge(0.1, says="yes"), "verifier_failed"),
+        (Judge(0.1, says=Verdict("no", "always", "words")), "verifier_failed"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_verifier_that_is_late_or_broken_rejects(judge: Judge, reason: str) -> None:
+    async def scene() -> Answer:
+        bench = Bench(draft=replace(DRAFT, agree=0.0, paraphrase=1.0))
+        bench.roles = replace(bench.roles, verifier=judge)
+        return await bench.ask(mode="lookahead", verifier="always")
+
+    answer = run_virtually(scene())
+    assert answer.text == truth()
+    assert answer.finished.summary.degraded == (reason, "verifier_left_alone")
+
+
+class Dying(TargetModel):
+    """A target whose every third call dies half-way."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine)
+        self.calls = 0
+
+    async def step(self, request: StepRequest) -> Step:
+        self.calls += 1
+        if self.calls % 3 == 0:
+            await asyncio.sleep(0.3)
+            raise RoleUnavailable("the replica died")
+        return await super().step(request)
+
+    async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[Delta | Step, None]:
+        self.calls += 1
+        num = 0
+        async with aclosing(super().progress(request, every_s)) as items:
+            async for item in items:
+                num += 1
+                if self.calls % 3 == 0 and num == 4:
+                    raise RoleUnavailable("the replica died")
+                yield item
+
+    async def stream(self, request: StepRequest) -> AsyncGenerator[object, None]:  # type: ignore[override]
+        num = 0
+        async for delta in super().stream(request):
+            yield delta
+            num += 1
+            if num == 7:
+                raise RoleUnavailable("the replica died")
+
+
+@pytest.mark.parametrize("progress_s", [0.0, 0.2])
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_a_target_replica_that_dies_costs_a_pause_and_no_word(mode: str, progress_s: float) -> None:
+    async def scene() -> Answer:
+        bench = Bench(draft=replace(DRAFT, agree=0.5), settings=config(progress_s=progress_s))
+        bench.roles = replace(bench.roles, target=Dying(bench.target_engine))
+        return await bench.ask(mode=mode, verifier="exact")
+
+    answer = run_virtually(scene())
+    assert answer.text == truth()
+    assert "target_retried" in answer.finished.summary.degraded
+
+
+class Deaf(TargetModel):
+    """A target that hints do not reach, the odd ones at once and the even ones never."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine)
+        self.asked: list[tuple[str, tuple[TokenIds, ...]]] = []
+
+    async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
+        self.asked.append((call_id, hints))
+        if len(self.asked) % 2:
+            raise RoleUnavailable("nobody is there")
+        await asyncio.sleep(1e6)
+
+
+def test_hints_that_do_not_arrive_cost_nothing() -> None:
+    async def scene() -> tuple[Answer, Deaf]:
+        bench = Bench(draft=replace(DRAFT, agree=0.5))
+        target = Deaf(bench.target_engine)
+        bench.roles = replace(bench.roles, target=target)
+        return await bench.ask(mode="lookahead", verifier="exact"), target
+
+    answer, target = run_virtually(scene())
+    assert answer.text == truth()
+    assert answer.finished.summary.degraded == ()
+    assert len(target.asked) > 2
+    assert len(set(target.asked)) == len(target.asked), "nothing is sent twice"

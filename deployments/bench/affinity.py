@@ -37,10 +37,11 @@ from deployments.replicas import DRAFT_METHODS, TARGET_METHODS
 
 BLOCK_SIZE = 32
 """The smallest that vLLM takes on CPUs."""
+MAX_NUM_SEQS = 16
 OPTIONS = {
     "dtype": "float32",
     "max_model_len": 1024,
-    "max_num_seqs": 16,
+    "max_num_seqs": MAX_NUM_SEQS,
     "enforce_eager": True,
     "block_size": BLOCK_SIZE,
     "enable_prefix_caching": True,
@@ -120,7 +121,7 @@ async def measure(
     async with AsyncExitStack() as ending:
         targets = await replicas(model, num_targets, WatchedTarget, target_reuse, 0, ending)
         drafts = await replicas(draft_model, 1, WatchedDraft, draft_reuse, 1, ending)
-        capacity = int(OPTIONS["max_num_seqs"])
+        capacity = MAX_NUM_SEQS
         target = await ending.enter_async_context(linked("target", targets, TARGET_METHODS, capacity))
         draft = await ending.enter_async_context(linked("draft", drafts, DRAFT_METHODS, capacity))
         coordinator = Coordinator(settings(), Roles(TargetPool(target, WAIT_S), DraftPool(draft, WAIT_S)))

@@ -49,7 +49,7 @@ class Sender:
 
     def _shortened(self, request: StepRequest, news: list[tuple[int, Part]]) -> StepRequest | Short:
         prefix = request.prefix
-        parts = (prefix.prompt_ids, *prefix.pieces)
+        parts: tuple[Part, ...] = (prefix.prompt_ids, *prefix.pieces)
         if len(parts) > self.num_places or not any(map(_is_long, parts)):
             return request
         placed = tuple(self._place(part, news) if _is_long(part) else part for part in parts)

@@ -87,24 +87,21 @@ class Front:
         visit = self._visits.get(number)
         if visit is not None:
             visit.num_written += num_tokens
-            self._admission.add(visit.ticket, num_tokens, self._clock.now)
+            self._admission.add(visit.ticket, num_tokens, self._clock.now, num_tokens)
             self._call_up()
 
     def ended(self, number: int) -> None:
         """Request `number`, which had begun, is over."""
         visit, now = self._visits.pop(number), self._clock.now
-        ticket = visit.ticket
-        del self._by_ticket[ticket.number]
-        lasted_s = now - (ticket.began if ticket.began is not None else now)
-        total = visit.num_prompt + visit.num_written
-        self._admission.needs.ended(ticket.wish.holder, visit.num_written, total, lasted_s)
-        self._admission.leave(ticket, now)
+        del self._by_ticket[visit.ticket.number]
+        self._admission.needs.ended(visit.ticket.wish.holder, visit.num_written)
+        self._admission.leave(visit.ticket, now)
         self._call_up()
 
     def _begin(self, number: int) -> None:
         visit = self._visits[number]
         self.waits.append(self._clock.now - visit.ticket.came)
-        self._admission.add(visit.ticket, visit.num_prompt, self._clock.now)
+        self._admission.add(visit.ticket, visit.num_prompt, self._clock.now, 0)
         visit.begin()
 
     def _call_up(self) -> None:

@@ -89,8 +89,8 @@ def tokens_per_s(cell: GuidedCell, way: str, num_steps: int) -> float:
     """Of all users together, until `num_steps` steps are written."""
     clock = Clock()
     plain = SessionSettings("", (), (), "", 10**9, mode="target")
-    pools = [Pool(clock, cell.cost(TOKEN_S * factor), 1) for factor in (1.0, cell.c)]
-    cluster = Cluster(clock, Decisions(plain), *pools, Pool(clock, cell.cost(TOKEN_S), 0))
+    target, draft = (Pool(clock, cell.cost(TOKEN_S * factor), 1) for factor in (1.0, cell.c))
+    cluster = Cluster(clock, Decisions(plain), target, draft, Pool(clock, cell.cost(TOKEN_S), 0))
     guiding = Guiding(DEPTH, MatchRules(num_hint_tokens=cell.hint_tokens), opening_of(way, clock))
     num_begun = 0
 

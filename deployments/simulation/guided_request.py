@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.hint_matching import MatchRules
@@ -201,8 +202,8 @@ class GuidedRequest:
     def send(self, call: _Call, event: Event) -> None:
         """`event` leaves the engine of `call`."""
         cluster = self.cluster
-        hear = lambda: self._hear(call.call, event)  # noqa: E731
-        arrive = (lambda: cluster.hear(self.number, hear)) if cluster.coordinators else hear
+        hear = partial(self._hear, call.call, event)
+        arrive = partial(cluster.hear, self.number, hear) if cluster.coordinators else hear
         if cluster.network_s:
             cluster.clock.after(cluster.network_s, arrive)
         else:

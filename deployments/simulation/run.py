@@ -7,6 +7,7 @@ they committed, and only whole ones have a latency.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from deployments.coordinator.control.controller import Controller
 from deployments.simulation.arrivals import Arrivals, Then
@@ -96,7 +97,7 @@ class Run:
     def _ask(self, then: Then) -> None:
         number, asked_s, most = self._num_begun, self._clock.now, self._scenario.arrivals.max_in_flight
         self._num_begun += 1
-        begin = lambda: self._begin(number, asked_s, then)  # noqa: E731
+        begin = partial(self._begin, number, asked_s, then)
         if self._front is not None:
             self._front.ask(number, self._scenario.text.prompt_tokens, begin, lambda wait_s: self._refuse(then, wait_s))
         elif most is not None and len(self._live) >= most:

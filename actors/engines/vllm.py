@@ -12,26 +12,19 @@ import logging
 import math
 import multiprocessing
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from dataclasses import fields, replace
-from typing import Any, get_args
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
 from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.acceptance import SpeculationCounter, counts_of
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
-from actors.engines.hint_options import EXTENSION, OWN, engine_options, request_arguments
+from actors.engines.hint_options import EXTENSION, OWN, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
-from actors.errors import (
-    CapacityError,
-    ConfigError,
-    ContextTooLong,
-    LookaheadError,
-    RequestError,
-    RoleUnavailable,
-    ServiceError,
-)
+from actors.engines.vllm_terms import end_ids, engine_arguments, own_errors
+from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable, ServiceError
 from actors.messages import (
     Delta,
     Ending,
@@ -44,23 +37,15 @@ from actors.messages import (
     TokenIds,
 )
 
-# vLLM reads these while it is imported. Whoever sets them keeps their own.
-for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
-    os.environ.setdefault(_name, _value)
-
-from vllm import AsyncEngineArgs, SamplingParams  # noqa: E402
-from vllm.config.speculative import SpeculativeMethod  # noqa: E402
-from vllm.exceptions import GracefulHTTPError, VLLMClientError  # noqa: E402
-from vllm.inputs import tokens_input  # noqa: E402
-from vllm.sampling_params import RequestOutputKind  # noqa: E402
-from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
-from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
+# isort: split
+# After `vllm_terms`, which sets what vLLM reads while it is imported.
+from vllm import SamplingParams
+from vllm.inputs import tokens_input
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
 
 SHUTDOWN_S = 10.0
 """Time that the engine's processes have to end by themselves; then vLLM kills them."""
-
-COUNTS_OPTION = "per_request_spec_decode_metrics"
-"""With it the last output of a request says what was proposed and accepted in it."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +68,7 @@ class VllmEngine:
         self._tokenizer = ModelTokenizer(engine.get_tokenizer(), config.model_config.get_vocab_size())
         self._hint_calls = HintCalls(config.model_config.get_vocab_size())
         self._info = replace(info, vocabulary=self._tokenizer.fingerprint)
-        self._end_ids = _end_ids(config.model_config.try_get_generation_config())
+        self._end_ids = end_ids(config.model_config.try_get_generation_config())
 
     @classmethod
     async def create(
@@ -95,7 +80,7 @@ class VllmEngine:
         list a worker, divided by ``|``). Besides vLLM's methods, `speculative_config` has ``hints``
         (`actors.engines.hints`). Raises ConfigError for what vLLM does not know or cannot start with.
         """
-        arguments = _engine_arguments(model_path, options)
+        arguments = engine_arguments(model_path, options)
         if cpu_cores is not None:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cpu_cores
         # A forked engine would inherit this process's threads' locks and open files.
@@ -203,7 +188,7 @@ class VllmEngine:
         """As `Engine.add_hints`: returns when the engine has them, between two of its forward passes."""
         news = self._hint_calls.add(call_id, hints)
         if news is not None and self._takes_hints and not self._is_shut_down:
-            with self._own_errors():
+            with own_errors(self._info.model):
                 await self._engine.collective_rpc("lookahead_add_hints", args=news)
 
     async def speculation_stats(self) -> SpeculationStats | None:
@@ -213,7 +198,7 @@ class VllmEngine:
         counts: dict[str, int] = {}
         if self._takes_hints:
             self._require_running()
-            with self._own_errors():
+            with own_errors(self._info.model):
                 of_workers = await self._engine.collective_rpc("lookahead_counts")
             counts = next((found for found in of_workers if found), {})  # all workers that propose count the same
         return self._counter.stats(counts)
@@ -264,7 +249,7 @@ class VllmEngine:
     async def check_health(self) -> None:
         """Raise RoleUnavailable if the engine cannot work any more."""
         self._require_running()
-        with self._own_errors():
+        with own_errors(self._info.model):
             await self._engine.check_health()
 
     def num_running(self) -> int:
@@ -320,7 +305,7 @@ class VllmEngine:
         return min(max_tokens, room)
 
     def _sampling_params(self, sampling: Sampling, max_tokens: int, stops: list[int]) -> Any:
-        with self._own_errors():
+        with own_errors(self._info.model):
             return SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
@@ -349,7 +334,7 @@ class VllmEngine:
         prompt = tokens_input(list(token_ids))
         self._running.add(request_id)
         try:
-            with self._own_errors():
+            with own_errors(self._info.model):
                 stream = self._engine.generate(
                     prompt, params, request_id, priority=priority if self._has_priorities else 0
                 )
@@ -377,44 +362,3 @@ class VllmEngine:
     def _require_running(self) -> None:
         if self._is_shut_down:
             raise RoleUnavailable(f"{self._info.model} has been shut down; another replica may answer.")
-
-    @contextmanager
-    def _own_errors(self) -> Iterator[None]:
-        """vLLM's errors in the words of `actors.errors`."""
-        try:
-            yield
-        except LookaheadError:
-            raise
-        except EngineDeadError as error:
-            raise RoleUnavailable(
-                f"The engine of {self._info.model} has died; another replica may answer. Its log says why."
-            ) from error
-        except GracefulHTTPError as error:
-            raise CapacityError(f"{self._info.model} has too much work: {error} Try again later.") from error
-        except (VLLMClientError, ValueError) as error:
-            raise RequestError(f"{self._info.model} cannot serve this request: {error}") from error
-        except EngineGenerateError as error:
-            raise ServiceError(
-                f"{self._info.model} failed while it generated: {error.__cause__ or error}; try again."
-            ) from error
-
-
-def _engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
-    known = {field.name for field in fields(AsyncEngineArgs)}
-    for name in options:
-        if name == "model":
-            raise ConfigError("The model is chosen by `model`, not in engine.options; remove it there.", "model")
-        if name not in known:
-            raise ConfigError(f"vLLM has no option {name!r}; correct engine.options.", f"engine.options.{name}")
-    if options.get("speculative_config") and COUNTS_OPTION in known:
-        options = {COUNTS_OPTION: "summary", **options}
-    try:
-        return AsyncEngineArgs(model=model_path, **engine_options(options, get_args(SpeculativeMethod)))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"engine.options cannot be used: {error}", "engine.options") from error
-
-
-def _end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:
-    """The ids that end the text by the model's generation config, besides the tokenizer's own."""
-    ids = generation_config.get("eos_token_id")
-    return frozenset() if ids is None else frozenset([ids] if isinstance(ids, int) else ids)

@@ -1,0 +1,70 @@
+"""vLLM's options and errors in our terms. Written against version 0.32.
+
+Promises: an option that vLLM does not know, or that a model cannot have, is a ConfigError that names it; every error of
+vLLM's leaves as one of `actors.errors` that says whose fault it is; vLLM is imported silent and without telemetry,
+unless the environment says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any, get_args
+
+from actors.engines.hint_options import engine_options
+from actors.errors import CapacityError, ConfigError, LookaheadError, RequestError, RoleUnavailable, ServiceError
+
+# vLLM reads these while it is imported. Whoever sets them keeps their own.
+for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
+    os.environ.setdefault(_name, _value)
+
+from vllm import AsyncEngineArgs  # noqa: E402
+from vllm.config.speculative import SpeculativeMethod  # noqa: E402
+from vllm.exceptions import GracefulHTTPError, VLLMClientError  # noqa: E402
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
+
+COUNTS_OPTION = "per_request_spec_decode_metrics"
+"""With it the last output of a request says what was proposed and accepted in it."""
+
+
+def engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
+    """vLLM's `AsyncEngineArgs` for the model in the folder `model_path`."""
+    known = {field.name for field in fields(AsyncEngineArgs)}
+    for name in options:
+        if name == "model":
+            raise ConfigError("The model is chosen by `model`, not in engine.options; remove it there.", "model")
+        if name not in known:
+            raise ConfigError(f"vLLM has no option {name!r}; correct engine.options.", f"engine.options.{name}")
+    if options.get("speculative_config") and COUNTS_OPTION in known:
+        options = {COUNTS_OPTION: "summary", **options}
+    try:
+        return AsyncEngineArgs(model=model_path, **engine_options(options, get_args(SpeculativeMethod)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"engine.options cannot be used: {error}", "engine.options") from error
+
+
+def end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:
+    """The ids that end the text by the model's generation config, besides the tokenizer's own."""
+    ids = generation_config.get("eos_token_id")
+    return frozenset() if ids is None else frozenset([ids] if isinstance(ids, int) else ids)
+
+
+@contextmanager
+def own_errors(model: str) -> Iterator[None]:
+    """vLLM's errors in the words of `actors.errors`; `model` is who failed."""
+    try:
+        yield
+    except LookaheadError:
+        raise
+    except EngineDeadError as error:
+        raise RoleUnavailable(
+            f"The engine of {model} has died; another replica may answer. Its log says why."
+        ) from error
+    except GracefulHTTPError as error:
+        raise CapacityError(f"{model} has too much work: {error} Try again later.") from error
+    except (VLLMClientError, ValueError) as error:
+        raise RequestError(f"{model} cannot serve this request: {error}") from error
+    except EngineGenerateError as error:
+        raise ServiceError(f"{model} failed while it generated: {error.__cause__ or error}; try again.") from error

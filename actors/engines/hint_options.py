@@ -16,7 +16,7 @@ from actors.engines.hint_matching import MatchRules
 METHOD = "hints"
 """Our name among the methods of `speculative_config`."""
 PROPOSER = "actors.engines.hints.HintProposer"
-EXTENSION = "actors.engines.hints.LookaheadWorker"
+EXTENSION = "actors.engines.hint_worker.LookaheadWorker"
 SCHEDULER = "actors.engines.hint_scheduler.HintScheduler"
 OWN = "lookahead"
 """Our key in `SamplingParams.extra_args` and in `VllmConfig.additional_config`."""

@@ -5,10 +5,9 @@ that have ended; where vLLM's insides are others than expected it says so once a
 without the requests' wishes, or nothing.
 
 How it gets in: `speculative_config={"method": "custom_class", "model": PROPOSER}` makes vLLM build a `HintProposer` in
-each worker, and `worker_extension_cls=EXTENSION` adds methods to the worker that `collective_rpc` can call: one hands
-the proposer the model runner, which knows the requests by their place in the batch, another brings further hints. A
-request's own come in the `extra_args` of its sampling parameters. This file imports nothing of vLLM: it only touches
-what vLLM hands it.
+each worker, and `actors.engines.hint_worker` hands it the model runner, which knows the requests by their place in the
+batch, and further hints. A request's own come in the `extra_args` of its sampling parameters. This file imports nothing
+of vLLM: it only touches what vLLM hands it.
 """
 
 from __future__ import annotations
@@ -188,41 +187,3 @@ class HintProposer:
         self._early.clear()
         left = "nothing is proposed any more" if is_off else "n-gram look-up goes on for all requests"
         logger.warning("Hinted decoding is switched off in this engine: %s; %s. Texts do not change.", why, left)
-
-
-class LookaheadWorker:
-    """What `worker_extension_cls` adds to vLLM's worker; the names are unlike any of the worker's own."""
-
-    model_runner: Any
-    lookahead_proposer: HintProposer | None = None
-
-    def lookahead_attach(self) -> bool:
-        """Hand the proposer of this worker its model runner; False where there is none or it refuses."""
-        runner = getattr(self, "model_runner", None)
-        proposer = getattr(runner, "drafter", None)
-        if isinstance(proposer, HintProposer):
-            self.lookahead_proposer = proposer if proposer.attach(runner) else None
-        elif proposer is not None:
-            from actors.engines.hints_over_draft import stand_before  # only here a draft model may be there
-
-            self.lookahead_proposer = stand_before(runner)
-        return self.lookahead_proposer is not None
-
-    def lookahead_repair(self) -> tuple[str, ...]:
-        """As `cpu_sampling.repair`."""
-        from actors.engines.cpu_sampling import repair  # it imports torch, which only the worker needs
-
-        try:
-            return repair(self.model_runner)
-        except (AttributeError, TypeError) as error:
-            logger.warning("vLLM's sampling on this device could not be looked at, and is used as it is: %s.", error)
-            return ()
-
-    def lookahead_add_hints(self, key: str, hints: list[list[int]]) -> None:
-        """As `HintProposer.add_hints`."""
-        if self.lookahead_proposer is not None:
-            self.lookahead_proposer.add_hints(key, hints)
-
-    def lookahead_counts(self) -> dict[str, int]:
-        """As `HintProposer.counts`."""
-        return self.lookahead_proposer.counts() if self.lookahead_proposer is not None else {}

@@ -23,7 +23,8 @@ from actors.engines.hint_options import (
     engine_options,
     request_arguments,
 )
-from actors.engines.hints import COUNTS, HintProposer, LookaheadWorker, first_drafts, rules_of
+from actors.engines.hint_worker import LookaheadWorker
+from actors.engines.hints import COUNTS, HintProposer, first_drafts, rules_of
 from actors.messages import SpeculationStats
 
 RULES = MatchRules(num_hint_tokens=4, num_ngram_tokens=2)

@@ -11,7 +11,8 @@ import pytest
 
 from actors.engines.hint_matching import MatchRules
 from actors.engines.hint_options import OWN, request_arguments
-from actors.engines.hints import HintProposer, LookaheadWorker
+from actors.engines.hint_worker import LookaheadWorker
+from actors.engines.hints import HintProposer
 from actors.engines.hints_over_draft import stand_before
 
 MAX_LEN = 64

@@ -1,0 +1,49 @@
+"""What vLLM's worker can be asked for hinted decoding. Knows vLLM 0.32's insides.
+
+How it gets in: `worker_extension_cls=EXTENSION` adds these methods to the worker, and `collective_rpc` calls them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from actors.engines.cpu_sampling import repair
+from actors.engines.hints import HintProposer
+from actors.engines.hints_over_draft import stand_before
+
+logger = logging.getLogger(__name__)
+
+
+class LookaheadWorker:
+    """What `worker_extension_cls` adds to vLLM's worker; the names are unlike any of the worker's own."""
+
+    model_runner: Any
+    lookahead_proposer: HintProposer | None = None
+
+    def lookahead_attach(self) -> bool:
+        """Hand the proposer of this worker its model runner; False where there is none or it refuses."""
+        runner = getattr(self, "model_runner", None)
+        proposer = getattr(runner, "drafter", None)
+        if isinstance(proposer, HintProposer):
+            self.lookahead_proposer = proposer if proposer.attach(runner) else None
+        elif proposer is not None:
+            self.lookahead_proposer = stand_before(runner)
+        return self.lookahead_proposer is not None
+
+    def lookahead_repair(self) -> tuple[str, ...]:
+        """As `cpu_sampling.repair`."""
+        try:
+            return repair(self.model_runner)
+        except (AttributeError, TypeError) as error:
+            logger.warning("vLLM's sampling on this device could not be looked at, and is used as it is: %s.", error)
+            return ()
+
+    def lookahead_add_hints(self, key: str, hints: list[list[int]]) -> None:
+        """As `HintProposer.add_hints`."""
+        if self.lookahead_proposer is not None:
+            self.lookahead_proposer.add_hints(key, hints)
+
+    def lookahead_counts(self) -> dict[str, int]:
+        """As `HintProposer.counts`."""
+        return self.lookahead_proposer.counts() if self.lookahead_proposer is not None else {}

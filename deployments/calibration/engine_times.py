@@ -27,8 +27,8 @@ SHORT, LONG = 64, 384
 """Tokens of prompts."""
 READ = (1, 8, 16, 32, SHORT, LONG)
 """So many tokens of prompts are read in one pass."""
-NUM_READ = 3
-"""So often each."""
+NUM_ROUNDS = 3
+"""So often everything is timed."""
 WHOLE = StepRule(max_tokens=10**6)
 SPECULATED = ("none", "hints")
 
@@ -95,8 +95,7 @@ class Stopwatch:
 
     async def reading(self, num_tokens: int) -> float:
         """Seconds of a pass that reads so many tokens of a prompt, and of the call around it."""
-        found = [(await self.one(self.prompt(num_tokens), 1)).first_s for _ in range(NUM_READ)]
-        return statistics.median(found)
+        return (await self.one(self.prompt(num_tokens), 1)).first_s
 
     async def without_pause(self) -> None:
         """Writes one text after another, for as long as it is left to."""
@@ -122,6 +121,34 @@ class Stopwatch:
         return proposed, took / max(num_drafts / size - 1.0, 1.0)  # the first pass reads the prompt and is not in it
 
 
+@dataclass
+class _Rounds:
+    """Everything that was timed, by what it was, once a round."""
+
+    passes: dict[int, list[float]]
+    reading: dict[int, list[float]]
+    long: list[float]
+    cached: list[float]
+    guessed: dict[int, list[tuple[int, float]]]
+
+    async def add(self, watch: Stopwatch, long: int) -> None:
+        """One more round. `long` is the longest prompt."""
+        for length, found in self.reading.items():
+            found.append(await watch.reading(length))
+        # The first of two equal calls reads the prompt, the second finds all but its last block in the cache: a whole
+        # one or a token of it, so the mean is what a call reads that ends anywhere.
+        for prompt in (watch.prompt(SHORT), watch.prompt(SHORT + 1)):
+            await watch.one(prompt, 1)
+            self.cached.append((await watch.one(prompt, 1)).first_s)
+        for size, times in self.passes.items():
+            times.append(await watch.passes(size, SHORT))
+        self.long.append(await watch.passes(1, long))
+        for size, pairs in self.guessed.items():
+            one = await watch.guessed(size)
+            if one is not None:
+                pairs.append(one)
+
+
 async def measure(
     engine: Engine,
     model: str,
@@ -129,34 +156,26 @@ async def measure(
     tell: Callable[[], None] = lambda: None,
     sizes: Sequence[int] = SIZES,
 ) -> RoleCosts:
-    """All costs of `engine`; `tell` is called after each of `num_parts` parts."""
+    """All costs of `engine`, as medians of `NUM_ROUNDS` rounds, since a machine is not as fast in one minute as in the
+    next; `tell` is called after each of `num_parts` parts."""
     watch = Stopwatch(engine, clock)
     await watch.one(watch.prompt(SHORT), 4)  # whatever is compiled or allocated on first use
     tell()
     long = min(LONG, engine.describe().max_model_len // 2)
-    reading = [(length, await watch.reading(length)) for length in (*READ[:-1], long)]
-    # The first of two equal calls reads the prompt, the second finds all but its last block in the cache: a whole one
-    # or a token of it, so the mean is what a call reads that ends anywhere.
-    cached = []
-    for prompt in (watch.prompt(SHORT), watch.prompt(SHORT + 1)):
-        await watch.one(prompt, 1)
-        cached.append((await watch.one(prompt, 1)).first_s)
-    tell()
-    times = []
-    for size in sizes:
-        times.append(await watch.passes(size, SHORT))
+    rounds = _Rounds(
+        {size: [] for size in sizes}, {length: [] for length in (*READ[:-1], long)}, [], [], {n: [] for n in sizes[:2]}
+    )
+    for _ in range(NUM_ROUNDS):
+        await rounds.add(watch, long)
         tell()
-    context_s = max((await watch.passes(1, long) - times[0]) / (long - SHORT), 0.0)
-    tell()
+    times = [statistics.median(found) for found in rounds.passes.values()]
+    context_s = max((statistics.median(rounds.long) - times[0]) / (long - SHORT), 0.0)
     passes = [PassTimes(proposed=0, pass_s=_rising(sizes, times, context_s))]
-    guessed = [(size, await watch.guessed(size)) for size in sizes[:2]]
-    tell()
-    found = [(size, one) for size, one in guessed if one is not None]
-    if found:
-        seconds = [max(one[1], times[0]) for _, one in found]
-        passes.append(
-            PassTimes(proposed=max(found[0][1][0], 1), pass_s=_rising([size for size, _ in found], seconds, context_s))
-        )
+    if all(rounds.guessed.values()):
+        seconds = [max(statistics.median(s for _, s in pairs), times[0]) for pairs in rounds.guessed.values()]
+        proposed = round(statistics.median(number for number, _ in rounds.guessed[sizes[0]]))
+        passes.append(PassTimes(proposed=max(proposed, 1), pass_s=_rising(sizes[:2], seconds, context_s)))
+    reading = [(length, statistics.median(found)) for length, found in rounds.reading.items()]
     (_, short_s), (_, long_s) = reading[-2:]
     return RoleCosts(
         model=model,
@@ -164,7 +183,7 @@ async def measure(
         reading_s=_rising_by([length for length, _ in reading], [seconds for _, seconds in reading]),
         context_s=context_s,
         prefill_token_s=max((long_s - short_s) / (long - SHORT), 0.0),
-        prefill_passes=max(statistics.mean(cached) / times[0] - 1.0, 0.0),
+        prefill_passes=max(statistics.mean(rounds.cached) / times[0] - 1.0, 0.0),
     )
 
 
@@ -172,7 +191,7 @@ async def measure_disturbance(engine: Engine, other: Engine, clock: Callable[[],
     """By what part a pass of `engine` takes longer while `other` writes without a pause; not below 0."""
     watch, noise = Stopwatch(engine, clock), Stopwatch(other, clock)
     found = []
-    for _ in range(NUM_READ):
+    for _ in range(NUM_ROUNDS):
         alone = await watch.passes(1, SHORT)
         writing = asyncio.create_task(noise.without_pause())
         try:
@@ -184,9 +203,9 @@ async def measure_disturbance(engine: Engine, other: Engine, clock: Callable[[],
     return max(statistics.median(found), 0.0)
 
 
-def num_parts(sizes: Sequence[int] = SIZES) -> int:
+def num_parts() -> int:
     """How often `measure` tells that a part is done."""
-    return len(sizes) + 4
+    return NUM_ROUNDS + 1
 
 
 def _rising(sizes: Sequence[int], times: Sequence[float], context_s: float) -> list[tuple[int, float]]:

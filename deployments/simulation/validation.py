@@ -39,7 +39,7 @@ from deployments.simulation.replay_text import WORDS, ReplayText, Vocabulary, cu
 from deployments.simulation.virtual_loop import run_virtually
 from deployments.telemetry.timeline import Trace, read_trace
 
-HOP_S = 0.0025
+HOP_S = 0.0006
 """One way between coordinator and engine where the cost file has none: half of what the coordinator adds to a target's
 step (docs/benchmarks.md)."""
 GOAL = 0.10

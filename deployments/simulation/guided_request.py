@@ -8,13 +8,12 @@ other requests take (`cluster.py`), and are lost with their engines in the same 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.hint_matching import MatchRules
 from actors.errors import RoleUnavailable
-from actors.messages import Delta, Step, StepRequest, StepRule, TokenIds
+from actors.messages import StepRule, TokenIds
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -30,16 +29,15 @@ from deployments.coordinator.events import (
     ReviveDraft,
     StartDraft,
     StartStream,
-    Streamed,
     TargetFailed,
 )
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_DRAFT_RETRY_S, Observer
 from deployments.coordinator.settings import SessionSettings
-from deployments.simulation.cluster import DRAFT_RETRY_S, Cluster, Ended, Pool
+from deployments.simulation.cluster import DRAFT_RETRY_S, Cluster, Ended
 from deployments.simulation.engine import Engine
+from deployments.simulation.guided_call import GuidedCall
 from deployments.simulation.guided_texts import GuidedText
-from deployments.simulation.hinted_writing import HintedWriting
 from deployments.simulation.workload import VOCABULARY
 
 LINES = StepRule("line", 10**9)
@@ -65,94 +63,6 @@ class Guiding:
         return self.opening(settings)
 
 
-class _Call:
-    """One generation for a request; its engine's `Work`, one pass at a time."""
-
-    def __init__(self, asker: GuidedRequest, call: int, request: StepRequest, depth: int | None) -> None:
-        """`depth`: chunks that the draft is to write; None: the target's stream."""
-        self.call = call
-        self.depth = depth
-        self.name = request.call_id
-        self._asker = asker
-        written = tuple(token for piece in request.prefix.pieces for token in piece.token_ids)
-        text = asker.text
-        coming = text.target_after(written) if depth is None else text.draft_after(written)
-        speculation = "hints" if text.repeats else "hints_only"
-        rules = asker.guiding.rules
-        self._writing = HintedWriting(written, coming, request.max_tokens, rules, speculation=speculation)
-        self._writing.add_hints(request.hints)
-        self.path = (*written, *coming)
-        self._num_before = len(written)
-        splitter = StepSplitter(request.rule, capped=depth is not None)
-        self._cutter = DeltaCutter(splitter, text.text, depth)
-        self._ids: list[int] = []
-        self._since = asker.cluster.clock.now
-        self.engine: Engine | None = None
-
-    @property
-    def pool(self) -> Pool:
-        """Whose engine it needs."""
-        return self._asker.cluster.target if self.depth is None else self._asker.cluster.draft
-
-    @property
-    def written(self) -> TokenIds:
-        """All that its engine has in the cache now."""
-        return self.path[: self._num_before + self._writing.num_written]
-
-    def begin(self, engine: Engine, num_known: int) -> None:
-        """It is at `engine`, whose cache holds `num_known` tokens of its text."""
-        self.engine = engine
-        asker = self._asker
-        engine.keep(asker.number, asker.num_prompt + num_known)
-        engine.read(asker.number, asker.num_prompt + self._num_before)
-        self._write(goes_on=False)
-
-    def add_hints(self, hints: tuple[TokenIds, ...]) -> None:
-        """They count from the next pass on."""
-        self._writing.add_hints(hints)
-
-    def done(self) -> None:
-        """As `Work.done`: a pass is over."""
-        engine, asker = self.engine, self._asker
-        if engine is None:
-            raise AssertionError("a call that writes has an engine")
-        ids, ending = self._writing.advance()
-        deltas = self._cutter.feed(ids, ending)
-        engine.remember(asker.number, asker.num_prompt + self._num_before + self._writing.num_written)
-        num_running = engine.num_works + 1
-        for event in self._events(deltas, str(id(engine)), num_running):
-            asker.send(self, event)
-        if self._cutter.finished:
-            asker.left(self)
-        elif asker.wants(self):
-            self._write(goes_on=True)
-
-    def lost(self) -> None:
-        """As `Work.lost`."""
-        self._asker.cluster.counts.num_lost_calls += 1
-        self._asker.broken(self)
-
-    def _write(self, goes_on: bool) -> None:
-        if self.engine is not None:
-            guessed, context = self._writing.begin_pass(), self._asker.num_prompt + self._writing.num_context
-            self.engine.write(self, 1.0, context=context, guessed=guessed, goes_on=goes_on)
-
-    def _events(self, deltas: list[Delta], replica: str, num_running: int) -> list[Event]:
-        """What the role would tell of `deltas`."""
-        if self.depth is None:
-            return [Streamed(self.call, replace(delta, replica=replica)) for delta in deltas]
-        events: list[Event] = []
-        now = self._asker.cluster.clock.now
-        for delta in deltas:
-            self._ids += delta.token_ids
-            if delta.ending is not None:
-                ids, self._ids = tuple(self._ids), []
-                step = Step("", ids, VOCABULARY, delta.ending, now - self._since)
-                events.append(DraftStep(self.call, replace(step, replica=replica, num_running=num_running)))
-                self._since = now
-        return [*events, DraftEnded(self.call)] if self._cutter.finished else events
-
-
 class GuidedRequest:
     """One request, from its start to `ended`."""
 
@@ -171,7 +81,7 @@ class GuidedRequest:
         self.text = text
         self.num_prompt = num_prompt
         self._told_end = ended
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, GuidedCall] = {}
         self._engines: dict[bool, Engine] = {}
         """By whether it is the draft's."""
         self._cached: dict[bool, TokenIds] = {}
@@ -193,13 +103,18 @@ class GuidedRequest:
         """The roles of its calls under way."""
         return ["target" if call.depth is None else "draft" for call in self._calls.values()]
 
+    @property
+    def rules(self) -> MatchRules:
+        """As `Asker.rules`."""
+        return self.guiding.rules
+
     # --- what calls say ----------------------------------------------------------------------------------------------
 
-    def wants(self, call: _Call) -> bool:
+    def wants(self, call: GuidedCall) -> bool:
         """Whether `call` was not cancelled."""
         return call.call in self._calls
 
-    def send(self, call: _Call, event: Event) -> None:
+    def send(self, call: GuidedCall, event: Event) -> None:
         """`event` leaves the engine of `call`."""
         cluster = self.cluster
         hear = partial(self._hear, call.call, event)
@@ -209,11 +124,11 @@ class GuidedRequest:
         else:
             arrive()
 
-    def left(self, call: _Call) -> None:
+    def left(self, call: GuidedCall) -> None:
         """`call` has written all of it."""
         self._keep(call)
 
-    def broken(self, call: _Call) -> None:
+    def broken(self, call: GuidedCall) -> None:
         """The engine of `call` died, or there is none."""
         if self._calls.pop(call.call, None) is None:
             return
@@ -247,9 +162,9 @@ class GuidedRequest:
                 observer.on_command(command)
             if isinstance(command, StartStream):
                 back_off_s = min(FIRST_BACKOFF_S * 2.0**command.attempt, MAX_BACKOFF_S) if command.attempt else 0.0
-                self._start(_Call(self, command.call, command.request, None), back_off_s)
+                self._start(GuidedCall(self, command.call, command.request, None), back_off_s)
             elif isinstance(command, StartDraft):
-                self._start(_Call(self, command.call, command.request, command.depth), 0.0)
+                self._start(GuidedCall(self, command.call, command.request, command.depth), 0.0)
             elif isinstance(command, AddHints):
                 self._hint(command)
             elif isinstance(command, Cancel):
@@ -261,7 +176,7 @@ class GuidedRequest:
             elif isinstance(command, Finish | Fail):
                 self._end(failed=isinstance(command, Fail))
 
-    def _start(self, call: _Call, delay_s: float) -> None:
+    def _start(self, call: GuidedCall, delay_s: float) -> None:
         cluster = self.cluster
         self._calls[call.call] = call
         cluster.counts.num_sent_tokens += self.num_prompt + len(call.written)
@@ -271,7 +186,7 @@ class GuidedRequest:
         else:
             self._reach(call)
 
-    def _reach(self, call: _Call) -> None:
+    def _reach(self, call: GuidedCall) -> None:
         """`call` is at its engine."""
         if self._calls.get(call.call) is not call:
             return
@@ -301,7 +216,7 @@ class GuidedRequest:
             call.engine.cancel(call)
             self._keep(call)
 
-    def _keep(self, call: _Call) -> None:
+    def _keep(self, call: GuidedCall) -> None:
         self._cached[call.depth is not None] = call.written
 
     def _commit(self, command: Commit) -> None:

@@ -27,7 +27,11 @@ def script_of(scenario: Scenario) -> Callable[[int], Script]:
     """The text of each request."""
     text = scenario.text
     if text.recorded is not None:
-        recorded = read_scripts(Path(text.recorded))
+        compares_steps = not set(scenario.speculation.modes) <= {"target", "target_all_gpus", *GUIDED}
+        if compares_steps:
+            recorded = read_scripts(Path(text.recorded))
+        else:
+            recorded = [one.script() for one in recorded_texts(Path(text.recorded))]
         return lambda number: recorded[number % len(recorded)]
     return lambda number: RandomScript(
         text.seed + number + 1,

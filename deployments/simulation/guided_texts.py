@@ -12,9 +12,9 @@ from typing import Protocol
 from actors.errors import RequestError
 from actors.messages import TokenIds
 from deployments.simulation.hinted_writing import END
-from deployments.simulation.recorded import read_traces
+from deployments.simulation.recorded import RecordedScript, read_traces
 from deployments.simulation.replay_text import ReplayText, Vocabulary, replay_text
-from deployments.simulation.scripts import Script, uniform
+from deployments.simulation.scripts import Agreement, Script, StepPair, uniform
 
 FIRST_STRAY = 10**7
 NUM_STRAYED = 64
@@ -112,6 +112,17 @@ class RecordedText:
     def text(self, token: int) -> str:
         """As `GuidedText.text`."""
         return self._words.vocabulary.text(token)
+
+    def script(self) -> RecordedScript:
+        """The target's text, line by line, for those who write it alone."""
+        lengths, length = list[int](), 0
+        for token in self._words.truth:
+            length += 1
+            if "\n" in self.text(token):
+                lengths.append(length)
+                length = 0
+        lengths += [length] if length else []
+        return RecordedScript(tuple(StepPair(size, size, Agreement.DIFFERENT) for size in lengths))
 
 
 def recorded_texts(path: Path) -> list[RecordedText]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from deployments.coordinator.settings import SessionSettings
 from deployments.generation import Committed, Finished
 from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Ended, Pool
-from deployments.simulation.cost_file import PassTimes, RoleCosts
+from deployments.simulation.cost_file import PassTimes, RoleCosts, write_costs
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.guided_grid import GuidedCell, compare
@@ -31,6 +32,7 @@ from deployments.simulation.run import run_scenario
 from deployments.simulation.scenario import parse_scenario
 from deployments.simulation.scripts import RandomScript
 from deployments.simulation.virtual_loop import run_virtually
+from tests.unit.simulation.test_validation import costs, record
 
 TARGET, DRAFT = EngineCost(((1, 0.1),), guess_s=0.00375), EngineCost(((1, 0.02),))
 RULES = MatchRules(num_hint_tokens=8)
@@ -164,6 +166,17 @@ def test_a_scenario_runs_guided_requests_and_the_controller_decides_about_them()
     assert guided.tokens_per_s > 1.5 * alone.tokens_per_s
     assert controlled.tokens_per_s > 0.85 * guided.tokens_per_s
     assert guided.accept_rate is not None
+
+
+def test_a_recorded_run_says_what_hints_give(tmp_path: Path) -> None:
+    record(tmp_path)
+    write_costs(tmp_path / "costs.yaml", costs())
+    roles = "".join(f"{role}: {{costs: {tmp_path}/costs.yaml}}\n" for role in ("target", "draft"))
+    more = f"text: {{recorded: {tmp_path}}}\nspeculation: {{modes: [target, guided]}}\narrivals: {{users: 1}}\n"
+    scenario = parse_scenario("name: s\n" + roles + more + "duration_s: 60", "test")
+    alone, guided = run_scenario(scenario)
+    assert guided.num_requests > 3
+    assert guided.tokens_per_s > 1.3 * alone.tokens_per_s
 
 
 def test_the_controller_leaves_hints_where_they_cost_more_than_they_give() -> None:

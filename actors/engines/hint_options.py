@@ -18,6 +18,8 @@ METHOD = "hints"
 PROPOSER = "actors.engines.hints.HintProposer"
 EXTENSION = "actors.engines.hint_worker.LookaheadWorker"
 SCHEDULER = "actors.engines.hint_scheduler.HintScheduler"
+CORE_METHOD = "lookahead_core_add_hints"
+"""What `SCHEDULER` adds to vLLM's engine core."""
 OWN = "lookahead"
 """Our key in `SamplingParams.extra_args` and in `VllmConfig.additional_config`."""
 DEFAULT_DRAFT_TOKENS = 4

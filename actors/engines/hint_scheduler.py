@@ -1,8 +1,13 @@
-"""vLLM 0.32's scheduler, which has a request's hints verified together with the last tokens of its prompt.
+"""vLLM 0.32's scheduler, which has hints verified as early as can be.
 
 Promises: what is scheduled besides is vLLM's own decision; drafts are added only where the tokens, the blocks and the
 context have room for them; a part of vLLM that does not fit (connectors, models with a state, structured output) keeps
-its own way. Without this the first pass of a step writes one token, however good its hint is.
+its own way.
+
+Two things are earlier than in vLLM's own way. The hints that a request brings are verified together with the last
+tokens of its prompt; else the first pass of a step would write one token, however good its hint is. And a hint that
+comes while a pass runs is in the next pass; else it would wait for one more, since what that verifies was chosen when
+the last one ended.
 """
 
 from __future__ import annotations
@@ -12,7 +17,10 @@ from typing import Any
 
 import numpy as np
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine.core import EngineCore
+from vllm.v1.request import RequestStatus
 
+from actors.engines.hint_options import CORE_METHOD
 from actors.engines.hints import first_drafts, rules_of
 
 logger = logging.getLogger(__name__)
@@ -43,6 +51,14 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
                 logger.warning("Hints are not verified with prompts any more: %s: %s.", type(error).__name__, error)
         super()._update_after_schedule(scheduler_output)
 
+    def verify_next(self, request_id: str, drafts: list[int]) -> None:
+        """Between two passes: `drafts` instead of what was to be verified for a running request."""
+        request = self.requests.get(request_id)
+        if request is None or request.status != RequestStatus.RUNNING or not self._is_plain:
+            return
+        if not request.is_prefill_chunk and not request.use_structured_output:
+            request.spec_token_ids = drafts[: self.num_spec_tokens]
+
     def _add_drafts(self, new: Any, output: Any) -> None:
         request_id, request = new.req_id, self.requests[new.req_id]
         params, num_tokens = request.sampling_params, request.num_tokens
@@ -70,3 +86,15 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
         output.scheduled_spec_decode_tokens.pop(request_id, None)
         if drafts:
             output.scheduled_spec_decode_tokens[request_id] = drafts
+
+
+def add_hints(core: Any, key: str, hints: Any) -> None:
+    """`hints` for the request `key`, in all workers; what they propose now is in the next pass."""
+    for found in core.model_executor.collective_rpc("lookahead_add_hints", args=(key, hints)):
+        if found is not None:  # all workers that propose say the same
+            core.scheduler.verify_next(*found)
+            return
+
+
+# vLLM makes a scheduler in the process of its engine's core, and calls that core's methods by name.
+setattr(EngineCore, CORE_METHOD, add_hints)

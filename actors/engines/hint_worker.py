@@ -39,10 +39,9 @@ class LookaheadWorker:
             logger.warning("vLLM's sampling on this device could not be looked at, and is used as it is: %s.", error)
             return ()
 
-    def lookahead_add_hints(self, key: str, hints: list[list[int]]) -> None:
+    def lookahead_add_hints(self, key: str, hints: list[list[int]]) -> tuple[str, list[int]] | None:
         """As `HintProposer.add_hints`."""
-        if self.lookahead_proposer is not None:
-            self.lookahead_proposer.add_hints(key, hints)
+        return self.lookahead_proposer.add_hints(key, hints) if self.lookahead_proposer is not None else None
 
     def lookahead_counts(self) -> dict[str, int]:
         """As `HintProposer.counts`."""

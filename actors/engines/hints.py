@@ -72,7 +72,9 @@ class _Running:
 class HintProposer:
     """vLLM's `custom_class` proposer. One a worker; used by the worker's one thread."""
 
-    def __init__(self, vllm_config: Any) -> None:
+    def __init__(self, vllm_config: Any, guesses_anew: bool = True) -> None:
+        """`guesses_anew`: whether `add_hints` may guess again for a sequence whose drafts are not verified yet."""
+        self._guesses_anew = guesses_anew
         self._rules = rules_of(vllm_config)
         self._max_model_len = int(vllm_config.model_config.max_model_len)
         self._runner: Any = None
@@ -95,15 +97,18 @@ class HintProposer:
         self._runner = runner
         return True
 
-    def add_hints(self, key: str, hints: list[list[int]]) -> None:
-        """Further hints for the request `key`, or for when it comes."""
-        running = self._running.get(self._id_of.get(key, ""))
+    def add_hints(self, key: str, hints: list[list[int]]) -> tuple[str, list[int]] | None:
+        """Further hints for the request `key`, or for when it comes. Called between two passes: the request's id and
+        what to verify in the next one instead of what was proposed last, if that is another thing now."""
+        request_id = self._id_of.get(key, "")
+        running = self._running.get(request_id)
         if running is not None:
             running.sequence.add(hints)
-            return
+            return self._guess_anew(request_id, running)
         self._early[key] = [*hints, *self._early.pop(key, ())]
         while len(self._early) > MAX_EARLY:
             self._early.popitem(last=False)
+        return None
 
     def counts(self) -> dict[str, int]:
         """Tokens proposed and accepted, by source, of proposals that have been verified."""
@@ -134,18 +139,36 @@ class HintProposer:
 
     def propose_after(self, at: int, num_sampled: int, context: Tokens) -> Proposal:
         """What to propose after `context`, all tokens of the sequence at place `at`, the last `num_sampled` new."""
-        num_tokens = len(context)
-        room = self._max_model_len - num_tokens - 1
         if self._runner is None:
+            room = self._max_model_len - len(context) - 1
             return HintedSequence(self._rules, uses_hints=False).propose(context, 0, room)
         request_id = self._runner.input_batch.req_ids[at]
         request = self._runner.requests[request_id]
         running = self._running.get(request_id) or self._begin(request_id, request, context)
         self._count(running.last, request.prev_num_draft_len, num_sampled - 1)
-        room = min(room, running.last_index - num_tokens)
+        return self._guess(running, context)
+
+    def _guess(self, running: _Running, context: Tokens) -> Proposal:
+        num_tokens = len(context)
+        room = min(self._max_model_len - num_tokens - 1, running.last_index - num_tokens)
         found = running.sequence.propose(context, num_tokens - running.start, max(0, room))
         running.last = found.source
         return Proposal(cut_after(found.tokens, running.stops), found.source)
+
+    def _guess_anew(self, request_id: str, running: _Running) -> tuple[str, list[int]] | None:
+        if not self._guesses_anew:
+            return None
+        try:
+            batch = self._runner.input_batch
+            at = batch.req_id_to_index.get(request_id)
+            if at is None:
+                return None
+            guess = self._guess(running, batch.token_ids_cpu[at, : int(batch.num_tokens_no_spec[at])])
+        except Exception as error:  # only speed is at stake: what was proposed last is verified
+            self._guesses_anew = False
+            logger.warning("Hints are verified a pass later in this engine (%s: %s).", type(error).__name__, error)
+            return None
+        return request_id, guess.tokens
 
     def _begin(self, request_id: str, request: Any, context: Tokens) -> _Running:
         params, num_prompt_tokens = request.sampling_params, int(request.num_prompt_tokens)

@@ -35,7 +35,7 @@ def stand_before(runner: Any) -> HintProposer | None:
     except AttributeError as error:
         logger.warning("Hints are not used beside the draft model: the model runner is another (%s).", error)
         return None
-    proposer = HintProposer(runner.vllm_config)
+    proposer = HintProposer(runner.vllm_config, guesses_anew=False)
     if not fits or not proposer.attach(runner):
         return None
     runner.propose_draft_token_ids = HintsBeforeModel(runner, proposer).propose

@@ -21,7 +21,7 @@ from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.acceptance import SpeculationCounter, counts_of
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
-from actors.engines.hint_options import EXTENSION, OWN, request_arguments
+from actors.engines.hint_options import CORE_METHOD, EXTENSION, OWN, SCHEDULER, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
 from actors.engines.vllm_terms import end_ids, engine_arguments, own_errors
 from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable, ServiceError
@@ -63,6 +63,7 @@ class VllmEngine:
         self._is_shut_down = False
         config = engine.vllm_config
         self._has_priorities = config.scheduler_config.policy == "priority"
+        self._has_own_scheduler = config.scheduler_config.scheduler_cls == SCHEDULER
         self._has_speculation = config.speculative_config is not None
         self._max_logprobs = config.model_config.max_logprobs
         self._tokenizer = ModelTokenizer(engine.get_tokenizer(), config.model_config.get_vocab_size())
@@ -189,7 +190,10 @@ class VllmEngine:
         news = self._hint_calls.add(call_id, hints)
         if news is not None and self._takes_hints and not self._is_shut_down:
             with own_errors(self._info.model):
-                await self._engine.collective_rpc("lookahead_add_hints", args=news)
+                if self._has_own_scheduler:
+                    await self._engine.engine_core.call_utility_async(CORE_METHOD, *news)
+                else:
+                    await self._engine.collective_rpc("lookahead_add_hints", args=news)
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Engine.speculation_stats`."""

@@ -114,6 +114,15 @@ async def test_a_right_hint_changes_no_token_and_saves_most_passes(engine: Engin
     assert after.num_accepted_tokens == sum(after.accepted_per_position)
 
 
+async def test_a_hint_for_a_running_text_is_verified_in_the_next_pass(engine: Engine, plain: TokenIds) -> None:
+    sizes = [0]
+    for delta in await write(engine, further=((5, plain),)):
+        sizes[-1] += len(delta.token_ids)
+        sizes += [0] if delta.num_passes else []  # the last delta of a pass says so
+    after = next(at for at in range(1, len(sizes)) if sum(sizes[:at]) >= 5)
+    assert 13 in sizes[after : after + 2], sizes  # the pass under way when the hint came, and the next one
+
+
 @pytest.mark.parametrize("kind", ["wrong", "other token", "shorter", "longer", "end", "many", "not the model's"])
 async def test_no_hint_changes_a_token(engine: Engine, plain: TokenIds, kind: str) -> None:
     hints: dict[str, tuple[TokenIds, ...]] = {

@@ -40,7 +40,7 @@ class Runner:
 
     requests: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, list[int]] = field(default_factory=dict)
-    input_batch: Any = field(default_factory=lambda: SimpleNamespace(req_ids=[]))
+    input_batch: Any = field(default_factory=lambda: SimpleNamespace(req_ids=[], req_id_to_index={}))
 
     drafts: dict[str, list[int]] = field(default_factory=dict)
 
@@ -55,6 +55,7 @@ class Runner:
     def end(self, request_id: str) -> None:
         del self.requests[request_id]
         self.input_batch.req_ids.remove(request_id)
+        self.input_batch.req_id_to_index.pop(request_id, None)
 
     def step(self, proposer: HintProposer, sampled: dict[str, list[int]]) -> dict[str, list[int]]:
         """One forward pass in which each request was given `sampled`, and what is proposed then."""
@@ -67,6 +68,8 @@ class Runner:
         for at, request_id in enumerate(ids):
             token_ids[at, : len(self.tokens[request_id])] = self.tokens[request_id]
         lengths = np.array([len(self.tokens[i]) for i in ids] + [0] * (8 - len(ids)))
+        self.input_batch.token_ids_cpu, self.input_batch.num_tokens_no_spec = token_ids, lengths
+        self.input_batch.req_id_to_index = {request_id: at for at, request_id in enumerate(ids)}
         drafts = proposer.propose([sampled.get(i, []) for i in ids], lengths, token_ids, slot_mappings=None)
         self.drafts = dict(zip(ids, drafts, strict=True))
         return self.drafts
@@ -210,6 +213,31 @@ def test_a_runner_that_turns_out_to_be_another_is_left_at_the_first_failure(capl
     del runner.requests["a-1"].num_prompt_tokens
     assert runner.step(proposer, {"a-1": [1]}) == {"a-1": []}
     assert runner.step(proposer, {"a-1": [91, 92]}) == {"a-1": [90, 91]}
+    assert len(caplog.records) == 1
+
+
+def test_a_hint_between_two_passes_is_for_the_next_one() -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a"))
+    assert runner.step(proposer, {"a-1": [1]})["a-1"] == []
+    assert proposer.add_hints("a", [HINT]) == ("a-1", [2, 3, 4, 5])
+    runner.drafts["a-1"] = [2, 3, 4, 5]
+    assert runner.step(proposer, {"a-1": [2, 3, 4, 5, 6]})["a-1"] == [7, 8]
+    assert proposer.counts()["num_hint_accepted_tokens"] == 4
+    runner.end("a-1")
+    assert proposer.add_hints("a", [HINT]) is None, "it is not in the batch any more"
+
+
+def test_a_batch_that_cannot_be_read_between_passes_costs_a_pass_and_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a"))
+    runner.step(proposer, {"a-1": [1]})
+    del runner.input_batch.req_id_to_index
+    for hint in (HINT, [1, 2, 9]):
+        assert proposer.add_hints("a", [hint]) is None
+    assert runner.step(proposer, {"a-1": [2]})["a-1"] == [9]
     assert len(caplog.records) == 1
 
 

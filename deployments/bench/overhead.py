@@ -26,8 +26,10 @@ from deployments.server.launch import running
 NUM_WARM_UP = 2
 LEVELS = ((1, 4), (8, 24), (32, 64))
 """Requests at once, and requests in all."""
-CROWD_TOKEN_S = 0.12
-"""Seconds a token of the target for a crowd."""
+CROWD_TOKEN_S = 0.16
+"""Seconds a token of the target for a crowd: 500 users then ask for some 200 steps a second."""
+CROWD_ARRIVES_S = 10.0
+"""Its requests come evenly in this time. All at once they would stay in step, and wait for each other at every one."""
 CROWD_BURST = 12
 """Tokens of a crowd's engines that come out together: as on a GPU, engines cost this machine's cores little then."""
 ROLES = ("gateway", "coordinator", "target", "draft", "verifier")
@@ -91,19 +93,30 @@ def added_ms(trace: dict[str, Any]) -> list[float]:
     return [(s["end_s"] - s["start_s"] - s["detail"]["engine_s"]) * 1000 for s in spans]
 
 
-async def load(url: str, first: int, concurrency: int, num_requests: int) -> dict[str, Any]:
-    """A row: `num_requests` requests from number `first` on, `concurrency` at once."""
+def steady(traces: list[dict[str, Any]]) -> float | None:
+    """Steps committed a second from when the last request began until the first one ended; None if that is not so."""
+    begin = max(trace["started_at"] for trace in traces)
+    end = min(trace["started_at"] + trace["duration_s"] for trace in traces)
+    if end <= begin:
+        return None
+    times = (trace["started_at"] + commit["at_s"] for trace in traces for commit in trace["commits"])
+    return sum(begin <= at < end for at in times) / (end - begin)
+
+
+async def load(url: str, first: int, concurrency: int, num_requests: int, arrive_s: float) -> dict[str, Any]:
+    """A row: `num_requests` requests from number `first` on, `concurrency` at once, which come within `arrive_s`."""
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as http:
         in_turn = asyncio.Semaphore(concurrency)
 
         async def one(number: int) -> str:
+            await asyncio.sleep(arrive_s * (number - first) / num_requests)
             async with in_turn:
                 return await ask(http, number)
 
         empty, before, start = in_replica("coordinator", memory_bytes), cpu_of_roles(), time.perf_counter()
         asked = asyncio.gather(*(one(number) for number in range(first, first + num_requests)))
-        await asyncio.wait((asked,), timeout=SETTLE_S)
+        await asyncio.wait((asked,), timeout=arrive_s + SETTLE_S)
         full = await asyncio.to_thread(in_replica, "coordinator", memory_bytes)
         request_ids = await asked
         wall, after = time.perf_counter() - start, cpu_of_roles()
@@ -116,6 +129,7 @@ async def load(url: str, first: int, concurrency: int, num_requests: int) -> dic
         "num_requests": num_requests,
         "committed_steps": steps,
         "steps_per_s": steps / wall,
+        "steps_per_s_with_all_in_flight": steady(traces),
         "cpu_ms_per_committed_step": 1000 * cpu["coordinator"] / steps,
         "cpu_share_of_a_core": {role: round(seconds / wall, 3) for role, seconds in cpu.items()},
         "added_ms_p50": statistics.median(added),
@@ -124,11 +138,11 @@ async def load(url: str, first: int, concurrency: int, num_requests: int) -> dic
     }
 
 
-async def measure(url: str, levels: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
-    """A row for each level of load, after a warm-up."""
+async def measure(url: str, levels: tuple[tuple[int, int], ...], arrive_s: float) -> list[dict[str, Any]]:
+    """A row for each level of load, after a warm-up; the requests of a level come within `arrive_s`."""
     rows, number = [], 0
     for concurrency, num_requests in ((1, NUM_WARM_UP), *levels):
-        rows.append(await load(url, number, concurrency, num_requests))
+        rows.append(await load(url, number, concurrency, num_requests, arrive_s))
         number += num_requests
     return rows[1:]
 
@@ -139,7 +153,8 @@ def main() -> None:
     parser.add_argument("--crowd", type=int, help="So many requests at once on slow engines, and no other level.")
     crowd = parser.parse_args().crowd
     with running(settings() if crowd is None else settings(CROWD_TOKEN_S, crowd, CROWD_BURST)) as url:
-        rows = asyncio.run(measure(url, LEVELS if crowd is None else ((crowd, crowd),)))
+        levels, arrive_s = (LEVELS, 0.0) if crowd is None else (((crowd, crowd),), CROWD_ARRIVES_S)
+        rows = asyncio.run(measure(url, levels, arrive_s))
     print(json.dumps(rows, indent=2))
 
 

@@ -22,7 +22,7 @@ import typer
 
 from actors.draft import Draft
 from actors.engines import create_engine
-from actors.messages import Delta, Message, Prompt, StepRequest
+from actors.messages import Delta, Message, Prompt, Sampling, StepRequest
 from actors.target import TargetModel
 from actors.writer import ModelWriter
 from deployments.bench.problems import synthetic
@@ -99,13 +99,20 @@ async def replicas(
 
 
 async def use(coordinator: Coordinator, user: int, num_requests: int, tokens: int, depth: int) -> list[Finished]:
-    """A user's requests, one after the other; how they ended."""
+    """A user's requests, one after the other; how they ended. Every other user samples: target and draft then hardly
+    ever write the same, and what was drafted behind is thrown away."""
     problems = synthetic(num_requests, seed=user)
     ends: list[Finished] = []
     for number, problem in enumerate(problems):
         prompt = Prompt(messages=(Message("user", f"{problem.question} Think step by step, a line for each step."),))
         options = SpeculationOptions(mode="lookahead", max_lookahead=depth, controller=False)
-        request = GenerationRequest(f"user-{user}-{number}", prompt, max_tokens=tokens, speculation=options)
+        request = GenerationRequest(
+            f"user-{user}-{number}",
+            prompt,
+            Sampling(temperature=float(user % 2)),
+            max_tokens=tokens,
+            speculation=options,
+        )
         async for output in coordinator.generate(request):
             if isinstance(output, Finished):
                 ends.append(output)
@@ -136,6 +143,8 @@ async def measure(
         "requests": len(ends),
         "took_s": round(took_s, 1),
         "steps_a_request": round(steps / len(ends), 1),
+        "accepted_steps": sum(end.summary.num_accepted_steps for end in ends),
+        "recovered_steps": sum(end.summary.num_recovered_steps for end in ends),
         "degraded": dict(Counter(reason for end in ends for reason in end.summary.degraded)),
         "calls_by_replica": dict(sorted(Counter(call.replica for call in target_reuse.calls if call.replica).items())),
         "target": target_reuse.figures(),

@@ -83,7 +83,8 @@ def watch(samples: list[Sample], begin: float) -> None:
 
 def run(phases: str, folder: Path) -> dict[str, Any]:
     """The whole run; its record."""
-    os.environ.update(SERVE_TRANSPORT, RAY_AUTH_MODE="disabled", RAY_worker_niceness="0", RAY_SCHEDULER_EVENTS="0")
+    os.environ.update(SERVE_TRANSPORT, RAY_AUTH_MODE="disabled", RAY_SCHEDULER_EVENTS="0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     samples: list[Sample] = []
     config = settings()
     requests = folder / "requests.jsonl"

@@ -31,11 +31,12 @@ def write(
     late: tuple[TokenIds, ...] = (),
     early: tuple[TokenIds, ...] = (),
     kind: str = "hints",
+    burst: int = 1,
 ) -> Written:
     """One step by an engine that takes a second a token. `late` hints come after the tenth token."""
 
     async def work() -> Written:
-        engine = ScriptedEngine(ScriptOptions(token_s=1.0, hint_gain=gain))
+        engine = ScriptedEngine(ScriptOptions(token_s=1.0, hint_gain=gain, burst=burst))
         loop, ids = asyncio.get_running_loop(), list[int]()
         if early:
             await engine.add_hints("call", early)
@@ -134,3 +135,9 @@ def test_the_counter_keeps_how_full_vllms_engines_are() -> None:
     other = SimpleNamespace(num_running_reqs=1, num_waiting_reqs=0, kv_cache_usage=0.75, spec_decoding_stats=None)
     counter.record(other, None, mm_cache_stats=None, engine_idx=1)
     assert counter.load() == EngineLoad(num_running=4, num_waiting=2, cache_use=0.75)
+
+
+@pytest.mark.parametrize("burst", [2, 5, 1000])
+def test_tokens_in_bursts_are_the_same_after_the_same_time(burst: int) -> None:
+    plain, together = write(), write(burst=burst)
+    assert together == plain

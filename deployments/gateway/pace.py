@@ -54,12 +54,23 @@ class Pace:
             return None
         n, t = self._n / self._weight, self._t / self._weight
         steepest = t / n  # a line through zero: they share what they get
-        spread = self._nn / self._weight - n * n
-        if spread < (SPREAD * n) ** 2:
+        if not self._is_line():
             near = num_running <= n + max(1.0, SPREAD * n)
             return t if near else t + steepest * (num_running - n)
-        slope = (self._nt / self._weight - n * t) / spread
+        slope = (self._nt / self._weight - n * t) / (self._nn / self._weight - n * n)
         return t + min(steepest, max(0.0, slope)) * (num_running - n)
+
+    def alone_s(self) -> float | None:
+        """Seconds a token for one that runs alone, at the least: where only one number at once was seen nobody knows
+        whether they were in each other's way."""
+        found = self.token_s(1)
+        if found is None or self._is_line():
+            return found
+        return self._t / max(self._weight, self._n)
+
+    def _is_line(self) -> bool:
+        n = self._n / self._weight
+        return self._nn / self._weight - n * n >= (SPREAD * n) ** 2
 
     def _learn(self) -> None:
         if self._tokens:

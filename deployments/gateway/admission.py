@@ -26,7 +26,7 @@ long, or longer than its own time limit allows."""
 SPARE = 1.3
 """So many times as long as foretold a request must be able to take. What is begun and ends late is work for nobody."""
 HARDLY = 2.0
-"""A request that runs no more than so many times as long as it would alone needs nothing to spare; and where it might be
+"""A request that runs no more than so many times as long as it would alone needs nothing to spare. Where it might be
 late alone as well, nobody is a reason to hold it back: its client wants what can be written until then."""
 FEW = 2
 """So many may run whatever is foretold: else nothing would be learnt."""

@@ -31,6 +31,7 @@ class Pace:
         self._tokens = 0
         self._heard = 0
         self._weight = self._n = self._t = self._nn = self._nt = 0.0
+        """Sums for the line: of numbers at once, of seconds a token, and of their products."""
 
     def advance(self, now: float, num_running: int) -> None:
         """Time has passed, in which so many ran."""
@@ -75,7 +76,10 @@ class Pace:
     def _learn(self) -> None:
         if self._tokens:
             n, t = self._crowded_s / self._generation_s, self._generation_s / self._tokens
-            for name, value in (("_weight", 1.0), ("_n", n), ("_t", t), ("_nn", n * n), ("_nt", n * t)):
-                setattr(self, name, KEPT * getattr(self, name) + value)
+            self._weight = KEPT * self._weight + 1.0
+            self._n = KEPT * self._n + n
+            self._t = KEPT * self._t + t
+            self._nn = KEPT * self._nn + n * n
+            self._nt = KEPT * self._nt + n * t
         self._lasted_s = self._generation_s = self._crowded_s = 0.0
         self._tokens = self._heard = 0

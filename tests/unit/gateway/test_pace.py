@@ -39,6 +39,8 @@ def test_of_one_number_twice_as_many_are_expected_to_take_twice_as_long() -> Non
     assert pace.token_s(8) == pytest.approx(0.1, rel=0.01)
     assert pace.token_s(16) == pytest.approx(0.2, rel=0.01)
     assert pace.token_s(9) == pace.token_s(8) == pace.token_s(1), "one more is tried out"
+    assert pace.alone_s() == pytest.approx(0.1 / 8, rel=0.01), "at the least: they may have shared what there is"
+    assert measured(lambda _: 0.1, [4, 10, 20, 10]).alone_s() == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ class Admission:
     def _ends_in_time(self, wish: Wish, number: int, now: float) -> bool:
         """Whether it will, as far as anybody knows, if it begins now and so many run then; or the others are no reason
         why it will not."""
-        run_s, alone_s = self._run_s(wish, number), (wish.longest or 0.0) * (self._pace.alone_s() or 0.0)
+        run_s, alone_s = self._run_s(wish, number), self._run_s(wish, wish.num_generations)
         if run_s <= HARDLY * alone_s and (now + run_s <= wish.deadline or now + SPARE * alone_s > wish.deadline):
             return True
         return now + SPARE * run_s <= wish.deadline

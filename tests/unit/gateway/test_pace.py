@@ -39,8 +39,6 @@ def test_of_one_number_twice_as_many_are_expected_to_take_twice_as_long() -> Non
     assert pace.token_s(8) == pytest.approx(0.1, rel=0.01)
     assert pace.token_s(16) == pytest.approx(0.2, rel=0.01)
     assert pace.token_s(9) == pace.token_s(8) == pace.token_s(1), "one more is tried out"
-    assert pace.alone_s() == pytest.approx(0.1 / 8, rel=0.01), "at the least: they may have shared what there is"
-    assert measured(lambda _: 0.1, [4, 10, 20, 10]).alone_s() == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +47,14 @@ def test_of_one_number_twice_as_many_are_expected_to_take_twice_as_long() -> Non
 )
 def test_engines_with_room_full_ones_and_batches_are_told_apart(token_s: Callable[[int], float], at_40: float) -> None:
     assert measured(token_s, [4, 10, 20, 10]).token_s(40) == pytest.approx(at_40, rel=0.1)
+
+
+def test_what_others_cost_is_known_while_their_number_does_not_change() -> None:
+    full, roomy = (measured(token_s, [4, 8, *[8] * 20]) for token_s in (lambda n: 0.01 * n, lambda _: 0.08))
+    assert full.token_s(1) == pytest.approx(0.01, rel=0.2)
+    assert full.token_s(9) == pytest.approx(0.09, rel=0.05)
+    assert roomy.token_s(1) == pytest.approx(0.08, rel=0.05)
+    assert roomy.token_s(100) == pytest.approx(0.08, rel=0.2)
 
 
 def test_a_server_that_became_slower_is_believed() -> None:

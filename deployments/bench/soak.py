@@ -1,7 +1,8 @@
 """Thousands of requests whose clients leave: whether memory, open files and tasks of the server grow.
 
 Promises: streams and whole answers, with speculation and without, by turns; each is left at a random moment, also
-before its first word; the first part is warm-up, since caches fill; a process that is replaced on the way is an error.
+before its first word; how many had reached a coordinator is told; the first part is warm-up, since caches fill; a
+process that is replaced on the way is an error.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from deployments.chaos.replicas import replicas_now
 NUM_SAMPLES = 40
 WARM_UP = 0.4
 """Share of the requests before which nothing is judged: 64 traces, 4096 verdicts and allocators' pools fill first."""
-LEAVE_S = (0.0, 0.5)
+LEAVE_S = (0.0, 1.0)
+"""When a client leaves: some before the server has begun, most in the middle of their text."""
 MAX_KIB = 1000.0
 """Growth for a thousand requests that counts as a leak, if the interval excludes zero: a kilobyte each."""
 MAX_LEFT = 1.0
@@ -105,6 +107,7 @@ async def run_soak(url: str, num_requests: int, at_once: int) -> dict[str, Any]:
     watched = await asyncio.to_thread(Watched)
     samples: dict[str, list[Sample]] = {}
     every = max(1, num_requests // NUM_SAMPLES)
+    before = await num_ended(url)
     started, done, num_whole, chance = time.monotonic(), 0, 0, random.Random(0)
     while done < num_requests:
         batch = min(every, num_requests - done)
@@ -116,11 +119,19 @@ async def run_soak(url: str, num_requests: int, at_once: int) -> dict[str, Any]:
     wall_s = time.monotonic() - started
     return {
         "num_requests": num_requests,
+        "num_begun": round(await num_ended(url) - before),
         "num_whole": num_whole,
         "wall_s": round(wall_s, 1),
         "work_left": await work_left(url),
         "processes": {name: describe(found) for name, found in samples.items()},
     }
+
+
+async def num_ended(url: str) -> float:
+    """Requests that coordinators had and that have ended, however."""
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        lines = (await http.get(f"{url}/metrics")).text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("lookahead_request_seconds_count"))
 
 
 async def _leave(url: str, num_requests: int, at_once: int, chance: random.Random) -> int:

@@ -25,9 +25,9 @@ long, or longer than its own time limit allows."""
 
 SPARE = 1.3
 """So many times as long as foretold a request must be able to take. What is begun and ends late is work for nobody."""
-ALONE = 1.25
-"""A request that runs no more than so many times as long as it would alone needs nothing to spare: it would not end
-sooner later on."""
+HARDLY = 2.0
+"""A request that runs no more than so many times as long as it would alone needs nothing to spare. Where it might be
+late alone as well, nobody is a reason to hold it back: its client wants what can be written until then."""
 FEW = 2
 """So many may run whatever is foretold: else nothing would be learnt."""
 
@@ -188,10 +188,12 @@ class Admission:
         return number <= self.limit and (number <= FEW or self._ends_in_time(wish, number, now))
 
     def _ends_in_time(self, wish: Wish, number: int, now: float) -> bool:
-        """Whether it will, as far as anybody knows, if it begins now and so many run then."""
-        run_s = self._run_s(wish, number)
-        spare = SPARE if run_s > ALONE * self._run_s(wish, wish.num_generations) else 1.0
-        return now + spare * run_s <= wish.deadline
+        """Whether it will, as far as anybody knows, if it begins now and so many run then; or the others are no reason
+        why it will not."""
+        run_s, alone_s = self._run_s(wish, number), self._run_s(wish, wish.num_generations)
+        if run_s <= HARDLY * alone_s and (now + run_s <= wish.deadline or now + SPARE * alone_s > wish.deadline):
+            return True
+        return now + SPARE * run_s <= wish.deadline
 
     def _run_s(self, wish: Wish, number: int) -> float:
         """How long it will run while so many do; 0 where nothing is known."""

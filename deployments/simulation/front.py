@@ -68,7 +68,8 @@ class Front:
         try."""
         now, holder = self._clock.now, f"key-{number % self._settings.keys}"
         needs = self._admission.needs.expected(holder, 0, num_prompt, None)
-        wish = Wish(holder, needs, deadline=now + self._settings.timeout_s)
+        longest = self._admission.needs.longest(holder, None)
+        wish = Wish(holder, needs, deadline=now + self._settings.timeout_s, longest=longest)
         try:
             ticket = self._admission.ask(wish, now)
         except CapacityError as error:

@@ -26,6 +26,8 @@ from tests.unit.coordinator.world import write
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 MODEL = "lookahead-scripted"
+FROZEN_S = 4.0
+"""Shorter than Serve takes to find a replica unhealthy, longer than what is left of the text."""
 
 
 def truth(question: str, served: Served) -> str:
@@ -305,6 +307,17 @@ def test_a_killed_gateway_loses_no_stream_that_can_be_fetched(served: Served) ->
     text, last_id = leave(served, question, "lost-gateway", "lookahead", lambda: os.kill(victim, signal.SIGKILL))
     wait_until_healthy(served)
     assert text + "".join(come_back(served, last_id)) == truth(question, served)
+
+
+def test_a_frozen_gateway_costs_a_pause_and_no_word(served: Served) -> None:
+    wait_until_healthy(served)
+    victim = pid_of(replicas("gateway")[0])
+    question = "What if my gateway is frozen?"
+    stream = ask(served, question, stream=True, speculation={"mode": "target"})
+    text = next(said for chunk in stream if (said := chunk.choices[0].delta.content))
+    os.kill(victim, signal.SIGSTOP)
+    threading.Timer(FROZEN_S, os.kill, (victim, signal.SIGCONT)).start()
+    assert text + text_of(stream) == truth(question, served)
 
 
 def test_steps_end_where_the_request_wants_them_to(served: Served) -> None:

@@ -49,6 +49,14 @@ def test_engines_with_room_full_ones_and_batches_are_told_apart(token_s: Callabl
     assert measured(token_s, [4, 10, 20, 10]).token_s(40) == pytest.approx(at_40, rel=0.1)
 
 
+def test_what_others_cost_is_known_while_their_number_does_not_change() -> None:
+    full, roomy = (measured(token_s, [4, 8, *[8] * 20]) for token_s in (lambda n: 0.01 * n, lambda _: 0.08))
+    assert full.token_s(1) == pytest.approx(0.01, rel=0.2)
+    assert full.token_s(9) == pytest.approx(0.09, rel=0.05)
+    assert roomy.token_s(1) == pytest.approx(0.08, rel=0.05)
+    assert roomy.token_s(100) == pytest.approx(0.08, rel=0.2)
+
+
 def test_a_server_that_became_slower_is_believed() -> None:
     pace, now = Pace(), 0.0
     for number in range(400):

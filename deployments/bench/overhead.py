@@ -100,7 +100,7 @@ def steady(traces: list[dict[str, Any]]) -> float | None:
     if end <= begin:
         return None
     times = (trace["started_at"] + commit["at_s"] for trace in traces for commit in trace["commits"])
-    return sum(begin <= at < end for at in times) / (end - begin)
+    return float(sum(begin <= at < end for at in times) / (end - begin))
 
 
 async def load(url: str, first: int, concurrency: int, num_requests: int, arrive_s: float) -> dict[str, Any]:

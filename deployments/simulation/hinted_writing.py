@@ -1,8 +1,8 @@
 """One generation over known words, pass by pass: what is guessed for the next pass, and what the pass gives. Pure.
 
 Promises: guesses are those of the code that proposes in the real engine (`actors.engines.hint_matching`); a pass gives
-the guesses that are right and one token of its own. As in that engine, what is guessed for a pass is chosen while the
-pass before it ends: hints that come during a pass are not in the next one's guesses, but in those of the one behind it.
+the guesses that are right and one token of its own. As in that engine, hints that come during a pass are in the next
+one's guesses.
 """
 
 from __future__ import annotations
@@ -83,10 +83,9 @@ class HintedWriting:
             return tuple(token for token in ids if token != END), Ending.END
         if self.num_written >= self._max_tokens:
             return ids, Ending.CAP
+        self._hinted.add(self._arrived)
+        self._arrived = []
         self._guess = self._propose()
-        if self._arrived:
-            self._hinted.add(self._arrived)
-            self._arrived = []
         return ids, None
 
     def _propose(self) -> list[int]:

@@ -33,6 +33,9 @@ CROWD_ARRIVES_S = 10.0
 CROWD_BURST = 12
 """Tokens of a crowd's engines that come out together: as on a GPU, engines cost this machine's cores little then."""
 ROLES = ("gateway", "coordinator", "target", "draft", "verifier")
+MAX_TOKENS = 1024
+"""More than any answer has. Without a limit a request counts as one that fills the context, which slow engines do not do
+within its time limit, and is refused."""
 SETTLE_S = 3.0
 """How long a crowd runs before its memory is looked at."""
 
@@ -80,6 +83,7 @@ async def ask(http: httpx.AsyncClient, number: int) -> str:
     body = {
         "model": "lookahead-scripted",
         "temperature": 0,
+        "max_tokens": MAX_TOKENS,
         "messages": [{"role": "user", "content": f"Sum {number}?"}],
     }
     answer = await http.post("/v1/chat/completions", json=body, headers={"x-request-id": request_id})

@@ -34,8 +34,8 @@ CROWD_BURST = 12
 """Tokens of a crowd's engines that come out together: as on a GPU, engines cost this machine's cores little then."""
 ROLES = ("gateway", "coordinator", "target", "draft", "verifier")
 MAX_TOKENS = 1024
-"""More than any answer has. Without a limit a request counts as one that fills the context, which slow engines do not do
-within its time limit, and is refused."""
+"""More than any answer has. Without a limit a request counts as one that fills the context, which slow engines do not
+do within its time limit, and is refused."""
 SETTLE_S = 3.0
 """How long a crowd runs before its memory is looked at."""
 

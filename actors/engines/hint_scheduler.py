@@ -56,7 +56,9 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
         request = self.requests.get(request_id)
         if request is None or request.status != RequestStatus.RUNNING or not self._is_plain:
             return
-        if not request.is_prefill_chunk and not request.use_structured_output:
+        # Between passes all is computed but the last token; in a pipeline of several batches it may be under way.
+        is_between = request.num_computed_tokens == request.num_tokens - 1
+        if is_between and not request.is_prefill_chunk and not request.use_structured_output:
             request.spec_token_ids = drafts[: self.num_spec_tokens]
 
     def _add_drafts(self, new: Any, output: Any) -> None:

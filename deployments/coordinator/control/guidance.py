@@ -38,6 +38,7 @@ class Guidance:
         self._tries_until = 0.0
         self._next_try = float(FIRST_STEPS)
         self._missed = 0.0
+        self._has_tried = False
 
     def streamed(self, step: Streaming, guided: bool) -> None:
         """A step was streamed; it counts for the way that was decided when it began, or nearly so."""
@@ -58,8 +59,11 @@ class Guidance:
         is_known = self._alone.num_streamed >= ENOUGH and self._guided.is_known
         speed_up = self._alone.stream_s(num_sequences) / self._guided.at(num_sequences) if is_known else 1.0
         if self._num_steps >= self._next_try:
-            self._try(num_sequences, speed_up)
-            return self.guides, self._trying(), 1.0
+            if self._has_tried or not is_known:
+                self._try(num_sequences, speed_up)
+                return self.guides, self._trying(), 1.0
+            # What the first try would tell is known, from requests that wanted the target alone.
+            self._plan_try(speed_up)
         if not is_known:
             return self.guides, "hints from the draft are supposed to pay until the target alone is measured", 1.0
         gain = speed_up - 1.0 if self.guides else 1.0 / speed_up - 1.0
@@ -72,12 +76,17 @@ class Guidance:
 
     def _try(self, num_sequences: float, speed_up: float) -> None:
         """Take the other way for a while; `speed_up` is that of hints, as far as is known."""
-        loss = max(speed_up if self.guides else 1.0 / speed_up, 1.0) - 1.0
+        self._plan_try(speed_up)
         self.guides, self._missed = not self.guides, 0.0
         (self._guided if self.guides else self._alone).doubt(num_sequences)
         self._tries_until = self._num_steps + TRY_STEPS
+
+    def _plan_try(self, speed_up: float) -> None:
+        """When the way that is not taken is tried next, if its tokens take longer by so much."""
+        self._has_tried = True
+        loss = max(speed_up if self.guides else 1.0 / speed_up, 1.0) - 1.0
         apart = TRY_STEPS * loss / self._probe_share if self._probe_share else math.inf
-        self._next_try = self._tries_until + max(apart, STEPS_APART)
+        self._next_try = self._num_steps + TRY_STEPS + max(apart, STEPS_APART)
 
     def _trying(self) -> str:
         return f"trying out {'hints from the draft' if self.guides else 'the target alone'} for {TRY_STEPS} steps"

@@ -86,6 +86,14 @@ def test_a_fresh_server_guides_and_measures_the_target_alone_later() -> None:
     assert all(steps[-10:])
 
 
+def test_what_requests_for_the_target_alone_have_shown_is_not_tried() -> None:
+    guidance = Guidance(TargetCost(), 0.007)
+    for _ in range(10):
+        guidance.streamed(Streaming(20, 1.0, 0.1, False), guided=False)
+    assert all(play(guidance, 10 * FIRST_STEPS, 0.1, 0.05))
+    assert not all(play(guidance, 20 * FIRST_STEPS, 0.1, 0.05)), "but now and then it is"
+
+
 def test_hints_that_cost_more_than_they_give_are_stopped() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     steps = play(guidance, 600, 0.1, 0.12)

@@ -210,7 +210,8 @@ class Pipeline:
             self._num_draft_failures += 1
             self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
             return
-        limit, attempt = self._vigilance.draft, attempt_of(breaker)
+        limit = self._vigilance.draft(command.part_tokens or command.request.rule.max_tokens)
+        attempt = attempt_of(breaker)
         try:
             if drafter is None:
                 raise RequestError("This deployment has no draft model.")

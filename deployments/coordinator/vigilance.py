@@ -33,10 +33,16 @@ class Vigilance:
         """Each further one."""
         self.step = TimeLimit(queued)
         """A whole step, where nothing is told before its end."""
-        self.draft = TimeLimit(draft)
+        self._draft_bounds = draft
+        self._drafts: dict[int, TimeLimit] = {}
         self._verdicts: dict[str, dict[int, TimeLimit]] = {}
         self.draft_breaker = Breaker(fuse)
         self.verdict_breaker = Breaker(fuse)
+
+    def draft(self, num_tokens: int) -> TimeLimit:
+        """For each item of a draft's call, of at most `num_tokens`. How soon chunks of two tokens come says nothing of
+        whole steps: sizes within a factor of two share a limit, so there are few."""
+        return self._drafts.setdefault(num_tokens.bit_length(), TimeLimit(self._draft_bounds))
 
     def judged(self, verifier: str, verdict: Verdict, seconds: float) -> None:
         """`verifier`, one of the configured, has given `verdict` after so many seconds."""

@@ -164,3 +164,16 @@ def test_late_failures_of_calls_from_before_do_not_lengthen_the_pause() -> None:
     for now in (1.0, 1.0, 1.5, 1.6, 1.7, 1.8):
         breaker.failed(now)
     assert breaker.lets_through(3.0)
+
+
+def test_quick_chunks_of_a_draft_say_nothing_of_its_whole_steps() -> None:
+    vigilance = Vigilance(BOUNDS, Bounds(1.0, 30.0), BOUNDS, Fuse())
+    for _ in range(20):
+        vigilance.draft(2).took(0.06)
+    assert vigilance.draft(2).limit_s() == 1.0
+    assert vigilance.draft(128).limit_s() == 30.0, "nothing is known of them yet"
+    for _ in range(20):
+        vigilance.draft(128).took(1.5)
+    assert vigilance.draft(128).limit_s() == 7.5
+    assert vigilance.draft(200).limit_s() == 7.5
+    assert vigilance.draft(2).limit_s() == 1.0

@@ -1,4 +1,4 @@
-"""vLLM 0.32's scheduler, which has hints verified as early as can be.
+"""vLLM 0.32's scheduler, which has hints verified as early as can be, and nothing read twice.
 
 Promises: what is scheduled besides is vLLM's own decision; drafts are added only where the tokens, the blocks and the
 context have room for them; a part of vLLM that does not fit (connectors, models with a state, structured output) keeps
@@ -7,7 +7,8 @@ its own way.
 Two things are earlier than in vLLM's own way. The hints that a request brings are verified together with the last
 tokens of its prompt; else the first pass of a step would write one token, however good its hint is. And a hint that
 comes while a pass runs is in the next pass; else it would wait for one more, since what that verifies was chosen when
-the last one ended.
+the last one ended. And a request that goes on where another ended takes over what that had read of its last block
+(`actors.engines.remnants`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ from typing import Any
 
 import numpy as np
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import RequestStatus
 
 from actors.engines.hint_options import CORE_METHOD
 from actors.engines.hints import first_drafts, rules_of
+from actors.engines.remnants import Remnants
+
+FREE_ONE_IN = 8
+"""Where fewer of all blocks are free, nothing is kept."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +45,42 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
             or self.need_mamba_block_aligned_split
             or self.scheduler_config.async_scheduling
         )
+        self._remnants = self._made_remnants()
 
     def _update_after_schedule(self, scheduler_output: Any) -> None:
         """vLLM ends `schedule` with this, before it books what was scheduled."""
         if self._is_plain:
             try:
                 for new in scheduler_output.scheduled_new_reqs:
+                    self._go_on(new, scheduler_output)
                     self._add_drafts(new, scheduler_output)
             except Exception as error:  # only speed is at stake, and vLLM's own output is untouched or complete
                 self._is_plain = False
                 logger.warning("Hints are not verified with prompts any more: %s: %s.", type(error).__name__, error)
         super()._update_after_schedule(scheduler_output)
+
+    def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
+        """As vLLM's, which wants no block to be in use."""
+        if self._remnants is not None:
+            self._remnants.release()
+        return bool(super().reset_prefix_cache(*args, **kwargs))
+
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        """As vLLM's; nothing is kept where it could be what a request waits for."""
+        pool = self.kv_cache_manager.block_pool
+        if self._remnants is not None and pool.get_num_free_blocks() * FREE_ONE_IN < pool.num_gpu_blocks:
+            self._remnants.release()
+        return super().schedule(*args, **kwargs)
+
+    def _free_request_blocks(self, request: Any) -> None:
+        """vLLM ends a request with this, or sets it back."""
+        if self._remnants is not None and request.is_finished():
+            try:
+                self._remnants.keep(request)
+            except Exception as error:  # only speed is at stake
+                self._remnants = None
+                logger.warning("Requests do not go on from others' last blocks: %s: %s.", type(error).__name__, error)
+        super()._free_request_blocks(request)
 
     def verify_next(self, request_id: str, drafts: list[int]) -> None:
         """Between two passes: `drafts` instead of what was to be verified for a running request."""
@@ -60,6 +91,37 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
         is_between = request.num_computed_tokens == request.num_tokens - 1
         if is_between and not request.is_prefill_chunk and not request.use_structured_output:
             request.spec_token_ids = drafts[: self.num_spec_tokens]
+
+    def _made_remnants(self) -> Remnants | None:
+        managers = self.kv_cache_manager.coordinator.single_type_managers
+        cache, parallel = self.cache_config, self.vllm_config.parallel_config
+        if not self._is_plain or not cache.enable_prefix_caching or len(managers) != 1:
+            return None
+        is_sharded = max(parallel.decode_context_parallel_size, parallel.prefill_context_parallel_size) > 1
+        pool = self.kv_cache_manager.block_pool
+        if type(managers[0]) is not FullAttentionManager or is_sharded:
+            return None
+        if pool.hash_block_size != managers[0].block_size or self.kv_cache_manager.enable_kv_cache_events:
+            return None
+        return Remnants(managers[0], pool, self.scheduler_config.max_num_seqs)
+
+    def _go_on(self, new: Any, output: Any) -> None:
+        """`new` need not read what another request has read of its last block."""
+        request_id, request = new.req_id, self.requests[new.req_id]
+        manager = self.kv_cache_manager
+        if self._remnants is None or request.prompt_token_ids is None or not manager.prefix_cache_lookup_enabled(request):
+            return
+        if request.num_output_tokens or request_id in output.scheduled_spec_decode_tokens:
+            return
+        more = self._remnants.hand_on(request, new.num_computed_tokens) - new.num_computed_tokens
+        if more:
+            new.block_ids = manager.get_block_ids(request_id)
+            new.num_computed_tokens += more
+            request.num_computed_tokens += more
+            output.num_scheduled_tokens[request_id] -= more
+            output.total_num_scheduled_tokens -= more
+            if request.prefill_stats is not None:
+                request.prefill_stats.set(request.num_prompt_tokens, new.num_computed_tokens, 0)
 
     def _add_drafts(self, new: Any, output: Any) -> None:
         request_id, request = new.req_id, self.requests[new.req_id]

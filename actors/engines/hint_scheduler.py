@@ -97,6 +97,8 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
         cache, parallel = self.cache_config, self.vllm_config.parallel_config
         if not self._is_plain or not cache.enable_prefix_caching or len(managers) != 1:
             return None
+        if self._rules.num_draft_tokens:
+            return None  # a draft model inside the engine has not read all that its target has
         is_sharded = max(parallel.decode_context_parallel_size, parallel.prefill_context_parallel_size) > 1
         pool = self.kv_cache_manager.block_pool
         if type(managers[0]) is not FullAttentionManager or is_sharded:
@@ -107,11 +109,10 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
 
     def _go_on(self, new: Any, output: Any) -> None:
         """`new` need not read what another request has read of its last block."""
-        request_id, request = new.req_id, self.requests[new.req_id]
-        manager = self.kv_cache_manager
-        if self._remnants is None or request.prompt_token_ids is None or not manager.prefix_cache_lookup_enabled(request):
+        request_id, request, manager = new.req_id, self.requests[new.req_id], self.kv_cache_manager
+        if self._remnants is None or request.prompt_token_ids is None or request.num_output_tokens:
             return
-        if request.num_output_tokens or request_id in output.scheduled_spec_decode_tokens:
+        if not manager.prefix_cache_lookup_enabled(request) or request_id in output.scheduled_spec_decode_tokens:
             return
         more = self._remnants.hand_on(request, new.num_computed_tokens) - new.num_computed_tokens
         if more:

@@ -40,7 +40,7 @@ def headline(rows: Sequence[Row], against: str) -> str:
     best = max(compared, key=lambda row: (row["speedup_ci95"] or (0.0,))[0])
     text = _verdict(best, against)
     if len(first) > 1:
-        text += f", the best of {len(first)} modes"
+        text += f", of {len(first)} modes the one whose interval begins highest"
     text += _accuracy_clause(best, short=True)
     elsewhere = [row for row in others if row["mode"] == best["mode"] and row["speedup_vs_target"] and row is not best]
     if elsewhere:

@@ -285,3 +285,27 @@ async def draw(engine: Engine, ids: TokenIds, hint: TokenIds, seed: int) -> Toke
         hints=(hint,),
     )
     return ids_of([delta async for delta in deltas])
+
+
+@pytest.mark.parametrize("offset", [5, -7], ids=["in its last block", "in a block that it filled"])
+async def test_a_request_goes_on_from_where_another_ended(engine: Engine, offset: int) -> None:
+    """What the other read of that block is not read again, and no token changes by it."""
+    text = f"A list of forty animals and what {40 + offset} of them like to eat, one a line:"
+    ids = engine.encode_prompt(Prompt(text=text))
+    tokens = ids_of(await continued(engine, ids))
+    boundary = 32 - len(ids) % 32  # of a block, in what was written
+    assert 8 < boundary < NUM_TOKENS - 8
+    start = (*ids, *tokens[: boundary + offset], 300)
+    after = await continued(engine, start)
+    assert after[0].num_cached_tokens == len(start) - 1
+    for number in range(8):  # more than requests of which something is kept
+        await continued(engine, engine.encode_prompt(Prompt(text=f"{number} " + "another story " * 20)))
+    again = await continued(engine, start)
+    assert again[0].num_cached_tokens == len(start) // 32 * 32
+    assert ids_of(after) == ids_of(again)
+
+
+async def continued(engine: Engine, ids: TokenIds) -> list[Delta]:
+    call_id = f"call-{time.monotonic_ns()}"
+    deltas = engine.generate(call_id, ids, max_tokens=NUM_TOKENS, rule=RULE, max_steps=None, sampling=Sampling())
+    return [delta async for delta in deltas]

@@ -73,7 +73,8 @@ def test_headline_tells_the_best_mode_of_how_many_and_its_worst_load():
     text = headline([base, weak, best, other, crowded], "target")
     assert text == (
         "With one request at a time lookahead is 1.50 times as fast as target (95 % interval 1.20 to 1.80, 9 prompts), "
-        "the best of 2 modes; with 8 requests at once it is slower, 0.70 times (0.60 to 0.80)."
+        "of 2 modes the one whose interval begins highest; with 8 requests at once it is slower, 0.70 times "
+        "(0.60 to 0.80)."
     )
     assert headline([base, best, other], "target").endswith("it is 1.10 times as fast (1.05 to 1.20).")
     assert headline([base], "target").startswith("Only one mode")

@@ -103,8 +103,9 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
 class Coordinator:
     """One replica of the brain."""
 
-    def __init__(self, config: Config, roles: Roles, replica: str = "0") -> None:
-        """`replica` names the files of the audit log. Raises ConfigError where these cannot be written."""
+    def __init__(self, config: Config, roles: Roles, replica: str = "0", controller: Controller | None = None) -> None:
+        """`replica` names the files of the audit log; `controller` has learnt from other requests, a new one knows
+        nothing. Raises ConfigError where the files cannot be written."""
         self._config = config
         self._roles = roles
         self._metrics = Metrics()
@@ -119,7 +120,7 @@ class Coordinator:
         self._close_ids: TokenIds | None = None
         self._vigilance = _vigilance(config.speculation)
         control = config.speculation.controller
-        self._controller = Controller(control.probe_share) if control.enabled else None
+        self._controller = controller or Controller(control.probe_share) if control.enabled else None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """One completion: `Opened`, then `Committed` ..., then `Finished`; behind `request.resume`, if it is given.

@@ -29,6 +29,7 @@ from actors.messages import JudgeRequest, Prompt, Sampling, TokenIds, Verdict
 from actors.target import TargetModel
 from deployments.bench.variants import baseline, wishes
 from deployments.config import Config
+from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.pipeline import Roles
 from deployments.generation import Finished, GenerationRequest, SpeculationOptions
@@ -125,12 +126,15 @@ class ReplayedVerifier:
 
 
 class Replayer:
-    """Answers recorded requests with the engines of `config` at `costs`."""
+    """Answers recorded requests with the engines of `config` at `costs`, one after another: what the controller learns
+    from one of them it knows for the next."""
 
     def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any]) -> None:
         self._config = config
         self._costs = costs
         self._plan = plan
+        self._controller = Controller(config.speculation.controller.probe_share)
+        self._now = 0.0
 
     def answer(self, line: Mapping[str, Any], trace: Trace, scale: float = 1.0) -> Replayed:
         """The request of `line`, a line of ``requests.jsonl``, once more."""
@@ -145,7 +149,7 @@ class Replayer:
         draft.share_machine(target)
         judge = target if self._judges_with_target(line) else None
         roles = Roles(TargetModel(target), Draft(draft), ReplayedVerifier(text, judge))
-        coordinator = Coordinator(self._config, roles)
+        coordinator = Coordinator(self._config, roles, controller=self._controller)
         request = GenerationRequest(
             "replayed",
             Prompt(text=str(line["question"])),
@@ -153,12 +157,14 @@ class Replayer:
             int(self._plan["max_tokens"]),
             speculation=_wishes(line),
         )
+        await asyncio.sleep(self._now)  # each answer has a loop of its own, whose time begins at 0
         begun, num_tokens = asyncio.get_running_loop().time(), 0
         async with aclosing(coordinator.generate(request)) as outputs:
             async for output in outputs:
                 if isinstance(output, Finished):
                     num_tokens = output.summary.output_tokens
         took = asyncio.get_running_loop().time() - begun
+        self._now = begun + took
         await asyncio.gather(target.shutdown(), draft.shutdown())
         return Replayed(took, num_tokens, coordinator.trace("replayed") or {})
 
@@ -234,21 +240,22 @@ def predict(
     """Every answer of the run in `folder`, predicted; and the mode that others are measured against."""
     plan, lines = read_run(folder)
     against = baseline(plan["modes"])
-    replayer = Replayer(config, costs, plan)
-    alone: dict[int, float] = {}
-    answers = []
-    for number, line in enumerate(sorted(lines, key=lambda line: line["mode"] != against)):
-        trace = read_trace(line["trace"])
-        scale = alone.get(line["index"])
-        if scale is None and line["mode"] != against:
-            continue  # its prompt has not been asked of the target alone yet
-        replayed = replayer.answer(line, trace, scale or 1.0)
-        took = replayed.took_s
-        measured = float(line["latency_s"])
+    lines.sort(key=lambda line: float(line.get("started_at") or 0.0))
+    alone, replayer = Replayer(config, costs, plan), Replayer(config, costs, plan)
+    scales: dict[int, float] = {}
+    for line in lines:
         if line["mode"] == against:
-            alone[line["index"]] = measured / took if anchored else 1.0
-            took *= alone[line["index"]]
-        answers.append(Answer(line["mode"], line["index"], line["output_tokens"], measured, took, replayed.num_tokens))
+            replayed = alone.answer(line, read_trace(line["trace"]))
+            scales[line["index"]] = float(line["latency_s"]) / replayed.took_s if anchored else 1.0
+    answers = []
+    for number, line in enumerate(lines):
+        if line["index"] not in scales:
+            continue  # its prompt has not been asked of the target alone yet
+        replayed = replayer.answer(line, read_trace(line["trace"]), scales[line["index"]])
+        measured = float(line["latency_s"])
+        answers.append(
+            Answer(line["mode"], line["index"], line["output_tokens"], measured, replayed.took_s, replayed.num_tokens)
+        )
         tell((number + 1) / len(lines))
     return answers, against
 

@@ -10,6 +10,7 @@ import pytest
 
 from actors.errors import RequestError
 from deployments.config import Config, validate_config
+from deployments.coordinator.control.ways import FIRST_TRY
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts
 from deployments.simulation.replay_engine import PassCost
 from deployments.simulation.replay_text import Vocabulary, cut, replay_text
@@ -22,7 +23,7 @@ STEPS = [f"{name} has {number} apples and gives {number + 2} of them away.\n" fo
 PLAN = {"modes": MODES, "temperature": 0.0, "max_tokens": 400, "instruction": "Step by step."}
 
 
-def config() -> Config:
+def config(*, is_controlled: bool = False) -> Config:
     engine = {"kind": "vllm", "options": {"block_size": 32, "speculative_config": {"method": "hints"}}}
     checks = {"exact": [{"kind": "exact"}], "balanced": [{"kind": "exact"}, {"kind": "always"}]}
     return validate_config(
@@ -37,7 +38,7 @@ def config() -> Config:
                 "fidelities": {"exact": "exact", "balanced": "balanced"},
                 "specreason": {"verifier": "score"},
                 "step": {"boundary": "line"},
-                "controller": {"enabled": False},
+                "controller": {"enabled": is_controlled},
             },
         },
         "test",
@@ -86,6 +87,21 @@ def record(folder: Path, factor: float = 1.0) -> None:
         lines.append(line | {"latency_s": done.took_s, "output_tokens": done.num_tokens, "trace": done.trace})
     (folder / "requests.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     (folder / "plan.json").write_text(json.dumps({"plan": PLAN}))
+
+
+def test_what_one_answer_has_taught_is_known_for_the_next() -> None:
+    """Both ways are tried by a controller that has seen answers go before; a fresh one goes the usual way each time."""
+    learning = config(is_controlled=True)
+    line = {"mode": "lookahead:balanced", "question": "How many?", "usage": {"prompt_tokens": 40}}
+    trace = read_trace(seed_trace("lookahead:balanced"))
+    one = Replayer(learning, costs(), PLAN)
+
+    def kinds(replayer: Replayer) -> set[str]:
+        return {span["kind"] for span in replayer.answer(line, trace).trace["spans"]}
+
+    in_order = ["answer" in kinds(one) for _ in range(FIRST_TRY + 1)]
+    assert in_order == [False] * FIRST_TRY + [True], "guided once, after windows"
+    assert not any("answer" in kinds(Replayer(learning, costs(), PLAN)) for _ in range(FIRST_TRY + 1))
 
 
 def test_a_cut_has_as_many_tokens_as_were_counted() -> None:

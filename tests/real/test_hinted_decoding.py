@@ -290,12 +290,10 @@ async def draw(engine: Engine, ids: TokenIds, hint: TokenIds, seed: int) -> Toke
 @pytest.mark.parametrize("offset", [5, -7], ids=["in its last block", "in a block that it filled"])
 async def test_a_request_goes_on_from_where_another_ended(engine: Engine, offset: int) -> None:
     """What the other read of that block is not read again, and no token changes by it."""
-    text = f"A list of forty animals and what {40 + offset} of them like to eat, one a line:"
-    ids = engine.encode_prompt(Prompt(text=text))
+    text = f"A list of forty animals and what {40 + offset} of them like to eat, one a line. " * 4
+    ids = engine.encode_prompt(Prompt(text=text))[: 32 + 12]  # a full block and a part of one, which the answer fills
     tokens = ids_of(await continued(engine, ids))
-    boundary = 32 - len(ids) % 32  # of a block, in what was written
-    assert 8 < boundary < NUM_TOKENS - 8
-    start = (*ids, *tokens[: boundary + offset], 300)
+    start = (*ids, *tokens[: 20 + offset], 300)
     after = await continued(engine, start)
     assert after[0].num_cached_tokens == len(start) - 1
     for number in range(8):  # more than requests of which something is kept

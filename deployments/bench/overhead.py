@@ -44,6 +44,7 @@ def settings(token_s: float = 0.02, num_at_once: int = 64, burst: int = 1) -> Co
     """The scripted profile with one replica a role, longer answers and a free port; nobody waits at the gateway."""
     data = load_profile("scripted").model_dump()
     data["gateway"]["port"] = 0
+    data["gateway"]["request_timeout_s"] = 86_400.0  # admission refuses whom it does not expect to end in time
     data["gateway"]["admission"]["max_concurrent"] = num_at_once
     data["gateway"]["placement"]["max_ongoing_requests"] = num_at_once + 512
     data["target"]["engine"]["options"] |= {"num_steps": 16, "token_s": token_s, "burst": burst}

@@ -114,7 +114,8 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
             return
         if not manager.prefix_cache_lookup_enabled(request) or request_id in output.scheduled_spec_decode_tokens:
             return
-        more = self._remnants.hand_on(request, new.num_computed_tokens) - new.num_computed_tokens
+        num_cached, num_scheduled = new.num_computed_tokens, output.num_scheduled_tokens[request_id]
+        more = self._remnants.hand_on(request, num_cached, num_scheduled) - num_cached
         if more:
             new.block_ids = manager.get_block_ids(request_id)
             new.num_computed_tokens += more

@@ -71,9 +71,10 @@ class Remnants:
         self._pool.touch(kept.blocks)
         self._kept.append(kept)
 
-    def hand_on(self, request: Any, num_cached: int) -> int:
+    def hand_on(self, request: Any, num_cached: int, num_scheduled: int) -> int:
         """The request's first `num_cached` tokens are full blocks of the cache, and it has a new block for what
-        follows. A kept one takes that place, if one has more: of how many tokens then nothing has to be read."""
+        follows, of which `num_scheduled` are to be read now. A kept one takes that place, if one has more: of how many
+        tokens then nothing has to be read. One of the scheduled tokens is left at least."""
         size = self._manager.block_size
         number, rest = divmod(num_cached, size)
         blocks = self._manager.req_to_blocks.get(request.request_id, ())
@@ -82,9 +83,10 @@ class Remnants:
         new = blocks[number]
         if new.ref_cnt != 1 or new.block_hash is not None:
             return num_cached
+        token_ids = request.prompt_token_ids[: num_cached + num_scheduled]
         found, most = None, num_cached
         for remnant in reversed(self._kept):
-            reach = remnant.reach(request.prompt_token_ids, request.block_hashes, number, size)
+            reach = remnant.reach(token_ids, request.block_hashes, number, size)
             if reach > most and remnant.blocks[number - remnant.first].ref_cnt == 1:
                 found, most = remnant, reach
         if found is None:

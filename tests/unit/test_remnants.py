@@ -22,7 +22,7 @@ class Block:
 
 @dataclass
 class Request:
-    """`token_ids` are there, `num_computed_tokens` of them read; the first `num_prompt` are the prompt."""
+    """`token_ids` are there, `num_computed_tokens` of them read; of a new one they are the prompt."""
 
     request_id: str
     token_ids: list[int]
@@ -51,7 +51,6 @@ class Cache:
     block_size: int = SIZE
     req_to_blocks: dict[str, list[Block]] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
-    evicted: set[int] = field(default_factory=set)
 
     def touch(self, blocks: list[Block]) -> None:
         for block in blocks:
@@ -63,20 +62,17 @@ class Cache:
             assert block.ref_cnt >= 0
 
     def evict_blocks(self, block_ids: set[int]) -> None:
-        self.evicted |= block_ids
         for block in self.blocks:
             if block.block_id in block_ids:
                 block.block_hash = None
 
-    def begin(self, request: Request, shared: int = 0, other: str = "") -> None:
-        """Blocks for `request`, the first `shared` of which are those of `other`."""
-        own = list(self.req_to_blocks[other][:shared]) if shared else []
-        needed = -(-len(request.token_ids) // SIZE) - shared
-        new = [Block(len(self.blocks) + number) for number in range(needed)]
+    def begin(self, request: Request) -> None:
+        """Blocks for `request`."""
+        new = [Block(len(self.blocks) + number) for number in range(-(-len(request.token_ids) // SIZE))]
         self.blocks += new
-        self.touch([*own, *new])
-        self.req_to_blocks[request.request_id] = own + new
-        for block, chain in zip(self.req_to_blocks[request.request_id], request.block_hashes, strict=False):
+        self.touch(new)
+        self.req_to_blocks[request.request_id] = new
+        for block, chain in zip(new, request.block_hashes, strict=False):
             if block not in new[-1:]:
                 block.block_hash = chain
 
@@ -112,7 +108,7 @@ def test_who_goes_on_gets_the_last_block(cache: Cache, remnants: Remnants) -> No
     old = ended(cache, remnants, [1, 2, 3, 4, 5, 6, 7])
     new = Request("new", [1, 2, 3, 4, 5, 6, 9])
     cache.begin(new)
-    assert remnants.hand_on(new, SIZE) == 6
+    assert remnants.hand_on(new, SIZE, len(new.token_ids) - SIZE) == 6
     assert cache.req_to_blocks["new"][1] is old[1]
     cache.end(new)
     assert cache.num_used == 0
@@ -123,7 +119,7 @@ def test_a_block_that_the_old_one_filled_leaves_the_prefix_cache(cache: Cache, r
     assert old[1].block_hash is not None
     new = Request("new", [1, 2, 3, 4, 5, 77])
     cache.begin(new)
-    assert remnants.hand_on(new, SIZE) == 5
+    assert remnants.hand_on(new, SIZE, len(new.token_ids) - SIZE) == 5
     assert cache.req_to_blocks["new"][1] is old[1]
     assert old[1].block_hash is None, "it will hold other tokens"
     cache.end(new)
@@ -134,7 +130,17 @@ def test_one_token_is_left_to_be_read(cache: Cache, remnants: Remnants) -> None:
     ended(cache, remnants, [1, 2, 3, 4, 5, 6, 7])
     new = Request("new", [1, 2, 3, 4, 5, 6])
     cache.begin(new)
-    assert remnants.hand_on(new, SIZE) == 5
+    assert remnants.hand_on(new, SIZE, len(new.token_ids) - SIZE) == 5
+
+
+@pytest.mark.parametrize(("num_scheduled", "reach"), [(1, SIZE), (2, 5), (3, 6)])
+def test_of_a_part_of_a_prompt_one_token_is_left_too(
+    cache: Cache, remnants: Remnants, num_scheduled: int, reach: int
+) -> None:
+    ended(cache, remnants, [1, 2, 3, 4, 5, 6, 7, 8])
+    new = Request("new", [1, 2, 3, 4, 5, 6, 7])
+    cache.begin(new)
+    assert remnants.hand_on(new, SIZE, num_scheduled) == reach
 
 
 @pytest.mark.parametrize(
@@ -150,7 +156,7 @@ def test_who_has_other_tokens_gets_nothing(cache: Cache, remnants: Remnants, new
     old = ended(cache, remnants, [1, 2, 3, 4, 5, 6, 7])
     cache.begin(new)
     before = list(cache.req_to_blocks["new"])
-    assert remnants.hand_on(new, SIZE) == SIZE
+    assert remnants.hand_on(new, SIZE, len(new.token_ids) - SIZE) == SIZE
     assert cache.req_to_blocks["new"] == before
     assert old[1].ref_cnt == 1
 
@@ -160,14 +166,14 @@ def test_a_block_that_somebody_reads_stays_theirs(cache: Cache, remnants: Remnan
     cache.touch(old[1:])
     new = Request("new", [1, 2, 3, 4, 5, 6, 9])
     cache.begin(new)
-    assert remnants.hand_on(new, SIZE) == SIZE
+    assert remnants.hand_on(new, SIZE, len(new.token_ids) - SIZE) == SIZE
 
 
 def test_a_new_block_that_is_in_the_prefix_cache_already_is_not_replaced(cache: Cache, remnants: Remnants) -> None:
     ended(cache, remnants, [1, 2, 3, 4, 5, 6, 7])
     new = Request("new", [1, 2, 3, 4, 5, 6, 9, 10, 11])
     cache.begin(new)
-    assert remnants.hand_on(new, SIZE) == SIZE
+    assert remnants.hand_on(new, SIZE, len(new.token_ids) - SIZE) == SIZE
 
 
 def test_the_longest_reach_wins(cache: Cache, remnants: Remnants) -> None:
@@ -176,7 +182,7 @@ def test_the_longest_reach_wins(cache: Cache, remnants: Remnants) -> None:
     ended(cache, remnants, [1, 2, 3, 4, 5, 9, 9], "newest")
     new = Request("new", [1, 2, 3, 4, 5, 6, 7, 9])
     cache.begin(new)
-    assert remnants.hand_on(new, SIZE) == 7
+    assert remnants.hand_on(new, SIZE, len(new.token_ids) - SIZE) == 7
     assert cache.req_to_blocks["new"][1] is long[1]
 
 

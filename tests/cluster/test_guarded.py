@@ -38,12 +38,10 @@ async def answers_on(url: str) -> None:
 
 async def test_what_only_a_socket_can_do_behind_serves_proxy(served: Served) -> None:
     url = served.url
-    async with Wire(url) as wire:  # 100 MB
-        await wire.send(wire.head("POST", "/v1/chat/completions", f"content-length: {100 * 2**20}"))
-        sent = await wire.send_until_answered(CHUNK, 100 * 2**20 // len(CHUNK))
-        answer = await wire.answer()
-        assert answer.startswith(b"HTTP/1.1 413"), answer[:300]
-        assert sent < 100 * 2**20
+    async with Wire(url) as wire:  # 100 MB are refused for what they say they are: nobody waits for them
+        await wire.send(wire.head("POST", "/v1/chat/completions", f"content-length: {100 * 2**20}") + CHUNK)
+        await wire.read_some()
+        assert (await wire.answer()).startswith(b"HTTP/1.1 413")
     await answers_on(url)
     drips = [Wire(url) for _ in range(20)]
     for wire in drips:

@@ -5,17 +5,18 @@ the faster one where steps are nearly always accepted and one stream cannot take
 loses less where the draft strays, and is less work for the target. Which it is depends on engine and text, so whole
 requests are compared.
 
-Promises: the first requests go the usual way; one that begins alone goes the way that was faster for those before it,
-and the slower way is tried now and then; one that begins beside others is guided if that is the usual or the faster
-way, since a window would take their places in the batch.
+Promises: the first requests are guided, whatever their fidelity, so that nobody gets another text than the target's for
+a speed that was not measured; one that begins alone goes the way that was faster for those before it, and the slower
+way is tried now and then; one that begins beside others and accepts only equal steps is guided, since a window would
+take their places in the batch.
 """
 
 from __future__ import annotations
 
 from deployments.coordinator.control.means import Mean
 
-FIRST_TRY, TRY_EVERY = 2, 32
-"""So many requests alone go the usual way before the other is tried; then the slower one is tried once in so many."""
+FIRST_TRY, TRY_EVERY = 8, 32
+"""So many requests alone are guided before a window is tried; then the slower way is tried once in so many."""
 LEAST_TOKENS = 32
 """A shorter request says nothing."""
 MEMORY_TOKENS = 4000.0
@@ -27,20 +28,20 @@ MARGIN = 1.03
 class Ways:
     """Seconds a token of requests that were alone from their beginning to their end, by way."""
 
-    def __init__(self, guided_is_usual: bool = True) -> None:
-        """`guided_is_usual`: for requests that accept only equal steps; others come for their verifier's sake."""
-        self._guided_is_usual = guided_is_usual
+    def __init__(self, is_exact: bool = True) -> None:
+        """`is_exact`: of requests that accept only equal steps."""
+        self._is_exact = is_exact
         self._guided, self._window = Mean(0.0, 0.0, MEMORY_TOKENS), Mean(0.0, 0.0, MEMORY_TOKENS)
         self._next_try = FIRST_TRY
 
     def guides(self, num_others: int, hints_pay: bool) -> bool:
         """Whether a request that begins beside `num_others` is guided. Where hints do not pay nothing is tried."""
         if not hints_pay:
-            return self._guided_is_usual
+            return self._is_exact
         is_known = self._guided.weight > 0.0 and self._window.weight > 0.0
-        guided = self._guided.value <= MARGIN * self._window.value if is_known else self._guided_is_usual
+        guided = not is_known or self._guided.value <= MARGIN * self._window.value
         if num_others > 0:
-            return guided or self._guided_is_usual
+            return guided or self._is_exact
         if self._next_try > 0:
             return guided
         self._next_try = TRY_EVERY

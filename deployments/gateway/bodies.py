@@ -17,7 +17,7 @@ from deployments.gateway.wire import decode
 
 DRAIN_FACTOR = 4
 """A body that is too large is read on and thrown away up to so many times the limit: a client that is still sending
-when the connection closes never sees the answer."""
+when the connection closes never sees the answer. One that says it is larger still is refused before it is read."""
 
 
 async def read_object(request: Request, max_bytes: int, timeout_s: float) -> dict[str, Any]:
@@ -45,16 +45,21 @@ def _check_type(request: Request) -> None:
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
+    most = max_bytes * DRAIN_FACTOR
+    too_large = HttpError(413, "request_too_large", f"The body is larger than {max_bytes} bytes, the limit here.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and float(declared) > most:
+        raise too_large
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > max_bytes * DRAIN_FACTOR:
+        if size > most:
             break
         if size > max_bytes:
             chunks.clear()
         else:
             chunks.append(chunk)
     if size > max_bytes:
-        raise HttpError(413, "request_too_large", f"The body is larger than {max_bytes} bytes, the limit here.")
+        raise too_large
     return b"".join(chunks)

@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 KEY = "lk-marked-key-5512"
 MARK = "marked-prompt-7741"
-CHUNK = b"x" * 65536
 
 
 def body(**more: Any) -> bytes:
@@ -39,8 +38,7 @@ async def answers_on(url: str) -> None:
 async def test_what_only_a_socket_can_do_behind_serves_proxy(served: Served) -> None:
     url = served.url
     async with Wire(url) as wire:  # 100 MB are refused for what they say they are: nobody waits for them
-        await wire.send(wire.head("POST", "/v1/chat/completions", f"content-length: {100 * 2**20}") + CHUNK)
-        await wire.read_some()
+        await wire.send(wire.head("POST", "/v1/chat/completions", f"content-length: {100 * 2**20}"))
         assert (await wire.answer()).startswith(b"HTTP/1.1 413")
     await answers_on(url)
     drips = [Wire(url) for _ in range(20)]

@@ -29,14 +29,27 @@ async def serving(backend: ScriptedBackend, **gateway: object) -> AsyncIterator[
             assert (await wire.answer()).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_of_100_mb_is_refused_early(backend: ScriptedBackend, declared: bool) -> None:
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(backend: ScriptedBackend) -> None:
+    async with serving(backend, request_timeout_s=30) as url, Wire(url) as wire:
+        await wire.send(wire.head("POST", "/v1/chat/completions", f"content-length: {100 * 2**20}"))
+        answer = await wire.answer()
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"request_too_large" in answer
+    assert len(backend.requests) == 1
+
+
+@pytest.mark.parametrize("length", ["99999999999999999999", "9" * 5000, "-5", "1e9", "\u00b2"])
+async def test_a_length_that_is_none(backend: ScriptedBackend, length: str) -> None:
+    async with serving(backend) as url, Wire(url) as wire:
+        await wire.send(wire.head("POST", "/v1/chat/completions", f"content-length: {length}") + BODY)
+        assert (await wire.answer())[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 413", b"HTTP/1.1 408")
+
+
+async def test_a_body_of_100_mb_in_parts_is_refused_early(backend: ScriptedBackend) -> None:
     async with serving(backend, request_timeout_s=30) as url, Wire(url) as wire:
         size = 100 * 2**20
-        length = f"content-length: {size}" if declared else "transfer-encoding: chunked"
-        await wire.send(wire.head("POST", "/v1/chat/completions", length))
-        part = CHUNK if declared else b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK)
-        sent = await wire.send_until_answered(part, size // len(CHUNK))
+        await wire.send(wire.head("POST", "/v1/chat/completions", "transfer-encoding: chunked"))
+        sent = await wire.send_until_answered(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK), size // len(CHUNK))
         answer = await wire.answer()
         assert answer.startswith(b"HTTP/1.1 413")
         assert b"request_too_large" in answer

@@ -42,7 +42,7 @@ from deployments.telemetry.timeline import Trace, read_trace
 
 HOP_S = 0.0006
 """One way between coordinator and engine where the cost file has none: half of what the coordinator adds to a target's
-step (docs/benchmarks.md)."""
+step (docs/benchmarks-serving.md)."""
 GOAL = 0.10
 """A prediction is good if it is off by no more."""
 

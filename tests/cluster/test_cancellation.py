@@ -14,7 +14,7 @@ from tests.cluster.conftest import Served
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 SOON_MS = 250.0
-"""Half of all trials, with other work beside them. `docs/benchmarks.md` has what a machine at rest does."""
+"""Half of all trials, with other work beside them. `docs/benchmarks-serving.md` has what a machine at rest does."""
 
 
 async def test_engines_stop_soon(served: Served) -> None:

@@ -1,8 +1,8 @@
 """What a real engine's work takes, measured through the engine's own interface: the costs of simulations and plans.
 
 Promises: passes are timed between a sequence's first and last token, so reading the prompt is not in them; prompts are
-never equal, so nothing but what is meant to be is found in a cache; the clock is handed in. `measure` times an engine
-while no other works; what two do to each other on the same machine is `measure_disturbance`.
+never equal, so nothing but what is meant to be is found in a cache; the clock is handed in. The engine is timed while
+no other works; what it is disturbed by in a server is measured there (`deployments.calibration.served`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ READ = (1, 8, 16, 32, SHORT, LONG)
 NUM_ROUNDS = 3
 """So often everything is timed."""
 WHOLE = StepRule(max_tokens=10**6)
-SPECULATED = ("none", "hints")
+GUESSING = ("ngram", "hints")
+"""Fewer and more guesses in a pass: look-up proposes few tokens, whether they are right or not, hints that fit many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +98,14 @@ class Stopwatch:
         """Seconds of a pass that reads so many tokens of a prompt, and of the call around it."""
         return (await self.one(self.prompt(num_tokens), 1)).first_s
 
-    async def without_pause(self) -> None:
-        """Writes one text after another, for as long as it is left to."""
-        while True:
-            await self.one(self.prompt(SHORT), 10**6)
-
-    async def guessed(self, size: int) -> tuple[int, float] | None:
-        """Tokens proposed in a pass where hints fit, and its seconds; None where the engine takes no hints."""
+    async def guessed(self, size: int, speculation: str) -> tuple[int, float] | None:
+        """Tokens that each sequence has proposed in a pass, and its seconds; None where the engine proposes none."""
         prompts = [self.prompt(SHORT) for _ in range(size)]
         known = await asyncio.gather(*(self.one(prompt, NUM_GUESSED) for prompt in prompts))
         before = await self._engine.speculation_stats()
         found = await asyncio.gather(
             *(
-                self.one(prompt, NUM_GUESSED, (one.token_ids,), "hints")
+                self.one(prompt, NUM_GUESSED, (one.token_ids,), speculation)
                 for prompt, one in zip(prompts, known, strict=True)
             )
         )
@@ -129,7 +125,8 @@ class _Rounds:
     reading: dict[int, list[float]]
     long: list[float]
     cached: list[float]
-    guessed: dict[int, list[tuple[int, float]]]
+    guessed: dict[tuple[str, int], list[tuple[int, float]]]
+    """By where the guesses come from and the number of sequences."""
 
     async def add(self, watch: Stopwatch, long: int) -> None:
         """One more round. `long` is the longest prompt."""
@@ -143,8 +140,8 @@ class _Rounds:
         for size, times in self.passes.items():
             times.append(await watch.passes(size, SHORT))
         self.long.append(await watch.passes(1, long))
-        for size, pairs in self.guessed.items():
-            one = await watch.guessed(size)
+        for (speculation, size), pairs in self.guessed.items():
+            one = await watch.guessed(size, speculation)
             if one is not None:
                 pairs.append(one)
 
@@ -163,7 +160,11 @@ async def measure(
     tell()
     long = min(LONG, engine.describe().max_model_len // 2)
     rounds = _Rounds(
-        {size: [] for size in sizes}, {length: [] for length in (*READ[:-1], long)}, [], [], {n: [] for n in sizes[:2]}
+        {size: [] for size in sizes},
+        {length: [] for length in (*READ[:-1], long)},
+        [],
+        [],
+        {(speculation, size): [] for speculation in GUESSING for size in sizes[:2]},
     )
     for _ in range(NUM_ROUNDS):
         await rounds.add(watch, long)
@@ -171,10 +172,14 @@ async def measure(
     times = [statistics.median(found) for found in rounds.passes.values()]
     context_s = max((statistics.median(rounds.long) - times[0]) / (long - SHORT), 0.0)
     passes = [PassTimes(proposed=0, pass_s=_rising(sizes, times, context_s))]
-    if all(rounds.guessed.values()):
-        seconds = [max(statistics.median(s for _, s in pairs), times[0]) for pairs in rounds.guessed.values()]
-        proposed = round(statistics.median(number for number, _ in rounds.guessed[sizes[0]]))
-        passes.append(PassTimes(proposed=max(proposed, 1), pass_s=_rising(sizes[:2], seconds, context_s)))
+    for speculation in GUESSING:
+        found = [rounds.guessed[speculation, size] for size in sizes[:2]]
+        if not all(found):
+            continue
+        proposed = round(statistics.median(number for number, _ in found[0]))
+        seconds = [max(statistics.median(s for _, s in pairs), times[0]) for pairs in found]
+        if proposed > passes[-1].proposed:
+            passes.append(PassTimes(proposed=proposed, pass_s=_rising(sizes[:2], seconds, context_s)))
     reading = [(length, statistics.median(found)) for length, found in rounds.reading.items()]
     (_, short_s), (_, long_s) = reading[-2:]
     return RoleCosts(
@@ -185,22 +190,6 @@ async def measure(
         prefill_token_s=max((long_s - short_s) / (long - SHORT), 0.0),
         prefill_passes=max(statistics.mean(rounds.cached) / times[0] - 1.0, 0.0),
     )
-
-
-async def measure_disturbance(engine: Engine, other: Engine, clock: Callable[[], float]) -> float:
-    """By what part a pass of `engine` takes longer while `other` writes without a pause; not below 0."""
-    watch, noise = Stopwatch(engine, clock), Stopwatch(other, clock)
-    found = []
-    for _ in range(NUM_ROUNDS):
-        alone = await watch.passes(1, SHORT)
-        writing = asyncio.create_task(noise.without_pause())
-        try:
-            await asyncio.sleep(0)
-            found.append(await watch.passes(1, SHORT) / alone - 1.0)
-        finally:
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
-    return max(statistics.median(found), 0.0)
 
 
 def num_parts() -> int:

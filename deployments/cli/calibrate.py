@@ -122,20 +122,27 @@ def calibrate(
 def _time_engines(profile: str | None, config: str | None, out: Path, json_output: bool) -> None:
     """Writes ``costs.yaml`` into `out`."""
     from deployments.calibration.engine_run import COSTS_FILE, time_engines
+    from deployments.calibration.served import measure_served, num_asked
+    from deployments.cli.cluster import server, server_key
     from deployments.cli.serve import choose
     from deployments.simulation.cost_file import write_costs
 
     console = words_console(json_output)
     settings = choose(profile, config)
     with progress_on(console, MofNCompleteColumn()) as progress:
-        costs = asyncio.run(time_engines(settings, _bars_of(progress)))
+        bar = _bars_of(progress)
+        costs = asyncio.run(time_engines(settings, bar))
+        tell = bar("both as served", num_asked())
+        with server(settings, None) as url:
+            costs = measure_served(url, settings, costs, server_key(settings, None), tell)
     file = _folder(out) / COSTS_FILE
     write_costs(file, costs)
     if json_output:
         print_json({**costs.model_dump(mode="json"), "wrote": str(file)})
     for role in (costs.target, costs.draft):
         points = ", ".join(f"{1000 * seconds:.0f} ms at {size}" for size, seconds in role.passes[0].pass_s)
-        console.print(f"{role.model}: a pass takes {points}.", markup=False, soft_wrap=True)
+        more = f"{role.disturbance:.0%} more as served beside the other"
+        console.print(f"{role.model}: a pass takes {points}; {more}.", markup=False, soft_wrap=True)
     console.print(f"Wrote {file}; give it to simulate (costs:) and plan (--costs).", markup=False, soft_wrap=True)
 
 

@@ -47,7 +47,7 @@ class RoleCosts(Strict):
     """Transport; an engine that is timed in its own process has none."""
     max_num_seqs: Annotated[int, Field(ge=1)] = 1024
     disturbance: Annotated[float, Field(ge=0.0)] = 0.0
-    """By what part its passes take longer while the other engine works on the same machine."""
+    """By what part its passes take longer in a server, while the other engine works on the same machine."""
 
 
 class CostFile(Strict):

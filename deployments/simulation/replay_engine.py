@@ -44,28 +44,24 @@ class PassCost:
         """A pass over `num_sequences` sequences with `num_proposed` guesses in all, which also reads `num_read` tokens
         of prompts before the last one of each.
 
-        What counts is how many tokens go through the model, however many sequences they belong to; those of prompts are
-        cheaper, since nothing is sampled behind them.
+        A guess costs less than a sequence, and a token of a prompt less than a guess, behind which is sampled.
         """
-        sampled = num_sequences + num_proposed
-        own = _line(self._sampled, sampled)
+        own = self._guessing_s(num_sequences, num_proposed / num_sequences)
         if num_read:
+            sampled = num_sequences + num_proposed
             own += max(self._reading_s(sampled + num_read) - self._reading_s(sampled), 0.0)
         return self.scale * (own + self.costs.context_s * num_context)
 
-    @property
-    def _sampled(self) -> list[tuple[float, float]]:
-        """Seconds of a pass by the tokens behind which is sampled, as it was measured with sequences and guesses."""
-        points: dict[float, float] = {}
-        for passes in self.costs.passes:
-            for size, seconds in passes.pass_s:
-                points[size * (1 + passes.proposed)] = seconds
-        return sorted(points.items())
+    def _guessing_s(self, num_sequences: int, proposed: float) -> float:
+        """A pass in which each sequence has `proposed` guesses: between the passes that were timed with fewer and with
+        more, each in a batch of that size."""
+        passes = sorted(self.costs.passes, key=lambda one: one.proposed)
+        return _line([(one.proposed, _line(one.pass_s, num_sequences)) for one in passes], proposed)
 
     def _reading_s(self, num_tokens: float) -> float:
         """A pass of so many tokens of one prompt."""
         if not self.costs.reading_s:
-            return max(num_tokens * self.costs.prefill_token_s, _line(self._sampled, 1))
+            return max(num_tokens * self.costs.prefill_token_s, self._guessing_s(1, 0.0))
         return _line(self.costs.reading_s, num_tokens)
 
 

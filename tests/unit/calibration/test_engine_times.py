@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
 from actors.engines.scripted import ScriptedEngine
+from actors.messages import Delta, SpeculationStats, TokenIds
 from deployments.calibration.engine_times import measure, num_parts
 from deployments.simulation.cost_file import CostFile, RoleCosts
 from tests.unit.clock import run_virtually
@@ -38,6 +41,39 @@ def test_the_engine_s_own_speed_is_found() -> None:
     assert costs.call_s == 0.0
     assert costs.prefill_token_s == pytest.approx(0.0, abs=1e-4)
     assert num_told == num_parts()
+
+
+class Proposing(ScriptedEngine):
+    """Proposes 4 tokens a pass by look-up, of which none is right, and 8 by hints, of which all are."""
+
+    num_drafts = num_proposed = 0
+
+    async def generate(self, call_id: str, token_ids: TokenIds, **more: Any) -> AsyncGenerator[Delta, None]:
+        proposed = {"ngram": 4, "hints": 8}.get(more["token_speculation"], 0) if more["max_tokens"] > 20 else 0
+        left = list(range(more["max_tokens"]))
+        while left:
+            await asyncio.sleep(0.1 + 0.01 * proposed)
+            self.num_drafts, self.num_proposed = self.num_drafts + bool(proposed), self.num_proposed + proposed
+            given = left[: 9 if proposed == 8 else 1]
+            left = left[len(given) :]
+            yield Delta("", tuple(given))
+
+    async def speculation_stats(self) -> SpeculationStats:
+        return SpeculationStats(self.num_drafts, self.num_proposed)
+
+
+def test_passes_with_few_and_with_many_guesses_are_timed() -> None:
+    async def work() -> RoleCosts:
+        engine = await Proposing.create(OPTIONS, "r")
+        try:
+            return await measure(engine, "scripted", asyncio.get_running_loop().time)
+        finally:
+            await engine.shutdown()
+
+    costs = run_virtually(work())
+    assert [passes.proposed for passes in costs.passes] == [0, 4, 8]
+    for passes in costs.passes:
+        assert dict(passes.pass_s)[1] == pytest.approx(0.1 + 0.01 * passes.proposed, rel=0.05)
 
 
 def test_what_is_measured_is_what_a_simulation_takes() -> None:

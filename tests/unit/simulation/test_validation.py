@@ -125,7 +125,8 @@ def test_a_pass_costs_what_it_holds() -> None:
     assert cost.seconds(1, 0, 0, 0) == pytest.approx(0.2)
     assert cost.seconds(1, 8, 0, 0) == pytest.approx(0.26)
     assert cost.seconds(4, 0, 0, 0) == pytest.approx(0.24)
-    assert cost.seconds(2, 2, 0, 0) == cost.seconds(4, 0, 0, 0)
+    assert cost.seconds(1, 4, 0, 0) == pytest.approx(0.23), "half as many guesses as were timed"
+    assert cost.seconds(4, 16, 0, 0) == pytest.approx(0.25), "four each"
     assert cost.seconds(1, 0, 39, 0) == pytest.approx(0.4)
     curve = PassCost(costs().target.model_copy(update={"reading_s": [(1, 0.1), (8, 0.11), (32, 0.3)]}))
     assert curve.seconds(1, 0, 7, 0) == pytest.approx(0.11)

@@ -1,0 +1,126 @@
+"""By what part passes take longer in a server than they were timed: the other engine works on the same machine, and so
+do coordinator, gateway and proxies.
+
+Promises: asks a running server made-up problems, the target alone and with lookahead, and answers the same again on a
+virtual clock with the costs as they were timed alone; what is longer is the `disturbance` of each role. Nothing of it
+depends on the text but through the passes that it took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import httpx
+
+from actors.errors import RequestError, ServiceError
+from deployments.bench.problems import INSTRUCTION, synthetic
+from deployments.bench.variants import wishes
+from deployments.config import Config
+from deployments.simulation.cost_file import CostFile
+from deployments.simulation.validation import Replayer
+from deployments.telemetry.timeline import Span, Trace, read_trace
+
+NUM_PROBLEMS, MAX_TOKENS = 3, 250
+NUM_ROUNDS = 12
+"""What the draft takes decides how much the target has to do at a time: so often both are matched, half of the way."""
+ALONE = "target:none"
+TIMEOUT_S = 600.0
+
+
+def num_asked() -> int:
+    """How often `measure_served` tells that an answer is there."""
+    return 2 * NUM_PROBLEMS
+
+
+def measure_served(
+    url: str, config: Config, costs: CostFile, api_key: str | None = None, tell: Callable[[], None] = lambda: None
+) -> CostFile:
+    """`costs` with the disturbance that the server at `url`, which serves `config`, shows. ServiceError if it does not
+    answer."""
+    together = (
+        "lookahead:exact:controller=off" if "exact" in config.speculation.fidelities else "lookahead:controller=off"
+    )
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S) as client:
+        asked = [
+            [_ask(client, config, mode, problem.question, tell) for mode in (ALONE, together)]
+            for problem in synthetic(NUM_PROBLEMS)
+        ]
+    return match(config, costs, asked)
+
+
+def match(config: Config, costs: CostFile, asked: Iterable[Iterable[Mapping[str, Any]]]) -> CostFile:
+    """`costs` whose disturbance makes the second answer to each problem take as long as it did, over the first one,
+    for which the target had the machine to itself. Answers are lines as in ``requests.jsonl``, with their trace."""
+    plan = {"temperature": 0.0, "max_tokens": MAX_TOKENS, "instruction": INSTRUCTION}
+    costs = _disturbed(costs, 0.0, 0.0)
+    pairs = []
+    for alone, together in asked:
+        replayed = Replayer(config, costs, plan).answer(alone, read_trace(alone["trace"]))
+        pairs.append((together, float(alone["latency_s"]) / replayed.took_s))
+    real = [read_trace(line["trace"]) for line, _ in pairs]
+    for _ in range(NUM_ROUNDS):
+        again = [
+            read_trace(Replayer(config, costs, plan).answer(line, trace, scale).trace)
+            for (line, scale), trace in zip(pairs, real, strict=True)
+        ]
+        target = (1.0 + costs.target.disturbance) * _over(_pass_s(real), _pass_s(again)) ** 0.5
+        draft = (1.0 + costs.draft.disturbance) * _over(_token_s(real), _token_s(again)) ** 0.5
+        costs = _disturbed(costs, max(target - 1.0, 0.0), max(draft - 1.0, 0.0))
+    return costs
+
+
+def _ask(client: httpx.Client, config: Config, mode: str, question: str, tell: Callable[[], None]) -> dict[str, Any]:
+    body = {
+        "model": config.served_model_name,
+        "messages": [{"role": "user", "content": f"{question}\n\n{INSTRUCTION}"}],
+        "temperature": 0.0,
+        "max_tokens": MAX_TOKENS,
+        "speculation": wishes(mode),
+    }
+    try:
+        answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+        trace = client.get(f"/v1/traces/{answer['id']}").raise_for_status().json()
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise ServiceError(f"The server did not answer as it was timed: {error}.") from error
+    tell()
+    return {
+        "mode": mode,
+        "question": question,
+        "usage": answer["usage"],
+        "latency_s": trace["duration_s"],
+        "trace": trace,
+    }
+
+
+def _disturbed(costs: CostFile, target: float, draft: float) -> CostFile:
+    return costs.model_copy(
+        update={
+            "target": costs.target.model_copy(update={"disturbance": target}),
+            "draft": costs.draft.model_copy(update={"disturbance": draft}),
+        }
+    )
+
+
+def _pass_s(traces: Iterable[Trace]) -> float:
+    """Seconds of a pass of the target: each gives a sequence one token, and the guesses that were right."""
+    spans = list(_written(traces, ("target", "answer")))
+    passes = sum(span.num_tokens - int(span.detail.get("num_accepted") or 0) for span in spans)
+    return sum(span.elapsed_s for span in spans) / max(passes, 1)
+
+
+def _token_s(traces: Iterable[Trace]) -> float:
+    """Seconds of a token of the draft. What it guesses right itself is told of whole look-aheads only."""
+    spans = list(_written(traces, ("draft",)))
+    return sum(span.elapsed_s for span in spans) / max(sum(span.num_tokens for span in spans), 1)
+
+
+def _written(traces: Iterable[Trace], kinds: tuple[str, ...]) -> Iterable[Span]:
+    return (span for trace in traces for span in trace.spans if span.kind in kinds and span.num_tokens)
+
+
+def _over(real_s: float, replayed_s: float) -> float:
+    if not real_s or not replayed_s:
+        raise RequestError("An answer has no step of target or draft: nothing can be compared.", "engine")
+    return real_s / replayed_s

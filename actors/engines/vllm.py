@@ -278,6 +278,8 @@ class VllmEngine:
         if self._running and not self._engine.errored:
             await self._engine.abort(tuple(self._running))
         engine, self._engine = self._engine, None
+        if engine.output_handler is not None:
+            engine.output_handler.cancel()  # else it calls the end of the engine's core an error
         await asyncio.to_thread(engine.shutdown, SHUTDOWN_S)
         # vLLM closes its sockets, but leaves their context and its threads to the garbage collector.
         engine.engine_core.resources.ctx.destroy(linger=0)

@@ -98,9 +98,14 @@ class Stopwatch:
         """Seconds of a pass that reads so many tokens of a prompt, and of the call around it."""
         return (await self.one(self.prompt(num_tokens), 1)).first_s
 
+    def refrain(self, num_tokens: int) -> TokenIds:
+        """A prompt of so many tokens that says the same again and again, so that look-up finds what follows."""
+        word = 1000 + next(self._numbers)
+        return self._engine.encode_prompt(Prompt(text=f" {word} and on to" * num_tokens))[-num_tokens:]
+
     async def guessed(self, size: int, speculation: str) -> tuple[int, float] | None:
         """Tokens that each sequence has proposed in a pass, and its seconds; None where the engine proposes none."""
-        prompts = [self.prompt(SHORT) for _ in range(size)]
+        prompts = [(self.refrain if speculation == "ngram" else self.prompt)(SHORT) for _ in range(size)]
         known = await asyncio.gather(*(self.one(prompt, NUM_GUESSED) for prompt in prompts))
         before = await self._engine.speculation_stats()
         found = await asyncio.gather(
@@ -112,9 +117,10 @@ class Stopwatch:
         took, after = max(one.later_s for one in found), await self._engine.speculation_stats()
         if before is None or after is None or after.num_drafts == before.num_drafts:
             return None
-        num_drafts = after.num_drafts - before.num_drafts
-        proposed = round((after.num_draft_tokens - before.num_draft_tokens) / num_drafts)
-        return proposed, took / max(num_drafts / size - 1.0, 1.0)  # the first pass reads the prompt and is not in it
+        num_accepted = after.num_accepted_tokens - before.num_accepted_tokens
+        num_passes = max((sum(len(one.token_ids) for one in found) - num_accepted) / size, 1.0)
+        proposed = round((after.num_draft_tokens - before.num_draft_tokens) / size / num_passes)
+        return proposed, took / max(num_passes - 1.0, 1.0)  # the first pass reads the prompt and is not in it
 
 
 @dataclass

@@ -4,8 +4,8 @@ The engine checks hints in the same pass as the tokens it writes, so they cost l
 once it has none; that cost falls on all streams alike. So it is decided for all guided requests together, by the times
 of a token that were measured both ways in batches of about the same size.
 
-Promises: a fresh server guides; the way that is not taken is tried for `TRY_STEPS` steps of each request now and then,
-so seldom that it costs no more than a share of all steps.
+Promises: a fresh server guides; the way that is not taken is tried for `TRY_STEPS` steps of each request, soon where
+there are several, and then now and then, so seldom that it costs no more than a share of all steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from deployments.coordinator.control.estimates import Streaming
 
 TRY_STEPS = 4
 FIRST_STEPS, STEPS_APART = 24, 100
-"""Steps of each request before the first try, and between two at least."""
+"""Steps of a request alone before the first try, and of each request between two at least."""
+LEAST_FIRST_STEPS = 6
+"""Several requests know sooner together what they would know alone; so many steps of each there are at least."""
 ENOUGH = 1.5
 """Steps of evidence that make a time known."""
 SWITCH_COST = 0.15
@@ -36,7 +38,7 @@ class Guidance:
         self._num_steps = 0.0
         """Steps of each request."""
         self._tries_until = 0.0
-        self._next_try = float(FIRST_STEPS)
+        self._next_try = math.inf
         self._missed = 0.0
         self._has_tried = False
 
@@ -58,7 +60,8 @@ class Guidance:
             return self.guides, self._trying(), 1.0
         is_known = self._alone.num_streamed >= ENOUGH and self._guided.is_known
         speed_up = self._alone.stream_s(num_sequences) / self._guided.at(num_sequences) if is_known else 1.0
-        if self._num_steps >= self._next_try:
+        first = max(FIRST_STEPS * part, LEAST_FIRST_STEPS)
+        if self._num_steps >= (self._next_try if self._has_tried else first):
             if self._has_tried or not is_known:
                 self._try(num_sequences, speed_up)
                 return self.guides, self._trying(), 1.0

@@ -46,7 +46,7 @@ def test_the_engine_s_own_speed_is_found() -> None:
 class Proposing(ScriptedEngine):
     """Proposes 4 tokens a pass by look-up, of which none is right, and 8 by hints, of which all are."""
 
-    num_drafts = num_proposed = 0
+    num_drafts = num_proposed = num_accepted = 0
 
     async def generate(self, call_id: str, token_ids: TokenIds, **more: Any) -> AsyncGenerator[Delta, None]:
         proposed = {"ngram": 4, "hints": 8}.get(more["token_speculation"], 0) if more["max_tokens"] > 20 else 0
@@ -56,10 +56,11 @@ class Proposing(ScriptedEngine):
             self.num_drafts, self.num_proposed = self.num_drafts + bool(proposed), self.num_proposed + proposed
             given = left[: 9 if proposed == 8 else 1]
             left = left[len(given) :]
+            self.num_accepted += len(given) - 1
             yield Delta("", tuple(given))
 
     async def speculation_stats(self) -> SpeculationStats:
-        return SpeculationStats(self.num_drafts, self.num_proposed)
+        return SpeculationStats(self.num_drafts, self.num_proposed, self.num_accepted)
 
 
 def test_passes_with_few_and_with_many_guesses_are_timed() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.estimates import Streaming
-from deployments.coordinator.control.guidance import FIRST_STEPS, TRY_STEPS, Guidance
+from deployments.coordinator.control.guidance import FIRST_STEPS, LEAST_FIRST_STEPS, TRY_STEPS, Guidance
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, TRY_EVERY, Ways
 
 
@@ -80,6 +80,17 @@ def test_a_fresh_server_guides_and_measures_the_target_alone_later() -> None:
     assert all(steps[: FIRST_STEPS - 1])
     assert TRY_STEPS <= steps.count(False) <= TRY_STEPS + 2
     assert all(steps[-10:])
+
+
+def test_several_requests_try_sooner() -> None:
+    guidance, taken = Guidance(TargetCost(), 0.007), []
+    for number in range(8 * 2 * LEAST_FIRST_STEPS):
+        guides, _, _ = guidance.decide(8.0, 8)
+        guidance.streamed(Streaming(20, 8.0, 0.3 if guides else 0.2, False), guides)
+        taken.append((number // 8, guides))
+    first = min(step for step, guides in taken if not guides)
+    assert LEAST_FIRST_STEPS - 1 <= first <= LEAST_FIRST_STEPS
+    assert not taken[-1][1], "and it is kept, for the target alone is faster there"
 
 
 def test_what_requests_for_the_target_alone_have_shown_is_not_tried() -> None:

@@ -2,13 +2,13 @@
 do coordinator, gateway and proxies.
 
 Promises: asks a running server made-up problems, the target alone and with lookahead, and answers the same again on a
-virtual clock with the costs as they were timed alone; what is longer is the `disturbance` of each role. Nothing of it
-depends on the text but through the passes that it took.
+virtual clock with the costs as they were timed alone; what is longer is what streaming adds to a pass (`stream_s`) and
+the `disturbance` of each role. Nothing of it depends on the text but through the passes that it took.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -50,15 +50,20 @@ def measure_served(
     return match(config, costs, asked)
 
 
-def match(config: Config, costs: CostFile, asked: Iterable[Iterable[Mapping[str, Any]]]) -> CostFile:
-    """`costs` whose disturbance makes the second answer to each problem take as long as it did, over the first one,
-    for which the target had the machine to itself. Answers are lines as in ``requests.jsonl``, with their trace."""
+def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str, Any]]]) -> CostFile:
+    """`costs` that make answers take as long as they did: the first one to each problem, which the target writes with
+    the machine to itself, by what streaming adds to a pass, the second one by the disturbance of both roles. Answers
+    are lines as in ``requests.jsonl``, with their trace."""
     plan = {"temperature": 0.0, "max_tokens": MAX_TOKENS, "instruction": INSTRUCTION}
-    costs = _disturbed(costs, 0.0, 0.0)
-    pairs = []
-    for alone, together in asked:
-        replayed = Replayer(config, costs, plan).answer(alone, read_trace(alone["trace"]))
-        pairs.append((together, float(alone["latency_s"]) / replayed.took_s))
+
+    def replayed_s(line: Mapping[str, Any]) -> float:
+        return Replayer(config, costs, plan).answer(line, read_trace(line["trace"])).took_s
+
+    costs = _streaming(_disturbed(costs, 0.0, 0.0), 0.0)
+    more_s = sum(float(alone["latency_s"]) - replayed_s(alone) for alone, _ in asked)
+    num_passes = _num_passes(read_trace(alone["trace"]) for alone, _ in asked)
+    costs = _streaming(costs, max(more_s / max(num_passes, 1), 0.0))
+    pairs = [(together, float(alone["latency_s"]) / replayed_s(alone)) for alone, together in asked]
     real = [read_trace(line["trace"]) for line, _ in pairs]
     for _ in range(NUM_ROUNDS):
         again = [
@@ -103,11 +108,19 @@ def _disturbed(costs: CostFile, target: float, draft: float) -> CostFile:
     )
 
 
-def _pass_s(traces: Iterable[Trace]) -> float:
-    """Seconds of a pass of the target: each gives a sequence one token, and the guesses that were right."""
-    spans = list(_written(traces, ("target", "answer")))
-    passes = sum(span.num_tokens - int(span.detail.get("num_accepted") or 0) for span in spans)
-    return sum(span.elapsed_s for span in spans) / max(passes, 1)
+def _streaming(costs: CostFile, stream_s: float) -> CostFile:
+    return costs.model_copy(update={"target": costs.target.model_copy(update={"stream_s": stream_s})})
+
+
+def _num_passes(traces: Iterable[Trace]) -> int:
+    """Of the target: each gives a sequence one token, and the guesses that were right."""
+    spans = _written(traces, ("target", "answer"))
+    return sum(span.num_tokens - int(span.detail.get("num_accepted") or 0) for span in spans)
+
+
+def _pass_s(traces: Sequence[Trace]) -> float:
+    """Seconds of a pass of the target."""
+    return sum(span.elapsed_s for span in _written(traces, ("target", "answer"))) / max(_num_passes(traces), 1)
 
 
 def _token_s(traces: Iterable[Trace]) -> float:

@@ -142,6 +142,7 @@ def _time_engines(profile: str | None, config: str | None, out: Path, json_outpu
     for role in (costs.target, costs.draft):
         points = ", ".join(f"{1000 * seconds:.0f} ms at {size}" for size, seconds in role.passes[0].pass_s)
         more = f"{role.disturbance:.0%} more as served beside the other"
+        more += f", {1000 * role.stream_s:.0f} ms more in a stream" if role.stream_s else ""
         console.print(f"{role.model}: a pass takes {points}; {more}.", markup=False, soft_wrap=True)
     console.print(f"Wrote {file}; give it to simulate (costs:) and plan (--costs).", markup=False, soft_wrap=True)
 

@@ -46,6 +46,8 @@ class RoleCosts(Strict):
     call_s: float = 0.0
     """Transport; an engine that is timed in its own process has none."""
     max_num_seqs: Annotated[int, Field(ge=1)] = 1024
+    stream_s: Annotated[float, Field(ge=0.0)] = 0.0
+    """What a pass takes longer in a server whose tokens go to a client as they are written."""
     disturbance: Annotated[float, Field(ge=0.0)] = 0.0
     """By what part its passes take longer in a server, while the other engine works on the same machine."""
 

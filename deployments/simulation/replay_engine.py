@@ -77,8 +77,9 @@ def _line(points: Sequence[tuple[float, float]], at: float) -> float:
 class _Sequence:
     """One generation in the engine, and what of it is on its way to whoever asked for it."""
 
-    def __init__(self, writing: HintedWriting) -> None:
+    def __init__(self, writing: HintedWriting, is_stream: bool = False) -> None:
         self.writing = writing
+        self.is_stream = is_stream
         self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
 
 
@@ -149,7 +150,7 @@ class ReplayEngine:
             token_ids, coming, max_tokens, self._rules, speculation=token_speculation, num_to_read=to_read
         )
         writing.add_hints(hints)
-        sequence = _Sequence(writing)
+        sequence = _Sequence(writing, is_stream=max_steps is None)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
         self._enter(call_id, sequence)
         try:
@@ -230,6 +231,8 @@ class ReplayEngine:
             seconds = self._cost.seconds(len(batch), proposed, read, context)
             if self._other is not None and self._other.num_running():
                 seconds *= 1.0 + self._cost.costs.disturbance
+            if any(sequence.is_stream for sequence in batch.values()):
+                seconds += self._cost.scale * self._cost.costs.stream_s
             await asyncio.sleep(seconds)
             for call_id, sequence in batch.items():
                 if self._sequences.get(call_id) is sequence:

@@ -1,4 +1,4 @@
-"""``lookahead calibrate --record`` from the command line: a cluster of its own, deployed roles, a judge, a report."""
+"""``lookahead calibrate`` from the command line: a cluster of its own, deployed roles, a report; engine times."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from deployments.config import load_profile
+from deployments.simulation.cost_file import read_costs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -50,3 +51,14 @@ def test_records_labels_and_measures_on_the_deployed_roles(tmp_path):
     assert report["check"] == "judge"
     assert {score for score, _ in report["scores"]} <= {0.0, 1.0}
     assert report["num_scored"] > 0
+
+
+def test_engines_are_timed_alone_and_as_served(tmp_path):
+    timed = calibrate("--engine", "--profile", "scripted", "--out", str(tmp_path / "costs"), "--json")
+    assert timed.returncode == 0, timed.stderr
+    costs = read_costs(tmp_path / "costs" / "costs.yaml")
+    assert json.loads(timed.stdout)["wrote"] == str(tmp_path / "costs" / "costs.yaml")
+    engine = load_profile("scripted").target.engine.options
+    assert dict(costs.target.passes[0].pass_s)[1] == pytest.approx(engine["token_s"], rel=0.3)
+    for role in (costs.target, costs.draft):
+        assert 0.0 <= role.disturbance < 2.0

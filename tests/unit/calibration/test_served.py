@@ -16,29 +16,32 @@ from deployments.simulation.validation import Replayer
 from deployments.telemetry.timeline import read_trace
 from tests.unit.simulation.test_validation import PLAN, config, costs, seed_trace
 
+STREAM_S = 0.02
 
-def disturbed(target: float, draft: float) -> CostFile:
+
+def disturbed(target: float, draft: float, stream_s: float = STREAM_S) -> CostFile:
     known = costs()
     return known.model_copy(
         update={
-            "target": known.target.model_copy(update={"disturbance": target}),
+            "target": known.target.model_copy(update={"disturbance": target, "stream_s": stream_s}),
             "draft": known.draft.model_copy(update={"disturbance": draft}),
         }
     )
 
 
-def answered(mode: str, target: float, draft: float, factor: float = 1.0) -> dict[str, Any]:
-    """A line of a server in which passes take so much longer, on a machine that is `factor` times as slow."""
+def answered(mode: str, target: float, draft: float) -> dict[str, Any]:
+    """A line of a server in which passes take so much longer."""
     line = {"mode": mode, "question": "How many?", "usage": {"prompt_tokens": 40}}
-    done = Replayer(config(), disturbed(target, draft), PLAN).answer(line, read_trace(seed_trace(mode)), factor)
+    done = Replayer(config(), disturbed(target, draft), PLAN).answer(line, read_trace(seed_trace(mode)))
     return line | {"latency_s": done.took_s, "trace": done.trace}
 
 
 @pytest.mark.parametrize("mode", ["lookahead:exact", "lookahead:balanced"])
 @pytest.mark.parametrize(("target", "draft"), [(0.0, 0.0), (0.2, 0.5)])
 def test_a_known_disturbance_is_found(mode: str, target: float, draft: float) -> None:
-    asked = [[answered(ALONE, target, draft, 1.3), answered(mode, target, draft, 1.3)]] * 2
-    found = match(config(), disturbed(0.7, 0.7), asked)
+    asked = [[answered(ALONE, target, draft), answered(mode, target, draft)]] * 2
+    found = match(config(), disturbed(0.7, 0.7, 0.0), asked)
+    assert found.target.stream_s == pytest.approx(STREAM_S, rel=0.05)
     assert found.target.disturbance == pytest.approx(target, abs=0.04)
     assert found.draft.disturbance == pytest.approx(draft, abs=0.06)
     assert found.target.passes == costs().target.passes

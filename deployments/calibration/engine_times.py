@@ -178,14 +178,17 @@ async def measure(
     times = [statistics.median(found) for found in rounds.passes.values()]
     context_s = max((statistics.median(rounds.long) - times[0]) / (long - SHORT), 0.0)
     passes = [PassTimes(proposed=0, pass_s=_rising(sizes, times, context_s))]
+    least = times[:2]  # more guesses are never the faster ones
     for speculation in GUESSING:
         found = [rounds.guessed[speculation, size] for size in sizes[:2]]
         if not all(found):
             continue
         proposed = round(statistics.median(number for number, _ in found[0]))
-        seconds = [max(statistics.median(s for _, s in pairs), times[0]) for pairs in found]
         if proposed > passes[-1].proposed:
-            passes.append(PassTimes(proposed=proposed, pass_s=_rising(sizes[:2], seconds, context_s)))
+            least = [
+                max(statistics.median(s for _, s in pairs), less) for pairs, less in zip(found, least, strict=True)
+            ]
+            passes.append(PassTimes(proposed=proposed, pass_s=_rising(sizes[:2], least, context_s)))
     reading = [(length, statistics.median(found)) for length, found in rounds.reading.items()]
     (_, short_s), (_, long_s) = reading[-2:]
     return RoleCosts(

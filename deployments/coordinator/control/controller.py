@@ -116,7 +116,7 @@ class Controller:
     def guides(self, steps: str, is_exact: bool) -> bool:
         """Whether a request that begins now is guided, where a window is possible as well; `steps` as in `Manner`."""
         ways = self._ways.setdefault(steps, Ways(is_exact))
-        return ways.guides(len(self._pacers), self._guidance.guides)
+        return ways.guides(len(self._pacers), self._guidance.pays)
 
     def open(self, name: str, manner: Manner, clock: Callable[[], float]) -> Pacer:
         """A request begins; `name` is unique."""

@@ -42,6 +42,12 @@ class Guidance:
         self._missed = 0.0
         self._has_tried = False
 
+    @property
+    def pays(self) -> bool:
+        """Whether hints pay, as far as is known: while the other way is tried, what was decided before."""
+        is_trying = self._num_steps < self._tries_until
+        return self.guides != is_trying
+
     def streamed(self, step: Streaming, guided: bool) -> None:
         """A step was streamed; it counts for the way that was decided when it began, or nearly so."""
         if guided:

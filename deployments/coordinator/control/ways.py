@@ -33,11 +33,15 @@ class Ways:
         self._is_exact = is_exact
         self._guided, self._window = Mean(0.0, 0.0, MEMORY_TOKENS), Mean(0.0, 0.0, MEMORY_TOKENS)
         self._next_try = FIRST_TRY
+        self._num_unguided = 0
+        """Requests since hints did not pay."""
 
     def guides(self, num_others: int, hints_pay: bool) -> bool:
-        """Whether a request that begins beside `num_others` is guided. Where hints do not pay nothing is tried."""
+        """Whether a request that begins beside `num_others` is guided. Where hints do not pay, windows are taken by whom
+        they are allowed, but for one request in `TRY_EVERY`: only guided ones find out that hints pay again."""
         if not hints_pay:
-            return self._is_exact
+            self._num_unguided += 1
+            return self._is_exact or self._num_unguided % TRY_EVERY == 0
         is_known = self._guided.weight > 0.0 and self._window.weight > 0.0
         guided = not is_known or self._guided.value <= MARGIN * self._window.value
         if num_others > 0:

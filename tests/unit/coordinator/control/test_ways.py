@@ -58,6 +58,11 @@ def test_requests_with_a_verifier_are_guided_until_windows_were_faster() -> None
     assert ways.guides(1, hints_pay=True)
 
 
+def test_where_hints_do_not_pay_one_request_in_many_finds_out_whether_they_do_again() -> None:
+    ways = Ways(is_exact=False)
+    assert [ways.guides(0, hints_pay=False) for _ in range(2 * TRY_EVERY)].count(True) == 2
+
+
 def test_short_requests_say_nothing() -> None:
     ways = Ways()
     for _ in range(50):
@@ -80,6 +85,20 @@ def test_a_fresh_server_guides_and_measures_the_target_alone_later() -> None:
     assert all(steps[: FIRST_STEPS - 1])
     assert TRY_STEPS <= steps.count(False) <= TRY_STEPS + 2
     assert all(steps[-10:])
+
+
+def test_what_is_tried_is_not_what_pays() -> None:
+    guidance = Guidance(TargetCost(), 0.007)
+    assert guidance.pays
+    play(guidance, FIRST_STEPS, 0.1, 0.05)
+    assert not guidance.guides, "the target alone is tried"
+    assert guidance.pays
+    play(guidance, FIRST_STEPS, 0.1, 0.05)
+    assert guidance.guides
+    assert guidance.pays
+    play(guidance, 400, 0.1, 0.3)
+    assert not guidance.guides
+    assert not guidance.pays
 
 
 def test_several_requests_try_sooner() -> None:

@@ -37,8 +37,8 @@ class Ways:
         """Requests since hints did not pay."""
 
     def guides(self, num_others: int, hints_pay: bool) -> bool:
-        """Whether a request that begins beside `num_others` is guided. Where hints do not pay, whoever may takes a window,
-        but for one request in `TRY_EVERY`: only guided ones find out that hints pay again."""
+        """Whether a request that begins beside `num_others` is guided. Where hints do not pay, whoever may takes a
+        window, but for one request in `TRY_EVERY`: only guided ones find out that hints pay again."""
         if not hints_pay:
             self._num_unguided += 1
             return self._is_exact or self._num_unguided % TRY_EVERY == 0

@@ -25,6 +25,7 @@ from vllm.v1.request import RequestStatus
 from actors.engines.hint_options import CORE_METHOD
 from actors.engines.hints import first_drafts, rules_of
 from actors.engines.remnants import Remnants
+from actors.engines.waiting import wait_asleep
 
 FREE_ONE_IN = 8
 """Where fewer of all blocks are free, nothing is kept."""
@@ -164,3 +165,4 @@ def add_hints(core: Any, key: str, hints: Any) -> None:
 
 # vLLM makes a scheduler in the process of its engine's core, and calls that core's methods by name.
 setattr(EngineCore, CORE_METHOD, add_hints)
+wait_asleep()

@@ -11,6 +11,7 @@ from typing import Any
 from actors.engines.cpu_sampling import repair
 from actors.engines.hints import HintProposer
 from actors.engines.hints_over_draft import stand_before
+from actors.engines.waiting import wait_asleep
 
 logger = logging.getLogger(__name__)
 
@@ -46,3 +47,7 @@ class LookaheadWorker:
     def lookahead_counts(self) -> dict[str, int]:
         """As `HintProposer.counts`."""
         return self.lookahead_proposer.counts() if self.lookahead_proposer is not None else {}
+
+
+# vLLM imports this in each worker's process.
+wait_asleep()

@@ -1,9 +1,10 @@
 """By what part passes take longer in a server than they were timed: the other engine works on the same machine, and so
 do coordinator, gateway and proxies.
 
-Promises: asks a running server made-up problems, the target alone and with lookahead, and answers the same again on a
-virtual clock with the costs as they were timed alone; what is longer is what streaming adds to a pass (`stream_s`) and
-the `disturbance` of each role. Nothing of it depends on the text but through the passes that it took.
+Promises: asks a running server made-up problems, by the target alone, in windows and guided, and answers the same again
+on a virtual clock with the costs as they were timed alone; what is longer is what streaming adds to a pass (`stream_s`)
+and the disturbance of each role, in windows and while words go from one engine to the other as they are written.
+Nothing of it depends on the text but through the passes that it took.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ from deployments.bench.problems import INSTRUCTION, synthetic
 from deployments.bench.variants import wishes
 from deployments.config import Config
 from deployments.simulation.cost_file import CostFile
-from deployments.simulation.validation import Replayer
+from deployments.simulation.cutting import cut_as_served, cut_at_words
+from deployments.simulation.replay_text import is_guided
+from deployments.simulation.validation import Replayed, Replayer
 from deployments.telemetry.timeline import Span, Trace, read_trace
 
 NUM_PROBLEMS, MAX_TOKENS = 3, 250
 NUM_ROUNDS = 12
 """What the draft takes decides how much the target has to do at a time: so often both are matched, half of the way."""
 ALONE = "target:none"
+EXACT = "exact"
 TIMEOUT_S = 600.0
 
 
-def num_asked() -> int:
+def num_asked(config: Config) -> int:
     """How often `measure_served` tells that an answer is there."""
-    return 2 * NUM_PROBLEMS
+    return len(_modes(config)) * NUM_PROBLEMS
 
 
 def measure_served(
@@ -38,13 +42,11 @@ def measure_served(
 ) -> CostFile:
     """`costs` with the disturbance that the server at `url`, which serves `config`, shows. ServiceError if it does not
     answer."""
-    together = (
-        "lookahead:exact:controller=off" if "exact" in config.speculation.fidelities else "lookahead:controller=off"
-    )
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    modes = _modes(config)
     with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S) as client:
         asked = [
-            [_ask(client, config, mode, problem.question, tell) for mode in (ALONE, together)]
+            [_ask(client, config, mode, problem.question, tell) for mode in modes]
             for problem in synthetic(NUM_PROBLEMS)
         ]
     return match(config, costs, asked)
@@ -52,28 +54,50 @@ def measure_served(
 
 def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str, Any]]]) -> CostFile:
     """`costs` that make answers take as long as they did: the first one to each problem, which the target writes with
-    the machine to itself, by what streaming adds to a pass, the second one by the disturbance of both roles. Answers
-    are lines as in ``requests.jsonl``, with their trace."""
+    the machine to itself, by what streaming adds to a pass; the others, in windows and guided, by the disturbance of
+    both roles. Answers are lines as in ``requests.jsonl``, with their trace."""
     plan = {"temperature": 0.0, "max_tokens": MAX_TOKENS, "instruction": INSTRUCTION}
+    cut = cut_as_served(config) or cut_at_words
 
-    def replayed_s(line: Mapping[str, Any]) -> float:
-        return Replayer(config, costs, plan).answer(line, read_trace(line["trace"])).took_s
+    def replayed(line: Mapping[str, Any], scale: float = 1.0) -> Replayed:
+        return Replayer(config, costs, plan, cut).answer(line, read_trace(line["trace"]), scale)
 
-    costs = _streaming(_disturbed(costs, 0.0, 0.0), 0.0)
-    more_s = sum(float(alone["latency_s"]) - replayed_s(alone) for alone, _ in asked)
-    num_passes = _num_passes(read_trace(alone["trace"]) for alone, _ in asked)
+    costs = _streaming(_changed(_changed(costs, False, (0.0, 0.0)), True, None), 0.0)
+    more_s = sum(float(alone["latency_s"]) - replayed(alone).took_s for alone, *_ in asked)
+    num_passes = _num_passes(read_trace(alone["trace"]) for alone, *_ in asked)
     costs = _streaming(costs, max(more_s / max(num_passes, 1), 0.0))
-    pairs = [(together, float(alone["latency_s"]) / replayed_s(alone)) for alone, together in asked]
-    real = [read_trace(line["trace"]) for line, _ in pairs]
-    for _ in range(NUM_ROUNDS):
-        again = [
-            read_trace(Replayer(config, costs, plan).answer(line, trace, scale).trace)
-            for (line, scale), trace in zip(pairs, real, strict=True)
+    scales = [float(alone["latency_s"]) / replayed(alone).took_s for alone, *_ in asked]
+    for guided in (False, True):
+        lines = [
+            (line, scale)
+            for (_, *more), scale in zip(asked, scales, strict=True)
+            for line in more
+            if is_guided(read_trace(line["trace"])) == guided
         ]
-        target = (1.0 + costs.target.disturbance) * _over(_pass_s(real), _pass_s(again)) ** 0.5
-        draft = (1.0 + costs.draft.disturbance) * _over(_token_s(real), _token_s(again)) ** 0.5
-        costs = _disturbed(costs, max(target - 1.0, 0.0), max(draft - 1.0, 0.0))
+        if not lines:
+            continue
+        real = [read_trace(line["trace"]) for line, _ in lines]
+        factors = (1.0, 1.0)
+        for _ in range(NUM_ROUNDS):
+            costs = _changed(costs, guided, (factors[0] - 1.0, factors[1] - 1.0))
+            again = [read_trace(replayed(line, scale).trace) for line, scale in lines]
+            factors = (
+                max(factors[0] * _over(_pass_s(real), _pass_s(again)) ** 0.5, 1.0),
+                max(factors[1] * _over(_token_s(real), _token_s(again)) ** 0.5, 1.0),
+            )
+        costs = _changed(costs, guided, (factors[0] - 1.0, factors[1] - 1.0))
+        if guided and all(is_guided(read_trace(line["trace"])) for _, *more in asked for line in more):
+            costs = _changed(costs, False, (factors[0] - 1.0, factors[1] - 1.0))  # windows were not seen
     return costs
+
+
+def _modes(config: Config) -> list[str]:
+    """The target alone, windows where a fidelity has them, and what the default is; the two that draft as often as
+    they can."""
+    fidelities = config.speculation.fidelities
+    windows = next((name for name in reversed(fidelities) if name != EXACT), None)
+    modes = [ALONE, f"lookahead:{windows}:none:controller=off"] if windows is not None else [ALONE]
+    return [*modes, f"lookahead:{EXACT}:controller=off" if EXACT in fidelities else "lookahead:controller=off"]
 
 
 def _ask(client: httpx.Client, config: Config, mode: str, question: str, tell: Callable[[], None]) -> dict[str, Any]:
@@ -99,11 +123,14 @@ def _ask(client: httpx.Client, config: Config, mode: str, question: str, tell: C
     }
 
 
-def _disturbed(costs: CostFile, target: float, draft: float) -> CostFile:
+def _changed(costs: CostFile, guided: bool, disturbance: tuple[float, float] | None) -> CostFile:
+    """With this disturbance of target and draft."""
+    name = "disturbance_guided" if guided else "disturbance"
+    target, draft = disturbance or (None, None)
     return costs.model_copy(
         update={
-            "target": costs.target.model_copy(update={"disturbance": target}),
-            "draft": costs.draft.model_copy(update={"disturbance": draft}),
+            "target": costs.target.model_copy(update={name: target}),
+            "draft": costs.draft.model_copy(update={name: draft}),
         }
     )
 

@@ -132,7 +132,7 @@ def _time_engines(profile: str | None, config: str | None, out: Path, json_outpu
     with progress_on(console, MofNCompleteColumn()) as progress:
         bar = _bars_of(progress)
         costs = asyncio.run(time_engines(settings, bar))
-        tell = bar("both as served", num_asked())
+        tell = bar("both as served", num_asked(settings))
         with server(settings, None) as url:
             costs = measure_served(url, settings, costs, server_key(settings, None), tell)
     file = _folder(out) / COSTS_FILE
@@ -142,6 +142,8 @@ def _time_engines(profile: str | None, config: str | None, out: Path, json_outpu
     for role in (costs.target, costs.draft):
         points = ", ".join(f"{1000 * seconds:.0f} ms at {size}" for size, seconds in role.passes[0].pass_s)
         more = f"{role.disturbance:.0%} more as served beside the other"
+        if role.disturbance_guided is not None:
+            more += f", {role.disturbance_guided:.0%} while words go between them"
         more += f", {1000 * role.stream_s:.0f} ms more in a stream" if role.stream_s else ""
         console.print(f"{role.model}: a pass takes {points}; {more}.", markup=False, soft_wrap=True)
     console.print(f"Wrote {file}; give it to simulate (costs:) and plan (--costs).", markup=False, soft_wrap=True)

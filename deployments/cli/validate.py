@@ -41,6 +41,7 @@ def validate(
     """The result for programs, and the page. RequestError where the run or its costs cannot be used."""
     from deployments.config import load_config, load_profile
     from deployments.simulation.cost_file import read_costs
+    from deployments.simulation.cutting import cut_as_served, cut_at_words
     from deployments.simulation.page import page
     from deployments.simulation.page import table as html_table
     from deployments.simulation.validation import compare, predict, read_run
@@ -51,7 +52,10 @@ def validate(
     with progress_on(console) as progress:
         task = progress.add_task("answers", total=1.0)
         tell = lambda part: progress.update(task, completed=part)  # noqa: E731
-        answers, against = predict(served, read_costs(costs), folder, anchored=anchored, tell=tell)
+        cut = cut_as_served(served)
+        answers, against = predict(
+            served, read_costs(costs), folder, anchored=anchored, cut=cut or cut_at_words, tell=tell
+        )
     rows = compare(answers, against)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("mode", overflow="fold")
@@ -63,6 +67,8 @@ def validate(
     console.print(table)
     others = [mode for mode in read_run(folder)[0]["modes"] if mode not in {row.mode for row in rows}]
     words = conclusion(rows, against, others, anchored)
+    if cut is None:
+        words.append(f"{served.target.model} is not on this machine: tokens are cut at words and signs.")
     for sentence in words:
         console.print(sentence, markup=False, soft_wrap=True)
     result = {"against": against, "anchored": anchored, "rows": [row.as_dict() for row in rows], "conclusion": words}

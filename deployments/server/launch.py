@@ -30,9 +30,9 @@ SERVE_TRANSPORT = {
 }
 """The proxy calls the gateways by gRPC, which costs both less than actor calls. All other calls go over links. Replicas
 report to the autoscaling policy every two seconds: Serve's ten would be most of a burst's wait for a decision."""
-ON_ONE_MACHINE = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5"}
-"""Where the models compute on the same cores, Serve's controller looks at its replicas twice a second, not ten times:
-that took 5 % of a core from them."""
+ON_ONE_MACHINE = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
+"""Where the models compute on the same cores, Serve's controller looks at its replicas once a second, not ten times:
+that took 4 % of a core from them, and 1 % more for Ray's store."""
 POLL_S = 0.5
 
 

@@ -50,6 +50,8 @@ class RoleCosts(Strict):
     """What a pass takes longer in a server whose tokens go to a client as they are written."""
     disturbance: Annotated[float, Field(ge=0.0)] = 0.0
     """By what part its passes take longer in a server, while the other engine works on the same machine."""
+    disturbance_guided: Annotated[float, Field(ge=0.0)] | None = None
+    """The same while words go from one engine to the other as they are written; None: no other than `disturbance`."""
 
 
 class CostFile(Strict):

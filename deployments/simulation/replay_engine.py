@@ -77,9 +77,10 @@ def _line(points: Sequence[tuple[float, float]], at: float) -> float:
 class _Sequence:
     """One generation in the engine, and what of it is on its way to whoever asked for it."""
 
-    def __init__(self, writing: HintedWriting, is_stream: bool = False) -> None:
+    def __init__(self, writing: HintedWriting, is_stream: bool = False, least_s: float = 0.0) -> None:
         self.writing = writing
         self.is_stream = is_stream
+        self.least_s = least_s
         self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
 
 
@@ -164,10 +165,9 @@ class ReplayEngine:
             self._cached.append((*token_ids, *coming[: writing.num_written]))
 
     async def read(self, call_id: str, seconds: float) -> None:
-        """Reads a prompt of another text for so many seconds of the engine alone: a judge's. Cancelled in the middle,
-        the pass that reads it goes on."""
-        num_tokens = round(seconds / (self._cost.costs.prefill_token_s * self._cost.scale or seconds))
-        sequence = _Sequence(HintedWriting((), (END,), 1, None, num_to_read=max(num_tokens, 1)))
+        """Reads a prompt of another text in a pass of so many seconds at least: a judge's. Cancelled in the middle, the
+        pass that reads it goes on."""
+        sequence = _Sequence(HintedWriting((), (END,), 1, None), least_s=seconds)
         try:
             self._enter(call_id, sequence)
             await sequence.heard.get()
@@ -220,6 +220,16 @@ class ReplayEngine:
         longest = min(longest, len(token_ids) - 1)
         return len(token_ids) - longest // self._block_size * self._block_size
 
+    def _disturbance(self) -> float:
+        """By what part a pass that begins now takes longer."""
+        other, costs = self._other, self._cost.costs
+        if other is None or not other.num_running():
+            return 0.0
+        is_guided = any(one.is_stream for engine in (self, other) for one in engine._sequences.values())
+        if is_guided and costs.disturbance_guided is not None:
+            return costs.disturbance_guided
+        return costs.disturbance
+
     async def _work(self) -> None:
         """Pass after pass, while there is something to write."""
         loop = asyncio.get_running_loop()
@@ -229,10 +239,10 @@ class ReplayEngine:
             read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch.values())
             context = sum(sequence.writing.num_context for sequence in batch.values())
             seconds = self._cost.seconds(len(batch), proposed, read, context)
-            if self._other is not None and self._other.num_running():
-                seconds *= 1.0 + self._cost.costs.disturbance
+            seconds *= 1.0 + self._disturbance()
             if any(sequence.is_stream for sequence in batch.values()):
                 seconds += self._cost.scale * self._cost.costs.stream_s
+            seconds = max(seconds, *(sequence.least_s for sequence in batch.values()))
             await asyncio.sleep(seconds)
             for call_id, sequence in batch.items():
                 if self._sequences.get(call_id) is sequence:

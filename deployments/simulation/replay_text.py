@@ -1,24 +1,22 @@
 """What the models wrote in one recorded request, as tokens that can be written again at another pace. Pure.
 
-Promises: made of a step trace alone, without a tokenizer: a text is cut into as many tokens as were counted, at words
-and signs, so that counts are exact and equal words are equal tokens. The target writes what it wrote. The draft writes,
+Promises: made of a step trace alone: a text is cut into as many tokens as were counted (`cutting`), so that counts are
+exact and equal words are equal tokens. The target writes what it wrote. The draft writes,
 at a place that it wrote at in the recording, what it wrote there; at another place it agrees with the target as often
 as it did where it was compared, drawn from the place alone. A verdict is the recorded one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.messages import TokenIds
+from deployments.simulation.cutting import Cut, cut_at_words
 from deployments.simulation.hinted_writing import END
 from deployments.simulation.scripts import uniform
 from deployments.telemetry.timeline import Span, Trace
 
-WORDS = re.compile(r" ?[A-Za-z]+|\d| ?[^\sA-Za-z\d]+\n*|\s+(?=\S)|\s+")
-"""Roughly where tokenizers of today cut, digits one by one."""
 FIRST_JUNK = 10**6
 SLACK_S = 0.0006
 """Traces are rounded to milliseconds."""
@@ -40,19 +38,6 @@ class Vocabulary:
     def text(self, token: int) -> str:
         """The text of a number; what nobody wrote is a question mark."""
         return "" if token == END else self.texts.get(token, " ?")
-
-
-def cut(text: str, num_tokens: int) -> list[str]:
-    """`text` in exactly `num_tokens` pieces, some of which may be empty."""
-    pieces = WORDS.findall(text) if text else []
-    while len(pieces) > max(num_tokens, 1):
-        at = min(range(len(pieces) - 1), key=lambda i: len(pieces[i]) + len(pieces[i + 1]))
-        pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
-    while pieces and len(pieces) < num_tokens:
-        at = max(range(len(pieces)), key=lambda i: len(pieces[i]))
-        half = len(pieces[at]) // 2
-        pieces[at : at + 1] = [pieces[at][:half], pieces[at][half:]]
-    return pieces if pieces else [""] * num_tokens
 
 
 @dataclass(frozen=True)
@@ -133,15 +118,22 @@ class ReplayText:
         return (*out[num_written:], END)
 
 
-def replay_text(trace: Trace, vocabulary: Vocabulary) -> ReplayText:
-    """What `trace` holds."""
+def is_guided(trace: Trace) -> bool:
+    """Whether words went from one engine to the other as they were written: the target writes one stream from the
+    beginning on, and is guided by the draft."""
+    drafts = [span.start_s for span in trace.spans if span.kind == "draft"]
+    streams = [span.start_s for span in trace.spans if span.kind == "answer"]
+    return bool(drafts and streams) and streams[0] <= drafts[0] + SLACK_S
+
+
+def replay_text(trace: Trace, vocabulary: Vocabulary, cut: Cut = cut_at_words) -> ReplayText:
+    """What `trace` holds, its texts cut by `cut`."""
     drafts = [span for span in trace.spans if span.kind == "draft"]
-    streams = [span for span in trace.spans if span.kind == "answer"]
     pieces = [cut(commit.text or "", commit.num_tokens) for commit in trace.commits]
     truth = _ids(vocabulary, [piece for some in pieces for piece in some])
-    if not drafts or (streams and streams[0].start_s <= drafts[0].start_s + SLACK_S):
+    if not drafts or is_guided(trace):
         text = ReplayText(vocabulary, truth)
-        _read_chains(text, trace, drafts)
+        _read_chains(text, trace, drafts, cut)
         return text
     by_step: dict[int, dict[str, Span]] = {}
     for span in trace.spans:
@@ -149,13 +141,13 @@ def replay_text(trace: Trace, vocabulary: Vocabulary) -> ReplayText:
             by_step.setdefault(span.step, {})[span.kind] = span
     steps = []
     for commit, some in zip(trace.commits, pieces, strict=True):
-        steps.append(_step(vocabulary, by_step.get(commit.step, {}), _ids(vocabulary, some), commit.origin))
+        steps.append(_step(vocabulary, by_step.get(commit.step, {}), _ids(vocabulary, some), commit.origin, cut))
     text = ReplayText(vocabulary, truth, steps)
     text.verdict_s = [span.elapsed_s for span in trace.spans if span.kind == "verdict" and span.elapsed_s > 0]
     return text
 
 
-def _step(vocabulary: Vocabulary, spans: Mapping[str, Span], committed: TokenIds, origin: str) -> StepTexts:
+def _step(vocabulary: Vocabulary, spans: Mapping[str, Span], committed: TokenIds, origin: str, cut: Cut) -> StepTexts:
     target, draft, verdict = spans.get("target"), spans.get("draft"), spans.get("verdict")
     own = committed
     if target is not None and target.text and origin == "accepted":
@@ -169,7 +161,7 @@ def _step(vocabulary: Vocabulary, spans: Mapping[str, Span], committed: TokenIds
     return StepTexts(own, drafted, judged)
 
 
-def _read_chains(text: ReplayText, trace: Trace, drafts: Sequence[Span]) -> None:
+def _read_chains(text: ReplayText, trace: Trace, drafts: Sequence[Span], cut: Cut) -> None:
     """Where the draft of a guided request agreed: its chunks are one text from one new start to the next."""
     starts = _token_starts(text)
     start, chain, size = 0, "", 0
@@ -177,12 +169,12 @@ def _read_chains(text: ReplayText, trace: Trace, drafts: Sequence[Span]) -> None
         if span.num_tokens:
             chain, size = chain + (span.text or ""), size + span.num_tokens
         if not span.num_tokens or span is drafts[-1]:
-            _read_chain(text, starts, start, chain, size)
+            _read_chain(text, starts, start, chain, size, cut)
             done = [commit for commit in trace.commits if commit.at_s <= span.end_s + SLACK_S]
             start, chain, size = sum(len(commit.text or "") for commit in done), "", 0
 
 
-def _read_chain(text: ReplayText, starts: Mapping[int, int], start: int, chain: str, size: int) -> None:
+def _read_chain(text: ReplayText, starts: Mapping[int, int], start: int, chain: str, size: int, cut: Cut) -> None:
     """`chain`, of `size` tokens, was written behind character `start` of the target's text."""
     at = starts.get(start)
     if at is None or not chain:

@@ -35,8 +35,9 @@ from deployments.coordinator.pipeline import Roles
 from deployments.generation import Finished, GenerationRequest, SpeculationOptions
 from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile
+from deployments.simulation.cutting import Cut, cut_at_words
 from deployments.simulation.replay_engine import PassCost, ReplayEngine
-from deployments.simulation.replay_text import WORDS, ReplayText, Vocabulary, cut, replay_text
+from deployments.simulation.replay_text import ReplayText, Vocabulary, replay_text
 from deployments.simulation.virtual_loop import run_virtually
 from deployments.telemetry.timeline import Trace, read_trace
 
@@ -129,8 +130,10 @@ class Replayer:
     """Answers recorded requests with the engines of `config` at `costs`, one after another: what the controller learns
     from one of them it knows for the next."""
 
-    def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any]) -> None:
+    def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any], cut: Cut = cut_at_words) -> None:
+        """`plan` has the run's ``temperature``, ``max_tokens`` and ``instruction``; `cut` makes tokens of its texts."""
         self._config = config
+        self._cut = cut
         self._costs = costs
         self._plan = plan
         self._controller = Controller(config.speculation.controller.probe_share)
@@ -141,7 +144,7 @@ class Replayer:
         return run_virtually(self._answer(line, trace, scale))
 
     async def _answer(self, line: Mapping[str, Any], trace: Trace, scale: float) -> Replayed:
-        text = replay_text(trace, vocabulary := Vocabulary())
+        text = replay_text(trace, vocabulary := Vocabulary(), self._cut)
         prompt = self._prompt(line, vocabulary)
         target = self._engine(text, prompt, trace, is_draft=False, scale=scale)
         draft = self._engine(text, prompt, trace, is_draft=True, scale=scale)
@@ -177,8 +180,10 @@ class Replayer:
         """The question and the instruction, filled up in front to the counted tokens: the chat template's."""
         size = int((line.get("usage") or {}).get("prompt_tokens") or 0)
         words = f"{line['question']}\n\n{self._plan.get('instruction') or ''}"
-        num_words = len(WORDS.findall(words))
-        ids = tuple(vocabulary.id(piece) for piece in cut(words, min(num_words, size) if size else num_words))
+        pieces = self._cut(words, None)
+        if 0 < size < len(pieces):
+            pieces = self._cut(words, size)
+        ids = tuple(vocabulary.id(piece) for piece in pieces)
         return (*(vocabulary.id(f"<template {i}>") for i in range(size - len(ids))), *ids)
 
     def _engine(
@@ -235,13 +240,14 @@ def predict(
     folder: Path,
     *,
     anchored: bool = True,
+    cut: Cut = cut_at_words,
     tell: Callable[[float], None] = lambda part: None,
 ) -> tuple[list[Answer], str]:
     """Every answer of the run in `folder`, predicted; and the mode that others are measured against."""
     plan, lines = read_run(folder)
     against = baseline(plan["modes"])
     lines.sort(key=lambda line: float(line.get("started_at") or 0.0))
-    alone, replayer = Replayer(config, costs, plan), Replayer(config, costs, plan)
+    alone, replayer = Replayer(config, costs, plan, cut), Replayer(config, costs, plan, cut)
     scales: dict[int, float] = {}
     for line in lines:
         if line["mode"] == against:

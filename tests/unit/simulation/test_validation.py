@@ -12,8 +12,9 @@ from actors.errors import RequestError
 from deployments.config import Config, validate_config
 from deployments.coordinator.control.ways import FIRST_TRY
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts
+from deployments.simulation.cutting import cut_at_words as cut
 from deployments.simulation.replay_engine import PassCost
-from deployments.simulation.replay_text import Vocabulary, cut, replay_text
+from deployments.simulation.replay_text import Vocabulary, replay_text
 from deployments.simulation.validation import Replayer, compare, predict, read_run
 from deployments.telemetry.timeline import read_trace
 

@@ -24,7 +24,7 @@ from deployments.simulation.replay_text import is_guided
 from deployments.simulation.validation import Replayed, Replayer
 from deployments.telemetry.timeline import Span, Trace, read_trace
 
-NUM_PROBLEMS, MAX_TOKENS = 3, 250
+NUM_PROBLEMS, MAX_TOKENS = 4, 250
 NUM_ROUNDS = 12
 """What the draft takes decides how much the target has to do at a time: so often both are matched, half of the way."""
 ALONE = "target:none"

@@ -81,6 +81,8 @@ class _Sequence:
         self.writing = writing
         self.is_stream = is_stream
         self.least_s = least_s
+        self.is_told = False
+        """Hints have come while it ran: words go from one engine to the other as they are written."""
         self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
 
 
@@ -179,6 +181,7 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         if call_id in self._sequences:
             self._sequences[call_id].writing.add_hints(hints)
+            self._sequences[call_id].is_told = True
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Engine.speculation_stats`: not counted over calls."""
@@ -225,7 +228,7 @@ class ReplayEngine:
         other, costs = self._other, self._cost.costs
         if other is None or not other.num_running():
             return 0.0
-        is_guided = any(one.is_stream for engine in (self, other) for one in engine._sequences.values())
+        is_guided = any(one.is_told for engine in (self, other) for one in engine._sequences.values())
         if is_guided and costs.disturbance_guided is not None:
             return costs.disturbance_guided
         return costs.disturbance

@@ -16,9 +16,9 @@ from deployments.coordinator.control.batch_cost import BatchCost, TargetCost
 from deployments.coordinator.control.estimates import Streaming
 
 TRY_STEPS = 4
-FIRST_STEPS, STEPS_APART = 24, 100
+FIRST_STEPS, STEPS_APART = 8, 100
 """Steps of a request alone before the first try, and of each request between two at least."""
-LEAST_FIRST_STEPS = 6
+LEAST_FIRST_STEPS = 3
 """Several requests know sooner together what they would know alone; so many steps of each there are at least."""
 ENOUGH = 1.5
 """Steps of evidence that make a time known."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.estimates import Streaming
-from deployments.coordinator.control.guidance import FIRST_STEPS, LEAST_FIRST_STEPS, TRY_STEPS, Guidance
+from deployments.coordinator.control.guidance import (
+    FIRST_STEPS,
+    LEAST_FIRST_STEPS,
+    STEPS_APART,
+    TRY_STEPS,
+    Guidance,
+)
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, TRY_EVERY, Ways
 
 
@@ -81,7 +87,7 @@ def play(guidance: Guidance, num_steps: int, alone_s: float, guided_s: float, nu
 
 
 def test_a_fresh_server_guides_and_measures_the_target_alone_later() -> None:
-    steps = play(Guidance(TargetCost(), 0.007), 2 * FIRST_STEPS, 0.1, 0.05)
+    steps = play(Guidance(TargetCost(), 0.007), 4 * FIRST_STEPS, 0.1, 0.05)
     assert all(steps[: FIRST_STEPS - 1])
     assert TRY_STEPS <= steps.count(False) <= TRY_STEPS + 2
     assert all(steps[-10:])
@@ -116,8 +122,8 @@ def test_what_requests_for_the_target_alone_have_shown_is_not_tried() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     for _ in range(10):
         guidance.streamed(Streaming(20, 1.0, 0.1, False), guided=False)
-    assert all(play(guidance, 10 * FIRST_STEPS, 0.1, 0.05))
-    assert not all(play(guidance, 20 * FIRST_STEPS, 0.1, 0.05)), "but now and then it is"
+    assert all(play(guidance, STEPS_APART, 0.1, 0.05))
+    assert not all(play(guidance, 5 * STEPS_APART, 0.1, 0.05)), "but now and then it is"
 
 
 def test_hints_that_cost_more_than_they_give_are_stopped() -> None:

@@ -92,7 +92,7 @@ def test_actors_never_import_deployments(file: Path) -> None:
     found = imports(file)
     assert "deployments" not in found
     assert "ray" not in found
-    if file.name not in ("vllm.py", "vllm_terms.py", "hint_scheduler.py", "short_head.py"):
+    if file.name not in ("vllm.py", "vllm_terms.py", "hint_scheduler.py", "short_head.py", "waiting.py"):
         assert "vllm" not in found
 
 

@@ -12,6 +12,7 @@ between. On a GPU machine that costs a core that is idle anyway. On a CPU it is 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import select
 import socket
@@ -101,12 +102,14 @@ def change(condition: type[Any]) -> None:
         return
     wait, notify = condition.wait, condition.notify
 
+    @functools.wraps(wait)
     def wait_for_bell(self: Any, timeout_ms: int | None = None) -> None:
         longest_s = LONGEST_S if timeout_ms is None else min(LONGEST_S, timeout_ms / 1000.0)
         bell = _bell(self) if YIELDING_S < time.monotonic() - self.last_read < self.busy_loop_s else None
         if bell is None or not bell.wait(longest_s):
             wait(self, timeout_ms)
 
+    @functools.wraps(notify)
     def notify_and_ring(self: Any) -> None:
         notify(self)
         if (bell := _bell(self)) is not None:

@@ -66,9 +66,7 @@ def validate(
         table.add_row(cell[0], *cell[2:])
     console.print(table)
     others = [mode for mode in read_run(folder)[0]["modes"] if mode not in {row.mode for row in rows}]
-    words = conclusion(rows, against, others, anchored)
-    if cut is None:
-        words.append(f"{served.target.model} is not on this machine: tokens are cut at words and signs.")
+    words = conclusion(rows, against, others, anchored, served.target.model if cut is None else None)
     for sentence in words:
         console.print(sentence, markup=False, soft_wrap=True)
     result = {"against": against, "anchored": anchored, "rows": [row.as_dict() for row in rows], "conclusion": words}
@@ -93,8 +91,10 @@ def cells(row: ValidationRow) -> list[str]:
     ]
 
 
-def conclusion(rows: list[ValidationRow], against: str, others: list[str], anchored: bool) -> list[str]:
-    """What the rows say, in sentences."""
+def conclusion(
+    rows: list[ValidationRow], against: str, others: list[str], anchored: bool, missing: str | None = None
+) -> list[str]:
+    """What the rows say, in sentences. `missing`: a model whose tokenizer is not here."""
     judged = [row for row in rows if row.mode != against] if anchored else rows
     good = [row.mode for row in judged if row.holds]
     words = [f"{len(good)} of {len(judged)} modes are within 10 % in median latency and in speed-up."]
@@ -107,6 +107,8 @@ def conclusion(rows: list[ValidationRow], against: str, others: list[str], ancho
             "prediction. --absolute leaves the costs as they were calibrated."
         )
     words.append("Words, verdicts and the time of verdicts are the recorded ones; all other times are predicted.")
+    if missing is not None:
+        words.append(f"{missing} is not on this machine: tokens are cut at words and signs.")
     if others:
         words.append(f"Without a trace, so not predicted: {', '.join(others)}.")
     return words

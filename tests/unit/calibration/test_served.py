@@ -54,7 +54,7 @@ def test_a_known_disturbance_is_found(mode: str, target: float, draft: float) ->
 
 def test_windows_and_guided_answers_are_told_apart() -> None:
     known = disturbed(0.1, 0.3, guided=(0.3, 0.6))
-    lines = [answered(mode, known) for mode in (ALONE, "lookahead:balanced", "lookahead:exact")]
+    lines = [answered(mode, known) for mode in (ALONE, "lookahead:balanced:none", "lookahead:exact")]
     found = match(config(), costs(), [lines] * 2)
     assert found.target.disturbance == pytest.approx(0.1, abs=0.08), "six steps are few"
     assert found.draft.disturbance == pytest.approx(0.3, abs=0.12)

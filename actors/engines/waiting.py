@@ -80,20 +80,17 @@ class Doorbell:
         return f"\0lookahead-{self._name}-{number}"
 
 
-def wait_asleep() -> bool:
-    """In a process of vLLM: its queues wake their readers from now on. False where that is not wanted or not
-    understood."""
+def wait_asleep() -> None:
+    """In a process of vLLM on a CPU: its queues wake their readers from now on. Where they are others than expected, it
+    says so and changes nothing."""
     try:
         from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
         from vllm.platforms import current_platform
 
-        if not current_platform.is_cpu():
-            return False
-        change(SpinCondition)
+        if current_platform.is_cpu():
+            change(SpinCondition)
     except (ImportError, AttributeError, TypeError) as error:
         logger.warning("vLLM's processes wait for each other awake: %s: %s.", type(error).__name__, error)
-        return False
-    return True
 
 
 def change(condition: type[Any]) -> None:

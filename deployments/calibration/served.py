@@ -67,27 +67,28 @@ def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str,
     num_passes = _num_passes(read_trace(alone["trace"]) for alone, *_ in asked)
     costs = _streaming(costs, max(more_s / max(num_passes, 1), 0.0))
     scales = [float(alone["latency_s"]) / replayed(alone).took_s for alone, *_ in asked]
+    both = [
+        (line, read_trace(line["trace"]), scale)
+        for (_, *more), scale in zip(asked, scales, strict=True)
+        for line in more
+    ]
     for guided in (False, True):
-        lines = [
-            (line, scale)
-            for (_, *more), scale in zip(asked, scales, strict=True)
-            for line in more
-            if is_guided(read_trace(line["trace"])) == guided
-        ]
+        lines = [one for one in both if is_guided(one[1]) == guided]
         if not lines:
             continue
-        real = [read_trace(line["trace"]) for line, _ in lines]
+        real = [trace for _, trace, _ in lines]
         factors = (1.0, 1.0)
         for _ in range(NUM_ROUNDS):
             costs = _changed(costs, guided, (factors[0] - 1.0, factors[1] - 1.0))
-            again = [read_trace(replayed(line, scale).trace) for line, scale in lines]
+            again = [read_trace(replayed(line, scale).trace) for line, _, scale in lines]
             factors = (
                 max(factors[0] * _over(_pass_s(real), _pass_s(again)) ** 0.5, 1.0),
                 max(factors[1] * _over(_token_s(real), _token_s(again)) ** 0.5, 1.0),
             )
-        costs = _changed(costs, guided, (factors[0] - 1.0, factors[1] - 1.0))
-        if guided and all(is_guided(read_trace(line["trace"])) for _, *more in asked for line in more):
-            costs = _changed(costs, False, (factors[0] - 1.0, factors[1] - 1.0))  # windows were not seen
+        found = (factors[0] - 1.0, factors[1] - 1.0)
+        costs = _changed(costs, guided, found)
+        if len(lines) == len(both):
+            costs = _changed(costs, False, found)  # the other way was not seen
     return costs
 
 

@@ -47,6 +47,8 @@ class Writer(Protocol):
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
         """Further hints for the running call `call_id`, in this model's vocabulary; they are tried before older ones.
 
+        No hints at all mean that those it has count no more.
+
         A call that has ended, or that this replica does not know, is no error: hints change the speed only.
         """
         ...
@@ -165,7 +167,8 @@ class Engine(Protocol):
         ...
 
     async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
-        """Further hints for the running generation `call_id`; no error if it has ended or is unknown."""
+        """Further hints for the running generation `call_id`, or none, and those that it has count no more; no error if
+        it has ended or is unknown."""
         ...
 
     async def speculation_stats(self) -> SpeculationStats | None:

@@ -79,7 +79,7 @@ class ModelWriter:
         return await self._engine.token_logprobs(call_id, (*before, *self._piece_ids(piece)), len(before))
 
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
-        """Further hints for the running call `call_id`; no error where it has ended or is unknown."""
+        """As `Target.add_hints`."""
         await self._engine.add_hints(call_id, hints)
 
     async def speculation_stats(self) -> SpeculationStats | None:

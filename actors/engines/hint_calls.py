@@ -48,7 +48,10 @@ class HintCalls:
                 del self._calls[call_id]
 
     def add(self, call_id: str, hints: Hints) -> tuple[str, Hints] | None:
-        """Put `hints` before the call's. What the engine has to be told now, and of which request; None if nothing."""
+        """Put `hints` before the call's, or forget those if there are none. What the engine has to be told now, and of
+        which request; None if nothing."""
+        if not hints:
+            return self._forget(call_id)
         usable = self.usable(hints)
         if not usable:
             return None
@@ -59,6 +62,14 @@ class HintCalls:
         while len(self._early) > MAX_EARLY:
             self._early.popitem(last=False)
         return None
+
+    def _forget(self, call_id: str) -> tuple[str, Hints] | None:
+        self._early.pop(call_id, None)
+        call = self._calls.get(call_id)
+        if call is None or not call.hints:
+            return None
+        call.hints = ()
+        return call.request_id, ()
 
     def usable(self, hints: Hints) -> Hints:
         """Those of `hints` that have a token, and only tokens of the vocabulary."""

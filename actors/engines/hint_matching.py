@@ -137,6 +137,10 @@ class HintedSequence:
         kept = [track for track in self._tracks if not any(track.begins(hint) for hint in new)]
         self._tracks = [*fresh, *kept][:MAX_HINTS]
 
+    def forget(self) -> None:
+        """Hints that were added count no more."""
+        self._tracks = []
+
     def propose(self, context: Tokens, num_written: int, room: int) -> Proposal:
         """At most `room` tokens after `context` (shape ``(num_tokens,)``), the last `num_written` of which the sequence
         wrote itself since its hints' beginning."""

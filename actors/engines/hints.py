@@ -98,17 +98,23 @@ class HintProposer:
         return True
 
     def add_hints(self, key: str, hints: list[list[int]]) -> tuple[str, list[int]] | None:
-        """Further hints for the request `key`, or for when it comes. Called between two passes: the request's id and
-        what to verify in the next one instead of what was proposed last, if that is another thing now."""
+        """Further hints for the request `key`, or for when it comes; none: those that it has count no more. Called
+        between two passes: the request's id and what to verify in the next one instead of what was proposed last, if
+        that is another thing now."""
         request_id = self._id_of.get(key, "")
         running = self._running.get(request_id)
-        if running is not None:
+        if running is None:
+            early = self._early.pop(key, [])
+            if hints:
+                self._early[key] = [*hints, *early]
+            while len(self._early) > MAX_EARLY:
+                self._early.popitem(last=False)
+            return None
+        if hints:
             running.sequence.add(hints)
-            return self._guess_anew(request_id, running)
-        self._early[key] = [*hints, *self._early.pop(key, ())]
-        while len(self._early) > MAX_EARLY:
-            self._early.popitem(last=False)
-        return None
+        else:
+            running.sequence.forget()
+        return self._guess_anew(request_id, running)
 
     def counts(self) -> dict[str, int]:
         """Tokens proposed and accepted, by source, of proposals that have been verified."""

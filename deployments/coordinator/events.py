@@ -150,7 +150,8 @@ class StartTarget:
 
 @dataclass(frozen=True, slots=True)
 class AddHints:
-    """Hand `hints` to the target's call that the engine knows as `call_id`. Fire and forget: it may be over."""
+    """Hand `hints` to the target's call that the engine knows as `call_id`; none: those that it has count no more. Fire
+    and forget: it may be over."""
 
     call_id: str
     session_id: str

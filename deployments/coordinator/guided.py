@@ -90,6 +90,8 @@ class GuidedSession:
         """Tokens of the target from the place of the running look-ahead's next token on."""
         self._recent = self._last_tokens()
         self._stream: tuple[int, str] | None = None
+        self._is_told = False
+        """Whether the running stream was given guesses that count still."""
         self._num_failures = 0
         self._num_placed = 0
         self._end_of_draft: int | None = None
@@ -290,6 +292,7 @@ class GuidedSession:
             self._out.append(decision)
         if self._decision.depth == 0:
             self._leave("the target is faster alone")
+            self._withdraw()
             return
         most = self._decision.depth * CHUNKS_A_STEP
         room = most - len(self._guesses)
@@ -315,6 +318,13 @@ class GuidedSession:
             return
         ahead = tuple(token for guess in self._guesses for token in guess.step.token_ids[guess.num_met :])
         self._out.append(AddHints(self._stream[1], self._settings.session_id, (self._recent + ahead,)))
+        self._is_told = True
+
+    def _withdraw(self) -> None:
+        """The running stream is to go on without guesses: checking the words that it was given takes time as well."""
+        if self._is_told and self._stream is not None:
+            self._out.append(AddHints(self._stream[1], self._settings.session_id, ()))
+        self._is_told = False
 
     def _lose_draft(self, reason: str, permanent: bool) -> None:
         self._tally.degraded(reason)

@@ -93,8 +93,11 @@ class GuidedCall:
         self._write(goes_on=False)
 
     def add_hints(self, hints: tuple[TokenIds, ...]) -> None:
-        """They count from the pass behind the next one on."""
-        self._writing.add_hints(hints)
+        """They count from the pass behind the next one on; none: those that it has count no more."""
+        if hints:
+            self._writing.add_hints(hints)
+        else:
+            self._writing.forget_hints()
 
     def done(self) -> None:
         """As `Work.done`: a pass is over."""

@@ -62,6 +62,11 @@ class HintedWriting:
         else:
             self._arrived += hints
 
+    def forget_hints(self) -> None:
+        """Those that came so far count no more."""
+        self._hinted.forget()
+        self._arrived = []
+
     def begin_pass(self) -> int:
         """A pass begins; how many guessed tokens it checks."""
         if self._guess is None:

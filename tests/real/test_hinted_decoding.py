@@ -61,9 +61,9 @@ async def write(
     *,
     hints: tuple[TokenIds, ...] = (),
     token_speculation: str = "hints",
-    further: tuple[tuple[int, TokenIds], ...] = (),
+    further: tuple[tuple[int, TokenIds | None], ...] = (),
 ) -> list[Delta]:
-    """The greedy text after `STORY`. `further` hints are handed over once so many tokens are there."""
+    """The greedy text after `STORY`. `further` hints are handed over once so many tokens are there; None: no more."""
     call_id, deltas, left = f"call-{time.monotonic_ns()}", list[Delta](), list(further)
     async for delta in engine.generate(
         call_id,
@@ -77,7 +77,8 @@ async def write(
     ):
         deltas.append(delta)
         while left and len(ids_of(deltas)) >= left[0][0]:
-            await engine.add_hints(call_id, (left.pop(0)[1],))
+            hint = left.pop(0)[1]
+            await engine.add_hints(call_id, (hint,) if hint else ())
     return deltas
 
 
@@ -147,6 +148,18 @@ async def test_hints_that_come_while_a_call_runs_are_used(engine: Engine, plain:
     assert ids_of(await write(engine, further=further)) == plain
     after = await stats_of(engine)
     assert after.num_hint_accepted_tokens - before.num_hint_accepted_tokens >= 20
+
+
+async def test_hints_can_be_withdrawn(engine: Engine, plain: TokenIds) -> None:
+    await engine.add_hints("call", (plain,))
+    await engine.add_hints("call", ())
+    before = await stats_of(engine)
+    ids = engine.encode_prompt(STORY)
+    deltas = engine.generate("call", ids, max_tokens=NUM_TOKENS, rule=RULE, max_steps=None, sampling=Sampling())
+    assert ids_of([delta async for delta in deltas]) == plain
+    after = await stats_of(engine)
+    assert after.num_hint_tokens == before.num_hint_tokens, "before its call"
+    assert ids_of(await write(engine, hints=(plain,), further=((3, None),))) == plain, "and while it runs"
 
 
 async def test_hints_before_and_after_their_call_do_no_harm(engine: Engine, plain: TokenIds) -> None:

@@ -119,6 +119,8 @@ def test_hints_are_few_and_never_twice() -> None:
     assert sequence._tracks[0].hint == [99]
     sequence.add([[]])
     assert sequence._tracks[0].hint == [99]
+    sequence.forget()
+    assert sequence._tracks == []
 
 
 @pytest.mark.parametrize(("written", "expected"), [([9], [50]), ([100, 101], [102, 103, 104])])

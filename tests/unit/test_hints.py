@@ -119,6 +119,18 @@ def test_hints_reach_a_request_before_it_begins_and_while_it_runs() -> None:
     assert runner.step(proposer, {"a-1": [2]})["a-1"] == [30, 31]
 
 
+def test_no_hints_mean_that_those_before_count_no_more() -> None:
+    proposer, runner = make()
+    proposer.add_hints("a", [HINT])
+    proposer.add_hints("a", [])
+    runner.begin("a-1", request_arguments("a", [HINT]))
+    assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4, 5], "only those that came early"
+    assert proposer.add_hints("a", []) == ("a-1", [])
+    assert runner.step(proposer, {"a-1": [2]})["a-1"] == []
+    proposer.add_hints("a", [HINT])
+    assert runner.step(proposer, {"a-1": [3]})["a-1"] == [4, 5, 6, 7]
+
+
 def test_what_an_earlier_attempt_wrote_counts_as_written() -> None:
     proposer, runner = make()
     runner.begin("a-1", request_arguments("a:1", [[90, 91, 1, 2, 3]], num_written=2))
@@ -361,6 +373,19 @@ def test_a_call_has_the_hints_that_came_before_with_and_during_it() -> None:
         assert call.hints == ((3,), (1,), (2,))
     with calls.running("a", ()) as again:
         assert again.hints == ()
+
+
+def test_no_hints_take_those_of_a_call_away() -> None:
+    calls = HintCalls(vocabulary_size=100)
+    assert calls.add("a", ()) is None
+    calls.add("a", ((1,),))
+    calls.add("a", ())
+    with calls.running("a", ()) as call:
+        assert call.hints == ()
+        assert calls.add("a", ()) is None, "the engine has none"
+        calls.add("a", ((1,),))
+        assert calls.add("a", ()) == ("a", ())
+        assert call.hints == ()
 
 
 def test_tokens_that_the_model_does_not_have_are_no_hint() -> None:

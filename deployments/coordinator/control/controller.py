@@ -168,14 +168,27 @@ class Controller:
             self._set(pacer, 0, "the target writes alone: there is nothing to look ahead with", 1.0)
         elif pacer.manner.is_guided:
             num_guided = sum(p.manner.is_guided for p in self._pacers.values())
-            guides, reason, speed_up = self._guidance.decide(estimates.target.num_sequences, num_guided)
-            pacer.is_typical &= guides
-            self._set(pacer, pacer.max_depth if guides else 0, reason, speed_up)
+            before = self._guidance.guides
+            said = self._guidance.decide(estimates.target.num_sequences, num_guided)
+            self._guide(pacer, *said)
+            if self._guidance.guides != before:
+                self._guide_all(pacer, *said)
         elif pacer.probe_until is not None and pacer.num_steps < pacer.probe_until:
             return
         else:
             pacer.probe_until = None
             self._weigh(pacer)
+
+    def _guide(self, pacer: Pacer, guides: bool, reason: str, speed_up: float) -> None:
+        pacer.is_typical &= guides
+        self._set(pacer, pacer.max_depth if guides else 0, reason, speed_up)
+
+    def _guide_all(self, pacer: Pacer, guides: bool, reason: str, speed_up: float) -> None:
+        """All go the other way at once: what one does costs the others, so nothing is learnt while some do."""
+        for other in self._pacers.values():
+            if other.manner.is_guided and other is not pacer:
+                self._guide(other, guides, reason, speed_up)
+        self.estimates.time_anew()
 
     # --- weighing ----------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,8 @@ PART_PASSES = 2
 PART_WEIGHT = 0.5
 """Such a part counts as so much of a step, while less than `NEWS` steps are known of a batch of its size."""
 NEWS = 1.5
+LEAST_TIMED = 4
+"""The time of fewer tokens of a stream says nothing."""
 FORGET_CALL_S = 100.0
 """A replica that took no part in so many seconds of calls for each one that is at work counts as gone: where nothing is
 asked nobody is forgotten, and one that was idle comes back with its next answer."""
@@ -52,7 +54,13 @@ class _Call:
     replica: str = ""
     """Where it runs; unknown until its first words came."""
     num_tokens: int = 0
-    is_first: bool = True
+    """Of its step, so far."""
+    is_untimed: bool = False
+    """Its step is timed from its next words on."""
+    num_untimed: int = 0
+    """Those of its tokens that came before."""
+    num_read: int = 0
+    """As `_Part.num_read`, for its step."""
     part: _Part | None = None
     """What it has written since its last part that counted; None until its first tokens came."""
 
@@ -70,13 +78,13 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """A step of a stream: its tokens, the mean batch and the seconds a token. The first one has the call's start in
-    it."""
+    """A step of a stream: its tokens, the mean batch and the seconds a token, from when its prompt was read."""
 
     num_tokens: int
     num_sequences: float
     token_s: float
-    is_first: bool
+    is_timed: bool
+    """Whether its time says something: it has enough tokens, and not too many prompts were read meanwhile."""
 
 
 class _Replica:
@@ -191,7 +199,7 @@ class Estimates:
         self.target, self.draft = Engine(), Engine()
         self._calls: dict[object, _Call] = {}
         self._reading: set[object] = set()
-        """The target's calls for steps that have not written yet."""
+        """The target's calls that have not written yet."""
         self._num_read = 0
 
     def alpha(self, steps: str) -> Rate:
@@ -202,12 +210,12 @@ class Estimates:
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
-    def begin(self, call: object, now: float, *, is_target: bool, is_step: bool = True) -> None:
-        """`call` starts; `is_step`: it writes steps, not a stream."""
+    def begin(self, call: object, now: float, *, is_target: bool) -> None:
+        """`call` starts."""
         engine = self.target if is_target else self.draft
         engine.begin(now)
         self._calls[call] = _Call(is_target, engine.mark(now))
-        if is_target and is_step:
+        if is_target:
             self._reading.add(call)
 
     def end(self, call: object, now: float) -> None:
@@ -239,12 +247,9 @@ class Estimates:
         if known is None:
             return False
         self._place(known, delta.replica, now)
-        if call in self._reading:
-            self._reading.remove(call)
-            self._num_read += 1
+        self._has_read(call)
         part, is_news = known.part, False
-        num_reading = len(self._reading) + self._num_read - part.num_read if part is not None else 0
-        if part is not None and 2 * num_reading < self.target.meter.num:
+        if part is not None and self._mostly_writes(part.num_read):
             part.num_tokens += len(delta.token_ids)
             part.num_passes += delta.num_passes or len(delta.token_ids)
             if part.num_passes < PART_PASSES or now <= part.mark.at:
@@ -262,13 +267,35 @@ class Estimates:
             return None
         self._place(known, delta.replica, now)
         known.num_tokens += len(delta.token_ids)
+        if delta.token_ids and (self._has_read(call) or known.is_untimed):
+            known.mark, known.num_read = self.target.mark(now), self._num_read
+            known.num_untimed, known.is_untimed = known.num_tokens, False
         if delta.ending is None or known.num_tokens == 0:
             return None
-        num, token_s = self._sample(known, known.replica, known.num_tokens, now)
-        streaming = Streaming(known.num_tokens, num, token_s, known.is_first)
+        num_timed = known.num_tokens - known.num_untimed
+        is_timed = num_timed >= LEAST_TIMED and self._mostly_writes(known.num_read)
+        num, token_s = self._sample(known, known.replica, num_timed, now)
+        streaming = Streaming(known.num_tokens, num, token_s, is_timed)
         self._length(known.num_tokens)
-        known.num_tokens, known.is_first = 0, False
+        known.num_tokens, known.num_untimed, known.num_read = 0, 0, self._num_read
         return streaming
+
+    def time_anew(self) -> None:
+        """Streams go on in another way: their steps are timed from the next words on."""
+        for call in self._calls.values():
+            call.is_untimed = True
+
+    def _has_read(self, call: object) -> bool:
+        """`call` writes: whether these are its first words."""
+        if call not in self._reading:
+            return False
+        self._reading.remove(call)
+        self._num_read += 1
+        return True
+
+    def _mostly_writes(self, num_read: int) -> bool:
+        """Whether most of the target's batch did not read prompts since `num_read` calls had read theirs."""
+        return 2 * (len(self._reading) + self._num_read - num_read) < self.target.meter.num
 
     def _place(self, call: _Call, replica: str, now: float) -> None:
         if replica not in ("", call.replica):

@@ -4,8 +4,9 @@ The engine checks hints in the same pass as the tokens it writes, so they cost l
 once it has none; that cost falls on all streams alike. So it is decided for all guided requests together, by the times
 of a token that were measured both ways in batches of about the same size.
 
-Promises: a fresh server guides; the way that is not taken is tried for `TRY_STEPS` steps of each request, soon where
-there are several, and then now and then, so seldom that it costs no more than a share of all steps.
+Promises: a fresh server measures the target alone for a step or two, by which all is judged, and then guides; the way
+that is not taken is tried for `TRY_STEPS` steps of each request now and then, so seldom that it costs no more than a
+share of all steps.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import math
 from deployments.coordinator.control.batch_cost import BatchCost, TargetCost
 from deployments.coordinator.control.estimates import Streaming
 
-TRY_STEPS = 4
-FIRST_STEPS, STEPS_APART = 8, 100
-"""Steps of a request alone before the first try, and of each request between two at least."""
-LEAST_FIRST_STEPS = 3
-"""Several requests know sooner together what they would know alone; so many steps of each there are at least."""
+TRY_STEPS, STEPS_APART = 4, 100
+"""Steps of each request that a try takes, and that are between two at least."""
 ENOUGH = 1.5
 """Steps of evidence that make a time known."""
+MOST_FIRST_STEPS = 8
+"""Where they are not known after so many steps of each request, hints are supposed to pay."""
 SWITCH_COST = 0.15
 """As for depths: steps of each request that must be missed, by what was measured, before the way is changed."""
 
@@ -34,19 +34,20 @@ class Guidance:
         self._alone = alone
         self._probe_share = probe_share
         self._guided = BatchCost()
-        self.guides = True
+        self.guides = False
+        self._has_begun = False
+        """Whether there were hints yet."""
         self._num_steps = 0.0
         """Steps of each request."""
         self._tries_until = 0.0
         self._next_try = math.inf
         self._missed = 0.0
-        self._has_tried = False
 
     @property
     def pays(self) -> bool:
         """Whether hints pay, as far as is known: while the other way is tried, what was decided before."""
         is_trying = self._num_steps < self._tries_until
-        return self.guides != is_trying
+        return self.guides != is_trying if self._has_begun else True
 
     def streamed(self, step: Streaming, guided: bool) -> None:
         """A step was streamed; it counts for the way that was decided when it began, or nearly so."""
@@ -62,23 +63,26 @@ class Guidance:
         step, `num_sequences` being in the target's batch."""
         part = 1.0 / max(num_requests, 1)
         self._num_steps += part
+        is_alone_known = self._alone.num_streamed >= ENOUGH
+        if not self._has_begun:
+            if not is_alone_known and self._num_steps < MOST_FIRST_STEPS:
+                return False, "the target alone is measured before hints are given", 1.0
+            self._has_begun = self.guides = True
+            self._plan_try(1.0)
         if self._num_steps < self._tries_until:
             return self.guides, self._trying(), 1.0
-        is_known = self._alone.num_streamed >= ENOUGH and self._guided.is_known
+        is_known = is_alone_known and self._guided.num_steps >= ENOUGH
         speed_up = self._alone.stream_s(num_sequences) / self._guided.at(num_sequences) if is_known else 1.0
-        first = max(FIRST_STEPS * part, LEAST_FIRST_STEPS)
-        if self._num_steps >= (self._next_try if self._has_tried else first):
-            if self._has_tried or not is_known:
-                self._try(num_sequences, speed_up)
-                return self.guides, self._trying(), 1.0
-            # What the first try would tell is known, from requests that wanted the target alone.
-            self._plan_try(speed_up)
+        if self._num_steps >= self._next_try:
+            self._try(num_sequences, speed_up)
+            return self.guides, self._trying(), 1.0
         if not is_known:
-            return self.guides, "hints from the draft are supposed to pay until the target alone is measured", 1.0
+            return self.guides, "hints from the draft are supposed to pay until both ways are measured", 1.0
         gain = speed_up - 1.0 if self.guides else 1.0 / speed_up - 1.0
         self._missed = max(self._missed - gain * part, 0.0)
         if self._missed > SWITCH_COST:
             self.guides, self._missed = not self.guides, 0.0
+            self._plan_try(speed_up)
         verb = "pay" if self.guides else "do not pay"
         reason = f"hints from the draft {verb}: a token with them takes {1.0 / speed_up:.2f} of one without"
         return self.guides, f"{reason}, {num_sequences:.0f} sequences in the batch", speed_up if self.guides else 1.0
@@ -92,7 +96,6 @@ class Guidance:
 
     def _plan_try(self, speed_up: float) -> None:
         """When the way that is not taken is tried next, if its tokens take longer by so much."""
-        self._has_tried = True
         loss = max(speed_up if self.guides else 1.0 / speed_up, 1.0) - 1.0
         apart = TRY_STEPS * loss / self._probe_share if self._probe_share else math.inf
         self._next_try = self._num_steps + TRY_STEPS + max(apart, STEPS_APART)

@@ -183,7 +183,7 @@ class Pacer:
             self._estimates.begin((self.name, command.call), now, is_target=True)
         elif isinstance(command, StartStream):
             self._target_position[command.call] = -1
-            self._estimates.begin((self.name, command.call), now, is_target=True, is_step=False)
+            self._estimates.begin((self.name, command.call), now, is_target=True)
         elif isinstance(command, StartDraft):
             self._drafting[command.call] = range(command.position, command.position + command.depth)
             self._estimates.begin((self.name, command.call), now, is_target=False)
@@ -257,7 +257,7 @@ class Pacer:
         if self.decision.depth > 0 and not self.manner.is_guided:
             self._num_ignored += 1  # the session streams, whatever is decided: the answer has begun, say
         self._only_streams |= self._num_ignored >= 2 or delta.ending is Ending.CLOSE
-        if not step.is_first:
+        if step.is_timed:
             self._decider.streamed(self, step)
         self._alpha.fade(STREAM_FADES)
         self._estimates.alpha(self.manner.steps).fade(STREAM_FADES, LEAST_EVIDENCE)

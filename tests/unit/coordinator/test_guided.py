@@ -88,6 +88,22 @@ def test_where_hints_do_not_pay_the_draft_is_not_asked() -> None:
     assert [c for c in here.log if isinstance(c, Decision)] == [Decision(0, "no")]
 
 
+def test_hints_that_do_not_pay_any_more_are_withdrawn_once() -> None:
+    depths = [3]
+    session = GuidedSession(settings(**EXACT), lambda: Decision(depths[0], "now"))
+    here = World(session, TARGET, TARGET, lambda *_: False)  # type: ignore[arg-type]
+    here.start()
+    (stream,) = [c.call for c in here.log if isinstance(c, StartStream)]
+    while not any(isinstance(c, AddHints) for c in here.log):
+        here.do(next(c for c in here.choices() if c != stream))
+    depths[0] = 0
+    while here.choices():
+        here.do(stream)
+    hints = [c.hints for c in here.log if isinstance(c, AddHints)]
+    assert hints[-1] == ()
+    assert hints.count(()) == 1
+
+
 @examples(max_examples=600, deadline=None)
 @given(
     st.integers(0, 2**32),

@@ -109,6 +109,16 @@ def test_a_hint_that_comes_during_a_pass_is_checked_in_the_next_one() -> None:
     assert writing.advance() == (tuple(range(2, 11)), None)
 
 
+def test_hints_that_were_withdrawn_are_not_checked() -> None:
+    writing = HintedWriting((), (*range(1, 41), END), 100, RULES, speculation="hints_only")
+    writing.add_hints([tuple(range(1, 21))])
+    assert writing.begin_pass() == 8
+    writing.add_hints([tuple(range(1, 30))])
+    writing.forget_hints()
+    assert writing.advance() == (tuple(range(1, 10)), None)
+    assert writing.begin_pass() == 0
+
+
 def words() -> ReplayText:
     """Sixty tokens of which the draft has another one at every eleventh place."""
     vocabulary = Vocabulary()
@@ -176,7 +186,16 @@ def test_a_recorded_run_says_what_hints_give(tmp_path: Path) -> None:
     assert guided.tokens_per_s > 1.3 * alone.tokens_per_s
 
 
-def test_the_controller_leaves_hints_where_they_cost_more_than_they_give() -> None:
-    row = compare(GuidedCell(0.8, 0.25, 1.0), 100)
+@pytest.mark.parametrize(
+    "cell", [GuidedCell(0.8, 0.25, 1.0), GuidedCell(0.8, 0.1, 1.0, 8), GuidedCell(0.5, 0.1, 1.0, 8)]
+)
+def test_the_controller_leaves_hints_where_they_cost_more_than_they_give(cell: GuidedCell) -> None:
+    row = compare(cell, 35)
     assert row.guided < 0.9
-    assert row.controlled > row.guided
+    assert row.controlled > 0.97
+
+
+def test_the_controller_keeps_hints_where_they_pay() -> None:
+    row = compare(GuidedCell(0.8, 0.1, 0.0, 8), 35)
+    assert row.guided > 2.0
+    assert row.controlled > 0.95 * row.guided

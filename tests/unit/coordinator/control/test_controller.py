@@ -102,7 +102,7 @@ def test_nobody_goes_deeper_than_asked_for() -> None:
         Cell(0.85, 0.5, 0.1, users=3),
         Cell(0.0, 0.1, 0.1),
         Cell(0.5, 0.1, 1.0),
-        Cell(0.85, 0.1, 1.0, users=4),
+        Cell(0.85, 0.1, 1.0, users=5),
     ],
 )
 def test_it_is_about_as_fast_as_the_best_depth_in_hindsight(cell: Cell) -> None:

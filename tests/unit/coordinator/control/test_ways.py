@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.estimates import Streaming
-from deployments.coordinator.control.guidance import (
-    FIRST_STEPS,
-    LEAST_FIRST_STEPS,
-    STEPS_APART,
-    TRY_STEPS,
-    Guidance,
-)
+from deployments.coordinator.control.guidance import MOST_FIRST_STEPS, STEPS_APART, TRY_STEPS, Guidance
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, TRY_EVERY, Ways
 
 
@@ -81,25 +75,35 @@ def play(guidance: Guidance, num_steps: int, alone_s: float, guided_s: float, nu
     taken = []
     for _ in range(num_steps):
         guides, _, _ = guidance.decide(num_sequences, 1)
-        guidance.streamed(Streaming(20, num_sequences, guided_s if guides else alone_s, False), guides)
+        guidance.streamed(Streaming(20, num_sequences, guided_s if guides else alone_s, True), guides)
         taken.append(guides)
     return taken
 
 
-def test_a_fresh_server_guides_and_measures_the_target_alone_later() -> None:
-    steps = play(Guidance(TargetCost(), 0.007), 4 * FIRST_STEPS, 0.1, 0.05)
-    assert all(steps[: FIRST_STEPS - 1])
-    assert TRY_STEPS <= steps.count(False) <= TRY_STEPS + 2
-    assert all(steps[-10:])
+def test_a_fresh_server_measures_the_target_alone_and_then_guides() -> None:
+    steps = play(Guidance(TargetCost(), 0.007), STEPS_APART, 0.1, 0.05)
+    assert steps == [False, False] + [True] * (STEPS_APART - 2)
+
+
+def test_hints_that_cost_much_are_given_up_at_once() -> None:
+    steps = play(Guidance(TargetCost(), 0.007), STEPS_APART, 0.1, 0.2)
+    assert steps == [False, False, True, True] + [False] * (STEPS_APART - 4)
+
+
+def test_what_does_not_pay_by_far_is_tried_seldom() -> None:
+    guidance = Guidance(TargetCost(), 0.007)
+    steps = play(guidance, 2000, 0.1, 0.2)
+    assert 0.001 * 2000 < steps.count(True) <= 0.008 * 2000
 
 
 def test_what_is_tried_is_not_what_pays() -> None:
     guidance = Guidance(TargetCost(), 0.007)
-    assert guidance.pays
-    play(guidance, FIRST_STEPS, 0.1, 0.05)
-    assert not guidance.guides, "the target alone is tried"
-    assert guidance.pays
-    play(guidance, FIRST_STEPS, 0.1, 0.05)
+    assert guidance.pays, "it is supposed to"
+    play(guidance, 3, 0.1, 0.05)
+    while guidance.guides:
+        play(guidance, 1, 0.1, 0.05)
+    assert guidance.pays, "the target alone is tried"
+    play(guidance, TRY_STEPS + 2, 0.1, 0.05)
     assert guidance.guides
     assert guidance.pays
     play(guidance, 400, 0.1, 0.3)
@@ -107,21 +111,26 @@ def test_what_is_tried_is_not_what_pays() -> None:
     assert not guidance.pays
 
 
-def test_several_requests_try_sooner() -> None:
+def test_several_requests_know_sooner() -> None:
     guidance, taken = Guidance(TargetCost(), 0.007), []
-    for number in range(8 * 2 * LEAST_FIRST_STEPS):
+    for _ in range(8 * 20):
         guides, _, _ = guidance.decide(8.0, 8)
-        guidance.streamed(Streaming(20, 8.0, 0.3 if guides else 0.2, False), guides)
-        taken.append((number // 8, guides))
-    first = min(step for step, guides in taken if not guides)
-    assert LEAST_FIRST_STEPS - 1 <= first <= LEAST_FIRST_STEPS
-    assert not taken[-1][1], "and it is kept, for the target alone is faster there"
+        guidance.streamed(Streaming(20, 8.0, 0.3 if guides else 0.2, True), guides)
+        taken.append(guides)
+    assert taken.index(True) < 8
+    assert taken.count(True) < 8, "not even a step of each"
+
+
+def test_hints_are_given_where_nothing_is_learnt_of_the_target_alone() -> None:
+    guidance = Guidance(TargetCost(), 0.007)
+    decided = [guidance.decide(1.0, 1)[0] for _ in range(2 * MOST_FIRST_STEPS)]
+    assert decided.index(True) == MOST_FIRST_STEPS - 1
 
 
 def test_what_requests_for_the_target_alone_have_shown_is_not_tried() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     for _ in range(10):
-        guidance.streamed(Streaming(20, 1.0, 0.1, False), guided=False)
+        guidance.streamed(Streaming(20, 1.0, 0.1, True), guided=False)
     assert all(play(guidance, STEPS_APART, 0.1, 0.05))
     assert not all(play(guidance, 5 * STEPS_APART, 0.1, 0.05)), "but now and then it is"
 
@@ -129,7 +138,7 @@ def test_what_requests_for_the_target_alone_have_shown_is_not_tried() -> None:
 def test_hints_that_cost_more_than_they_give_are_stopped() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     steps = play(guidance, 600, 0.1, 0.12)
-    assert steps[FIRST_STEPS:].count(True) <= 0.05 * 600
+    assert steps.count(True) <= 0.05 * 600
     _, reason, speed_up = guidance.decide(1.0, 1)
     assert "do not pay" in reason
     assert speed_up == 1.0

@@ -1,0 +1,53 @@
+"""What a stream of the target's teaches: the time of a token once its prompt is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.messages import Delta, Ending
+from deployments.coordinator.control.estimates import LEAST_TIMED, Estimates, Streaming
+
+
+def words(num_tokens: int, ending: Ending | None = None) -> Delta:
+    return Delta("w" * num_tokens, tuple(range(num_tokens)), ending=ending)
+
+
+def step(estimates: Estimates, call: str, num_tokens: int, now: float) -> Streaming:
+    found = estimates.streamed(call, words(num_tokens, Ending.BOUNDARY), now)
+    assert found is not None
+    return found
+
+
+def begun(*calls: str) -> Estimates:
+    estimates = Estimates()
+    for call in calls:
+        estimates.begin(call, 0.0, is_target=True)
+    return estimates
+
+
+def test_the_first_step_is_timed_from_its_first_words_on() -> None:
+    estimates = begun("only")
+    assert estimates.streamed("only", words(1), 9.0) is None
+    first = step(estimates, "only", 8, 9.8)
+    assert first.is_timed
+    assert first.num_tokens == 9
+    assert first.token_s == pytest.approx(0.1)
+    assert step(estimates, "only", 5, 10.8).token_s == pytest.approx(0.2)
+
+
+def test_a_step_of_few_words_is_not_timed() -> None:
+    estimates = begun("only")
+    assert not step(estimates, "only", 20, 1.0).is_timed, "all of it came when the prompt was read"
+    assert not step(estimates, "only", LEAST_TIMED - 1, 2.0).is_timed
+    assert step(estimates, "only", LEAST_TIMED, 3.0).is_timed
+
+
+def test_the_time_in_which_most_read_their_prompts_says_nothing() -> None:
+    estimates = begun("a", "b", "c")
+    estimates.streamed("a", words(1), 1.0)
+    estimates.streamed("b", words(1), 1.1)
+    assert not step(estimates, "a", 8, 2.0).is_timed, "b and c read meanwhile"
+    estimates.streamed("c", words(1), 2.1)
+    assert step(estimates, "b", 8, 2.5).is_timed, "only c did"
+    assert step(estimates, "a", 8, 3.0).is_timed
+    assert step(estimates, "a", 8, 4.0).is_timed

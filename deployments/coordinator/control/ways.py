@@ -6,7 +6,7 @@ loses less where the draft strays, and is less work for the target. Which it is 
 requests are compared.
 
 Promises: the first requests are guided, whatever their fidelity, so that nobody gets another text than the target's for
-a speed that was not measured; one that begins alone goes the way that was faster for those before it, and the slower
+a speed that was not measured in several of them; one that begins alone goes the way that was faster for those before it, and the slower
 way is tried now and then; one that begins beside others and accepts only equal steps is guided, since a window would
 take their places in the batch.
 """
@@ -16,7 +16,11 @@ from __future__ import annotations
 from deployments.coordinator.control.means import Mean
 
 FIRST_TRY, TRY_EVERY = 8, 32
-"""So many requests alone are guided before a window is tried; then the slower way is tried once in so many."""
+"""So many requests alone are guided before each of the first windows; then the slower way is tried once in so many."""
+LEAST_WINDOWS = 3
+"""One text takes longer than another, and no machine is as fast in one minute as in the next: fewer say nothing."""
+HOPELESS = 1.15
+"""After a window that was slower by this factor there is no hurry to try the next one."""
 LEAST_TOKENS = 32
 """A shorter request says nothing."""
 MEMORY_TOKENS = 4000.0
@@ -33,6 +37,7 @@ class Ways:
         self._is_exact = is_exact
         self._guided, self._window = Mean(0.0, 0.0, MEMORY_TOKENS), Mean(0.0, 0.0, MEMORY_TOKENS)
         self._next_try = FIRST_TRY
+        self._num_windows = 0
         self._num_unguided = 0
         """Requests since hints did not pay."""
 
@@ -42,17 +47,25 @@ class Ways:
         if not hints_pay:
             self._num_unguided += 1
             return self._is_exact or self._num_unguided % TRY_EVERY == 0
-        is_known = self._guided.weight > 0.0 and self._window.weight > 0.0
+        is_known = self._guided.weight > 0.0 and self._num_windows >= LEAST_WINDOWS
         guided = not is_known or self._guided.value <= MARGIN * self._window.value
         if num_others > 0:
             return guided or self._is_exact
         if self._next_try > 0:
             return guided
-        self._next_try = TRY_EVERY
+        self._next_try = TRY_EVERY if self._num_windows + 1 >= LEAST_WINDOWS else FIRST_TRY
         return not guided
 
     def finished(self, guided: bool, num_tokens: int, elapsed_s: float) -> None:
         """A request that was alone has written `num_tokens` in so much time."""
-        if num_tokens >= LEAST_TOKENS and elapsed_s > 0.0:
-            (self._guided if guided else self._window).add(elapsed_s / num_tokens, float(num_tokens))
-            self._next_try -= 1
+        if num_tokens < LEAST_TOKENS or elapsed_s <= 0.0:
+            return
+        token_s = elapsed_s / num_tokens
+        self._next_try -= 1
+        if guided:
+            self._guided.add(token_s, float(num_tokens))
+            return
+        self._window.add(token_s, float(num_tokens))
+        self._num_windows += 1
+        if token_s > HOPELESS * self._guided.value:
+            self._next_try = max(self._next_try, TRY_EVERY - 1)

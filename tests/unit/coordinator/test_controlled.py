@@ -10,7 +10,7 @@ import pytest
 
 from actors.engines.scripted import ScriptOptions
 from actors.messages import Prompt
-from deployments.coordinator.control.ways import FIRST_TRY
+from deployments.coordinator.control.ways import FIRST_TRY, LEAST_WINDOWS
 from deployments.coordinator.coordinator import settle
 from deployments.generation import Finished
 from tests.unit.clock import run_virtually
@@ -91,7 +91,7 @@ def test_other_modes_are_left_alone(mode: str) -> None:
     assert asked.depths == []
 
 
-ENOUGH = FIRST_TRY + 10
+ENOUGH = LEAST_WINDOWS * FIRST_TRY + 10
 """Requests one after another until both ways were taken; those in which the target alone was tried do not count."""
 
 
@@ -109,9 +109,10 @@ def test_an_exact_request_is_guided_until_a_window_was_found_to_be_faster() -> N
 def test_a_request_stays_guided_where_a_window_is_slower(fidelity: str, agree: float) -> None:
     """More than one sequence costs this target a pass each."""
     asked = ask(replace(HINTED, num_steps=8, sequence_s=HINTED.token_s), ENOUGH, agree=agree, fidelity=fidelity)
-    (window,) = (one for one in asked if one.is_window)
+    windows = [one for one in asked if one.is_window]
+    assert 1 <= len(windows) <= LEAST_WINDOWS
     assert not asked[-1].is_window
-    assert asked[-1].token_s < window.token_s
+    assert all(asked[-1].token_s < window.token_s for window in windows)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,11 @@ from __future__ import annotations
 from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.estimates import Streaming
 from deployments.coordinator.control.guidance import MOST_FIRST_STEPS, STEPS_APART, TRY_STEPS, Guidance
-from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, TRY_EVERY, Ways
+from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, LEAST_WINDOWS, TRY_EVERY, Ways
+
+
+UNTIL_KNOWN = LEAST_WINDOWS * FIRST_TRY + 1
+"""After so many requests alone both ways are compared, if windows are the faster ones."""
 
 
 def live(ways: Ways, num_requests: int, guided_s: float, window_s: float) -> list[bool]:
@@ -22,15 +26,23 @@ def test_the_first_requests_are_guided_and_then_a_window_is_tried() -> None:
     assert live(Ways(), FIRST_TRY + 1, 0.02, 0.03) == [True] * FIRST_TRY + [False]
 
 
+def test_one_window_that_was_faster_by_chance_changes_nothing() -> None:
+    ways = Ways()
+    live(ways, FIRST_TRY, 0.02, 0.01)
+    assert not ways.guides(0, hints_pay=True)
+    ways.finished(False, 200, 200 * 0.01)
+    assert live(ways, 2 * TRY_EVERY, 0.02, 0.025).count(False) == 2
+
+
 def test_the_faster_way_is_taken_and_the_other_one_tried_now_and_then() -> None:
     slow = live(Ways(), FIRST_TRY + 1 + 3 * TRY_EVERY, 0.02, 0.03)
     assert slow.count(False) == 4
-    fast = live(Ways(), FIRST_TRY + 1 + 3 * TRY_EVERY, 0.03, 0.02)
-    assert fast.count(True) == FIRST_TRY + 3
+    fast = live(Ways(), UNTIL_KNOWN + 3 * TRY_EVERY, 0.03, 0.02)
+    assert fast.count(True) == UNTIL_KNOWN - LEAST_WINDOWS + 3
 
 
 def test_a_window_must_be_clearly_faster() -> None:
-    assert live(Ways(), FIRST_TRY + 20, 0.0201, 0.02).count(False) == 1
+    assert live(Ways(), UNTIL_KNOWN + 20, 0.0201, 0.02).count(False) == LEAST_WINDOWS
 
 
 def test_another_kind_of_text_is_noticed() -> None:
@@ -42,7 +54,7 @@ def test_another_kind_of_text_is_noticed() -> None:
 
 def test_beside_others_and_without_hints_that_pay_nothing_is_tried() -> None:
     ways = Ways()
-    live(ways, FIRST_TRY + 1, 0.03, 0.02)
+    live(ways, UNTIL_KNOWN, 0.03, 0.02)
     assert not ways.guides(0, hints_pay=True)
     assert ways.guides(1, hints_pay=True)
     assert ways.guides(0, hints_pay=False)
@@ -52,7 +64,7 @@ def test_requests_with_a_verifier_are_guided_until_windows_were_faster() -> None
     ways = Ways(is_exact=False)
     assert ways.guides(1, hints_pay=True), "nothing is known"
     assert not ways.guides(0, hints_pay=False), "there is nothing to be guided by"
-    assert live(ways, FIRST_TRY + 1, 0.03, 0.02) == [True] * FIRST_TRY + [False]
+    assert live(ways, UNTIL_KNOWN, 0.03, 0.02)[: FIRST_TRY + 1] == [True] * FIRST_TRY + [False]
     assert not ways.guides(1, hints_pay=True)
     live(ways, 5 * TRY_EVERY, 0.02, 0.03)
     assert ways.guides(1, hints_pay=True)

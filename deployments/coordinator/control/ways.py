@@ -6,9 +6,9 @@ loses less where the draft strays, and is less work for the target. Which it is 
 requests are compared.
 
 Promises: the first requests are guided, whatever their fidelity, so that nobody gets another text than the target's for
-a speed that was not measured in several of them; one that begins alone goes the way that was faster for those before it, and the slower
-way is tried now and then; one that begins beside others and accepts only equal steps is guided, since a window would
-take their places in the batch.
+a speed that was not measured in several of them; one that begins alone goes the way that was faster for those before
+it, and the slower way is tried now and then; one that begins beside others and accepts only equal steps is guided,
+since a window would take their places in the batch.
 """
 
 from __future__ import annotations

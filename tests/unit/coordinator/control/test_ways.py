@@ -7,7 +7,6 @@ from deployments.coordinator.control.estimates import Streaming
 from deployments.coordinator.control.guidance import MOST_FIRST_STEPS, STEPS_APART, TRY_STEPS, Guidance
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, LEAST_WINDOWS, TRY_EVERY, Ways
 
-
 UNTIL_KNOWN = LEAST_WINDOWS * FIRST_TRY + 1
 """After so many requests alone both ways are compared, if windows are the faster ones."""
 

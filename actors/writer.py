@@ -79,7 +79,7 @@ class ModelWriter:
         return await self._engine.token_logprobs(call_id, (*before, *self._piece_ids(piece)), len(before))
 
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
-        """As `Target.add_hints`."""
+        """As `Writer.add_hints`."""
         await self._engine.add_hints(call_id, hints)
 
     async def speculation_stats(self) -> SpeculationStats | None:

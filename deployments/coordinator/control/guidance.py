@@ -21,7 +21,7 @@ TRY_STEPS, STEPS_APART = 4, 100
 ENOUGH = 1.5
 """Steps of evidence that make a time known."""
 MOST_FIRST_STEPS = 8
-"""Where they are not known after so many steps of each request, hints are supposed to pay."""
+"""Where the target's times alone are not known after so many steps of each request, hints are given all the same."""
 SWITCH_COST = 0.15
 """As for depths: steps of each request that must be missed, by what was measured, before the way is changed."""
 
@@ -50,7 +50,7 @@ class Guidance:
         return self.guides != is_trying if self._has_begun else True
 
     def streamed(self, step: Streaming, guided: bool) -> None:
-        """A step was streamed; it counts for the way that was decided when it began, or nearly so."""
+        """A step was streamed, timed from when all went this way."""
         if guided:
             self._guided.add(step.num_sequences, step.token_s)
             self._alone.fade_streams()

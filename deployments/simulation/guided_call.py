@@ -94,10 +94,7 @@ class GuidedCall:
 
     def add_hints(self, hints: tuple[TokenIds, ...]) -> None:
         """They count from the pass behind the next one on; none: those that it has count no more."""
-        if hints:
-            self._writing.add_hints(hints)
-        else:
-            self._writing.forget_hints()
+        self._writing.add_hints(hints)
 
     def done(self) -> None:
         """As `Work.done`: a pass is over."""

@@ -7,7 +7,7 @@ one's guesses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -55,17 +55,16 @@ class HintedWriting:
         """Tokens that stand before the next one."""
         return self._num_before + self.num_written
 
-    def add_hints(self, hints: Iterable[Sequence[int]]) -> None:
-        """As `HintedSequence.add`: those of the call itself before its first pass, others while a pass runs."""
-        if self._guess is None:
+    def add_hints(self, hints: Collection[Sequence[int]]) -> None:
+        """As `HintedSequence.add`: those of the call itself before its first pass, others while a pass runs. No
+        hints: those before count no more."""
+        if not hints:
+            self._hinted.forget()
+            self._arrived = []
+        elif self._guess is None:
             self._hinted.add(hints)
         else:
             self._arrived += hints
-
-    def forget_hints(self) -> None:
-        """Those that came so far count no more."""
-        self._hinted.forget()
-        self._arrived = []
 
     def begin_pass(self) -> int:
         """A pass begins; how many guessed tokens it checks."""

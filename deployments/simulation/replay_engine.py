@@ -180,12 +180,8 @@ class ReplayEngine:
         """As `Engine.add_hints`."""
         await asyncio.sleep(self._hop_s)
         if call_id in self._sequences:
-            sequence = self._sequences[call_id]
-            if hints:
-                sequence.writing.add_hints(hints)
-            else:
-                sequence.writing.forget_hints()
-            sequence.is_told = bool(hints)
+            self._sequences[call_id].writing.add_hints(hints)
+            self._sequences[call_id].is_told = bool(hints)
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Engine.speculation_stats`: not counted over calls."""

@@ -114,7 +114,7 @@ def test_hints_that_were_withdrawn_are_not_checked() -> None:
     writing.add_hints([tuple(range(1, 21))])
     assert writing.begin_pass() == 8
     writing.add_hints([tuple(range(1, 30))])
-    writing.forget_hints()
+    writing.add_hints([])
     assert writing.advance() == (tuple(range(1, 10)), None)
     assert writing.begin_pass() == 0
 

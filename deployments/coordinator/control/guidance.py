@@ -47,7 +47,7 @@ class Guidance:
     def pays(self) -> bool:
         """Whether hints pay, as far as is known: while the other way is tried, what was decided before."""
         is_trying = self._num_steps < self._tries_until
-        return self.guides != is_trying if self._has_begun else True
+        return not self._has_begun or self.guides != is_trying
 
     def streamed(self, step: Streaming, guided: bool) -> None:
         """A step was streamed, timed from when all went this way."""

@@ -6,6 +6,7 @@ import pytest
 
 from actors.messages import Delta, Ending
 from deployments.coordinator.control.estimates import LEAST_TIMED, Estimates, Streaming
+from tests.unit.coordinator.control.test_progress import begun
 
 
 def words(num_tokens: int, ending: Ending | None = None) -> Delta:
@@ -16,13 +17,6 @@ def step(estimates: Estimates, call: str, num_tokens: int, now: float) -> Stream
     found = estimates.streamed(call, words(num_tokens, Ending.BOUNDARY), now)
     assert found is not None
     return found
-
-
-def begun(*calls: str) -> Estimates:
-    estimates = Estimates()
-    for call in calls:
-        estimates.begin(call, 0.0, is_target=True)
-    return estimates
 
 
 def test_the_first_step_is_timed_from_its_first_words_on() -> None:

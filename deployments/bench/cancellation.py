@@ -88,15 +88,15 @@ class Asker:
         self._url = url
         self._random = random.Random(0)
 
-    async def try_one(self, cause: str, mode: str) -> Trial:
-        """A trial of `cause`, one of `CAUSES`."""
+    async def try_one(self, cause: str, mode: str, question: str) -> Trial:
+        """A trial of `cause`, one of `CAUSES`. Logs are told apart by `question`, which no other trial asks."""
         if cause.startswith("client gone"):
-            return await self.client_gone(mode, stream=cause.endswith("streaming"))
-        return await {"deadline": self.deadline, "stop string": self.stop, "rejected step": self.rejected}[cause](mode)
+            return await self.client_gone(mode, question, stream=cause.endswith("streaming"))
+        ways = {"deadline": self.deadline, "stop string": self.stop, "rejected step": self.rejected}
+        return await ways[cause](mode, question)
 
-    async def client_gone(self, mode: str, stream: bool) -> Trial:
+    async def client_gone(self, mode: str, question: str, stream: bool) -> Trial:
         """The connection is closed in the middle of the answer."""
-        question = _question()
         async with self._http() as http:
             work = asyncio.create_task(self._read(http, _body(question, mode, stream=stream)))
             await asyncio.wait((work,), timeout=self._random.uniform(0.5, 1.2))
@@ -105,24 +105,22 @@ class Asker:
             await asyncio.gather(work, return_exceptions=True)
         return Trial("client gone, streaming" if stream else "client gone, unary", mode, question, stopped_at)
 
-    async def deadline(self, mode: str) -> Trial:
+    async def deadline(self, mode: str, question: str) -> Trial:
         """The server's time limit passes."""
-        question = _question()
         async with self._http() as http:
             sent_at = time.time()
             await self._read(http, _body(question, mode, stream=True))
         return Trial("deadline", mode, question, sent_at + DEADLINE_S)
 
-    async def stop(self, mode: str) -> Trial:
+    async def stop(self, mode: str, question: str) -> Trial:
         """A stop string comes, in the middle of the third step."""
-        question = _question()
         async with self._http() as http:
             await self._read(http, _body(question, mode, stream=True) | {"stop": [_mark(question)]})
         return Trial("stop string", mode, question, None)
 
-    async def rejected(self, mode: str) -> Trial:
+    async def rejected(self, mode: str, question: str) -> Trial:
         """Steps are rejected on the way; the request itself ends at its limit of tokens."""
-        question, request_id = _question(), f"rejected-{uuid4().hex}"
+        request_id = f"rejected-{uuid4().hex}"
         async with self._http() as http:
             headers = {"x-request-id": request_id}
             await self._read(http, _body(question, mode, stream=True) | {"max_tokens": 120}, headers)
@@ -141,10 +139,6 @@ class Asker:
         async with http.stream("POST", f"{self._url}/v1/chat/completions", json=body, headers=headers) as response:
             async for _ in response.aiter_bytes():
                 pass
-
-
-def _question() -> str:
-    return f"Sum {uuid4().hex[:12]}?"
 
 
 def _prompt(question: str) -> str:
@@ -183,11 +177,13 @@ async def run_trials(url: str, num_trials: int, causes: Sequence[tuple[str, str]
     asker = Asker(url)
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(cause: str, mode: str) -> Trial:
+    async def one(cause: str, mode: str, question: str) -> Trial:
         async with gate:
-            return await asker.try_one(cause, mode)
+            return await asker.try_one(cause, mode, question)
 
-    trials = await asyncio.gather(*(one(cause, mode) for _ in range(num_trials) for cause, mode in causes))
+    # Numbered, not drawn: what a question's text holds, a step that is rejected say, is the same in every run.
+    asked = [(*pair, f"Sum {i}, case {case}?") for i in range(num_trials) for case, pair in enumerate(causes)]
+    trials = await asyncio.gather(*(one(*each) for each in asked))
     await asyncio.sleep(SETTLE_S)
     return list(trials)
 

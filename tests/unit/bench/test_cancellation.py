@@ -93,7 +93,6 @@ async def measured(folder: Path, target: type[TargetModel], causes: Any, num_tri
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancellation, "DEADLINE_S", 1.5)
     monkeypatch.setattr(cancellation, "AT_ONCE", 6)  # on a full machine more are in each other's way, and held back
 
 

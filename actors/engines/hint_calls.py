@@ -1,8 +1,8 @@
 """The hints of the calls that run in an engine, kept where the calls come in.
 
 Promises: hints reach their call whether they come before it, with it or while it runs; hints with ids that the model
-does not have are dropped, since looking one up would end the engine; nothing is kept of a call that has ended, and at
-most `MAX_EARLY` sets of hints of calls that never come.
+does not have are dropped, since looking one up would end the engine; nothing is kept of a call that has ended, at most
+the newest `MAX_HINTS` hints of one that runs, and at most `MAX_EARLY` sets of hints of calls that never come.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from actors.engines.hint_matching import MAX_HINTS
 from actors.messages import TokenIds
 
 MAX_EARLY = 256
@@ -39,7 +40,7 @@ class HintCalls:
     @contextmanager
     def running(self, call_id: str, hints: Hints) -> Iterator[HintedCall]:
         """The call `call_id` for as long as it runs."""
-        call = HintedCall(call_id, (*self._early.pop(call_id, ()), *self.usable(hints)))
+        call = HintedCall(call_id, _newest((*self._early.pop(call_id, ()), *self.usable(hints))))
         self._calls[call_id] = call
         try:
             yield call
@@ -56,9 +57,9 @@ class HintCalls:
         if not usable:
             return None
         if (call := self._calls.get(call_id)) is not None:
-            call.hints = (*usable, *call.hints)
+            call.hints = _newest((*usable, *call.hints))
             return call.request_id, usable
-        self._early[call_id] = (*usable, *self._early.pop(call_id, ()))
+        self._early[call_id] = _newest((*usable, *self._early.pop(call_id, ())))
         while len(self._early) > MAX_EARLY:
             self._early.popitem(last=False)
         return None
@@ -74,3 +75,8 @@ class HintCalls:
     def usable(self, hints: Hints) -> Hints:
         """Those of `hints` that have a token, and only tokens of the vocabulary."""
         return tuple(hint for hint in hints if hint and min(hint) >= 0 and max(hint) < self._vocabulary_size)
+
+
+def _newest(hints: Hints) -> Hints:
+    """A sequence keeps no more."""
+    return hints[:MAX_HINTS]

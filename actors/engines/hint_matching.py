@@ -78,14 +78,19 @@ class HintTrack:
         for at, token in enumerate(self.hint):
             self._ends.setdefault(token, []).append(at + 1)
 
-    def follow(self, written: Sequence[int], tail: Sequence[int], rules: MatchRules) -> None:
+    def follow(self, written: Sequence[int] | Tokens, tail: Sequence[int], rules: MatchRules) -> None:
         """`written` is all that the sequence has written since the hint's beginning; `tail` its last tokens, at least
         `realign_max` where there are as many, of which the prompt may have been a part."""
-        for token in written[self._num_seen :]:
-            fits = self.offset < len(self.hint) and self.hint[self.offset] == token
+        room = max(len(self.hint) - self.offset, 0)
+        for token in written[self._num_seen : self._num_seen + room]:
+            fits = self.hint[self.offset] == token
             self.agreement = self.agreement + 1 if fits else 0
             self.diverged = self.diverged or not fits
             self.offset += 1  # after a divergence one token is taken to stand for one
+        num_behind = len(written) - self._num_seen - room
+        if num_behind > 0:  # no token fits there, and a long text is not read again for each new hint
+            self.agreement, self.diverged = 0, True
+            self.offset += num_behind
         self._num_seen = len(written)
         if self.diverged and self.agreement < rules.realign_min:
             self._realign(tail, rules)
@@ -145,7 +150,7 @@ class HintedSequence:
         """At most `room` tokens after `context` (shape ``(num_tokens,)``), the last `num_written` of which the sequence
         wrote itself since its hints' beginning."""
         if self._tracks:
-            written = context[len(context) - num_written :].tolist()
+            written = context[len(context) - num_written :]
             tail = context[-self._rules.realign_max :].tolist()
             for track in self._tracks:
                 track.follow(written, tail, self._rules)

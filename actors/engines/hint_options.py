@@ -58,6 +58,11 @@ def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> dict[s
     known = {*SETTINGS, "method", "model"}
     if unknown := sorted(set(wanted) - known):
         raise ValueError(f"method {METHOD} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(known))}.")
+    if int(options.get("pipeline_parallel_size") or 1) > 1:
+        raise ValueError(
+            f"method {METHOD} cannot be had with pipeline_parallel_size: vLLM would have drafts verified before it "
+            "knows the token before them. Use tensor_parallel_size, or leave speculative_config out."
+        )
     rules = _rules({SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
     if wanted.get("model") is not None:
         return _over_draft_model(options, wanted["model"], rules)

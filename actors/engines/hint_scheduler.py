@@ -45,6 +45,7 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
             or self.needs_kv_cache_zeroing
             or self.need_mamba_block_aligned_split
             or self.scheduler_config.async_scheduling
+            or self.use_v2_model_runner  # it has drafts of its own
         )
         self._remnants = self._made_remnants()
 
@@ -57,6 +58,7 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
                     self._add_drafts(new, scheduler_output)
             except Exception as error:  # only speed is at stake, and vLLM's own output is untouched or complete
                 self._is_plain = False
+                self._stop_keeping()
                 logger.warning("Hints are not verified with prompts any more: %s: %s.", type(error).__name__, error)
         super()._update_after_schedule(scheduler_output)
 
@@ -71,7 +73,10 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
         pool = self.kv_cache_manager.block_pool
         if self._remnants is not None and pool.get_num_free_blocks() * FREE_ONE_IN < pool.num_gpu_blocks:
             self._remnants.release()
-        return super().schedule(*args, **kwargs)
+        output = super().schedule(*args, **kwargs)
+        if self._remnants is not None and not output.total_num_scheduled_tokens and self.get_request_counts()[1]:
+            self._remnants.release()  # one waits for nearly all blocks: the next pass has them
+        return output
 
     def _free_request_blocks(self, request: Any) -> None:
         """vLLM ends a request with this, or sets it back."""
@@ -79,9 +84,17 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
             try:
                 self._remnants.keep(request)
             except Exception as error:  # only speed is at stake
-                self._remnants = None
+                self._stop_keeping()
                 logger.warning("Requests do not go on from others' last blocks: %s: %s.", type(error).__name__, error)
         super()._free_request_blocks(request)
+
+    def _stop_keeping(self) -> None:
+        remnants, self._remnants = self._remnants, None
+        if remnants is not None:
+            try:
+                remnants.release()
+            except Exception:  # vLLM's blocks may be what is in disorder
+                logger.warning("Blocks of requests that have ended are not free again.", exc_info=True)
 
     def verify_next(self, request_id: str, drafts: list[int]) -> None:
         """Between two passes: `drafts` instead of what was to be verified for a running request."""

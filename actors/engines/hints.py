@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.engines.hint_matching import HintedSequence, MatchRules, Proposal, Source, Tokens, cut_after
+from actors.engines.hint_matching import MAX_HINTS, HintedSequence, MatchRules, Proposal, Source, Tokens, cut_after
 from actors.engines.hint_options import METHOD, OWN
 
 MAX_EARLY = 256
@@ -101,12 +101,14 @@ class HintProposer:
         """Further hints for the request `key`, or for when it comes; none: those that it has count no more. Called
         between two passes: the request's id and what to verify in the next one instead of what was proposed last, if
         that is another thing now."""
+        if self._runner is None:
+            return None  # nobody would ask for them
         request_id = self._id_of.get(key, "")
         running = self._running.get(request_id)
         if running is None:
             early = self._early.pop(key, [])
             if hints:
-                self._early[key] = [*hints, *early]
+                self._early[key] = [*hints, *early][:MAX_HINTS]
             while len(self._early) > MAX_EARLY:
                 self._early.popitem(last=False)
             return None

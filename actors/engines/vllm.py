@@ -86,6 +86,9 @@ class VllmEngine:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cpu_cores
         # A forked engine would inherit this process's threads' locks and open files.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        if OWN in (arguments.additional_config or {}):
+            # Hints stand before the drafts of this model runner only; vLLM would take the other for a draft model.
+            os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         guard = Guard.start()
         counter = SpeculationCounter()
         try:
@@ -292,7 +295,8 @@ class VllmEngine:
         self._info = replace(self._info, takes_hints=self._takes_hints)
         if not self._takes_hints:
             logger.warning(
-                "%s takes no hints: this vLLM's workers are others than version 0.32's. Texts do not change.",
+                "%s takes no hints: this vLLM's workers are others than version 0.32's with "
+                "VLLM_USE_V2_MODEL_RUNNER=0. Texts do not change.",
                 self._info.model,
             )
 

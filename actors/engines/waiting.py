@@ -40,6 +40,7 @@ class Doorbell:
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._has_rung = False
+        self._num_known = 0
         if listens:
             self._listen()
 
@@ -59,9 +60,12 @@ class Doorbell:
             try:
                 self._socket.sendto(b"", self._address(number))
             except BlockingIOError:
-                continue  # that one has been rung for often enough
+                pass  # that one has been rung for often enough
             except OSError:
-                return  # the readers before this number are all
+                if number >= self._num_known:
+                    return  # the readers before this number are all
+                continue  # this one has ended
+            self._num_known = max(self._num_known, number + 1)
 
     def close(self) -> None:
         """Stop listening."""

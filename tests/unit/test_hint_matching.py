@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from actors.engines.hint_matching import (
     MAX_HINTS,
     HintedSequence,
+    HintTrack,
     MatchRules,
     Proposal,
     Source,
@@ -193,3 +194,44 @@ def test_whatever_is_written_a_proposal_is_a_part_of_a_hint_or_of_the_context(
 def test_nothing_is_proposed_behind_a_token_that_ends_the_sequence() -> None:
     assert cut_after([1, 2, 3, 4], frozenset({3, 4})) == [1, 2, 3]
     assert cut_after([1, 2], frozenset({3})) == [1, 2]
+
+
+def followed_one_by_one(hint: list[int], written: list[int]) -> tuple[int, int, bool]:
+    """Where a sequence stands in a hint, each of its tokens looked at."""
+    offset, agreement, diverged = 0, 0, False
+    for token in written:
+        fits = offset < len(hint) and hint[offset] == token
+        agreement, diverged, offset = agreement + 1 if fits else 0, diverged or not fits, offset + 1
+    return offset, agreement, diverged
+
+
+FEW = st.integers(0, 2)
+
+
+@given(st.lists(FEW, min_size=1, max_size=6), st.lists(st.lists(FEW, max_size=5), max_size=4))
+def test_a_text_is_followed_as_far_as_the_hint_reaches(hint: list[int], parts: list[list[int]]) -> None:
+    track, written = HintTrack(hint), list[int]()
+    unreachable = MatchRules(realign_min=99, realign_max=99)  # it stays where it is
+    for part in parts:
+        written += part
+        track.follow(np.array(written, dtype=np.int32), [9], unreachable)
+        assert (track.offset, track.agreement, track.diverged) == followed_one_by_one(hint, written)
+
+
+class Counted(list[int]):
+    """Tokens, and how many of them were asked for."""
+
+    num_read = 0
+
+    def __getitem__(self, at: object) -> object:  # type: ignore[override]
+        found = super().__getitem__(at)  # type: ignore[index]
+        self.num_read += len(found) if isinstance(found, list) else 1
+        return found
+
+
+def test_a_new_hint_costs_its_own_length_whatever_was_written_before() -> None:
+    written = Counted(range(100, 10_100))
+    track = HintTrack([10_098, 10_099, 1, 2])
+    track.follow(written, written[-4:], RULES)  # type: ignore[arg-type]
+    assert written.num_read <= 4 + 4
+    assert (track.fits(RULES), track.hint[track.offset :]) == (True, [1, 2])

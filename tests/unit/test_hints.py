@@ -12,7 +12,7 @@ import pytest
 
 from actors.engines import hint_calls, hints
 from actors.engines.hint_calls import HintCalls
-from actors.engines.hint_matching import MatchRules, Source
+from actors.engines.hint_matching import MAX_HINTS, MatchRules, Source
 from actors.engines.hint_options import (
     EXTENSION,
     METHOD,
@@ -201,6 +201,18 @@ def test_nothing_is_kept_of_requests_that_ended_or_never_came(monkeypatch: pytes
     assert list(proposer._early) == [f"never{number}" for number in range(40, 50)]
 
 
+def test_few_hints_are_kept_for_one_that_never_comes_and_none_by_a_proposer_that_is_off() -> None:
+    """With several engines side by side each hears the hints of all requests."""
+    proposer, _ = make()
+    hints_of = [[[number, 1, 2]] for number in range(3 * MAX_HINTS)]
+    for hints_then in hints_of:
+        proposer.add_hints("elsewhere", hints_then)
+    assert proposer._early == {"elsewhere": [hint for (hint,) in reversed(hints_of[-MAX_HINTS:])]}
+    assert not proposer.attach(None)
+    proposer.add_hints("elsewhere", [HINT])
+    assert not proposer._early
+
+
 @pytest.mark.parametrize("missing", ["input_batch", "requests"])
 def test_another_model_runner_leaves_ngrams_and_one_warning(missing: str, caplog: pytest.LogCaptureFixture) -> None:
     proposer, runner = make()
@@ -355,6 +367,16 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], says: str
         engine_options({"speculative_config": {"method": METHOD, **settings}}, METHODS)
 
 
+def test_a_pipeline_of_engines_takes_no_hints() -> None:
+    options = {"speculative_config": {"method": METHOD}, "pipeline_parallel_size": 2}
+    with pytest.raises(ValueError, match="tensor_parallel_size"):
+        engine_options(options, METHODS)
+    assert (
+        engine_options({**options, "speculative_config": {"method": "ngram"}}, METHODS)["pipeline_parallel_size"] == 2
+    )
+    assert engine_options({**options, "pipeline_parallel_size": 1}, METHODS)["scheduler_cls"] == SCHEDULER
+
+
 def test_the_workers_extension_has_one_place() -> None:
     with pytest.raises(ValueError, match="worker_extension_cls"):
         engine_options({"speculative_config": {"method": METHOD}, "worker_extension_cls": "x.Y"}, METHODS)
@@ -393,6 +415,19 @@ def test_tokens_that_the_model_does_not_have_are_no_hint() -> None:
     with calls.running("a", ((1, 100), (), (-1, 2), (99,))) as call:
         assert call.hints == ((99,),)
         assert calls.add("a", ((100,),)) is None
+
+
+def test_a_call_keeps_the_newest_hints_only() -> None:
+    calls, many = HintCalls(100), range(3 * MAX_HINTS)
+    for number in many:
+        calls.add("early", ((number, 1),))
+    with calls.running("early", ((1, 2),)) as call:
+        assert call.hints == tuple((number, 1) for number in reversed(many))[:MAX_HINTS]
+        for number in many:
+            calls.add("early", ((number, 2),))
+        assert call.hints == tuple((number, 2) for number in reversed(many))[:MAX_HINTS]
+    with calls.running("whole", tuple((number, 3) for number in many)) as call:
+        assert call.hints == tuple((number, 3) for number in many[:MAX_HINTS])
 
 
 def test_hints_for_calls_that_never_come_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,20 @@ def test_a_ring_without_readers_or_after_they_are_gone_is_nothing(bell: Bell) ->
     writer.ring()
 
 
+def test_a_reader_that_has_ended_does_not_hide_the_others(bell: Bell) -> None:
+    writer, first, second = bell(False), bell(True), bell(True)
+    writer.ring()
+    assert first.wait(5.0)
+    assert second.wait(5.0)
+    first.close()
+    timer = threading.Timer(PAUSE_S, writer.ring)
+    begun = time.monotonic()
+    timer.start()
+    assert second.wait(5.0)
+    assert time.monotonic() - begun < 2.0
+    timer.join()
+
+
 def test_too_many_readers_are_refused(bell: Bell) -> None:
     for _ in range(MOST_READERS):
         bell(True)

@@ -1,0 +1,125 @@
+"""vLLM's own scheduler with ours on top, without a model: what is kept of ended requests never holds up a new one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.engines.remnants import BLOCKS_KEPT
+from tests.real.small_model import IGNORED
+
+pytestmark = [pytest.mark.real, *IGNORED]
+
+SIZE = 32
+NUM_BLOCKS = 257
+"""One of them is vLLM's own; two requests leave something behind."""
+MAX_LEN = (NUM_BLOCKS - 1) * SIZE
+SHAPE = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "num_hidden_layers": 1,
+    "vocab_size": 1000,
+    "max_position_embeddings": MAX_LEN,
+}
+
+
+# vLLM is imported in the tests: only there its own libraries' deprecations are not errors.
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Any:
+    import torch
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    from actors.engines.hint_scheduler import HintScheduler
+    from actors.engines.vllm_terms import engine_arguments
+
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")
+    options = {
+        "dtype": "float32",
+        "max_model_len": MAX_LEN,
+        "max_num_batched_tokens": MAX_LEN,
+        "block_size": SIZE,
+        "enable_prefix_caching": True,
+        "skip_tokenizer_init": True,
+        "speculative_config": {"method": "hints", "num_speculative_tokens": 4},
+    }
+    config = engine_arguments(str(tmp_path), options).create_engine_config()
+    config.cache_config.num_gpu_blocks = NUM_BLOCKS
+    spec = FullAttentionSpec(block_size=SIZE, num_kv_heads=1, head_size=64, dtype=torch.float32)
+    cache = KVCacheConfig(NUM_BLOCKS, [], [KVCacheGroupSpec(["layer"], spec)])
+    return HintScheduler(config, cache, StructuredOutputManager(config), SIZE, SIZE)
+
+
+def ask(scheduler: Any, name: str, num_tokens: int) -> None:
+    """A request with a prompt that is like no other, for one token."""
+    from vllm import SamplingParams
+    from vllm.utils.hashing import sha256
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+    from vllm.v1.request import Request
+
+    init_none_hash(sha256)
+    prompt = [2 + (num_tokens + at) % 900 for at in range(num_tokens)]
+    params = SamplingParams(max_tokens=1)
+    params.extra_args = {"lookahead": {"speculation": "none"}}
+    scheduler.add_request(Request(name, prompt, params, None, block_hasher=get_request_block_hasher(SIZE, sha256)))
+
+
+def write(scheduler: Any) -> dict[str, int]:
+    """One pass: how many tokens of each request were in it. Each request that is read to its end writes one."""
+    from vllm.v1.outputs import ModelRunnerOutput
+
+    output = scheduler.schedule()
+    names = list(output.num_scheduled_tokens)
+    at = {name: number for number, name in enumerate(names)}
+    scheduler.update_from_output(output, ModelRunnerOutput(names, at, [[7] for _ in names]))
+    return dict(output.num_scheduled_tokens)
+
+
+def leave_remnants(scheduler: Any) -> None:
+    for name, num_tokens in (("first", 5 * SIZE + 3), ("second", 6 * SIZE + 3)):
+        ask(scheduler, name, num_tokens)
+        assert write(scheduler) == {name: num_tokens}
+    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == NUM_BLOCKS - 1 - 2 * BLOCKS_KEPT
+
+
+def test_a_request_that_needs_nearly_all_blocks_gets_them(scheduler: Any) -> None:
+    leave_remnants(scheduler)
+    num_tokens = (NUM_BLOCKS - 1 - BLOCKS_KEPT) * SIZE
+    ask(scheduler, "long", num_tokens)
+    assert write(scheduler) == {}
+    assert write(scheduler) == {"long": num_tokens}
+
+
+def fails(*_: Any) -> None:
+    raise RuntimeError("vLLM's tables are others")
+
+
+def break_keeping(scheduler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert scheduler._remnants is not None
+    monkeypatch.setattr(scheduler._remnants, "keep", fails)
+
+
+def break_going_on(scheduler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "_go_on", fails)
+
+
+@pytest.mark.parametrize("break_it", [break_keeping, break_going_on])
+def test_after_an_error_no_block_stays_held(
+    scheduler: Any, monkeypatch: pytest.MonkeyPatch, break_it: Callable[..., None]
+) -> None:
+    leave_remnants(scheduler)
+    break_it(scheduler, monkeypatch)
+    ask(scheduler, "next", SIZE)
+    assert write(scheduler) == {"next": SIZE}
+    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == NUM_BLOCKS - 1
+    assert scheduler.reset_prefix_cache()

@@ -27,9 +27,12 @@ SERVE_TRANSPORT = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "0",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
 }
 """The proxy calls the gateways by gRPC, which costs both less than actor calls. All other calls go over links. Replicas
-report to the autoscaling policy every two seconds: Serve's ten would be most of a burst's wait for a decision."""
+report to the autoscaling policy every two seconds: Serve's ten would be most of a burst's wait for a decision. One
+whose health check has failed is ended at once: Serve would ask a process that does not run to leave, and wait an hour
+for it, while it holds the GPU that its successor needs."""
 ON_ONE_MACHINE = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
 """Where the models compute on the same cores, Serve's controller looks at its replicas once a second, not ten times:
 that took 4 % of a core from them, and 1 % more for Ray's store."""

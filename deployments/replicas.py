@@ -7,6 +7,7 @@ replica; one that is to stop finishes what it was called for, then ends its engi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.draft import Draft
 from actors.engines import create_engine
+from actors.engines.start_turn import turn
 from actors.errors import LookaheadError
 from actors.messages import JudgeRequest, SpeculationStats, Verdict
 from actors.roles import Engine, Scorer
@@ -40,12 +42,17 @@ TARGET_METHODS = WRITER_METHODS | {"step", "progress", "stream"}
 
 
 async def start_engine(config: WriterConfig, phases: StartPhases) -> Engine:
-    """The engine that `config` describes, in this process; `phases` gets what took how long."""
+    """The engine that `config` describes, in this process; `phases` gets what took how long. On a card that it shares
+    it starts when no other does (`actors.engines.start_turn`)."""
     replica = serve.get_replica_context().replica_id.unique_id
     engine = config.engine
-    return await create_engine(
-        engine.kind, config.model, dict(engine.options), config.placement.cpu_cores, replica, phases
-    )
+    async with contextlib.AsyncExitStack() as held:
+        if config.placement.shares_card:
+            with phases.measure("turn"):
+                await held.enter_async_context(turn())
+        return await create_engine(
+            engine.kind, config.model, dict(engine.options), config.placement.cpu_cores, replica, phases
+        )
 
 
 class WriterReplica:

@@ -63,7 +63,7 @@ class WriterReplica:
     _phases: StartPhases
 
     async def _listen(self, methods: frozenset[str], config: WriterConfig) -> None:
-        capacity = int(config.engine.options.get("max_num_seqs", config.placement.max_ongoing_requests))
+        capacity = (await self._writer.describe()).max_num_seqs or config.placement.max_ongoing_requests
         self._server = await listen(self._writer, methods, capacity)
 
     async def link(self) -> Address:

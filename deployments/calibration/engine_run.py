@@ -40,8 +40,7 @@ async def _time(writer: WriterConfig, tell: Callable[[], None]) -> RoleCosts:
         costs = await measure(engine, writer.model, time.perf_counter, tell)
     finally:
         await engine.shutdown()
-    most = writer.engine.options.get("max_num_seqs", costs.max_num_seqs)
-    return costs.model_copy(update={"max_num_seqs": int(most), "writer": writer.model_dump(mode="json")})
+    return costs.model_copy(update={"writer": writer.model_dump(mode="json")})
 
 
 @contextmanager

@@ -16,6 +16,9 @@ from deployments.planning.search import Layout
 from deployments.simulation.cost_file import read_costs
 from deployments.simulation.hardware import MODELS
 
+LEAST_BATCHED_TOKENS = 8192
+"""In one pass, so that prompts are read in few of them beside the sequences that write."""
+
 
 def profile_text(plan: Plan) -> str:
     """The YAML of the chosen layout."""
@@ -93,6 +96,12 @@ def _writer(question: Question, role: str, replicas: int, gpus: int, num_propose
         # What was measured is served: its engine, its options, its cores.
         writer = measured.writer or {"model": measured.model}
         return {**writer, "placement": {**writer.get("placement", {}), **placement}}
+    cost = question.cost(role, gpus, num_proposed)
+    if cost is None:
+        raise AssertionError("a planned layout fits")
+    # As many as the plan was made with: vLLM's own default is far fewer. A pass holds all of them with their guesses.
+    options["max_num_seqs"] = cost.max_num_seqs
+    options["max_num_batched_tokens"] = max(cost.max_num_seqs * (1 + num_proposed), LEAST_BATCHED_TOKENS)
     model = MODELS[question.draft if role == "draft" else question.target].hub
     if gpus == 1:
         placement["num_gpus"] = 1

@@ -25,7 +25,7 @@ MEMORY_SHARE = 0.9
 CALL_S = 2e-3
 """A call over Serve's gRPC transport."""
 MOST_SEQUENCES = 1024
-"""In one engine's batch, as it would be configured."""
+"""In one engine's batch, as a planned profile configures it."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 

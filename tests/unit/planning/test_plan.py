@@ -10,11 +10,11 @@ import yaml
 
 from actors.errors import ConfigError
 from deployments.app import build
-from deployments.config import parse_config
+from deployments.config import parse_config, validate_config
 from deployments.coordinator.theory import window_speed_up
 from deployments.planning.answer import plan, why
 from deployments.planning.map import Terms, break_even, draw
-from deployments.planning.profile import profile_text
+from deployments.planning.profile import profile, profile_text
 from deployments.planning.question import Objective, Question
 from deployments.planning.search import Layout, best_of_each, candidates, predict, serve
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, write_costs
@@ -86,6 +86,20 @@ def test_a_plan_says_why_and_its_profile_can_be_served(alpha: float) -> None:
     assert answer.as_dict()["chosen"]["simulated"]["user_tokens_per_s"] > 0
     assert {"target"} <= {one.place for one in answer.next_gpus}
     assert answer.frontier[0].users == 1
+
+
+@pytest.mark.parametrize("num_proposed", [0, 8])
+def test_the_profile_s_engines_have_the_batches_that_were_planned_with(num_proposed: int) -> None:
+    config = validate_config(profile(SMALL, Layout(1, 2, 2, 1, 4, num_proposed)), "plan")
+    assert config.draft is not None
+    for role, gpus, options in (
+        ("target", 2, config.target.engine.options),
+        ("draft", 1, config.draft.engine.options),
+    ):
+        cost = SMALL.cost(role, gpus, num_proposed)
+        assert cost is not None
+        assert options["max_num_seqs"] == cost.max_num_seqs
+        assert options["max_num_batched_tokens"] >= cost.max_num_seqs * (1 + num_proposed)
 
 
 def test_measured_engines_are_planned_with(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from actors.errors import ConfigError
 from deployments.app import build
 from deployments.config import parse_config, validate_config
 from deployments.coordinator.theory import window_speed_up
+from deployments.planning import answer as answering
 from deployments.planning.answer import plan, why
 from deployments.planning.map import Terms, break_even, draw
 from deployments.planning.profile import profile, profile_text
 from deployments.planning.question import Objective, Question
-from deployments.planning.search import Layout, best_of_each, candidates, predict, serve
+from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, serve
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, write_costs
 
 SMALL = Question("r1-distill-32b", "r1-distill-1.5b", "h100", 4, users=2, output_tokens=1000)
@@ -68,6 +69,33 @@ def test_the_cheapest_uses_no_more_gpus_than_it_needs() -> None:
     found = candidates(cheap)[0]
     assert found.layout.num_gpus < 6
     assert found.user_tokens_per_s >= 30.0
+
+
+def test_a_wish_that_no_layout_meets_is_refused_with_the_fastest() -> None:
+    asked = replace(SMALL, objective=Objective.COST)
+    with pytest.raises(ConfigError, match=r"gives each user 1000 tokens a second.*the fastest gives \d") as speed:
+        plan(replace(asked, min_speed=1000.0))
+    assert speed.value.param == "min_speed"
+    with pytest.raises(ConfigError, match=r"answers within 2 s.*the fastest takes \d+\.\d s") as latency:
+        plan(replace(asked, max_latency=2.0))
+    assert latency.value.param == "max_latency"
+
+
+def test_a_wish_that_the_best_by_formula_miss_is_met_by_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = replace(SMALL, num_gpus=6, objective=Objective.COST, min_speed=60.0)
+    tried: list[Layout] = []
+
+    def simulated(question: Question, prediction: Prediction) -> float:
+        tried.append(prediction.layout)
+        slow = len(tried) <= 8 or prediction.user_tokens_per_s < 60.0
+        return 40.0 if slow else prediction.user_tokens_per_s
+
+    monkeypatch.setattr(answering, "simulated", simulated)
+    found = plan(asked)
+    assert len(tried) == len(set(tried)) > 8
+    assert found.chosen.predicted.layout == tried[-1]
+    assert found.chosen.simulated_user_tokens_per_s >= 60.0
+    assert all(one.simulated_user_tokens_per_s < 60.0 for one in found.rivals)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.95])

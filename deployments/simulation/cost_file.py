@@ -63,6 +63,9 @@ class CostFile(Strict):
     source: str
     target: RoleCosts
     draft: RoleCosts
+    settings: dict[str, Any] = {}
+    """The sections of the configuration that was measured which its models need besides: `reasoning`, `speculation` and
+    `verifier`."""
 
     def cost(self, role: str, proposed: int = 0) -> EngineCost:
         """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""

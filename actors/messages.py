@@ -229,6 +229,8 @@ class RoleInfo:
     replica: str = ""
     takes_hints: bool = False
     """Whether the engine tries hints as drafts of its own tokens."""
+    max_num_seqs: int | None = None
+    """So many sequences are worked on at once, others wait; None: as many as come."""
 
 
 # --- calls to a role -------------------------------------------------------------------------------------------------

@@ -106,7 +106,9 @@ class VllmEngine:
                 "Correct engine.options or choose another model; vLLM's own log above may say more.",
                 "engine.options",
             ) from error
-        info = RoleInfo(model_name, "", config.model_config.max_model_len, replica)
+        # What is not among the options has a default of vLLM's, which differs with the machine.
+        most = config.scheduler_config.max_num_seqs
+        info = RoleInfo(model_name, "", config.model_config.max_model_len, replica, max_num_seqs=most)
         try:
             made = cls(engine, info, guard, counter)
             if arguments.worker_extension_cls == EXTENSION:

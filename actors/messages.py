@@ -18,8 +18,7 @@ class Ending(StrEnum):
     """Why a step ended."""
 
     BOUNDARY = "boundary"
-    """The step rule's own boundary, a blank line by default; the boundary belongs to the step (of a sentence's, white
-    space that begins the next word does not)."""
+    """The step rule's own boundary, a blank line by default; the token that completes it is the step's last."""
     CAP = "cap"
     """The cap on tokens was reached; the next step goes on in mid-sentence."""
     CLOSE = "close"

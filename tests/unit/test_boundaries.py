@@ -20,9 +20,6 @@ def split(tokens: list[str], rule: StepRule = BLANK_LINE, **options: object) -> 
     steps: list[tuple[str, Ending | None]] = []
     text = ""
     for token in tokens:
-        if splitter.ends_before(token):
-            steps.append((text, Ending.BOUNDARY))
-            text = ""
         text += token
         if ending := splitter.feed(token):
             steps.append((text, ending))
@@ -212,14 +209,17 @@ def test_no_sentence_ends_here(text: str) -> None:
 @pytest.mark.parametrize(
     ("tokens", "steps"),
     [
-        (["It is", " 4", ".", " Then", " 5", "."], ["It is 4.", " Then 5."]),
+        (["It is", " so", ".", " Then", " it", " is", "."], ["It is so.", " Then it is."]),
+        (["It is", " 4", ".", " Then", " 5", "."], ["It is 4. Then", " 5."]),
         (["It is", " 4", ".", "5", " m", "."], ["It is 4.5 m."]),
         (["So 4.", " ", " ", "Then", " 5.\n", "6"], ["So 4. ", " Then 5.\n", "6"]),
         (["1", ".", " Add", " 2", ".", "\n", "2", ".", " Add"], ["1. Add 2.\n", "2. Add"]),
-        (["He", " said", ' "', "no", ".", '"', " Then"], ['He said "no."', " Then"]),
-        (["Really", "?", "", " Yes", "!", "\n\n"], ["Really?", " Yes!\n\n"]),
+        (["He", " said", ' "', "no", ".", '"', " Then"], ['He said "no.', '" Then']),
+        (["He", " said", ' "', "no", '."', " Then"], ['He said "no."', " Then"]),
+        (["The", " U", ".", "S", ".", " e", ".", "g", ".", " it"], ["The U.S. e", ".g. it"]),
+        (["Really", "?", "", " Yes", "!", "\n\n"], ["Really?", " Yes!", "\n\n"]),
         (["One. Two"], ["One. Two"]),
-        (["One.", "Two. Three", " four"], ["One.Two. Three", " four"]),
+        (["One.", "Two. Three", " four"], ["One.", "Two. Three", " four"]),
         (["No end\n", "more"], ["No end\n", "more"]),
         (["\n", ".", " So", " it", "."], ["\n. So it."]),
         (["一共是3。", "然后", "呢\uff1f」", "好"], ["一共是3。", "然后呢\uff1f」", "好"]),
@@ -249,13 +249,19 @@ WORDS = st.lists(
 )
 
 
-@given(WORDS, st.integers(1, 6), st.lists(st.integers(1, 4), min_size=1), st.integers(1, 5))
-def test_sentences_asked_for_one_by_one_are_those_of_one_generation(
-    words: list[str], cap: int, sizes: list[int], depth: int
+@given(
+    WORDS,
+    st.sampled_from(list(BOUNDARIES)),
+    st.integers(1, 6),
+    st.lists(st.integers(1, 4), min_size=1),
+    st.integers(1, 5),
+)
+def test_steps_asked_for_one_by_one_are_those_of_one_generation(
+    words: list[str], boundary: str, cap: int, sizes: list[int], depth: int
 ) -> None:
-    """However many tokens an engine tells at once, the steps are the same, nothing is lost between them, and a step
-    asked for alone is the first of those asked for together."""
-    rule = StepRule("sentence", cap)
+    """However many tokens an engine tells at once, the steps are the same, nothing is lost between them, a step asked
+    for alone is the first of those asked for together, and that it ends is known without the token behind it."""
+    rule = StepRule(boundary, cap)
 
     def steps_of(tokens: list[int], max_steps: int, sizes: list[int]) -> list[tuple[int, ...]]:
         cutter = DeltaCutter(StepSplitter(rule), words.__getitem__, max_steps)
@@ -281,6 +287,10 @@ def test_sentences_asked_for_one_by_one_are_those_of_one_generation(
         (alone,) = steps_of(tokens[len(written) :], 1, [1])
         assert alone == step
         written += step
+        if len(written) < len(tokens):
+            cutter = DeltaCutter(StepSplitter(rule), words.__getitem__, 1)
+            cutter.feed(step)
+            assert cutter.finished
     assert written == tokens[: len(written)]
     assert len(together) == depth or len(written) == len(tokens)
 

@@ -44,7 +44,8 @@ def stop_ids(token_texts: Mapping[int, str], rule: StepRule) -> frozenset[int]:
     """The ids that can end a step all by themselves: their own text holds the boundary or the closing text.
 
     A boundary that is spread over several tokens has no such id, nor has the end of a sentence, and a token of white
-    space only may have one without ending the step: a `StepSplitter` has the last word.
+    space only may have one without ending the step: a `StepSplitter` has the last word. Stop strings, which are others
+    with every request, are left to it.
     """
     wanted = [mark for mark in (boundary_text(rule.boundary), rule.close) if mark]
     return frozenset(token for token, text in token_texts.items() if any(mark in text for mark in wanted))
@@ -62,28 +63,44 @@ def ends_sentence(text: str) -> bool:
     return word.lower() not in _ABBREVIATIONS
 
 
+class _Watch:
+    """Watches for texts however they are spread over tokens, and over steps: a cap may have cut one in two."""
+
+    def __init__(self, texts: tuple[str, ...], before: str) -> None:
+        self._texts = texts
+        self._tail_length = max(map(len, texts), default=1) - 1
+        self._tail = _last(before, self._tail_length)
+
+    def sees(self, text: str) -> bool:
+        """Whether the next token's `text` completes one."""
+        recent = self._tail + text
+        ends = range(len(self._tail) + 1, len(recent) + 1)
+        self._tail = _last(recent, self._tail_length)
+        return any(recent.endswith(watched, 0, end) for watched in self._texts for end in ends)
+
+
 class StepSplitter:
     """Reads the text of one generation token by token and says at which tokens steps end."""
 
     def __init__(self, rule: StepRule, *, capped: bool = True, before: str = "") -> None:
         """`capped` False never ends a step at ``rule.max_tokens``, unless that is the rule. `before` is the text in
-        front of the generation: the last call may have been cut in the middle of the closing text."""
+        front of the generation: the last call may have been cut in the middle of the closing text or a stop string."""
         self._boundary = boundary_text(rule.boundary)
         self._ends_at_sentences = rule.boundary == "sentence"
         self._tail_length = SENTENCE_TAIL if self._ends_at_sentences else len(self._boundary or "") - 1
-        self._close = rule.close
+        self._close = _Watch((rule.close,) if rule.close else (), before)
+        self._stop = _Watch(rule.stop, before)
         self._cap = rule.max_tokens if capped else None
         self._count = rule.max_tokens if self._boundary is None else None
-        self._close_tail = _last(before, len(self._close) - 1) if self._close else ""
         self._begin_step()
 
     def feed(self, text: str) -> Ending | None:
         """The next token's `text` (empty for a token without text): how the step ends here, None if it goes on."""
         self._num_tokens += 1
-        closes, bounds = self._sees_close(text), self._sees_boundary(text)
+        closes, stops, bounds = self._close.sees(text), self._stop.sees(text), self._sees_boundary(text)
         if closes:
             ending = Ending.CLOSE
-        elif bounds:
+        elif stops or bounds:
             ending = Ending.BOUNDARY
         elif self._num_tokens == self._cap:
             ending = Ending.CAP
@@ -96,14 +113,6 @@ class StepSplitter:
         self._num_tokens = 0
         self._is_visible = False
         self._boundary_tail = ""
-
-    def _sees_close(self, text: str) -> bool:
-        # The tail outlives the step: a cap may have cut the closing text in two.
-        if not self._close:
-            return False
-        recent = self._close_tail + text
-        self._close_tail = _last(recent, len(self._close) - 1)
-        return self._close in recent
 
     def _sees_boundary(self, text: str) -> bool:
         if self._boundary is None:

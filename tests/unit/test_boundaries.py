@@ -115,6 +115,25 @@ def test_a_closed_prefix_does_not_close_again() -> None:
     assert split(["Four"], THINKING, before="So 4.</think>") == [("Four", None)]
 
 
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("tokens", [["a", "QED"], ["a", "Q", "", "ED"], ["aQE", "D and"], ["\n", "a Q", "E", "D"]])
+def test_a_stop_string_ends_a_step_with_the_token_that_completes_it(boundary: str, tokens: list[str]) -> None:
+    rule = StepRule(boundary, 100, "</think>", ("never", "QED"))
+    for capped in (True, False):
+        assert split([*tokens, "b"], rule, capped=capped) == [("".join(tokens), Ending.BOUNDARY), ("b", None)]
+
+
+def test_a_stop_string_is_found_over_steps_and_calls_and_once() -> None:
+    rule = StepRule("line", 100, stop=("Q:", ".\n\nThe end"))
+    assert split(["Yes", ".\n", "\nThe", " end", " of"], rule) == [
+        ("Yes.\n", Ending.BOUNDARY),
+        ("\nThe end", Ending.BOUNDARY),
+        (" of", None),
+    ]
+    assert split([" end", " of"], rule, before="Q: It is so.\n\nThe") == [(" end", Ending.BOUNDARY), (" of", None)]
+    assert split(["a", "b"], rule, before="Q:") == [("ab", None)]
+
+
 def test_stop_ids_are_those_whose_own_text_can_end_a_step() -> None:
     texts = {0: "\n", 1: "\n\n", 2: ".\n\n", 3: "</think>", 4: "a", 5: "</"}
     assert stop_ids(texts, BLANK_LINE) == {1, 2}

@@ -106,6 +106,7 @@ WAYS: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
     "whole steps": ({"restart_in_step": False}, {"mode": "lookahead"}),
     "branches": ({}, {"mode": "lookahead", "branches": 2, "max_lookahead": 2}),
     "sync": ({}, {"mode": "lookahead_sync"}),
+    "controller": ({"controller": {"enabled": True}}, {"mode": "lookahead"}),
 }
 
 

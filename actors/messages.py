@@ -18,8 +18,8 @@ class Ending(StrEnum):
     """Why a step ended."""
 
     BOUNDARY = "boundary"
-    """The step rule's own boundary, a blank line by default; the boundary belongs to the step (of a sentence's, white
-    space that begins the next word does not)."""
+    """The step rule's own boundary, a blank line by default, or a stop string of the request; the token that completes
+    it is the step's last."""
     CAP = "cap"
     """The cap on tokens was reached; the next step goes on in mid-sentence."""
     CLOSE = "close"
@@ -81,11 +81,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """Where a step ends. `boundary` names a rule of `actors.boundaries`; `close` is the text that ends reasoning."""
+    """Where a step ends. `boundary` names a rule of `actors.boundaries`; `close` is the text that ends reasoning; a
+    step ends with each of `stop` as well, so that no tokens are counted that nobody gets."""
 
     boundary: str = "blank_line"
     max_tokens: int = 256
     close: str | None = None
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

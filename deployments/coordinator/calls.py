@@ -28,7 +28,8 @@ class Calls:
     def __init__(self, settings: SessionSettings, hints: Hints) -> None:
         self._settings = settings
         self._hints = hints
-        self._rule = replace(settings.rule, close=settings.marks.close if settings.marks.is_open_at_start else None)
+        close = settings.marks.close if settings.marks.is_open_at_start else None
+        self._rule = replace(settings.rule, close=close, stop=settings.stop)
         self._live: dict[int, Position | None] = {}
         self._num_calls = 0
 

@@ -146,6 +146,11 @@ class Delta:
     num_passes: float = 0.0
     """Passes of the model that the tokens took, as far as is known; 0: one for each token."""
 
+    @property
+    def ends_stream(self) -> bool:
+        """Whether a stream ends with this delta. Steps are marked in a stream and never cut, so `CAP` is its end."""
+        return self.ending in (Ending.END, Ending.CAP)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

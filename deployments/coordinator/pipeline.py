@@ -287,7 +287,7 @@ class Pipeline:
                 ) as timely,
             ):
                 async for delta in timely:
-                    ended = delta.ending is not None
+                    ended = delta.ends_stream
                     self._events.put_nowait(Streamed(command.call, delta))
                     await self._room()
             if not ended:

@@ -65,6 +65,18 @@ def test_a_client_that_leaves_takes_its_demand_with_it() -> None:
     run_virtually(leave())
 
 
+def test_a_stream_counts_as_a_call_until_its_end() -> None:
+    bench = Bench()
+
+    async def watch() -> list[float]:
+        coordinator = await bench.coordinator()
+        outputs = coordinator.generate(request(mode="target"))
+        return [coordinator.demand()["target_calls"] async for output in outputs if isinstance(output, Committed)]
+
+    calls = run_virtually(watch())
+    assert set(calls[:-1]) == {1}, "its steps' ends are not the call's"
+
+
 class Away(Draft):
     """A draft without a replica: calls wait for one."""
 

@@ -120,6 +120,11 @@ class Prefix:
     prompt_ids: TokenIds
     pieces: tuple[Piece, ...] = ()
 
+    @property
+    def num_tokens(self) -> int:
+        """Of the prompt and of what was generated, each as its model counts them."""
+        return len(self.prompt_ids) + sum(len(piece.token_ids) for piece in self.pieces)
+
     def extended(self, piece: Piece) -> Prefix:
         """This prefix followed by `piece`. Neighbours of one vocabulary are merged, so that there are few pieces, up to
         `MERGED_TOKENS`, so that a long text is not copied with every step."""

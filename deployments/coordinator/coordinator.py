@@ -141,7 +141,7 @@ class Coordinator:
             settings = await self._settings(request, plan)
             demand.num_prompt_tokens = len(settings.target_prompt)
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}"
-            can_guide = guides = await self._can_guide(plan)
+            can_guide = guides = await self._can_guide(plan, settings)
             if guides and plan.is_controlled and self._controller is not None:
                 guides = self._controller.guides(steps, is_exact=plan.verifier is None)
             depth = plan.max_lookahead if plan.is_controlled else 0
@@ -220,16 +220,19 @@ class Coordinator:
         speculation = self._config.speculation
         return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
 
-    async def _can_guide(self, plan: Plan) -> bool:
+    async def _can_guide(self, plan: Plan, settings: SessionSettings) -> bool:
         """Whether the target can write a stream with the draft's words as hints, and `plan` allows it."""
         info, drafter = self._target_info, self._roles.drafter
         if not plan.may_guide or info is None or not info.takes_hints or drafter is None:
             return False
         if self._draft_vocabulary is None:
+            if settings.draft_prompt is None:
+                return False  # who did not answer that will not answer this
             try:
                 async with asyncio.timeout(DRAFT_PROMPT_S):
                     self._draft_vocabulary = (await drafter.describe()).vocabulary
             except (LookaheadError, TimeoutError):
+                self._draft_is_away()
                 return False
         return self._draft_vocabulary == info.vocabulary
 
@@ -277,8 +280,8 @@ class Coordinator:
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
         """The draft's rendering of the prompt, or None: without a draft the target goes on alone."""
-        now = asyncio.get_running_loop().time
-        if not wanted or self._roles.drafter is None or now() < self._draft_away_until:
+        is_away = asyncio.get_running_loop().time() < self._draft_away_until
+        if not wanted or self._roles.drafter is None or is_away:
             return None
         try:
             async with asyncio.timeout(DRAFT_PROMPT_S):
@@ -286,13 +289,15 @@ class Coordinator:
         except RequestError:
             return None
         except (LookaheadError, TimeoutError):
-            self._draft_away_s = min(
-                2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S
-            )
-            self._draft_away_until = now() + self._draft_away_s
+            self._draft_is_away()
             return None
         self._draft_away_s = 0.0
         return rendered
+
+    def _draft_is_away(self) -> None:
+        """It did not answer: nobody waits for it for a while."""
+        self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
+        self._draft_away_until = asyncio.get_running_loop().time() + self._draft_away_s
 
     async def _marks(self, prompt: TokenIds) -> Marks:
         """The reasoning marks, and whether this prompt leaves the reasoning open."""

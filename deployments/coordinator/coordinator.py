@@ -271,6 +271,7 @@ class Coordinator:
             spans=config.speculation.spans,
             specreason=SpecReasonOptions(spec.num_target_steps, spec.max_draft_tokens),
             progress_s=config.speculation.progress_s,
+            max_progress_s=config.speculation.silence.target_min_s / 4,
             restart_in_step=config.speculation.restart_in_step,
             token_speculation=plan.token_speculation,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,

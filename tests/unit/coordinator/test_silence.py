@@ -102,6 +102,26 @@ def test_once_its_times_are_known_a_silent_call_costs_its_limit() -> None:
     assert answer.elapsed_s == pytest.approx(alone + 2.0, abs=0.5)
 
 
+def test_deep_calls_that_write_are_not_taken_for_silent_ones() -> None:
+    """Twelve steps of some ten seconds each at once; items of a call are known to come quickly."""
+
+    async def scene() -> list[tuple[str, ...]]:
+        slow = replace(TARGET, num_steps=24, words=70, token_s=0.15)
+        bench = Bench(slow, replace(slow, role="draft", token_s=0.005))
+        target = Hanging(bench.target_engine, {})
+        bench.roles = replace(bench.roles, target=target)
+        coordinator, degraded = await bench.coordinator(), []
+        for _ in range(2):
+            asked = request(mode="lookahead", verifier="numbers", max_lookahead=12, timeout_s=1e5)
+            outputs = [output async for output in coordinator.generate(asked)]
+            assert isinstance(outputs[-1], Finished)
+            degraded.append(outputs[-1].summary.degraded)
+        assert target.shunned == []
+        return degraded
+
+    assert run_virtually(scene()) == [(), ()]
+
+
 class Mute(Draft):
     """A draft that takes every call and says nothing."""
 

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
@@ -117,7 +118,8 @@ class Coordinator:
         self._draft_away_s = self._draft_away_until = 0.0
         """After the draft did not answer, requests do not wait for it for a while, longer each time: there may be none,
         where it is scaled to zero. Those that begin without it take it in when it answers."""
-        self._close_ids: TokenIds | None = None
+        self._mark_ids: tuple[TokenIds, TokenIds] | None = None
+        """The target's tokens of the marks that close and open the reasoning."""
         self._vigilance = _vigilance(config.speculation)
         control = config.speculation.controller
         self._controller = controller or Controller(control.probe_share) if control.enabled else None
@@ -305,10 +307,23 @@ class Coordinator:
         reasoning = self._config.reasoning
         if reasoning.close is None:
             return Marks()
-        if self._close_ids is None:
-            self._close_ids = await self._roles.target.encode(Prompt(text=reasoning.close))
-        closed = any(i in prompt[-PROMPT_TAIL:] for i in self._close_ids[-1:])
-        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not closed)
+        if self._mark_ids is None:
+            self._mark_ids = await self._ids_of(reasoning.close), await self._ids_of(reasoning.open or "")
+        closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in self._mark_ids)
+        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and closed_at <= opened_at)
+
+    async def _ids_of(self, mark: str) -> TokenIds:
+        """The target's tokens of `mark` at the beginning of a line, without those that its tokenizer puts around all
+        texts."""
+        bare, ids = [await self._roles.target.encode(Prompt(text=f"\n{text}")) for text in ("", mark)]
+        start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(bare, ids, strict=False))))
+        return ids[start : len(ids) - len(bare) + start]
+
+
+def _last_place(wanted: TokenIds, token_ids: TokenIds) -> int:
+    """Where `wanted` stands in `token_ids` for the last time; -1 if it does not, or is nothing."""
+    places = range(len(token_ids) - len(wanted), -1, -1) if wanted else ()
+    return next((at for at in places if token_ids[at : at + len(wanted)] == wanted), -1)
 
 
 def _judged_by(config: Config) -> tuple[object, ...]:

@@ -3,7 +3,7 @@ handed in.
 
 Promises: closed until `max_failures` failures in a row; then open, and nobody is let through, for a pause that doubles
 each time up to `max_pause_s`; then half open: one call is let through, whose success closes it and whose failure opens
-it again. A probe that is cancelled gives its place to another one at once, one of which nothing is heard after a pause.
+it again. A probe that was `left` gives its place to another one at once, one of which nothing is heard after a pause.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Position:
 
     @property
     def wants_target(self) -> bool:
-        """Whether the target was not yet asked."""
+        """Whether the target was not yet asked, and has room to answer."""
         return self.target is None and self.writing is None and self.refusal is None and not self.is_decided
 
     @property

@@ -122,6 +122,11 @@ class Prefix:
     prompt_ids: TokenIds
     pieces: tuple[Piece, ...] = ()
 
+    @property
+    def num_tokens(self) -> int:
+        """Of the prompt and of what was generated, each as its model counts them."""
+        return len(self.prompt_ids) + sum(len(piece.token_ids) for piece in self.pieces)
+
     def extended(self, piece: Piece) -> Prefix:
         """This prefix followed by `piece`. Neighbours of one vocabulary are merged, so that there are few pieces, up to
         `MERGED_TOKENS`, so that a long text is not copied with every step."""
@@ -147,6 +152,11 @@ class Delta:
     """Those of them that the model agreed with."""
     num_passes: float = 0.0
     """Passes of the model that the tokens took, as far as is known; 0: one for each token."""
+
+    @property
+    def ends_stream(self) -> bool:
+        """Whether a stream ends with this delta. Steps are marked in a stream and never cut, so `CAP` is its end."""
+        return self.ending in (Ending.END, Ending.CAP)
 
 
 @dataclass(frozen=True, slots=True)

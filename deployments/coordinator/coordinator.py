@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
@@ -117,7 +118,8 @@ class Coordinator:
         self._draft_away_s = self._draft_away_until = 0.0
         """After the draft did not answer, requests do not wait for it for a while, longer each time: there may be none,
         where it is scaled to zero. Those that begin without it take it in when it answers."""
-        self._close_ids: TokenIds | None = None
+        self._mark_ids: tuple[TokenIds, TokenIds] | None = None
+        """The target's tokens of the marks that close and open the reasoning."""
         self._vigilance = _vigilance(config.speculation)
         control = config.speculation.controller
         self._controller = controller or Controller(control.probe_share) if control.enabled else None
@@ -141,7 +143,7 @@ class Coordinator:
             settings = await self._settings(request, plan)
             demand.num_prompt_tokens = len(settings.target_prompt)
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}"
-            can_guide = guides = await self._can_guide(plan)
+            can_guide = guides = await self._can_guide(plan, settings)
             if guides and plan.is_controlled and self._controller is not None:
                 guides = self._controller.guides(steps, is_exact=plan.verifier is None)
             depth = plan.max_lookahead if plan.is_controlled else 0
@@ -220,16 +222,19 @@ class Coordinator:
         speculation = self._config.speculation
         return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
 
-    async def _can_guide(self, plan: Plan) -> bool:
+    async def _can_guide(self, plan: Plan, settings: SessionSettings) -> bool:
         """Whether the target can write a stream with the draft's words as hints, and `plan` allows it."""
         info, drafter = self._target_info, self._roles.drafter
         if not plan.may_guide or info is None or not info.takes_hints or drafter is None:
             return False
         if self._draft_vocabulary is None:
+            if settings.draft_prompt is None:
+                return False  # who did not answer that will not answer this
             try:
                 async with asyncio.timeout(DRAFT_PROMPT_S):
                     self._draft_vocabulary = (await drafter.describe()).vocabulary
             except (LookaheadError, TimeoutError):
+                self._draft_is_away()
                 return False
         return self._draft_vocabulary == info.vocabulary
 
@@ -268,6 +273,7 @@ class Coordinator:
             spans=config.speculation.spans,
             specreason=SpecReasonOptions(spec.num_target_steps, spec.max_draft_tokens),
             progress_s=config.speculation.progress_s,
+            max_progress_s=config.speculation.silence.target_min_s / 4,
             restart_in_step=config.speculation.restart_in_step,
             token_speculation=plan.token_speculation,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
@@ -277,8 +283,8 @@ class Coordinator:
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
         """The draft's rendering of the prompt, or None: without a draft the target goes on alone."""
-        now = asyncio.get_running_loop().time
-        if not wanted or self._roles.drafter is None or now() < self._draft_away_until:
+        is_away = asyncio.get_running_loop().time() < self._draft_away_until
+        if not wanted or self._roles.drafter is None or is_away:
             return None
         try:
             async with asyncio.timeout(DRAFT_PROMPT_S):
@@ -286,23 +292,38 @@ class Coordinator:
         except RequestError:
             return None
         except (LookaheadError, TimeoutError):
-            self._draft_away_s = min(
-                2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S
-            )
-            self._draft_away_until = now() + self._draft_away_s
+            self._draft_is_away()
             return None
         self._draft_away_s = 0.0
         return rendered
+
+    def _draft_is_away(self) -> None:
+        """It did not answer: nobody waits for it for a while."""
+        self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
+        self._draft_away_until = asyncio.get_running_loop().time() + self._draft_away_s
 
     async def _marks(self, prompt: TokenIds) -> Marks:
         """The reasoning marks, and whether this prompt leaves the reasoning open."""
         reasoning = self._config.reasoning
         if reasoning.close is None:
             return Marks()
-        if self._close_ids is None:
-            self._close_ids = await self._roles.target.encode(Prompt(text=reasoning.close))
-        closed = any(i in prompt[-PROMPT_TAIL:] for i in self._close_ids[-1:])
-        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not closed)
+        if self._mark_ids is None:
+            self._mark_ids = await self._ids_of(reasoning.close), await self._ids_of(reasoning.open or "")
+        closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in self._mark_ids)
+        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and closed_at <= opened_at)
+
+    async def _ids_of(self, mark: str) -> TokenIds:
+        """The target's tokens of `mark` at the beginning of a line, without those that its tokenizer puts around all
+        texts."""
+        bare, ids = [await self._roles.target.encode(Prompt(text=f"\n{text}")) for text in ("", mark)]
+        start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(bare, ids, strict=False))))
+        return ids[start : len(ids) - len(bare) + start]
+
+
+def _last_place(wanted: TokenIds, token_ids: TokenIds) -> int:
+    """Where `wanted` stands in `token_ids` for the last time; -1 if it does not, or is nothing."""
+    places = range(len(token_ids) - len(wanted), -1, -1) if wanted else ()
+    return next((at for at in places if token_ids[at : at + len(wanted)] == wanted), -1)
 
 
 def _judged_by(config: Config) -> tuple[object, ...]:

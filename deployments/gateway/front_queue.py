@@ -43,6 +43,10 @@ class FrontQueue:
         leaving_of(request).callback(place.leave)
         return place
 
+    def held_back(self) -> dict[str, float]:
+        """As `Admission.held_back`, now."""
+        return self._admission.held_back(self._clock())
+
     def metrics(self) -> str:
         """Prometheus' text format."""
         return self._metrics.text()

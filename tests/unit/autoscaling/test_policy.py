@@ -51,7 +51,8 @@ class World:
         asked |= {f"{name}_calls": requests * calls[name] if self.ready(name) else 0.0 for name in calls}
         if not self.ready("draft"):
             asked["target_calls"] = requests
-        stats = {"coordinator": asked, "target": {"running": asked["target_calls"], **target}}
+        gateway = {name: target.pop(name, 0.0) for name in ("waiting_generations", "refused_generations")}
+        stats = {"coordinator": asked, "gateway": gateway, "target": {"running": asked["target_calls"], **target}}
         readings = {name: Reading(self.wanted[name], self.ready(name), stats.get(name, {})) for name in self.wanted}
         for name, number in self.policy.decide(self.now_s, readings).items():
             if number != self.wanted[name]:
@@ -169,3 +170,37 @@ def test_prompts_that_wait_count_by_their_tokens() -> None:
 
 def test_rules_out_of_plain_data_are_the_same() -> None:
     assert Rules.from_dict(asdict(PLAN)) == PLAN
+
+
+def hold_back(world: World, seconds: int, requests: float, waiting: float, refused: float) -> dict[str, int]:
+    """So many in flight, while a gateway lets others wait and refuses them."""
+    for _ in range(seconds):
+        world.decide(requests, waiting_generations=waiting, refused_generations=refused)
+    return dict(world.wanted)
+
+
+def test_what_gateways_let_wait_counts_as_what_they_let_in() -> None:
+    """Requests in flight stay as many, because the gateway lets no more in."""
+    all_in = World()
+    for _ in range(100):
+        all_in.decide(64)
+    assert hold_back(World(), 100, 16, 48, 0) == all_in.wanted
+    assert all_in.wanted["target"] >= 12
+    assert hold_back(World(), 100, 16, 0, 0)["target"] <= 4
+
+
+def test_what_gateways_refuse_doubles_what_is_there_until_nothing_is_refused() -> None:
+    """A client that is refused and asks at once again is counted many times, and all the same gets what it needs."""
+    world, seen = World(starts_s=20.0), []
+    world.wanted["target"] = 4
+    for _ in range(300):
+        is_enough = world.ready("target") >= 10
+        refused = 0.0 if is_enough else 10_000.0
+        seen.append(hold_back(world, 1, 50 if is_enough else 20, 0, refused)["target"])
+    assert changes(seen) == [4, 8, -4]  # the last once it is known how many there are: a fifth of 12 stays free
+
+
+def test_after_what_was_refused_the_replicas_go_again() -> None:
+    world = World()
+    assert hold_back(world, 100, 16, 16, 16)["target"] > 8
+    assert hold_back(world, int(DOWN_S) + 40, 0, 0, 50)["target"] == 1  # nothing runs: there is room for it

@@ -85,17 +85,27 @@ def test_policies_out_of_pickles_decide_together() -> None:
         serve.ask(NOW_S + second, busy(30))
         if second == 1:
             assert serve.wanted["draft"] == 2  # from nothing at once: as many as go with the targets that are needed
-    assert serve.wanted == {"target": 4, "draft": 2, "coordinator": 1}
+    assert serve.wanted == {"target": 4, "draft": 2, "coordinator": 1, "gateway": 1}
     for second in range(12, 60):
         serve.ask(NOW_S + second, busy(0))
-    assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1}
+    assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1, "gateway": 1}
+
+
+def test_what_waits_at_a_gateway_that_keeps_its_number_makes_the_others_grow() -> None:
+    """Serve collects the reports of a gateway without rules of its own as well."""
+    assert settings().autoscaling.role("gateway") is None  # type: ignore[union-attr]
+    assert "record_autoscaling_stats" in dir(deployments_of(compose(settings()))["gateway"].func_or_class)
+    serve = Serve(settings(), "held back")
+    for second in range(12):
+        serve.ask(NOW_S + second, busy(8) | {"gateway": {"waiting_generations": 14, "refused_generations": 8}})
+    assert serve.wanted == {"target": 4, "draft": 2, "coordinator": 1, "gateway": 1}
 
 
 def test_what_nobody_renewed_counts_no_more() -> None:
     serve = Serve(settings(), "stale")
     for second in range(12):
         serve.ask(NOW_S + second, busy(30), age_s=60.0)
-    assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1}
+    assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1, "gateway": 1}
 
 
 def test_rules_that_change_count_at_once() -> None:

@@ -196,6 +196,29 @@ def test_what_may_run_and_wait_fits_what_serve_lets_in(name: str) -> None:
     assert bounds.most_running + bounds.max_waiting < profile.gateway.placement.max_ongoing_requests
 
 
+@pytest.mark.parametrize(
+    ("coordinators", "gateways", "most"),
+    [
+        ({}, {}, 100),
+        (
+            {"coordinator": {"max_replicas": 8, "load": 80}},
+            {},
+            680,
+        ),  # 800, but Serve lets only so many into one gateway
+        ({"coordinator": {"max_replicas": 4, "load": 80}}, {}, 400),
+        ({}, {"gateway": {"max_replicas": 4, "load": 80}}, 25),
+        ({"coordinator": {"max_replicas": 8, "load": 80}}, {"gateway": {"max_replicas": 4, "load": 80}}, 200),
+    ],
+)
+def test_a_gateway_lets_in_its_share_of_what_there_may_be(
+    coordinators: dict[str, Any], gateways: dict[str, Any], most: int
+) -> None:
+    settings = load_profile("scripted").model_dump()
+    settings["coordinator"]["placement"]["max_ongoing_requests"] = 100
+    settings["autoscaling"] = coordinators | gateways
+    assert bounds_of(validate_config(settings, "test")).most_running == most
+
+
 def test_more_than_serve_lets_in_is_an_error_of_the_config() -> None:
     settings = load_profile("scripted").model_dump()
     settings["gateway"]["admission"]["max_concurrent"] = 900

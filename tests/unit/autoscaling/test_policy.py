@@ -200,6 +200,31 @@ def test_what_gateways_refuse_doubles_what_is_there_until_nothing_is_refused() -
     assert changes(seen) == [4, 8, -4]  # the last once it is known how many there are: a fifth of 12 stays free
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    demand=st.integers(0, 200),
+    place=st.floats(2.0, 8.0),
+    waits=st.floats(0.0, 1.0),
+    noise=st.lists(st.floats(-0.08, 0.08), min_size=40, max_size=40),
+)
+def test_a_constant_demand_never_makes_it_oscillate_however_little_of_it_is_let_in(
+    demand: int, place: float, waits: float, noise: list[float]
+) -> None:
+    """A gateway lets in `place` requests a target, whatever its `load` says, and lets some of the rest wait."""
+    world, seen = World(starts_s=7.0), []
+    for second in range(250):
+        asked = demand * (1 + noise[second % 40])
+        let_in = min(asked, place * world.ready("target"))
+        seen += [hold_back(world, 1, let_in, waits * (asked - let_in), (1 - waits) * (asked - let_in))]
+    for name in world.wanted:
+        moves = changes([numbers[name] for numbers in seen])
+        assert moves == sorted(moves, key=lambda move: move < 0), (
+            name,
+            moves,
+        )  # what it takes away it never wants back
+        assert not changes([numbers[name] for numbers in seen[200:]])
+
+
 def test_after_what_was_refused_the_replicas_go_again() -> None:
     world = World()
     assert hold_back(world, 100, 16, 16, 16)["target"] > 8

@@ -7,6 +7,7 @@ same function serves `lookahead serve`, `serve run deployments.app:build profile
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
+from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.generation import GenerationRequest, Output
 from deployments.lingering import Lingering
@@ -37,6 +39,9 @@ from deployments.telemetry.metrics import merge, start_metrics, token_metrics
 
 GRACE_S = 3600.0
 """A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""
+ASKED = ("coordinator", "gateway")
+"""Roles whose reports say what is asked for. They have settings of autoscaling also where they keep their number: Serve
+collects no reports otherwise."""
 ASK_S = 5.0
 """How long a role may take to say that it is there."""
 
@@ -217,11 +222,16 @@ class GatewayReplica:
         writers = {"target": target} | ({} if draft is None else {"draft": draft})
         wait_s = config.speculation.replica_timeout_s
         self._backend = CoordinatorBackend(coordinator, wait_s, writers, config.coordinator)
+        self._queue = FrontQueue(config, time.monotonic)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application when the replica starts."""
         # Serve's proxy echoes x-request-id itself; twice would make clients read "id, id".
-        return create_app(self._config, lambda: self._backend, echo_request_id=False)
+        return create_app(self._config, lambda: self._backend, echo_request_id=False, queue=self._queue)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve hands to the autoscaling policy: as `FrontQueue.held_back`."""
+        return self._queue.held_back()
 
     async def __del__(self) -> None:
         """Serve calls and awaits this when the replica is stopped."""
@@ -288,7 +298,7 @@ def _deployment(
     }
     if placement.autoscaling is not None:
         options["autoscaling_config"] = placement.autoscaling
-    elif scaling is not None and (scaling.role(name) is not None or name == "coordinator"):
+    elif scaling is not None and (scaling.role(name) is not None or name in ASKED):
         options["autoscaling_config"] = _autoscaling(name, placement, scaling)
     else:
         options["num_replicas"] = placement.num_replicas
@@ -299,8 +309,7 @@ def _deployment(
 
 
 def _autoscaling(name: str, placement: PlacementConfig, scaling: AutoscalingConfig) -> dict[str, Any]:
-    """Serve's settings for a role that grows with demand; delays are the policy's. A coordinator that keeps its number
-    has them too: Serve collects no reports otherwise."""
+    """Serve's settings for a role that grows with demand, or is one of `ASKED`; delays are the policy's."""
     role = scaling.role(name)
     least, most = (role.min_replicas, role.max_replicas) if role is not None else (placement.num_replicas,) * 2
     return {

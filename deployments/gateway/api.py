@@ -74,15 +74,17 @@ def create_app(
     keep_alive_s: float = KEEP_ALIVE_S,
     echo_request_id: bool = True,
     clock: Callable[[], float] = time.monotonic,
+    queue: FrontQueue | None = None,
 ) -> FastAPI:
     """The application for `config`. `get_backend` is called once a request, never before the first one.
 
     Behind Ray Serve's proxy `echo_request_id` must be off: the proxy sends ``x-request-id`` itself. `clock` is what
-    limits and the file of keys go by. Raises ConfigError where the keys cannot be read.
+    limits and the file of keys go by; `queue` is where requests wait, one of its own if None. Raises ConfigError where
+    the keys cannot be read.
     """
     keys = KeyRing(config.gateway, frozenset(config.speculation.fidelities), os.environ)
     door = Door(keys, config.gateway.key_limits, clock)
-    routes = Routes(config, get_backend, keep_alive_s, keys, clock)
+    routes = Routes(config, get_backend, keep_alive_s, keys, clock, queue or FrontQueue(config, clock))
     app = Described(
         title="lookahead-serve",
         summary="OpenAI's API over step-level speculative reasoning.",
@@ -126,13 +128,14 @@ class Routes:
         keep_alive_s: float,
         keys: KeyRing,
         clock: Callable[[], float],
+        queue: FrontQueue,
     ) -> None:
         self._config = config
         self._get_backend = get_backend
         self._keep_alive_s = keep_alive_s
         self._keys = keys
         self._clock = clock
-        self._queue = FrontQueue(config, clock)
+        self._queue = queue
         self._created = int(time.time())
 
     def open(self) -> APIRouter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import Literal
 
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -42,6 +43,10 @@ class FrontQueue:
         place = self._room.enter(wish)
         leaving_of(request).callback(place.leave)
         return place
+
+    def held_back(self) -> dict[str, float]:
+        """As `Admission.held_back`, now."""
+        return self._admission.held_back(self._clock())
 
     def metrics(self) -> str:
         """Prometheus' text format."""
@@ -102,7 +107,7 @@ def bounds_of(config: Config) -> Bounds:
     """What one gateway replica may let in: its share of what the coordinators take, and what Serve lets it take."""
     settings = config.gateway.admission
     front, coordinators = config.gateway.placement, config.coordinator.placement
-    share = coordinators.max_ongoing_requests * num_replicas(coordinators) // num_replicas(front)
+    share = coordinators.max_ongoing_requests * num_replicas(config, "coordinator") // num_replicas(config, "gateway")
     most = max(1, min(share, front.max_ongoing_requests - settings.max_waiting - ROOM))
     fixed = settings.max_concurrent
     return Bounds(
@@ -115,8 +120,12 @@ def bounds_of(config: Config) -> Bounds:
     )
 
 
-def num_replicas(placement: PlacementConfig) -> int:
-    """As many as there may be."""
+def num_replicas(config: Config, name: Literal["coordinator", "gateway"]) -> int:
+    """As many of that role as there may be."""
+    role = None if config.autoscaling is None else config.autoscaling.role(name)
+    if role is not None:
+        return role.max_replicas
+    placement: PlacementConfig = getattr(config, name).placement
     if placement.autoscaling is None:
         return placement.num_replicas
     return int(placement.autoscaling.get("max_replicas", 1))

@@ -24,6 +24,7 @@ from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
+from deployments.gateway.stay import Stay
 from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.generation import GenerationRequest, Output
 from deployments.lingering import Lingering
@@ -137,9 +138,9 @@ class CoordinatorBackend:
         bounds = kept.max_kept_requests, kept.max_kept_bytes
         self._lingering = Lingering(unbroken.generate, self._hand_over, *bounds)
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Source.generate`."""
-        return self._lingering.generate(request)
+    def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        """As `Backend.generate`."""
+        return self._lingering.generate(request, stay)
 
     def _generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """The same, by one coordinator."""

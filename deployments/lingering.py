@@ -1,8 +1,8 @@
 """Resumable streams at a gateway: read on when their client is gone, so that their coordinator may die meanwhile.
 
 Promises: whoever comes back is given what coordinators and this gateway have of his stream; none is read on for longer
-than `Keep.seconds` after its client has gone, and then the coordinator's work ends too; `close` ends all reading here,
-and no coordinator's work.
+than `Keep.seconds` after its client has gone, and then the coordinator's work ends too; its `Stay` counts what is read,
+and is over when nothing is read any more; `close` ends all reading here, and no coordinator's work.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 from deployments.coordinator.keeper import Generate, Keeper
+from deployments.gateway.stay import Stay
 from deployments.generation import GenerationRequest, Output
 
 logger = logging.getLogger("lookahead.gateway")
@@ -23,13 +25,23 @@ class Lingering:
     """`generate` and `hand_over` of coordinators, as a gateway offers them."""
 
     def __init__(self, generate: Generate, hand_over: HandOver, max_requests: int, max_bytes: int) -> None:
+        self._generate = generate
         self._hand_over = hand_over
         self._keeper = Keeper(generate, max_requests, max_bytes, self._let_go)
         self._ending: set[asyncio.Task[None]] = set()
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """As `Source.generate`."""
-        return self._keeper.generate(request)
+    def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncGenerator[Output, None]:
+        """As `Backend.generate`."""
+        if stay is None:
+            return self._keeper.generate(request)
+        return self._keeper.generate(request, lambda each: self._held(each, stay))
+
+    async def _held(self, request: GenerationRequest, stay: Stay) -> AsyncGenerator[Output, None]:
+        with stay.writing():
+            async with aclosing(self._generate(request)) as outputs:
+                async for output in outputs:
+                    stay.count(request, output)
+                    yield output
 
     async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""

@@ -28,6 +28,7 @@ from deployments.bench.fuzz_bodies import Post, posts
 from deployments.config import load_profile
 from deployments.gateway.api import create_app
 from deployments.gateway.schemas import ChatRequest, CompletionRequest
+from deployments.gateway.stay import Stay
 from deployments.generation import (
     Channel,
     Committed,
@@ -51,8 +52,8 @@ class SetText:
         self.num_asked = 0
         self.num_running = 0
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Source.generate`."""
+    async def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        """As `Backend.generate`."""
         self.num_asked += 1
         self.num_running += 1
         try:

@@ -30,6 +30,7 @@ class Kept:
     """A generation, what it said so far, and the queue of its reader (None: nobody reads)."""
 
     request: GenerationRequest
+    outputs: AsyncGenerator[Output, None]
     ledger: Ledger
     begun: float
     queue: asyncio.Queue[Output | Exception | None] | None
@@ -42,7 +43,7 @@ class Kept:
 class Keeper:
     """What one process keeps. `generate` writes a request's text; at most `max_requests` and `max_bytes` are kept.
 
-    `on_expiry` is told of those whose time was over while their text was still being written.
+    `on_expiry` is told of those that ended here, without a reader, while their text was still being written.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class Keeper:
         """Requests that could be fetched now."""
         return len(self._kept)
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """As `Coordinator.generate`."""
-        return self._generate(request) if request.keep is None else self._read(request)
+    def generate(self, request: GenerationRequest, write: Generate | None = None) -> AsyncGenerator[Output, None]:
+        """As `Coordinator.generate`; `write` writes the text of this request, in the place of the keeper's own."""
+        write = write or self._generate
+        return write(request) if request.keep is None else self._read(request, write)
 
     async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
         """Of these requests those that are kept here for `owner`, each to go on behind all that was written.
@@ -95,9 +97,9 @@ class Keeper:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def _read(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+    async def _read(self, request: GenerationRequest, write: Generate) -> AsyncGenerator[Output, None]:
         queue: asyncio.Queue[Output | Exception | None] = asyncio.Queue(QUEUE_SIZE)
-        kept = Kept(request, Ledger(request.resume), asyncio.get_running_loop().time(), queue)
+        kept = Kept(request, write(request), Ledger(request.resume), asyncio.get_running_loop().time(), queue)
         key = _key(request)
         if (former := self._kept.get(key)) is not None:
             self._drop(former)
@@ -115,7 +117,7 @@ class Keeper:
     async def _run(self, kept: Kept) -> None:
         last: Exception | None = None
         try:
-            async with aclosing(self._generate(kept.request)) as outputs:
+            async with aclosing(kept.outputs) as outputs:
                 async for output in outputs:
                     kept.ledger.take(output)
                     self._weigh(kept)
@@ -132,13 +134,10 @@ class Keeper:
         queue, kept.queue = kept.queue, None
         while queue is not None and not queue.empty():
             queue.get_nowait()  # the generation may be waiting for a place
-        if self._kept.get(_key(kept.request)) is not kept:
-            self._end(kept)
-            return
-        if not kept.ledger.is_open:
-            self._drop(kept)  # refused, or left before its reader could know of it
-            return
-        self._wait_for_reader(kept)
+        if self._kept.get(_key(kept.request)) is kept and kept.ledger.is_open:
+            self._wait_for_reader(kept)
+        else:
+            self._expire(kept)  # not kept any more, refused, or left before its reader could know of it
 
     def _wait_for_reader(self, kept: Kept) -> None:
         loop = asyncio.get_running_loop()
@@ -174,14 +173,14 @@ class Keeper:
             first = min(self._kept.values(), key=lambda k: (k.left_at is None, k.left_at or -k.num_bytes))
             logger.warning("Request %s is not kept any more: too much is.", first.request.request_id)
             if first.queue is None:
-                self._drop(first)
+                self._expire(first)
             else:
                 self._forget(first)
 
     def _expire(self, kept: Kept) -> None:
         is_written = kept.task is not None and not kept.task.done()
         self._drop(kept)
-        if is_written and self._on_expiry is not None:
+        if is_written and self._on_expiry is not None and _key(kept.request) not in self._kept:
             self._on_expiry(kept.request)
 
     def _drop(self, kept: Kept) -> None:

@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse
 from actors.errors import LookaheadError, RoleUnavailable
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
-from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, visit_of
+from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, leaving_of, visit_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.bookmarks import Bookmarks, Mark, read_id
@@ -34,7 +34,7 @@ from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
-from deployments.gateway.rejoining import Manner, Rest, fetch, wants_resuming
+from deployments.gateway.rejoining import Manner, Rest, check_marks, fetch, is_finished, wants_resuming
 from deployments.gateway.replies import Reply, StreamReply
 from deployments.gateway.shapes import (
     ChatCompletion,
@@ -46,7 +46,9 @@ from deployments.gateway.shapes import (
     Version,
 )
 from deployments.gateway.sse import KEEP_ALIVE_S
+from deployments.gateway.stay import Count, Held, Stay
 from deployments.gateway.translate import Ask, ask_chat, ask_completion
+from deployments.gateway.waiting_room import Place
 from deployments.gateway.wire import Json
 from deployments.generation import GenerationRequest, Keep, Output
 
@@ -133,6 +135,7 @@ class Routes:
         self._keys = keys
         self._clock = clock
         self._queue = FrontQueue(config, clock)
+        self._turnstile = Turnstile(clock)
         self._created = int(time.time())
 
     def open(self) -> APIRouter:
@@ -147,7 +150,7 @@ class Routes:
     def v1(self) -> APIRouter:
         """OpenAI's endpoints, and ours beside them."""
         router = APIRouter(prefix="/v1")
-        counted = [Depends(Turnstile(self._clock))]
+        counted = [Depends(self._turnstile)]
         router.post(
             "/chat/completions",
             dependencies=counted,
@@ -163,7 +166,8 @@ class Routes:
             responses=gives(Completion, "Completion"),
         )(self.completions)
         events: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
-        router.get("/streams/{request_id:path}", dependencies=counted, response_model=None, responses=events)(
+        asking = [Depends(self._turnstile.ask)]
+        router.get("/streams/{request_id:path}", dependencies=asking, response_model=None, responses=events)(
             self.stream
         )
         _get(router, "/models", self.models, gives(ModelList))
@@ -184,11 +188,15 @@ class Routes:
         last_id = request.headers.get("last-event-id")
         unread = (Mark(),) * len(requests)
         marks = unread if last_id is None else read_id(last_id, request_id, len(requests))
-        rest = Rest(backend, requests, marks)
-        charged = {each.request_id: rest.charged(each) for each in requests}
-        meter = Meter(visit_of(request), frozenset(), self._clock, charged)
+        check_marks(requests, marks)
+        self._turnstile.go_on(request)
         timeout_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
-        generations = Generations(rest, requests, timeout_s, meter.count)
+        unfinished = tuple(each for each in requests if not is_finished(each))
+        ask = Ask(unfinished, manner.n, True, manner.include_usage)
+        place = self._queue.enter(request, ask) if unfinished else None
+        stay = Stay(self._count(request, frozenset(), place), leaving_of(request))
+        rest = Rest(Held(backend, stay), requests, marks)
+        generations = Generations(rest, requests, timeout_s, turn=place.turn if place is not None else None)
         return StreamReply(
             generations,
             self._answer(manner),
@@ -225,18 +233,27 @@ class Routes:
         timeout_s = ask.timeout_s or self._config.gateway.request_timeout_s
         place = self._queue.enter(request, ask)
         payers = frozenset(each.request_id for each in ask.requests[:: ask.n])
-        meter = Meter(visit_of(request), payers, self._clock)
         requests = tuple(replace(each, holder=holder_of(request)) for each in requests)
-
-        def count(each: GenerationRequest, output: Output) -> None:
-            meter.count(each, output)
-            place.count(each, output)
-
-        generations = Generations(self._get_backend(), requests, timeout_s, count, place.turn)
+        backend, count = self._get_backend(), self._count(request, payers, place)
+        if bookmarks is None:
+            generations = Generations(backend, requests, timeout_s, count, place.turn)
+        else:
+            held = Held(backend, Stay(count, leaving_of(request)))
+            generations = Generations(held, requests, timeout_s, turn=place.turn)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
         keep_alive_s = self._keep_alive_s
         return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, keep_alive_s, bookmarks)
+
+    def _count(self, request: Request, payers: frozenset[str], place: Place | None) -> Count:
+        meter = Meter(visit_of(request), payers, self._clock)
+
+        def count(each: GenerationRequest, output: Output) -> None:
+            meter.count(each, output)
+            if place is not None:
+                place.count(each, output)
+
+        return count
 
     async def models(self) -> Json:
         """List the models."""

@@ -7,9 +7,12 @@ backend is a pool of coordinator replicas; in the gateway's own tests it is a sc
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deployments.generation import GenerationRequest, Output
+
+if TYPE_CHECKING:
+    from deployments.gateway.stay import Stay
 
 
 class Source(Protocol):
@@ -26,6 +29,10 @@ class Source(Protocol):
 
 class Backend(Source, Protocol):
     """Writes completions, and knows how the cluster fares."""
+
+    def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        """As `Source.generate`. What is kept may be written on without a reader: `stay` is told all of it."""
+        ...
 
     async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
         """Of these requests those that were kept for `owner`, each with a `resume` behind all that was written.

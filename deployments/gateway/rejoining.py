@@ -1,7 +1,7 @@
 """A client that comes back for the rest of its stream.
 
 Promises: the client gets exactly what it lacks, in order, whichever gateway it comes to; only who asked for the stream
-may fetch it, and to everybody else it is not there. What the client had is not charged again.
+may fetch it, and to everybody else it is not there. What was written before is not charged again.
 """
 
 from __future__ import annotations
@@ -58,39 +58,39 @@ async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, 
     return manner, tuple(known[each] for each in manner.request_ids)
 
 
+def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
+    """HttpError (400) where a client says that it has more than was written of `requests`, which were handed over."""
+    if any(mark.num_chars > _standing(each).num_chars for each, mark in zip(requests, marks, strict=True)):
+        raise bad_request("invalid_value", "'Last-Event-ID' is behind the end of what was written.", "Last-Event-ID")
+
+
 class Rest:
     """What a client lacks of `requests`, which were handed over, given the marks of what it has."""
 
     def __init__(self, backend: Source, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
         self._backend = backend
         self._marks = {request.request_id: mark for request, mark in zip(requests, marks, strict=True)}
-        for request, mark in zip(requests, marks, strict=True):
-            if mark.num_chars > _standing(request).num_chars:
-                message = "'Last-Event-ID' is behind the end of what was written."
-                raise bad_request("invalid_value", message, "Last-Event-ID")
-
-    def charged(self, request: GenerationRequest) -> int:
-        """Tokens of `request` that the client has already, as near as characters tell."""
-        standing = _standing(request)
-        share = self._marks[request.request_id].num_chars / standing.num_chars if standing.num_chars else 0.0
-        return round(standing.num_tokens * share)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Source.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
         standing = _standing(request)
         yield Opened(request.request_id, standing.num_prompt_tokens)
-        had, num_tokens = self._marks[request.request_id].num_chars, standing.num_tokens - self.charged(request)
+        had = self._marks[request.request_id].num_chars
         for channel, text in standing.texts:
             lacking, had = text[had:], max(0, had - len(text))
             if lacking:
-                yield Committed(lacking, channel, Origin.TARGET, num_tokens, _last_step(standing))
-                num_tokens = 0
+                yield Committed(lacking, channel, Origin.TARGET, 0, _last_step(standing))
         if standing.finished is not None:
             yield standing.finished
             return
         async with aclosing(cast("AsyncGenerator[Output, None]", self._backend.generate(request))) as outputs:
             async for output in outputs:
                 yield output
+
+
+def is_finished(request: GenerationRequest) -> bool:
+    """Whether all of `request`, which was handed over, is written."""
+    return _standing(request).finished is not None
 
 
 def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:

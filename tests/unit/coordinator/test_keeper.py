@@ -174,3 +174,25 @@ def test_whose_time_is_over_while_it_is_written_is_told_and_nobody_else() -> Non
         await keeper.close()
 
     run_virtually(wait())
+
+
+def test_what_ends_before_its_time_is_told_where_it_was_being_written() -> None:
+    async def end() -> list[str]:
+        expired: list[str] = []
+        generate = (await Bench().coordinator()).generate
+        keeper = Keeper(generate, 2, 10**6, lambda of: expired.append(of.request_id))
+        unread = keeper.generate(kept("unopened"))
+        opening = asyncio.create_task(anext(unread))
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        for name in ("first", "second", "third"):
+            await read(keeper, kept(name, 60.0), 4)
+        await asyncio.sleep(0.5)
+        await read(keeper, kept("third", 60.0), 4)
+        told = list(expired)
+        await keeper.close()
+        assert told == expired, "closing ends no work of others"
+        return told
+
+    assert run_virtually(end()) == ["unopened", "first"]

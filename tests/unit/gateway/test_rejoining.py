@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from actors.errors import RoleUnavailable
 from deployments.config import validate_config
 from deployments.coordinator.keeper import Keeper
 from deployments.gateway.api import create_app
+from deployments.gateway.stay import Stay
 from deployments.gateway.unbroken import Unbroken
 from deployments.generation import GenerationRequest, Output
 from deployments.lingering import Lingering
@@ -58,8 +60,8 @@ class Gate:
     def get(self) -> Gate:
         return self
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        return self.lingering.generate(request)
+    def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        return self.lingering.generate(request, stay)
 
     async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
         return await self.lingering.hand_over(request_ids, owner)
@@ -89,14 +91,14 @@ class House:
 
 
 @asynccontextmanager
-async def house(**gateway: Any) -> AsyncIterator[House]:
+async def house(clock: Callable[[], float] = time.monotonic, **gateway: Any) -> AsyncIterator[House]:
     settings = bench.config().model_dump()
     roles = bench.Bench(TARGET, DRAFT)
     backend = TwoCoordinators([await roles.coordinator() for _ in range(2)])
     of = validate_config({**settings, "gateway": {**settings["gateway"], **gateway}}, "test")
     async with AsyncExitStack() as stack:
         gates = [Gate(backend) for _ in range(2)]
-        apps = [create_app(of, gates[0].get), create_app(of, gates[1].get)]
+        apps = [create_app(of, gates[0].get, clock=clock), create_app(of, gates[1].get, clock=clock)]
         urls = [await stack.enter_async_context(listening(app)) for app in apps]
         client = await stack.enter_async_context(httpx.AsyncClient())
         try:

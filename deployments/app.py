@@ -7,7 +7,7 @@ same function serves `lookahead serve`, `serve run deployments.app:build profile
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -74,9 +74,9 @@ class CoordinatorReplica:
         """As `Keeper.generate`."""
         return self._keeper.generate(request)
 
-    async def hand_over(self, request_ids: tuple[str, ...], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Keeper.hand_over`."""
-        return await self._keeper.hand_over(request_ids, owner)
+        return await self._keeper.hand_over(stream_id, owner)
 
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now, of those that may not be scaled to zero."""
@@ -151,14 +151,14 @@ class CoordinatorBackend:
         await self._lingering.close()
         await self._coordinators.aclose()
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""
-        return await self._lingering.hand_over(request_ids, owner)
+        return await self._lingering.hand_over(stream_id, owner)
 
-    async def _hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+    async def _hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """The same, by the coordinators: any may have them, and one that is dead or frozen has none."""
         try:
-            told = await answers(self._handle, ASK_S, "hand_over", tuple(request_ids), owner)
+            told = await answers(self._handle, ASK_S, "hand_over", stream_id, owner)
         except TimeoutError:
             return []
         return [request for answer in told if isinstance(answer, list) for request in answer]

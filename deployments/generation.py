@@ -39,6 +39,8 @@ class Keep:
     """Who may fetch it: the name of an API key."""
     manner: str
     """What the gateway needs to answer as before, in its own words."""
+    stream_id: str
+    """What it is fetched by: all choices of one stream have the same."""
 
 
 @dataclass(frozen=True, slots=True)

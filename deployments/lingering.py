@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from deployments.coordinator.keeper import Generate, Keeper
@@ -18,7 +18,7 @@ from deployments.generation import GenerationRequest, Output
 
 logger = logging.getLogger("lookahead.gateway")
 
-HandOver = Callable[[Sequence[str], str], Awaitable[list[GenerationRequest]]]
+HandOver = Callable[[str, str], Awaitable[list[GenerationRequest]]]
 
 
 class Lingering:
@@ -43,10 +43,10 @@ class Lingering:
                     stay.count(request, output)
                     yield output
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""
-        theirs = await self._hand_over(request_ids, owner)
-        return [*theirs, *await self._keeper.hand_over(request_ids, owner)]
+        theirs = await self._hand_over(stream_id, owner)
+        return [*theirs, *await self._keeper.hand_over(stream_id, owner)]
 
     async def close(self) -> None:
         """End what runs here."""
@@ -62,8 +62,9 @@ class Lingering:
 
     async def _end(self, request: GenerationRequest) -> None:
         """Where the coordinator saw its reader go only now, it would write on for as long again."""
-        owner = request.keep.owner if request.keep is not None else ""
+        if (keep := request.keep) is None:
+            return
         try:
-            await self._hand_over([request.request_id], owner)
+            await self._hand_over(keep.stream_id, keep.owner)
         except Exception as error:
             logger.warning("Request %s, which nobody came back for, may be written on: %s", request.request_id, error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -57,7 +57,7 @@ class Keeper:
         self._on_expiry = on_expiry
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self._kept: dict[tuple[str, str], Kept] = {}
+        self._kept: dict[tuple[str, ...], Kept] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self.num_bytes = 0
         """About so much memory is held by all that could be fetched."""
@@ -72,15 +72,14 @@ class Keeper:
         write = write or self._generate
         return write(request) if request.keep is None else self._read(request, write)
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        """Of these requests those that are kept here for `owner`, each to go on behind all that was written.
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+        """Of the stream's requests those that are kept here for `owner`, each to go on behind all that was written.
 
         Their work here has ended then; they are kept for a while still, in case that whoever fetched them is lost too.
         """
         found: list[GenerationRequest] = []
-        for request_id in request_ids:
-            kept = self._kept.get((owner, request_id))
-            if kept is None or (standing := await self._stop(kept)) is None:
+        for kept in [kept for key, kept in self._kept.items() if key[:2] == (owner, stream_id)]:
+            if (standing := await self._stop(kept)) is None:
                 continue
             timeout_s = kept.request.timeout_s
             if timeout_s is not None:
@@ -203,8 +202,10 @@ class Keeper:
             kept.task.add_done_callback(self._ending.discard)
 
 
-def _key(request: GenerationRequest) -> tuple[str, str]:
-    return (request.keep.owner if request.keep is not None else "", request.request_id)
+def _key(request: GenerationRequest) -> tuple[str, ...]:
+    """Owner, stream and choice: a choice may be called as another stream is."""
+    keep = request.keep
+    return (keep.owner, keep.stream_id, request.request_id) if keep is not None else ("", "", request.request_id)
 
 
 async def _tell(kept: Kept, item: Output | Exception | None) -> None:

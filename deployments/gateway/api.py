@@ -227,7 +227,7 @@ class Routes:
         manner = Manner(request_id, is_chat, int(time.time()), ids, ask.n, ask.include_usage)
         answer, requests, bookmarks = self._answer(manner), ask.requests, None
         if wants_resuming(request, ask.stream, self._config.gateway.resume_s):
-            keep = Keep(self._config.gateway.resume_s, holder_of(request), str(manner))
+            keep = Keep(self._config.gateway.resume_s, holder_of(request), str(manner), request_id)
             requests = tuple(replace(each, keep=keep) for each in requests)
             bookmarks = Bookmarks(request_id, (Mark(),) * len(requests))
         timeout_s = ask.timeout_s or self._config.gateway.request_timeout_s
@@ -274,10 +274,10 @@ class Routes:
         """The step trace of a recent request, by its x-request-id or by the id of its completion."""
         plain = request_id.removeprefix(ChatAnswer.id_prefix).removeprefix(TextAnswer.id_prefix)
         backend = self._get_backend()
-        found = await backend.trace(request_id)
-        if found is None and plain != request_id:
-            found = await backend.trace(plain)
-        if found is None:
+        for name in dict.fromkeys((request_id, plain, f"{plain}-0")):  # the last one: of several choices the first
+            if (found := await backend.trace(name)) is not None:
+                break
+        else:
             message = f"There is no trace of a request {request_id[:128]!r}. Only the last few hundred are kept."
             raise HttpError(404, "trace_not_found", message, "request_id")
         return Json(found)

@@ -46,13 +46,12 @@ class Manner:
 
 async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, tuple[GenerationRequest, ...]]:
     """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none."""
-    first = await backend.hand_over((request_id, f"{request_id}-0"), owner)
-    manner = next((m for m in map(_manner, first) if m.request_id == request_id), None)
+    found = await backend.hand_over(request_id, owner)
+    manner = max(map(_manner, found), key=lambda each: each.created, default=None)  # an id may have been used again
     if manner is None:
         raise _gone(request_id)
-    others = [other for other in manner.request_ids if other not in (request_id, f"{request_id}-0")]
-    rest = await backend.hand_over(others, owner) if others else []
-    known = {each.request_id: each for each in sorted((*first, *rest), key=_progress)}  # the farthest one counts
+    found = [each for each in found if _manner(each) == manner]
+    known = {each.request_id: each for each in sorted(found, key=_progress)}  # the farthest one counts
     if set(manner.request_ids) - known.keys():
         raise _gone(request_id)
     return manner, tuple(known[each] for each in manner.request_ids)

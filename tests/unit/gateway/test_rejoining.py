@@ -17,12 +17,13 @@ from actors.errors import RoleUnavailable
 from deployments.config import validate_config
 from deployments.coordinator.keeper import Keeper
 from deployments.gateway.api import create_app
+from deployments.gateway.rejoining import Manner, fetch
 from deployments.gateway.stay import Stay
 from deployments.gateway.unbroken import Unbroken
-from deployments.generation import GenerationRequest, Output
+from deployments.generation import Channel, GenerationRequest, Keep, Output, Standing
 from deployments.lingering import Lingering
 from tests.unit.coordinator import bench
-from tests.unit.gateway.script import chat, client_of, completion, config, listening, shared_app, until
+from tests.unit.gateway.script import ScriptedBackend, chat, client_of, completion, config, listening, shared_app, until
 
 RESUMABLE = {"x-resumable": "true"}
 TARGET = replace(bench.TARGET, num_steps=4, words=4, token_s=0.002)
@@ -46,9 +47,9 @@ class TwoCoordinators:
                     raise RoleUnavailable("The coordinator died.")
                 yield output
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         living = [keeper for number, keeper in enumerate(self.keepers) if number not in self.dead]
-        return [request for keeper in living for request in await keeper.hand_over(request_ids, owner)]
+        return [request for keeper in living for request in await keeper.hand_over(stream_id, owner)]
 
 
 class Gate:
@@ -63,8 +64,8 @@ class Gate:
     def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
         return self.lingering.generate(request, stay)
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        return await self.lingering.hand_over(request_ids, owner)
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+        return await self.lingering.hand_over(stream_id, owner)
 
     async def readiness(self) -> dict[str, bool]:
         return {}
@@ -199,6 +200,38 @@ async def test_choices_keep_their_own_places() -> None:
             assert first.text(index) + rest.text(index) == whole.text(index)
 
 
+async def test_fetching_a_stream_ends_no_other_one() -> None:
+    """The choices of ``two`` are called ``two-0`` and ``two-1``, as other streams may be, too."""
+    async with house() as at:
+        whole = await ask(at, None, n=2, speculation={"mode": "target"})
+        at.roles.target_engine._options = replace(TARGET, token_s=0.01)  # type: ignore[attr-defined]
+        names = ({"x-request-id": "two"}, 2), ({"x-request-id": "two-0"}, 1), ({"x-request-id": "other-0"}, 1)
+        reading = [asyncio.create_task(ask(at, None, name, n=n, speculation={"mode": "target"})) for name, n in names]
+        await until(lambda: sum(keeper.num_kept for keeper in at.backend.keepers) == 6)
+        for nothing in ("two-1", "other", "two-0-0"):
+            answer = await at.client.get(f"{at.urls[1]}/v1/streams/{nothing}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
+        heard = await asyncio.gather(*reading)
+        assert [each.text() for each in heard] == [whole.text()] * 3
+        assert heard[0].text(1) == whole.text(1)
+        again = await come_back(at, "two/0.0")
+        assert (again.text(0), again.text(1)) == (whole.text(0), whole.text(1))
+
+
+async def test_of_an_id_that_was_used_again_the_last_stream_is_fetched() -> None:
+    class Backend(ScriptedBackend):
+        async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+            return [was(created, text) for created, text in ((1, "all of another text"), (2, "this one"), (1, "more"))]
+
+    def was(created: int, text: str) -> GenerationRequest:
+        manner = str(Manner("r", True, created, ("r",), 1, False))
+        standing = Standing(1, ((Channel.CONTENT, text),), (), len(text), None)
+        return replace(bench.request(), keep=Keep(1.0, "me", manner, "r"), resume=standing)
+
+    manner, (found,) = await fetch(Backend(), "r", "me")
+    assert (manner.created, found.resume and found.resume.texts[0][1]) == (2, "this one")
+
+
 @pytest.mark.parametrize(("mode", "gate"), [("target", 1), ("lookahead", 0)])
 async def test_coordinator_and_client_may_be_lost_together(mode: str, gate: int) -> None:
     """The gateway that the client has left goes on with another coordinator, and any gateway hands the rest over."""
@@ -268,8 +301,6 @@ async def test_an_id_that_is_none_is_refused() -> None:
 
 
 async def test_the_wish_is_checked() -> None:
-    from tests.unit.gateway.script import ScriptedBackend
-
     async with client_of(shared_app(ScriptedBackend())) as client:
         for headers, body in (({"x-resumable": "yes"}, chat(stream=True)), (RESUMABLE, chat())):
             answer = await client.post("/v1/chat/completions", json=body, headers=headers)

@@ -23,7 +23,17 @@ from deployments.gateway.unbroken import Unbroken
 from deployments.generation import Channel, GenerationRequest, Keep, Output, Standing
 from deployments.lingering import Lingering
 from tests.unit.coordinator import bench
-from tests.unit.gateway.script import ScriptedBackend, chat, client_of, completion, config, listening, shared_app, until
+from tests.unit.gateway.script import (
+    ScriptedBackend,
+    chat,
+    client_of,
+    completion,
+    config,
+    finished,
+    listening,
+    shared_app,
+    until,
+)
 
 RESUMABLE = {"x-resumable": "true"}
 TARGET = replace(bench.TARGET, num_steps=4, words=4, token_s=0.002)
@@ -260,6 +270,32 @@ async def test_what_was_read_of_a_coordinator_that_is_dead_now_is_not_lost() -> 
         at.backend.dead = {at.backend.num_asked % 2}
         rest = await come_back(at, first.ids[-1], gate=0)
         assert first.text() + rest.text() == whole.text()
+
+
+async def test_what_was_finished_in_time_is_fetched_after_it() -> None:
+    backend, names = ScriptedBackend(), tuple(f"r-{number}" for number in range(100))
+    manner = str(Manner("r", True, 1, names, len(names), False))
+    texts = ((Channel.REASONING, "Hm. "), (Channel.CONTENT, "42"))
+    standing = Standing(7, texts, (), 12, None, finished=finished())
+    of = replace(bench.request(), keep=Keep(1.0, "everybody", manner, "r"), resume=standing, timeout_s=0.001)
+    backend.kept = [replace(of, request_id=name) for name in names]
+    async with client_of(shared_app(backend)) as client, client.stream("GET", "/v1/streams/r") as response:
+        heard = await hear(response, None)
+    assert heard.data[-1] == "[DONE]"
+    assert not any("error" in event for event in heard.data)
+    assert len(heard.data) == 4 * len(names) + 1
+
+
+async def test_what_was_written_in_time_is_fetched_after_it() -> None:
+    async with house() as at:
+        whole = await ask(at, None, speculation={"mode": "target"})
+        at.roles.target_engine._options = replace(TARGET, token_s=0.03)  # type: ignore[attr-defined]
+        cut = await ask(at, 2, timeout=1, speculation={"mode": "target"})
+        await asyncio.sleep(1.1)
+        rest = await come_back(at, cut.ids[-1])
+        assert len(rest.text()) > 20
+        assert whole.text().startswith(cut.text() + rest.text())
+        assert rest.data[-2]["error"]["type"] == "timeout_error", "its own time limit still ends it"
 
 
 async def test_what_nobody_comes_back_for_ends_after_its_time_and_is_gone() -> None:

@@ -7,6 +7,7 @@ same function serves `lookahead serve`, `serve run deployments.app:build profile
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
@@ -36,6 +37,8 @@ from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
 from deployments.telemetry.metrics import merge, start_metrics, token_metrics
 
+logger = logging.getLogger("lookahead.gateway")
+
 GRACE_S = 3600.0
 """A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""
 ASK_S = 5.0
@@ -64,7 +67,7 @@ class CoordinatorReplica:
         kept = config.coordinator
         self._keeper = Keeper(self._coordinator.generate, kept.max_kept_requests, kept.max_kept_bytes)
         capacity = config.coordinator.placement.max_ongoing_requests
-        self._server = await listen(self, {"generate", "readiness"}, capacity)
+        self._server = await listen(self, {"generate", "hand_over", "readiness"}, capacity)
 
     async def link(self) -> Address:
         """Where the gateways call."""
@@ -156,12 +159,20 @@ class CoordinatorBackend:
         return await self._lingering.hand_over(stream_id, owner)
 
     async def _hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
-        """The same, by the coordinators: any may have them, and one that is dead or frozen has none."""
+        """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has; one that
+        is dead or frozen has none."""
+        by_serve, by_links = await asyncio.gather(
+            self._ask("hand_over", stream_id, owner), self._coordinators.answers(ASK_S, "hand_over", stream_id, owner)
+        )
+        return [request for answer in (*by_serve, *by_links) if isinstance(answer, list) for request in answer]
+
+    async def _ask(self, method: str, *args: Any) -> list[Any]:
+        """What each coordinator that Serve knows says to `method`; nothing where none can be asked."""
         try:
-            told = await answers(self._handle, ASK_S, "hand_over", stream_id, owner)
-        except TimeoutError:
+            return await answers(self._handle, ASK_S, method, *args)
+        except Exception as error:  # TimeoutError, or Serve's own: while the only one restarts there is none
+            logger.warning("No coordinator could be asked for %s: %r", method, error)
             return []
-        return [request for answer in told if isinstance(answer, list) for request in answer]
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""
@@ -173,13 +184,13 @@ class CoordinatorBackend:
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Backend.trace`: any coordinator may have it."""
-        found = await answers(self._handle, ASK_S, "trace", request_id)
+        found = await self._ask("trace", request_id)
         return next((trace for trace in found if isinstance(trace, dict)), None)
 
     async def metrics(self) -> str:
         """As `Backend.metrics`: the sum over coordinators, and what the engines of all writers count."""
         texts, *counted = await asyncio.gather(
-            answers(self._handle, ASK_S, "metrics"),
+            self._ask("metrics"),
             *(self._token_stats(role, handle) for role, handle in self._writers.items()),
         )
         engines = token_metrics(pair for pairs in counted for pair in pairs)

@@ -45,8 +45,14 @@ class Lingering:
 
     async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""
-        theirs = await self._hand_over(stream_id, owner)
-        return [*theirs, *await self._keeper.hand_over(stream_id, owner)]
+        return [*await self._theirs(stream_id, owner), *await self._keeper.hand_over(stream_id, owner)]
+
+    async def _theirs(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+        try:
+            return await self._hand_over(stream_id, owner)
+        except Exception as error:  # whatever keeps them from answering, what is here is there
+            logger.warning("No coordinator could be asked for the stream %s: %s", stream_id, error)
+            return []
 
     async def close(self) -> None:
         """End what runs here."""
@@ -62,9 +68,5 @@ class Lingering:
 
     async def _end(self, request: GenerationRequest) -> None:
         """Where the coordinator saw its reader go only now, it would write on for as long again."""
-        if (keep := request.keep) is None:
-            return
-        try:
-            await self._hand_over(keep.stream_id, keep.owner)
-        except Exception as error:
-            logger.warning("Request %s, which nobody came back for, may be written on: %s", request.request_id, error)
+        if request.keep is not None:
+            await self._theirs(request.keep.stream_id, request.keep.owner)

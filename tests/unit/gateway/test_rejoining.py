@@ -47,6 +47,7 @@ class TwoCoordinators:
         self.keepers = [Keeper(each.generate, 100, 10**6) for each in coordinators]
         self.num_asked = 0
         self.dead: set[int] = set()
+        self.trouble: Exception | None = None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         self.num_asked += 1
@@ -58,6 +59,8 @@ class TwoCoordinators:
                 yield output
 
     async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+        if self.trouble is not None:
+            raise self.trouble
         living = [keeper for number, keeper in enumerate(self.keepers) if number not in self.dead]
         return [request for keeper in living for request in await keeper.hand_over(stream_id, owner)]
 
@@ -296,6 +299,22 @@ async def test_what_was_written_in_time_is_fetched_after_it() -> None:
         assert len(rest.text()) > 20
         assert whole.text().startswith(cut.text() + rest.text())
         assert rest.data[-2]["error"]["type"] == "timeout_error", "its own time limit still ends it"
+
+
+async def test_while_no_coordinator_can_be_asked_a_gateway_hands_over_what_it_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with house() as at:
+        whole = await ask(at, None, speculation={"mode": "target"})
+        first = await ask(at, 2, {"x-request-id": "r"}, speculation={"mode": "target"})
+        await until(lambda: at.num_running() == 0)
+        await asyncio.sleep(0.01)
+        at.backend.trouble = RuntimeError("Serve knows no replica.")
+        answer = await at.client.get(f"{at.urls[1]}/v1/streams/r")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
+        rest = await come_back(at, first.ids[-1], gate=0)
+        assert first.text() + rest.text() == whole.text()
+        assert "Serve knows no replica." in caplog.text
 
 
 async def test_what_nobody_comes_back_for_ends_after_its_time_and_is_gone() -> None:

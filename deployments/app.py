@@ -77,9 +77,9 @@ class CoordinatorReplica:
         """As `Keeper.generate`."""
         return self._keeper.generate(request)
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str, num_fetches: int | None = None) -> list[GenerationRequest]:
         """As `Keeper.hand_over`."""
-        return await self._keeper.hand_over(stream_id, owner)
+        return await self._keeper.hand_over(stream_id, owner, num_fetches)
 
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now, of those that may not be scaled to zero."""
@@ -158,11 +158,11 @@ class CoordinatorBackend:
         """As `Backend.hand_over`."""
         return await self._lingering.hand_over(stream_id, owner)
 
-    async def _hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def _hand_over(self, *asked: str | int | None) -> list[GenerationRequest]:
         """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has; one that
         is dead or frozen has none."""
         by_serve, by_links = await asyncio.gather(
-            self._ask("hand_over", stream_id, owner), self._coordinators.answers(ASK_S, "hand_over", stream_id, owner)
+            self._ask("hand_over", *asked), self._coordinators.answers(ASK_S, "hand_over", *asked)
         )
         return [request for answer in (*by_serve, *by_links) if isinstance(answer, list) for request in answer]
 

@@ -60,6 +60,10 @@ class GenerationRequest:
     """Go on behind this; only what follows is answered, after `Opened`."""
     keep: Keep | None = None
     """None: what is written ends with its reader."""
+    num_fetches: int = 0
+    """How often its client has come back. Of several who write it on, the client reads the one with most of these,"""
+    num_takeovers: int = 0
+    """and then of these: how often its gateway has since given up a coordinator, which may live and go on otherwise."""
 
 
 class Channel(StrEnum):
@@ -181,6 +185,8 @@ class Committed:
     """Index of the step that this text belongs to, from 0."""
     seam: Seam | None = field(default=None, compare=False)
     """None: nobody can go on behind this."""
+    num_takeovers: int = field(default=0, compare=False)
+    """As in the request that it answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from deployments.generation import GenerationRequest, Output
 
 logger = logging.getLogger("lookahead.gateway")
 
-HandOver = Callable[[str, str], Awaitable[list[GenerationRequest]]]
+HandOver = Callable[[str, str, int | None], Awaitable[list[GenerationRequest]]]
 
 
 class Lingering:
@@ -47,9 +47,9 @@ class Lingering:
         """As `Backend.hand_over`."""
         return [*await self._theirs(stream_id, owner), *await self._keeper.hand_over(stream_id, owner)]
 
-    async def _theirs(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def _theirs(self, stream_id: str, owner: str, num_fetches: int | None = None) -> list[GenerationRequest]:
         try:
-            return await self._hand_over(stream_id, owner)
+            return await self._hand_over(stream_id, owner, num_fetches)
         except Exception as error:  # whatever keeps them from answering, what is here is there
             logger.warning("No coordinator could be asked for the stream %s: %s", stream_id, error)
             return []
@@ -67,6 +67,7 @@ class Lingering:
         task.add_done_callback(self._ending.discard)
 
     async def _end(self, request: GenerationRequest) -> None:
-        """Where the coordinator saw its reader go only now, it would write on for as long again."""
+        """Where the coordinator saw its reader go only now, it would write on for as long again. What the client reads
+        over another gateway by now is not ended."""
         if request.keep is not None:
-            await self._theirs(request.keep.stream_id, request.keep.owner)
+            await self._theirs(request.keep.stream_id, request.keep.owner, request.num_fetches)

@@ -72,19 +72,23 @@ class Keeper:
         write = write or self._generate
         return write(request) if request.keep is None else self._read(request, write)
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str, num_fetches: int | None = None) -> list[GenerationRequest]:
         """Of the stream's requests those that are kept here for `owner`, each to go on behind all that was written.
 
         Their work here has ended then; they are kept for a while still, in case that whoever fetched them is lost too.
+        Those that their client has fetched more than `num_fetches` times are left alone.
         """
         found: list[GenerationRequest] = []
         for kept in [kept for key, kept in self._kept.items() if key[:2] == (owner, stream_id)]:
+            if num_fetches is not None and kept.request.num_fetches > num_fetches:
+                continue
             if (standing := await self._stop(kept)) is None:
                 continue
             timeout_s = kept.request.timeout_s
             if timeout_s is not None:
                 timeout_s = max(0.001, timeout_s - (asyncio.get_running_loop().time() - kept.begun))
-            found.append(replace(kept.request, resume=standing, timeout_s=timeout_s))
+            num_takeovers = max(kept.request.num_takeovers, kept.ledger.num_takeovers)
+            found.append(replace(kept.request, resume=standing, timeout_s=timeout_s, num_takeovers=num_takeovers))
         return found
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 from starlette.requests import Request
@@ -51,10 +51,11 @@ async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, 
     if manner is None:
         raise _gone(request_id)
     found = [each for each in found if _manner(each) == manner]
-    known = {each.request_id: each for each in sorted(found, key=_progress)}  # the farthest one counts
+    known = {each.request_id: each for each in sorted(found, key=_progress)}  # the last one counts
     if set(manner.request_ids) - known.keys():
         raise _gone(request_id)
-    return manner, tuple(known[each] for each in manner.request_ids)
+    taken = (known[each] for each in manner.request_ids)
+    return manner, tuple(replace(each, num_fetches=each.num_fetches + 1, num_takeovers=0) for each in taken)
 
 
 def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
@@ -106,9 +107,11 @@ def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
     return True
 
 
-def _progress(request: GenerationRequest) -> tuple[bool, int, int]:
+def _progress(request: GenerationRequest) -> tuple[int, int, bool, int, int]:
+    """Sorts what several have of one request: last what its client was sent, and of that what goes farthest. Those who
+    were given up may live and have written more, but with sampling not the same."""
     at = _standing(request)
-    return at.finished is not None, at.num_tokens, at.num_chars
+    return request.num_fetches, request.num_takeovers, at.finished is not None, at.num_tokens, at.num_chars
 
 
 def _standing(request: GenerationRequest) -> Standing:

@@ -110,6 +110,19 @@ def test_who_is_read_elsewhere_is_told() -> None:
     run_virtually(twice())
 
 
+def test_what_was_fetched_since_is_not_ended_by_who_had_it_before() -> None:
+    async def late() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        reading = asyncio.create_task(read(keeper, replace(kept(), num_fetches=1), None))
+        await asyncio.sleep(1.0)
+        assert await keeper.hand_over("r", "me", 0) == []
+        assert text(await reading) == TRUTH
+        await keeper.close()
+
+    run_virtually(late())
+
+
 def test_too_many_or_too_much_is_not_kept() -> None:
     async def crowd(max_requests: int, max_bytes: int) -> list[str]:
         bench = Bench()

@@ -54,8 +54,8 @@ class Brain:
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         return self.keeper.generate(request)
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
-        return await self.keeper.hand_over(stream_id, owner)
+    async def hand_over(self, *asked: Any) -> list[GenerationRequest]:
+        return await self.keeper.hand_over(*asked)
 
 
 def gateway(handle: Handle) -> CoordinatorBackend:

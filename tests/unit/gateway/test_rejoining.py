@@ -58,11 +58,11 @@ class TwoCoordinators:
                     raise RoleUnavailable("The coordinator died.")
                 yield output
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, *asked: Any) -> list[GenerationRequest]:
         if self.trouble is not None:
             raise self.trouble
         living = [keeper for number, keeper in enumerate(self.keepers) if number not in self.dead]
-        return [request for keeper in living for request in await keeper.hand_over(stream_id, owner)]
+        return [request for keeper in living for request in await keeper.hand_over(*asked)]
 
 
 class Gate:

@@ -18,6 +18,8 @@ from deployments.generation import GenerationRequest, Output
 
 logger = logging.getLogger("lookahead.gateway")
 
+READ_OUT_S = 1.0
+"""So long outputs may be on their way that a coordinator has sent before it handed their stream over."""
 HandOver = Callable[[str, str, int | None], Awaitable[list[GenerationRequest]]]
 
 
@@ -45,7 +47,9 @@ class Lingering:
 
     async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""
-        return [*await self._theirs(stream_id, owner), *await self._keeper.hand_over(stream_id, owner)]
+        if theirs := await self._theirs(stream_id, owner):
+            await self._keeper.read_out(stream_id, owner, READ_OUT_S)  # what is fetched from them was not counted else
+        return [*theirs, *await self._keeper.hand_over(stream_id, owner)]
 
     async def _theirs(self, stream_id: str, owner: str, num_fetches: int | None = None) -> list[GenerationRequest]:
         try:

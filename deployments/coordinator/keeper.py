@@ -79,7 +79,7 @@ class Keeper:
         Those that their client has fetched more than `num_fetches` times are left alone.
         """
         found: list[GenerationRequest] = []
-        for kept in [kept for key, kept in self._kept.items() if key[:2] == (owner, stream_id)]:
+        for kept in self._of(stream_id, owner):
             if num_fetches is not None and kept.request.num_fetches > num_fetches:
                 continue
             if (standing := await self._stop(kept)) is None:
@@ -90,6 +90,15 @@ class Keeper:
             num_takeovers = max(kept.request.num_takeovers, kept.ledger.num_takeovers)
             found.append(replace(kept.request, resume=standing, timeout_s=timeout_s, num_takeovers=num_takeovers))
         return found
+
+    async def read_out(self, stream_id: str, owner: str, within_s: float) -> None:
+        """Take what is on its way of a stream that its writers have handed over, as far as it comes in time."""
+        all_kept = self._of(stream_id, owner)
+        for kept in all_kept:
+            _dismiss(kept)
+        tasks = [kept.task for kept in all_kept if kept.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
 
     async def close(self) -> None:
         """End all that runs."""
@@ -157,13 +166,12 @@ class Keeper:
         if kept.task is not None and not kept.task.done():
             kept.task.cancel()
             await asyncio.gather(kept.task, return_exceptions=True)
-        queue, kept.queue = kept.queue, None
-        if queue is not None:
-            while not queue.empty():
-                queue.get_nowait()
-            queue.put_nowait(HandedOver("This stream goes on over another connection."))
+        _dismiss(kept)
         self._wait_for_reader(kept)
         return kept.ledger.standing() if kept.ledger.can_go_on else None
+
+    def _of(self, stream_id: str, owner: str) -> list[Kept]:
+        return [kept for key, kept in self._kept.items() if key[:2] == (owner, stream_id)]
 
     def _weigh(self, kept: Kept) -> None:
         if self._kept.get(_key(kept.request)) is kept:
@@ -210,6 +218,16 @@ def _key(request: GenerationRequest) -> tuple[str, ...]:
     """Owner, stream and choice: a choice may be called as another stream is."""
     keep = request.keep
     return (keep.owner, keep.stream_id, request.request_id) if keep is not None else ("", "", request.request_id)
+
+
+def _dismiss(kept: Kept) -> None:
+    """The reader of `kept` gets what waits for it, which it may have to count, and is told that others read on."""
+    queue, kept.queue = kept.queue, None
+    if queue is not None:
+        waiting = [queue.get_nowait() for _ in range(queue.qsize())]
+        # One place is for what the generation may be waiting to put.
+        for item in (*waiting[: QUEUE_SIZE - 2], HandedOver("This stream goes on over another connection.")):
+            queue.put_nowait(item)
 
 
 async def _tell(kept: Kept, item: Output | Exception | None) -> None:

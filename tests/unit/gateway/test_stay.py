@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from actors.errors import HandedOver
+from deployments.coordinator.keeper import Keeper
+from deployments.gateway.stay import Stay
+from deployments.generation import Committed, GenerationRequest, Opened, Output
+from deployments.lingering import Lingering
+from tests.unit.clock import run_virtually
 from tests.unit.gateway.script import chat, until
 from tests.unit.gateway.test_rejoining import RESUMABLE, TARGET, House, ask, come_back, hear, house
+from tests.unit.gateway.test_two_texts import ASKED, Writer
 
 MINE = {"Authorization": "Bearer k"}
 TARGET_ALONE = {"mode": "target"}
@@ -139,3 +148,36 @@ async def test_who_has_overdrawn_may_come_back_but_not_too_often() -> None:
         refused = await at.client.get(f"{at.urls[0]}/v1/streams/r", headers=MINE)
         assert refused.status_code == 429
         assert "requests a minute" in refused.json()["error"]["message"]
+
+
+async def read_to_the_end(reading: AsyncGenerator[Output, None]) -> None:
+    async for _ in reading:
+        pass
+
+
+@pytest.mark.parametrize("is_same_gateway", [True, False])
+def test_who_reads_nothing_and_comes_back_is_charged_what_was_written(is_same_gateway: bool) -> None:
+    """What waits on its way for a slow reader is counted where the stream was read, before it is handed over."""
+
+    async def come_back() -> None:
+        keeper, charged = Keeper(Writer("a", 0.1, 1000).generate, 10, 10**6), 0
+
+        def count(request: GenerationRequest, output: Output) -> None:
+            nonlocal charged
+            charged += output.num_tokens if isinstance(output, Committed) else 0
+
+        gateways = [Lingering(keeper.generate, keeper.hand_over, 10, 10**6) for _ in range(2)]
+        reading = gateways[0].generate(ASKED, Stay(count, ExitStack()))
+        assert isinstance(await anext(reading), Opened)
+        await asyncio.sleep(60.0)
+        (found, *_) = await gateways[not is_same_gateway].hand_over("r", "me")
+        with pytest.raises(HandedOver):
+            await read_to_the_end(reading)
+        await asyncio.sleep(0.1)
+        assert found.resume is not None
+        assert found.resume.num_tokens > 120
+        assert charged == pytest.approx(found.resume.num_tokens, abs=3)
+        for each in (*gateways, keeper):
+            await each.close()
+
+    run_virtually(come_back())

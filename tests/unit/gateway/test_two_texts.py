@@ -35,24 +35,24 @@ from tests.unit.gateway.script import SUMMARY
 
 MANNER = str(Manner("r", True, 1, ("r",), 1, False))
 ASKED = replace(bench.request(), keep=Keep(60.0, "me", MANNER, "r"), timeout_s=100.0)
-NUM_WORDS = 60
 
 
 class Writer:
     """Writes ``a0 a1 a2`` and so on, or with another letter."""
 
-    def __init__(self, letter: str, token_s: float) -> None:
+    def __init__(self, letter: str, token_s: float, num_words: int = 60) -> None:
         self._letter = letter
         self._token_s = token_s
+        self._num_words = num_words
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         yield Opened(request.request_id, 7)
-        for number in range(request.resume.num_tokens if request.resume is not None else 0, NUM_WORDS):
+        for number in range(request.resume.num_tokens if request.resume is not None else 0, self._num_words):
             await asyncio.sleep(self._token_s)
             word = f"{self._letter}{number} "
             seam = Seam(Piece(word, (number,), "v"), OutputState())
             yield Committed(word, Channel.CONTENT, Origin.TARGET, 1, number, seam)
-        yield Finished("stop", 7, NUM_WORDS, 0, SUMMARY)
+        yield Finished("stop", 7, self._num_words, 0, SUMMARY)
 
 
 class Coordinators:

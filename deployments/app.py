@@ -27,7 +27,7 @@ from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierP
 from deployments.gateway.api import create_app
 from deployments.gateway.stay import Stay
 from deployments.gateway.unbroken import Perseverance, Unbroken
-from deployments.generation import GenerationRequest, Output
+from deployments.generation import GenerationRequest, Keep, Output
 from deployments.lingering import Lingering
 from deployments.link.frames import Address
 from deployments.link.members import Members
@@ -77,9 +77,9 @@ class CoordinatorReplica:
         """As `Keeper.generate`."""
         return self._keeper.generate(request)
 
-    async def hand_over(self, stream_id: str, owner: str, num_fetches: int | None = None) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str, only: Keep | None = None) -> list[GenerationRequest]:
         """As `Keeper.hand_over`."""
-        return await self._keeper.hand_over(stream_id, owner, num_fetches)
+        return await self._keeper.hand_over(stream_id, owner, only)
 
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now, of those that may not be scaled to zero."""
@@ -158,7 +158,7 @@ class CoordinatorBackend:
         """As `Backend.hand_over`."""
         return await self._lingering.hand_over(stream_id, owner)
 
-    async def _hand_over(self, *asked: str | int | None) -> list[GenerationRequest]:
+    async def _hand_over(self, *asked: str | Keep | None) -> list[GenerationRequest]:
         """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has; one that
         is dead or frozen has none."""
         by_serve, by_links = await asyncio.gather(

@@ -41,6 +41,8 @@ class Keep:
     """What the gateway needs to answer as before, in its own words."""
     stream_id: str
     """What it is fetched by: all choices of one stream have the same."""
+    num_fetches: int = 0
+    """How often its client has come back: of several who write it on, it reads the one with most of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,8 @@ class GenerationRequest:
     """Go on behind this; only what follows is answered, after `Opened`."""
     keep: Keep | None = None
     """None: what is written ends with its reader."""
-    num_fetches: int = 0
-    """How often its client has come back. Of several who write it on, the client reads the one with most of these,"""
     num_takeovers: int = 0
-    """and then of these: how often its gateway has since given up a coordinator, which may live and go on otherwise."""
+    """How often a gateway has given up a coordinator since the client came; that may live, and go on otherwise."""
 
 
 class Channel(StrEnum):

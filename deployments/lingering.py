@@ -14,13 +14,13 @@ from contextlib import aclosing
 
 from deployments.coordinator.keeper import Generate, Keeper
 from deployments.gateway.stay import Stay
-from deployments.generation import GenerationRequest, Output
+from deployments.generation import GenerationRequest, Keep, Output
 
 logger = logging.getLogger("lookahead.gateway")
 
 READ_OUT_S = 1.0
 """So long outputs may be on their way that a coordinator has sent before it handed their stream over."""
-HandOver = Callable[[str, str, int | None], Awaitable[list[GenerationRequest]]]
+HandOver = Callable[[str, str, Keep | None], Awaitable[list[GenerationRequest]]]
 
 
 class Lingering:
@@ -51,9 +51,9 @@ class Lingering:
             await self._keeper.read_out(stream_id, owner, READ_OUT_S)  # what is fetched from them was not counted else
         return [*theirs, *await self._keeper.hand_over(stream_id, owner)]
 
-    async def _theirs(self, stream_id: str, owner: str, num_fetches: int | None = None) -> list[GenerationRequest]:
+    async def _theirs(self, stream_id: str, owner: str, only: Keep | None = None) -> list[GenerationRequest]:
         try:
-            return await self._hand_over(stream_id, owner, num_fetches)
+            return await self._hand_over(stream_id, owner, only)
         except Exception as error:  # whatever keeps them from answering, what is here is there
             logger.warning("No coordinator could be asked for the stream %s: %s", stream_id, error)
             return []
@@ -71,7 +71,7 @@ class Lingering:
         task.add_done_callback(self._ending.discard)
 
     async def _end(self, request: GenerationRequest) -> None:
-        """Where the coordinator saw its reader go only now, it would write on for as long again. What the client reads
-        over another gateway by now is not ended."""
+        """Where the coordinator saw its reader go only now, it would write on for as long again. What the client may
+        have asked for or come back to by now is not ended."""
         if request.keep is not None:
-            await self._theirs(request.keep.stream_id, request.keep.owner, request.num_fetches)
+            await self._theirs(request.keep.stream_id, request.keep.owner, request.keep)

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.errors import HandedOver
-from deployments.generation import GenerationRequest, Output, Standing
+from deployments.generation import GenerationRequest, Keep, Output, Standing
 from deployments.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -72,15 +72,15 @@ class Keeper:
         write = write or self._generate
         return write(request) if request.keep is None else self._read(request, write)
 
-    async def hand_over(self, stream_id: str, owner: str, num_fetches: int | None = None) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str, only: Keep | None = None) -> list[GenerationRequest]:
         """Of the stream's requests those that are kept here for `owner`, each to go on behind all that was written.
 
         Their work here has ended then; they are kept for a while still, in case that whoever fetched them is lost too.
-        Those that their client has fetched more than `num_fetches` times are left alone.
+        With `only` those that were asked for since, or fetched since, are left alone.
         """
         found: list[GenerationRequest] = []
         for kept in self._of(stream_id, owner):
-            if num_fetches is not None and kept.request.num_fetches > num_fetches:
+            if only not in (None, kept.request.keep):
                 continue
             if (standing := await self._stop(kept)) is None:
                 continue
@@ -103,6 +103,7 @@ class Keeper:
     async def close(self) -> None:
         """End all that runs."""
         tasks = [kept.task for kept in self._kept.values() if kept.task is not None]
+        self._on_expiry = None
         for kept in list(self._kept.values()):
             self._drop(kept)
         await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
@@ -191,7 +192,7 @@ class Keeper:
     def _expire(self, kept: Kept) -> None:
         is_written = kept.task is not None and not kept.task.done()
         self._drop(kept)
-        if is_written and self._on_expiry is not None and _key(kept.request) not in self._kept:
+        if is_written and self._on_expiry is not None:
             self._on_expiry(kept.request)
 
     def _drop(self, kept: Kept) -> None:

@@ -210,7 +210,7 @@ class Routes:
 
     def _answer(self, manner: Manner) -> Answer:
         """The answer that `manner` tells of, to be put together."""
-        head = manner.request_id, self._config.served_model_name, manner.created, len(manner.request_ids), manner.n
+        head = manner.request_id, self._config.served_model_name, int(manner.begun), len(manner.request_ids), manner.n
         return ChatAnswer(*head, self._config.gateway.reasoning_content) if manner.is_chat else TextAnswer(*head)
 
     async def completions(self, request: Request) -> Response:
@@ -225,7 +225,7 @@ class Routes:
 
     def _reply(self, request: Request, ask: Ask, request_id: str, *, is_chat: bool) -> Response:
         ids = tuple(each.request_id for each in ask.requests)
-        manner = Manner(request_id, is_chat, int(time.time()), ids, ask.n, ask.include_usage)
+        manner = Manner(request_id, is_chat, time.time(), ids, ask.n, ask.include_usage)
         answer, requests, bookmarks = self._answer(manner), ask.requests, None
         if wants_resuming(request, ask.stream, self._config.gateway.resume_s):
             keep = Keep(self._config.gateway.resume_s, holder_of(request), str(manner), request_id)

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from deployments.gateway.backend import Backend, Source
 from deployments.gateway.bookmarks import Mark
 from deployments.gateway.errors import HttpError, bad_request
-from deployments.generation import Committed, GenerationRequest, Opened, Origin, Output, Standing
+from deployments.generation import Committed, GenerationRequest, Keep, Opened, Origin, Output, Standing
 
 WISH = "x-resumable"
 """The header by which a client asks for a stream that it can come back to."""
@@ -29,7 +29,7 @@ class Manner:
 
     request_id: str
     is_chat: bool
-    created: int
+    begun: float
     request_ids: tuple[str, ...]
     n: int
     include_usage: bool
@@ -47,15 +47,14 @@ class Manner:
 async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, tuple[GenerationRequest, ...]]:
     """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none."""
     found = await backend.hand_over(request_id, owner)
-    manner = max(map(_manner, found), key=lambda each: each.created, default=None)  # an id may have been used again
+    manner = max(map(_manner, found), key=lambda each: each.begun, default=None)  # an id may have been used again
     if manner is None:
         raise _gone(request_id)
     found = [each for each in found if _manner(each) == manner]
     known = {each.request_id: each for each in sorted(found, key=_progress)}  # the last one counts
     if set(manner.request_ids) - known.keys():
         raise _gone(request_id)
-    taken = (known[each] for each in manner.request_ids)
-    return manner, tuple(replace(each, num_fetches=each.num_fetches + 1, num_takeovers=0) for each in taken)
+    return manner, tuple(_fetched(known[each]) for each in manner.request_ids)
 
 
 def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
@@ -111,7 +110,7 @@ def _progress(request: GenerationRequest) -> tuple[int, int, bool, int, int]:
     """Sorts what several have of one request: last what its client was sent, and of that what goes farthest. Those who
     were given up may live and have written more, but with sampling not the same."""
     at = _standing(request)
-    return request.num_fetches, request.num_takeovers, at.finished is not None, at.num_tokens, at.num_chars
+    return _keep(request).num_fetches, request.num_takeovers, at.finished is not None, at.num_tokens, at.num_chars
 
 
 def _standing(request: GenerationRequest) -> Standing:
@@ -124,10 +123,19 @@ def _last_step(standing: Standing) -> int:
     return max(0, standing.counts.num_steps - 1) if standing.counts is not None else 0
 
 
+def _fetched(request: GenerationRequest) -> GenerationRequest:
+    keep = _keep(request)
+    return replace(request, keep=replace(keep, num_fetches=keep.num_fetches + 1), num_takeovers=0)
+
+
 def _manner(request: GenerationRequest) -> Manner:
+    return Manner.read(_keep(request).manner)
+
+
+def _keep(request: GenerationRequest) -> Keep:
     if request.keep is None:
         raise RuntimeError(f"request {request.request_id} was handed over and never kept")
-    return Manner.read(request.keep.manner)
+    return request.keep
 
 
 def _gone(request_id: str) -> HttpError:

@@ -110,14 +110,17 @@ def test_who_is_read_elsewhere_is_told() -> None:
     run_virtually(twice())
 
 
-def test_what_was_fetched_since_is_not_ended_by_who_had_it_before() -> None:
+def test_what_was_asked_for_or_fetched_since_is_not_ended_by_who_had_it_before() -> None:
     async def late() -> None:
         bench = Bench()
         keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
-        reading = asyncio.create_task(read(keeper, replace(kept(), num_fetches=1), None))
-        await asyncio.sleep(1.0)
-        assert await keeper.hand_over("r", "me", 0) == []
-        assert text(await reading) == TRUTH
+        before = kept().keep
+        assert before is not None
+        for since in (replace(before, num_fetches=1), replace(before, manner="asked again")):
+            reading = asyncio.create_task(read(keeper, replace(kept(), keep=since), None))
+            await asyncio.sleep(1.0)
+            assert await keeper.hand_over("r", "me", before) == []
+            assert text(await reading) == TRUTH
         await keeper.close()
 
     run_virtually(late())
@@ -204,9 +207,13 @@ def test_what_ends_before_its_time_is_told_where_it_was_being_written() -> None:
             await read(keeper, kept(name, 60.0), 4)
         await asyncio.sleep(0.5)
         await read(keeper, kept("third", 60.0), 4)
-        told = list(expired)
-        await keeper.close()
+        async with aclosing(keeper.generate(kept("read"))) as reading:
+            await anext(reading)
+            told = list(expired)
+            closing = asyncio.create_task(keeper.close())
+            await asyncio.sleep(0)
+        await closing
         assert told == expired, "closing ends no work of others"
         return told
 
-    assert run_virtually(end()) == ["unopened", "first"]
+    assert run_virtually(end()) == ["unopened", "first", "second"]

@@ -242,7 +242,7 @@ async def test_of_an_id_that_was_used_again_the_last_stream_is_fetched() -> None
         return replace(bench.request(), keep=Keep(1.0, "me", manner, "r"), resume=standing)
 
     manner, (found,) = await fetch(Backend(), "r", "me")
-    assert (manner.created, found.resume and found.resume.texts[0][1]) == (2, "this one")
+    assert (manner.begun, found.resume and found.resume.texts[0][1]) == (2, "this one")
 
 
 @pytest.mark.parametrize(("mode", "gate"), [("target", 1), ("lookahead", 0)])

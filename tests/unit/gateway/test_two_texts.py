@@ -125,7 +125,8 @@ def test_what_the_client_has_come_back_to_goes_before_what_its_old_gateway_has_r
 
     def was(text: str, num_fetches: int, num_takeovers: int) -> GenerationRequest:
         standing = Standing(7, ((Channel.CONTENT, text),), (), len(text), None)
-        return replace(ASKED, resume=standing, num_fetches=num_fetches, num_takeovers=num_takeovers)
+        keep = Keep(60.0, "me", MANNER, "r", num_fetches)
+        return replace(ASKED, resume=standing, keep=keep, num_takeovers=num_takeovers)
 
     _, (found,) = asyncio.run(fetch(Backend(), "r", "me"))  # type: ignore[arg-type]
-    assert (text_of(found), found.num_fetches, found.num_takeovers) == ("what it reads", 2, 0)
+    assert (text_of(found), found.keep and found.keep.num_fetches, found.num_takeovers) == ("what it reads", 2, 0)

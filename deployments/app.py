@@ -7,8 +7,9 @@ same function serves `lookahead serve`, `serve run deployments.app:build profile
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -26,8 +27,9 @@ from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
 from deployments.gateway.front_queue import FrontQueue
+from deployments.gateway.stay import Stay
 from deployments.gateway.unbroken import Perseverance, Unbroken
-from deployments.generation import GenerationRequest, Output
+from deployments.generation import GenerationRequest, Keep, Output
 from deployments.lingering import Lingering
 from deployments.link.frames import Address
 from deployments.link.members import Members
@@ -36,6 +38,8 @@ from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
 from deployments.telemetry.metrics import merge, start_metrics, token_metrics
+
+logger = logging.getLogger("lookahead.gateway")
 
 GRACE_S = 3600.0
 """A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""
@@ -68,7 +72,7 @@ class CoordinatorReplica:
         kept = config.coordinator
         self._keeper = Keeper(self._coordinator.generate, kept.max_kept_requests, kept.max_kept_bytes)
         capacity = config.coordinator.placement.max_ongoing_requests
-        self._server = await listen(self, {"generate", "readiness"}, capacity)
+        self._server = await listen(self, {"generate", "hand_over", "readiness"}, capacity)
 
     async def link(self) -> Address:
         """Where the gateways call."""
@@ -78,9 +82,9 @@ class CoordinatorReplica:
         """As `Keeper.generate`."""
         return self._keeper.generate(request)
 
-    async def hand_over(self, request_ids: tuple[str, ...], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str, only: Keep | None = None) -> list[GenerationRequest]:
         """As `Keeper.hand_over`."""
-        return await self._keeper.hand_over(request_ids, owner)
+        return await self._keeper.hand_over(stream_id, owner, only)
 
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now, of those that may not be scaled to zero."""
@@ -142,9 +146,9 @@ class CoordinatorBackend:
         bounds = kept.max_kept_requests, kept.max_kept_bytes
         self._lingering = Lingering(unbroken.generate, self._hand_over, *bounds)
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Source.generate`."""
-        return self._lingering.generate(request)
+    def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        """As `Backend.generate`."""
+        return self._lingering.generate(request, stay)
 
     def _generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """The same, by one coordinator."""
@@ -155,17 +159,25 @@ class CoordinatorBackend:
         await self._lingering.close()
         await self._coordinators.aclose()
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""
-        return await self._lingering.hand_over(request_ids, owner)
+        return await self._lingering.hand_over(stream_id, owner)
 
-    async def _hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        """The same, by the coordinators: any may have them, and one that is dead or frozen has none."""
+    async def _hand_over(self, *asked: str | Keep | None) -> list[GenerationRequest]:
+        """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has; one that
+        is dead or frozen has none."""
+        by_serve, by_links = await asyncio.gather(
+            self._ask("hand_over", *asked), self._coordinators.answers(ASK_S, "hand_over", *asked)
+        )
+        return [request for answer in (*by_serve, *by_links) if isinstance(answer, list) for request in answer]
+
+    async def _ask(self, method: str, *args: Any) -> list[Any]:
+        """What each coordinator that Serve knows says to `method`; nothing where none can be asked."""
         try:
-            told = await answers(self._handle, ASK_S, "hand_over", tuple(request_ids), owner)
-        except TimeoutError:
+            return await answers(self._handle, ASK_S, method, *args)
+        except Exception as error:  # TimeoutError, or Serve's own: while the only one restarts there is none
+            logger.warning("No coordinator could be asked for %s: %r", method, error)
             return []
-        return [request for answer in told if isinstance(answer, list) for request in answer]
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""
@@ -177,13 +189,13 @@ class CoordinatorBackend:
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Backend.trace`: any coordinator may have it."""
-        found = await answers(self._handle, ASK_S, "trace", request_id)
+        found = await self._ask("trace", request_id)
         return next((trace for trace in found if isinstance(trace, dict)), None)
 
     async def metrics(self) -> str:
         """As `Backend.metrics`: the sum over coordinators, and what the engines of all writers count."""
         texts, *counted = await asyncio.gather(
-            answers(self._handle, ASK_S, "metrics"),
+            self._ask("metrics"),
             *(self._token_stats(role, handle) for role, handle in self._writers.items()),
         )
         engines = token_metrics(pair for pairs in counted for pair in pairs)

@@ -1,7 +1,8 @@
 """Admission as the gateway sees it: from its configuration and its requests to places in the waiting room, and metrics.
 
-Promises: a request without a place is never begun; its place is given back when its response has ended, however it
-ended; a key's requests do not go before those of other keys further than the key's own priority says.
+Promises: a request without a place is never begun; its place is given back when its response has ended (of a resumable
+stream: when its `Stay` has), however it ended; a key's requests do not go before those of other keys further than the
+key's own priority says.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class FrontQueue:
             needs.expected(key.name, num_chars(each), len(each.prompt.token_ids or ()), each.max_tokens)
             for each in ask.requests
         )
-        longest = [needs.longest(key.name, each.max_tokens) for each in ask.requests]
+        # Of one that goes on nobody knows how much is left, and what is written of it is worth sending in any case.
+        longest = [needs.longest(key.name, each.max_tokens) for each in ask.requests if each.resume is None]
         return Wish(
             holder=key.name,
             num_tokens=num_tokens,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from typing import Any
 
 from actors.errors import RoleUnavailable
 from deployments.link.balance import Balance, Candidate
@@ -61,6 +62,16 @@ class Members:
         """The replica of `link` (None: the one that the session is on) has failed `session_id`: the next calls go
         elsewhere, where there is a choice."""
         self._balance.shun(session_id, link.address.replica if link is not None else None)
+
+    async def answers(self, within_s: float, method: str, *args: Any) -> list[Any]:
+        """What each replica says to `method`, also one that is leaving, which Serve asks no more; in the place of one
+        that does not in time, an exception."""
+
+        async def one(link: Link) -> Any:
+            async with asyncio.timeout(within_s), aclosing(link.items(method, *args)) as items:
+                return await anext(items)
+
+        return await asyncio.gather(*map(one, self.links), return_exceptions=True)
 
     async def aclose(self) -> None:
         """End all connections."""

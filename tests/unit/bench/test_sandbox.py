@@ -85,6 +85,39 @@ def test_what_does_not_end_is_ended_with_all_it_started(program):
     check(sandbox.run(program, SHORT), False, "not done after 1 s")
 
 
+GONE = "import os\nfor name in os.listdir(): os.remove(name)\n"
+
+
+@pytest.mark.parametrize(
+    ("leaves", "passed"),
+    [
+        (GONE, True),
+        (GONE + "os.symlink({secret!r}, 'errors')", True),
+        (GONE + "os.symlink({secret!r}, 'passed')", False),
+        (GONE + "os.mkfifo('errors')", True),
+        ("import os, threading\nos.mkfifo('passed')\nthreading.Thread(target=open, args=('passed',)).start()", False),
+        (GONE + "os.mkdir('errors')", True),
+        ("import os\nos.mkdir('passed')", False),
+        ("import os\nos.makedirs('shut/in')\nos.chmod('shut', 0)", True),
+        ("import os\nhome = os.getcwd()\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nos.chdir(home)", True),
+    ],
+    ids=["nothing", "link", "link to pass", "pipe", "pipe to pass", "folder", "folder to pass", "shut", "3000 deep"],
+)
+def test_what_a_program_leaves_is_never_followed_and_always_removed(leaves, passed, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("a key of ours")
+    secret.chmod(0o600)
+    leaves = leaves.replace("{secret!r}", repr(str(secret)))
+    outcome = sandbox.run(leaves, BOUNDS)
+    check(outcome, passed)
+    assert "a key of ours" not in sandbox.run(f"{leaves}\nraise SystemExit('wrong')", BOUNDS).note
+    assert secret.read_text() == "a key of ours"
+
+
+def test_the_reason_stands_whatever_became_of_the_folder():
+    check(sandbox.run(GONE + "os.mkdir('errors')\nassert False, 'no'", BOUNDS), False, "AssertionError: no")
+
+
 def test_processes_are_few():
     counts = (
         "import os, time\nnum = 0\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(60)\n        num += 1\n"

@@ -170,6 +170,11 @@ RIGHT = "    return math.floor(math.pi * r * r)\n"
         (f"First the formula.\n\n```python\ndef area(r):\n{RIGHT}```\nDone.", True),
         (f"```\n{RIGHT}```", True),
         (RIGHT, True),
+        (f"```python3\ndef area(r):\n{RIGHT}```", True),
+        (f"Here: ```Python\ndef area(r):\n{RIGHT}```", True),
+        (f'```python title="x.py"\ndef area(r):\n{RIGHT}```', True),
+        (f"~~~python\ndef area(r):\n{RIGHT}~~~", True),
+        (f"As ```round``` does:\n```python\ndef area(r):\n{RIGHT}```".replace("\n", "\r\n"), True),
         (f"```python\ndef area(r):\n{RIGHT}```\nUse it so:\n```python\nprint(area(3))\n```", True),
         ("```python\ndef area(r):\n    return 3 * r * r\n```\nNo:\n```python\ndef area(r):\n    return 3\n```", False),
         ("```python\ncheck = lambda f: None\ndef area(r):\n    return 3\n```", False),
@@ -179,7 +184,7 @@ def test_the_last_program_of_an_answer_is_tried(text, passed):
     check(code_answers.judge(text, TEST, BOUNDS), passed)
 
 
-@pytest.mark.parametrize("text", ["", "I do not know how.", f"```python\ndef area(r):\n{RIGHT}"])
+@pytest.mark.parametrize("text", ["", "I do not know how.", f"```python\ndef area(r):\n{RIGHT}", "~~~\n1"])
 def test_an_answer_without_a_whole_program_is_wrong_and_not_run(text):
     assert code_answers.judge(text, TEST) == Outcome(False, "the answer holds no whole program")
 

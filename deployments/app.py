@@ -37,7 +37,7 @@ from deployments.link.over_serve import answers, listen, members
 from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
-from deployments.telemetry.metrics import merge, start_metrics, token_metrics
+from deployments.telemetry.metrics import merge, of_replica, start_metrics, token_metrics
 
 logger = logging.getLogger("lookahead.gateway")
 
@@ -95,8 +95,8 @@ class CoordinatorReplica:
         return self._coordinator.trace(request_id)
 
     def metrics(self) -> str:
-        """As `Coordinator.metrics`."""
-        return self._coordinator.metrics()
+        """As `Coordinator.metrics`, with this replica's name on what only grows."""
+        return of_replica(self._coordinator.metrics(), self._coordinator.replica)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls it with the deployment's `user_config`: at the start, and when it changes. Settings that cannot
@@ -193,7 +193,7 @@ class CoordinatorBackend:
         return next((trace for trace in found if isinstance(trace, dict)), None)
 
     async def metrics(self) -> str:
-        """As `Backend.metrics`: the sum over coordinators, and what the engines of all writers count."""
+        """As `Backend.metrics`: of all coordinators, and what the engines of all writers count."""
         texts, *counted = await asyncio.gather(
             self._ask("metrics"),
             *(self._token_stats(role, handle) for role, handle in self._writers.items()),

@@ -105,10 +105,11 @@ class Coordinator:
     """One replica of the brain."""
 
     def __init__(self, config: Config, roles: Roles, replica: str = "0", controller: Controller | None = None) -> None:
-        """`replica` names the files of the audit log; `controller` has learnt from other requests, a new one knows
-        nothing. Raises ConfigError where the files cannot be written."""
+        """`replica` names its counters and the files of the audit log; `controller` has learnt from other requests, a
+        new one knows nothing. Raises ConfigError where the files cannot be written."""
         self._config = config
         self._roles = roles
+        self.replica = replica
         self._metrics = Metrics()
         self._demand = Demand()
         self._auditing = Auditing(config, replica, self._metrics.count_audited)

@@ -61,8 +61,11 @@ _LATEX = (
 )
 _DASHES = str.maketrans({"−": "-", "–": "-", "—": " ", "⁄": "/"})  # noqa: RUF001
 
-_LIST_NUMBER = re.compile(r"\s*(?:[#>*•]+\s*|-\s+)*(?:step\s+\d+\b\s*[:.)]?|\d+[.)](?=\s+\S|\*))", re.IGNORECASE)
+# Each mark and each blank can be read in one way only: what does not end in a number is given up at once.
+_LIST_NUMBER = re.compile(r"\s*(?:[#>*•]\s*|-\s+)*(?:step\s+\d+\b\s*[:.)]?|\d+[.)](?=\s+\S|\*))", re.IGNORECASE)
 _LINE_ENDS = ".:;!?*)]"
+_LOOK_BACK = 64
+"""So many characters before a minus are searched for the number that it takes away from."""
 
 _NUMBER = re.compile(
     r"""
@@ -163,7 +166,7 @@ def _number(text: str, match: re.Match[str]) -> Quantity:
         return Quantity(value, "±" + unit)
     # After a number on the same line a minus takes away; elsewhere it is read as a sign, which is wrong for "top-5" and
     # for lists with dashes: it rejects where only one of the two has the dash.
-    left = text[: match.start()].rpartition("\n")[2].rstrip()[-1:]
+    left = text[max(0, match.start() - _LOOK_BACK) : match.start()].rpartition("\n")[2].rstrip()[-1:]
     taken = bool(match["minus"]) and (left.isdigit() or left == "%")
     negative = bool(match["inner_minus"]) or (bool(match["minus"]) and not taken)
     return Quantity(value.copy_negate() if negative else value, unit, taken)

@@ -150,3 +150,8 @@ def test_changing_one_number_is_always_found(numbers, data):
     changed[index] += data.draw(st.integers(1, 50))
     one, other = (" and ".join(map(str, found)) for found in (numbers, changed))
     assert find_difference(one, other) is not None
+
+
+@pytest.mark.timeout(10)  # it takes less than one second
+def test_no_text_takes_long(hostile_text):
+    assert find_difference(hostile_text, hostile_text) is None

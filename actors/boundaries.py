@@ -23,7 +23,8 @@ BOUNDARIES: Mapping[str, str | None] = {"blank_line": "\n\n", "line": "\n", "sen
 
 SENTENCE_TAIL = 64
 """So many last characters of a step are looked at for the end of a sentence."""
-_SENTENCE_END = re.compile(r"(?P<word>\S*?)(?P<stop>[.!?]+)[)\]}\"'*_$\u2019\u201d»]*\Z")
+_STOPS = ".!?"
+_CLOSING_MARKS = ")]}\"'*_$\u2019\u201d»"
 _LIST_MARK = re.compile(r"\W*(?:step\s+)?(?:\d{1,3}|[A-Za-z])\.\W*\Z", re.IGNORECASE)
 _ABBREVIATIONS = frozenset(
     "al approx a.k.a ca cf dr e.g eq eqs fig i.e jr mr mrs ms pp prof resp sr st vol vs w.r.t".split()  # noqa: SIM905
@@ -54,11 +55,14 @@ def stop_ids(token_texts: Mapping[int, str], rule: StepRule) -> frozenset[int]:
 def ends_sentence(text: str) -> bool:
     """Whether a sentence ends with `text`, the beginning of a line, if no word goes on behind it: behind ``. ! ?`` and
     closing marks; not behind a list's number ("1."), a common abbreviation, a factorial, or dots for a gap."""
-    found = _SENTENCE_END.search(text)
-    if found is None or _LIST_MARK.match(text):
+    # Read from its end, and without a pattern: this runs for every token, and a pattern would try each beginning.
+    sentence = text.rstrip(_CLOSING_MARKS)
+    before = sentence.rstrip(_STOPS)
+    stop = sentence[len(before) :]
+    if not stop or not before or before[-1].isspace() or _LIST_MARK.match(text):
         return False
-    word = found["word"].lstrip("([{\"'*_$\u2018\u201c«")
-    if not word or (found["stop"] == "!" and word[-1].isdigit()):
+    word = before.rsplit(maxsplit=1)[-1].lstrip("([{\"'*_$\u2018\u201c«")
+    if not word or (stop == "!" and word[-1].isdigit()):
         return False
     return word.lower() not in _ABBREVIATIONS
 

@@ -225,6 +225,14 @@ def test_no_sentence_ends_here(text: str) -> None:
     assert not ends_sentence(text)
 
 
+@pytest.mark.timeout(10)  # it takes a few milliseconds
+@pytest.mark.parametrize(
+    "kind", [".", ".)", "!", "a", "a.", " ", "\n", "1", "\\", "{", "$", "*", "a ", "step 1."], ids=ascii
+)
+def test_no_text_takes_long(kind):
+    assert not ends_sentence(kind * (20_000 // len(kind)) + "x")
+
+
 @pytest.mark.parametrize(
     ("tokens", "steps"),
     [

@@ -62,12 +62,12 @@ class Balance:
             self._shunned.pop(self._homes.popitem(last=False)[0], None)
         return best.replica
 
-    def shun(self, session_id: str, replica: str | None = None) -> None:
-        """`replica` (None: the one that the session is on) has failed `session_id`, which goes elsewhere from now on,
-        until all others have failed it too."""
-        home = self._homes.get(session_id)
-        if home is not None and replica in (None, home):
-            self._shunned[session_id] = self._shunned.get(session_id, frozenset()) | {home}
+    def shun(self, session_id: str, replica: str) -> None:
+        """`replica` has failed `session_id`, which goes elsewhere from now on, until all others have failed it too.
+
+        Where it is not there any more, that was a call from before, and nothing follows."""
+        if replica == self._homes.get(session_id):
+            self._shunned[session_id] = self._shunned.get(session_id, frozenset()) | {replica}
 
 
 def _rank(session_id: str, replica: str) -> bytes:

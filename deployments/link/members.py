@@ -57,10 +57,9 @@ class Members:
         candidates = [Candidate(link.address.replica, link.load, link.is_leaving) for link in self.links]
         return self._links[self._balance.choose(session_id, candidates, avoid)]
 
-    def shun(self, session_id: str, link: Link | None = None) -> None:
-        """The replica of `link` (None: the one that the session is on) has failed `session_id`: the next calls go
-        elsewhere, where there is a choice."""
-        self._balance.shun(session_id, link.address.replica if link is not None else None)
+    def shun(self, session_id: str, link: Link) -> None:
+        """The replica of `link` has failed `session_id`: the next calls go elsewhere, where there is a choice."""
+        self._balance.shun(session_id, link.address.replica)
 
     async def aclose(self) -> None:
         """End all connections."""

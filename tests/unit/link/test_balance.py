@@ -76,12 +76,12 @@ def test_a_session_moves_away_from_a_replica_that_it_shuns_and_the_others_stay()
     balance = Balance()
     for session in ("s", "t"):
         assert balance.choose(session, candidates(0.0, 0.9)) == "r0"
-    balance.shun("s")
+    balance.shun("s", "r0")
     assert balance.choose("s", candidates(0.0, 0.9)) == "r1"
     assert balance.choose("s", candidates(0.0, 3.0)) == "r1"
     assert balance.choose("t", candidates(0.0, 0.9)) == "r0"
     assert balance.choose("s", candidates(0.0)) == "r0", "where there is no other"
-    balance.shun("s")
+    balance.shun("s", "r0")
     assert balance.choose("s", candidates(0.0, 0.0, 0.9)) in {"r1", "r2"}
 
 

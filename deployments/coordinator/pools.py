@@ -40,8 +40,8 @@ class Pool:
     def __init__(self, members: Members, wait_s: float) -> None:
         self._members = members
         self._wait_s = wait_s
-        self._ended: OrderedDict[str, Link] = OrderedDict()
-        """The links of the last calls that have ended, by their ids."""
+        self._ended: OrderedDict[str, tuple[Link, float]] = OrderedDict()
+        """Of the last calls that have ended: where they ran, and when anything was last heard of them."""
 
     async def call(self, method: str, session_id: str, *args: Any) -> Any:
         """The result of a short call without effects; it is made again elsewhere if its replica is lost."""
@@ -64,24 +64,27 @@ class Pool:
         """The items of a stream of one replica; after its failure the next call of the session goes elsewhere.
 
         `call_id` is its name for `shun`."""
-        link = await self._members.link(session_id, self._wait_s)
+        link, clock = await self._members.link(session_id, self._wait_s), asyncio.get_running_loop().time
+        heard_at = clock()
+        link.silence.tried(heard_at)
         try:
             async with aclosing(link.items(method, *args)) as items:
                 async for item in items:
+                    heard_at = clock()
+                    link.silence.heard(heard_at)
                     yield item
         except ServiceError:
             self._members.shun(session_id, link)
             raise
         finally:
-            self._ended[call_id] = link
+            self._ended[call_id] = link, heard_at
             while len(self._ended) > NUM_ENDED:
                 self._ended.popitem(last=False)
 
     def shun(self, session_id: str, call_id: str) -> None:
         """As `Target.shun`. A call that waited for a replica in vain ran on none."""
-        link = self._ended.pop(call_id, None)
-        if link is not None:
-            self._members.shun(session_id, link)
+        if call_id in self._ended:
+            self._members.give_up(session_id, *self._ended.pop(call_id))
 
 
 class WriterPool:

@@ -112,3 +112,32 @@ def test_a_window_of_silent_calls_leaves_their_replica_once_and_for_good() -> No
     assert text == truth(SCRIPT)
     assert not later, "calls to the replica that hangs"
     assert took_s < 20.0
+
+
+def test_a_silent_replica_gets_one_request_now_and_then_until_it_answers_again() -> None:
+    limit_s, usual_s = 10.0, 0.5
+
+    async def play() -> None:
+        async with scene(target_min_s=limit_s / 3, target_max_s=120.0) as there:
+            await asyncio.gather(*(there.first_word_s() for _ in range(16)))  # from now on the limits are known
+            hung = there.replicas[0]
+            hung.works.clear()
+            firsts = await asyncio.gather(*(there.first_word_s() for _ in range(12)))
+            assert max(firsts) > limit_s, "until it is known"
+            num_slow = 0
+            for _ in range(3):
+                firsts = sorted(await asyncio.gather(*(there.first_word_s() for _ in range(12))))
+                assert firsts[-2] < usual_s
+                num_slow += firsts[-1] > limit_s
+                await asyncio.sleep(30.0)
+            assert num_slow, "it was tried"
+            hung.works.set()
+            await asyncio.sleep(300.0)
+            while there.latest is not hung:
+                await there.first_word_s()
+            before = [len(each.began_at) for each in there.replicas]
+            await asyncio.gather(*(there.first_word_s() for _ in range(12)))
+            shares = [len(each.began_at) - number for each, number in zip(there.replicas, before, strict=True)]
+            assert min(shares) > 3, "both are used"
+
+    run_virtually(play())

@@ -103,8 +103,9 @@ class Target(Writer, Protocol):
         """
         ...
 
-    def shun(self, session_id: str) -> None:
-        """A call of `session_id` has fallen silent: further ones go to another replica than it, if there is one."""
+    def shun(self, session_id: str, call_id: str) -> None:
+        """`call_id`, a call of `session_id`, fell silent and was ended: if the session is still on the replica that the
+        call ran on, it leaves it, where there is another."""
         ...
 
 

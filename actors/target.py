@@ -55,7 +55,7 @@ class TargetModel(ModelWriter):
             async for delta in deltas:
                 yield delta
 
-    def shun(self, session_id: str) -> None:
+    def shun(self, session_id: str, call_id: str) -> None:
         """As `Target.shun`: here is one replica only."""
 
 

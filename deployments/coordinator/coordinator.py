@@ -1,7 +1,8 @@
 """The coordinator: makes a session of each request and drives it. Knows Ray only through its roles.
 
 Promises: a request's wishes and the deployment's defaults are settled before any work starts; what cannot be served is
-refused before `Opened`; whatever ends a request, its calls end, its trace is kept and it is counted.
+refused before `Opened`; each request goes by what the roles say of themselves now, since others may have taken their
+place; whatever ends a request, its calls end, its trace is kept and it is counted.
 """
 
 from __future__ import annotations
@@ -114,13 +115,14 @@ class Coordinator:
         self._demand = Demand()
         self._auditing = Auditing(config, replica, self._metrics.count_audited)
         self._traces: OrderedDict[str, TraceRecorder] = OrderedDict()
-        self._target_info: RoleInfo | None = None
         self._draft_vocabulary: str | None = None
+        """Of the draft that answered last: one that is away now may be back before the request ends."""
         self._draft_away_s = self._draft_away_until = 0.0
         """After the draft did not answer, requests do not wait for it for a while, longer each time: there may be none,
         where it is scaled to zero. Those that begin without it take it in when it answers."""
-        self._mark_ids: tuple[TokenIds, TokenIds] | None = None
-        """The target's tokens of the marks that close and open the reasoning."""
+        self._mark_ids: tuple[TokenIds, TokenIds] = (), ()
+        """The target's tokens of the marks that close and open the reasoning, in the vocabulary that is next."""
+        self._vocabulary_of_marks: str | None = None
         self._vigilance = _vigilance(config.speculation)
         control = config.speculation.controller
         self._controller = controller or Controller(control.probe_share) if control.enabled else None
@@ -141,10 +143,10 @@ class Coordinator:
         pacer: Pacer | None = None
         failure: Exception | None = None
         try:
-            settings = await self._settings(request, plan)
+            settings, takes_hints = await self._settings(request, plan)
             demand.num_prompt_tokens = len(settings.target_prompt)
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}"
-            can_guide = guides = await self._can_guide(plan, settings)
+            can_guide = guides = takes_hints and plan.may_guide and self._draft_vocabulary == settings.vocabulary
             if guides and plan.is_controlled and self._controller is not None:
                 guides = self._controller.guides(steps, is_exact=plan.verifier is None)
             depth = plan.max_lookahead if plan.is_controlled else 0
@@ -223,35 +225,17 @@ class Coordinator:
         speculation = self._config.speculation
         return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
 
-    async def _can_guide(self, plan: Plan, settings: SessionSettings) -> bool:
-        """Whether the target can write a stream with the draft's words as hints, and `plan` allows it."""
-        info, drafter = self._target_info, self._roles.drafter
-        if not plan.may_guide or info is None or not info.takes_hints or drafter is None:
-            return False
-        if self._draft_vocabulary is None:
-            if settings.draft_prompt is None:
-                return False  # who did not answer that will not answer this
-            try:
-                async with asyncio.timeout(DRAFT_PROMPT_S):
-                    self._draft_vocabulary = (await drafter.describe()).vocabulary
-            except (LookaheadError, TimeoutError):
-                self._draft_is_away()
-                return False
-        return self._draft_vocabulary == info.vocabulary
-
-    async def _settings(self, request: GenerationRequest, plan: Plan) -> SessionSettings:
-        config = self._config
-        if self._target_info is None:
-            self._target_info = await self._roles.target.describe()
-        info = self._target_info
+    async def _settings(self, request: GenerationRequest, plan: Plan) -> tuple[SessionSettings, bool]:
+        """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""
+        config, target = self._config, self._roles.target
         drafts = plan.mode != "target"
-        prompt, draft_prompt = await asyncio.gather(
-            self._roles.target.encode(request.prompt), self._draft_prompt(request.prompt, drafts)
+        info, prompt, draft_prompt = await asyncio.gather(
+            target.describe(), target.encode(request.prompt), self._draft_prompt(request.prompt, drafts)
         )
-        marks = await self._marks(prompt) if request.prompt.messages else Marks()
+        marks = await self._marks(prompt, info.vocabulary) if request.prompt.messages else Marks()
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
-        return SessionSettings(
+        settings = SessionSettings(
             session_id=uuid.uuid4().hex,
             target_prompt=prompt,
             draft_prompt=draft_prompt,
@@ -281,6 +265,7 @@ class Coordinator:
             num_nearby_hints=config.speculation.num_nearby_hints,
             resume=request.resume,
         )
+        return settings, info.takes_hints
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
         """The draft's rendering of the prompt, or None: without a draft the target goes on alone."""
@@ -289,13 +274,15 @@ class Coordinator:
             return None
         try:
             async with asyncio.timeout(DRAFT_PROMPT_S):
-                rendered = await self._roles.drafter.encode(prompt)
+                drafter = self._roles.drafter
+                rendered, info = await asyncio.gather(drafter.encode(prompt), drafter.describe())
         except RequestError:
             return None
         except (LookaheadError, TimeoutError):
             self._draft_is_away()
             return None
         self._draft_away_s = 0.0
+        self._draft_vocabulary = info.vocabulary
         return rendered
 
     def _draft_is_away(self) -> None:
@@ -303,13 +290,14 @@ class Coordinator:
         self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
         self._draft_away_until = asyncio.get_running_loop().time() + self._draft_away_s
 
-    async def _marks(self, prompt: TokenIds) -> Marks:
-        """The reasoning marks, and whether this prompt leaves the reasoning open."""
+    async def _marks(self, prompt: TokenIds, vocabulary: str) -> Marks:
+        """The reasoning marks, and whether this prompt, of the target's `vocabulary`, leaves the reasoning open."""
         reasoning = self._config.reasoning
         if reasoning.close is None:
             return Marks()
-        if self._mark_ids is None:
+        if self._vocabulary_of_marks != vocabulary:
             self._mark_ids = await self._ids_of(reasoning.close), await self._ids_of(reasoning.open or "")
+            self._vocabulary_of_marks = vocabulary
         closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in self._mark_ids)
         return Marks(reasoning.open, reasoning.close, reasoning.starts_open and closed_at <= opened_at)
 

@@ -275,7 +275,7 @@ class Pipeline:
             raise RoleUnavailable("The target's call broke off before its step ended.")
         except Exception as error:
             if isinstance(error, RoleSilent):
-                self._roles.target.shun(command.request.session_id)
+                self._roles.target.shun(command.request.session_id, command.request.call_id)
             self._events.put_nowait(_target_failed(command.call, error))
 
     async def _add_hints(self, command: AddHints) -> None:
@@ -304,7 +304,7 @@ class Pipeline:
                 raise RoleUnavailable("The target's stream broke off before the text ended.")
         except Exception as error:
             if isinstance(error, RoleSilent):
-                self._roles.target.shun(command.request.session_id)
+                self._roles.target.shun(command.request.session_id, command.request.call_id)
             self._events.put_nowait(_target_failed(command.call, error))
 
     async def _judge(self, command: Judge) -> None:

@@ -8,6 +8,7 @@ the same replica while it lives and has room.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -26,7 +27,11 @@ from actors.messages import (
     TokenIds,
     Verdict,
 )
+from deployments.link.client import Link
 from deployments.link.members import Members
+
+NUM_ENDED = 1024
+"""Of so many calls that have ended a pool knows where they ran: `shun` comes right after the end of a call."""
 
 
 class Pool:
@@ -35,6 +40,8 @@ class Pool:
     def __init__(self, members: Members, wait_s: float) -> None:
         self._members = members
         self._wait_s = wait_s
+        self._ended: OrderedDict[str, tuple[Link, float]] = OrderedDict()
+        """Of the last calls that have ended: where they ran, and when anything was last heard of them."""
 
     async def call(self, method: str, session_id: str, *args: Any) -> Any:
         """The result of a short call without effects; it is made again elsewhere if its replica is lost."""
@@ -53,20 +60,31 @@ class Pool:
                     raise
                 avoid |= {link.address.replica}
 
-    async def items(self, method: str, session_id: str, *args: Any) -> AsyncGenerator[Any, None]:
-        """The items of a stream of one replica; after its failure the next call of the session goes elsewhere."""
-        link = await self._members.link(session_id, self._wait_s)
+    async def items(self, method: str, session_id: str, *args: Any, call_id: str = "") -> AsyncGenerator[Any, None]:
+        """The items of a stream of one replica; after its failure the next call of the session goes elsewhere.
+
+        `call_id` is its name for `shun`."""
+        link, clock = await self._members.link(session_id, self._wait_s), asyncio.get_running_loop().time
+        heard_at = clock()
+        link.silence.tried(heard_at)
         try:
             async with aclosing(link.items(method, *args)) as items:
                 async for item in items:
+                    heard_at = clock()
+                    link.silence.heard(heard_at)
                     yield item
         except ServiceError:
             self._members.shun(session_id, link)
             raise
+        finally:
+            self._ended[call_id] = link, heard_at
+            while len(self._ended) > NUM_ENDED:
+                self._ended.popitem(last=False)
 
-    def shun(self, session_id: str) -> None:
-        """As `Members.shun`."""
-        self._members.shun(session_id)
+    def shun(self, session_id: str, call_id: str) -> None:
+        """As `Target.shun`. A call that waited for a replica in vain ran on none."""
+        if call_id in self._ended:
+            self._members.give_up(session_id, *self._ended.pop(call_id))
 
 
 class WriterPool:
@@ -129,27 +147,30 @@ class DraftPool(WriterPool):
 class TargetPool(WriterPool):
     """`Target` over a pool of replicas."""
 
-    def shun(self, session_id: str) -> None:
+    def shun(self, session_id: str, call_id: str) -> None:
         """As `Target.shun`."""
-        self._pool.shun(session_id)
+        self._pool.shun(session_id, call_id)
 
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""
-        async with aclosing(self._pool.items("step", request.session_id, request)) as steps:
+        async with aclosing(self._items("step", request)) as steps:
             step: Step = await anext(steps)
         return step
 
     async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[Delta | Step, None]:
         """As `Target.progress`."""
-        async with aclosing(self._pool.items("progress", request.session_id, request, every_s)) as items:
+        async with aclosing(self._items("progress", request, every_s)) as items:
             async for item in items:
                 yield item
 
     async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
         """As `Target.stream`."""
-        async with aclosing(self._pool.items("stream", request.session_id, request)) as deltas:
+        async with aclosing(self._items("stream", request)) as deltas:
             async for delta in deltas:
                 yield delta
+
+    def _items(self, method: str, request: StepRequest, *args: Any) -> AsyncGenerator[Any, None]:
+        return self._pool.items(method, request.session_id, request, *args, call_id=request.call_id)
 
 
 class VerifierPool:

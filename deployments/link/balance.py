@@ -1,9 +1,9 @@
 """Which replica a call goes to. Pure.
 
 Promises: the calls of a session stay on one replica, so that its prefix cache is hit, until that replica is lost, is
-leaving, has failed the session, or is so full that waiting there costs more than reading the text again elsewhere; a
-new session goes where the wait is shortest; equals are told apart by a hash of session and replica, so that another
-coordinator chooses the same.
+leaving, is silent, has failed the session, or is so full that waiting there costs more than reading the text again
+elsewhere; a new session goes where the wait is shortest; equals are told apart by a hash of session and replica, so
+that another coordinator chooses the same.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Candidate:
     replica: str
     load: float
     is_leaving: bool = False
+    is_silent: bool = False
+    """Whether it takes calls and answers none, for all that is known."""
 
 
 class Balance:
@@ -39,15 +41,16 @@ class Balance:
     def choose(self, session_id: str, candidates: Sequence[Candidate], avoid: frozenset[str] = frozenset()) -> str:
         """The replica for a call of `session_id` (empty: of nobody in particular), one of `candidates`.
 
-        Replicas in `avoid`, those that the session shuns and those that are leaving are taken only where there is no
-        other.
+        Replicas in `avoid`, those that the session shuns, those that are silent and those that are leaving are taken
+        only where there is no other, the leaving ones first.
         """
         avoid |= self._shunned.get(session_id, frozenset())
         if all(c.replica in avoid for c in candidates):
             avoid = frozenset()
             self._shunned.pop(session_id, None)
-        usable = [c for c in candidates if not c.is_leaving and c.replica not in avoid]
-        usable = usable or [c for c in candidates if c.replica not in avoid] or list(candidates)
+        usable = [c for c in candidates if c.replica not in avoid]
+        usable = [c for c in usable if not c.is_silent] or usable
+        usable = [c for c in usable if not c.is_leaving] or usable
         if not usable:
             raise ValueError("there is no replica to choose")
         best = min(usable, key=lambda c: (round(c.load, 2), _rank(session_id, c.replica)))
@@ -62,12 +65,12 @@ class Balance:
             self._shunned.pop(self._homes.popitem(last=False)[0], None)
         return best.replica
 
-    def shun(self, session_id: str, replica: str | None = None) -> None:
-        """`replica` (None: the one that the session is on) has failed `session_id`, which goes elsewhere from now on,
-        until all others have failed it too."""
-        home = self._homes.get(session_id)
-        if home is not None and replica in (None, home):
-            self._shunned[session_id] = self._shunned.get(session_id, frozenset()) | {home}
+    def shun(self, session_id: str, replica: str) -> None:
+        """`replica` has failed `session_id`, which goes elsewhere from now on, until all others have failed it too.
+
+        Where it is not there any more, that was a call from before, and nothing follows."""
+        if replica == self._homes.get(session_id):
+            self._shunned[session_id] = self._shunned.get(session_id, frozenset()) | {replica}
 
 
 def _rank(session_id: str, replica: str) -> bytes:

@@ -29,6 +29,7 @@ from deployments.link.frames import (
 )
 from deployments.link.kept import Sender
 from deployments.link.server import WINDOW
+from deployments.link.silence import Silence
 
 CONNECT_S = 3.0
 GRACE_S = 0.05
@@ -44,6 +45,8 @@ class Link(Connection):
         self.address = address
         self.is_leaving = False
         """Whether the replica finishes what it has and takes nothing new."""
+        self.silence = Silence()
+        """Of what works in the replica; that of its process ends the link."""
         self._silence_s = silence_s
         self._load = 0.0
         self._num_then = 0

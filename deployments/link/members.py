@@ -55,13 +55,22 @@ class Members:
             self._search = asyncio.create_task(self._look())
         if not self.links:
             await self._wait(wait_s)
-        candidates = [Candidate(link.address.replica, link.load, link.is_leaving) for link in self.links]
+        now = asyncio.get_running_loop().time()
+        candidates = [
+            Candidate(link.address.replica, link.load, link.is_leaving, link.silence.lasts(now)) for link in self.links
+        ]
         return self._links[self._balance.choose(session_id, candidates, avoid)]
 
-    def shun(self, session_id: str, link: Link | None = None) -> None:
-        """The replica of `link` (None: the one that the session is on) has failed `session_id`: the next calls go
-        elsewhere, where there is a choice."""
-        self._balance.shun(session_id, link.address.replica if link is not None else None)
+    def shun(self, session_id: str, link: Link) -> None:
+        """The replica of `link` has failed `session_id`: the next calls go elsewhere, where there is a choice."""
+        self._balance.shun(session_id, link.address.replica)
+
+    def give_up(self, session_id: str, link: Link, since: float) -> None:
+        """A call of `session_id` on `link`, which has heard nothing since `since` by the event loop's clock, was ended:
+        as `shun`, and where nobody else has heard of that replica either, all calls go elsewhere until somebody has."""
+        self.shun(session_id, link)
+        if link.silence.given_up(since, asyncio.get_running_loop().time()):
+            logger.warning("The %s replica %s takes calls and answers none.", self.role, link.address.replica)
 
     async def answers(self, within_s: float, method: str, *args: Any) -> list[Any]:
         """What each replica says to `method`, also one that is leaving, which Serve asks no more; in the place of one

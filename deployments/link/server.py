@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Collection
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from actors.errors import LookaheadError, RoleUnavailable
@@ -193,7 +193,12 @@ class _Caller(Connection):
         method, args = rest
         args = self._keeper.whole(args)
         self._windows[number] = asyncio.Semaphore(WINDOW)
-        self.running[number] = asyncio.create_task(self._run(number, method, args))
+        task = self.running[number] = asyncio.create_task(self._run(number, method, args))
+        # Not in a `finally` of the task's own: one that is ended before its first step never comes to it.
+        task.add_done_callback(lambda _: self._forget(number))
+
+    def _forget(self, number: int) -> None:
+        del self.running[number], self._windows[number]
 
     def on_lost(self) -> None:
         """As in `Connection`."""
@@ -224,6 +229,3 @@ class _Caller(Connection):
         except Exception as error:
             logger.error("%s failed in a way nobody expected", method, exc_info=error)
             self.say(FAILED, number, RoleUnavailable(f"{method} failed: {type(error).__name__}: {error}"))
-        finally:
-            with suppress(KeyError):
-                del self.running[number], self._windows[number]

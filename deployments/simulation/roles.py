@@ -141,7 +141,7 @@ class SimulatedTarget(SimulatedWriter):
             del self._speeds[call]
         yield self._step(token_ids, ending, now() - started)
 
-    def shun(self, session_id: str) -> None:
+    def shun(self, session_id: str, call_id: str) -> None:
         """As `Target.shun`: nobody falls silent here."""
 
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:

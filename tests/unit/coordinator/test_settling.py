@@ -6,12 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from actors.draft import Draft
+from actors.engines.scripted import ScriptedEngine
 from actors.errors import RequestError
-from actors.messages import Prompt
-from deployments.config import validate_config
-from deployments.coordinator.coordinator import settle
+from actors.messages import Message, Prompt, TokenIds
+from actors.roles import Drafter, Target
+from actors.target import TargetModel
+from deployments.config import Config, validate_config
+from deployments.coordinator.coordinator import Coordinator, settle
+from deployments.coordinator.pipeline import Roles
+from deployments.generation import Committed, Output
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import TARGET, Bench, config, request
+from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
 
 
 def test_specreason_needs_a_verifier_and_keeps_no_fidelity() -> None:
@@ -52,3 +58,102 @@ def test_prompts_and_budgets_over_the_context_are_refused() -> None:
         with pytest.raises(RequestError) as refused:
             run_virtually(Bench(small, replace(small, role="draft")).ask(**wishes))
         assert refused.value.code == "context_length_exceeded"
+
+
+# --- roles that are replaced while a coordinator lives ---------------------------------------------------------------
+
+
+class Replaced:
+    """What a pool is to a coordinator: whoever is there `now`."""
+
+    def __init__(self, role: Target | Drafter) -> None:
+        self.now = role
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.now, name)
+
+
+class World:
+    """A coordinator whose roles may be replaced."""
+
+    def __init__(self, target: TargetModel, draft: Draft, settings: Config) -> None:
+        self.target, self.draft = Replaced(target), Replaced(draft)
+        roles = Roles(self.target, self.draft)  # type: ignore[arg-type]
+        self.coordinator = Coordinator(settings, roles)
+
+    async def ask(self, **wishes: object) -> list[Output]:
+        return [output async for output in self.coordinator.generate(request(**wishes))]
+
+    @property
+    def calls(self) -> set[str]:
+        """Kinds of the calls of the last request."""
+        trace = self.coordinator.trace("r")
+        assert trace is not None
+        return {span["kind"] for span in trace["spans"]}
+
+
+def target(**changes: object) -> TargetModel:
+    return TargetModel(ScriptedEngine(replace(TARGET, **changes)))  # type: ignore[arg-type]
+
+
+def draft(**changes: object) -> Draft:
+    return Draft(ScriptedEngine(replace(DRAFT, **changes)))  # type: ignore[arg-type]
+
+
+def test_a_request_goes_by_the_context_of_the_target_that_is_there_now() -> None:
+    async def scene() -> None:
+        world = World(target(max_model_len=200), draft(), config())
+        await world.ask(mode="target", max_tokens=100)
+        world.target.now = target(max_model_len=4000)
+        await world.ask(mode="target", max_tokens=400)
+        world.target.now = target(max_model_len=100)
+        with pytest.raises(RequestError) as refused:
+            await world.ask(mode="target", max_tokens=400)
+        assert refused.value.code == "context_length_exceeded"
+
+    run_virtually(scene())
+
+
+def test_a_request_goes_by_hints_and_vocabularies_of_the_roles_that_are_there_now() -> None:
+    async def scene() -> None:
+        world = World(target(), draft(), config())
+        hints = {"mode": "lookahead", "verifier": "exact", "token_speculation": "hints"}
+        await world.ask(**hints)
+        assert "stream" not in world.calls, "the target takes no hints"
+        world.target.now = target(hint_gain=3.0)
+        await world.ask(**hints)
+        assert "target" not in world.calls, "it is one stream with hints"
+        world.draft.now = draft(vocabulary="another")
+        await world.ask(**hints)
+        assert "stream" not in world.calls, "the target cannot read them"
+        world.target.now = target(hint_gain=3.0, vocabulary="another")
+        await world.ask(**hints)
+        assert "target" not in world.calls
+
+    run_virtually(scene())
+
+
+class OwnTokens(TargetModel):
+    """Of a tokenizer with numbers of its own, and no template around plain text."""
+
+    def __init__(self, first_token: int) -> None:
+        super().__init__(ScriptedEngine(TARGET))
+        self._first_token = first_token
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        *words, turn = await super().encode(prompt)
+        ids = tuple(word + self._first_token for word in words)
+        return ids if prompt.text is not None else (*ids, turn)
+
+
+def test_marks_are_found_in_the_tokens_of_the_target_that_is_there_now() -> None:
+    async def scene() -> None:
+        reasoning = {"open": "<think>", "close": "</think>", "starts_open": True}
+        world = World(target(), draft(), validate_config(config().model_dump() | {"reasoning": reasoning}, "test"))
+        closed = Prompt(messages=(Message("user", "2 and 2? <think>\n\n</think>"),))
+        for first_token in (0, 1000):
+            world.target.now = OwnTokens(first_token)
+            outputs = await world.ask(mode="target", prompt=closed)
+            assert {output.channel for output in outputs if isinstance(output, Committed)} == {"content"}
+
+    run_virtually(scene())

@@ -34,7 +34,7 @@ class Hanging(TargetModel):
         self.num_calls = 0
         self.shunned: list[str] = []
 
-    def shun(self, session_id: str) -> None:
+    def shun(self, session_id: str, call_id: str) -> None:
         self.shunned.append(session_id)
 
     async def step(self, request: StepRequest) -> Step:

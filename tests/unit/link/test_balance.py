@@ -51,6 +51,16 @@ def test_what_is_leaving_or_to_be_avoided_is_the_last_resort() -> None:
     assert balance.choose("u", leaving[:1]) == "r0"
 
 
+def test_a_silent_replica_is_the_last_resort_of_all_sessions_and_one_that_is_leaving_comes_before_it() -> None:
+    balance = Balance()
+    assert balance.choose("s", candidates(0.0, 0.9)) == "r0"
+    there = [Candidate("r0", 0.0, is_silent=True), Candidate("r1", 0.9)]
+    assert balance.choose("s", there) == balance.choose("t", there) == balance.choose("", there) == "r1"
+    assert balance.choose("t", [there[0], Candidate("r1", 0.9, is_leaving=True)]) == "r1"
+    assert balance.choose("u", there[:1]) == "r0"
+    assert balance.choose("v", there, frozenset({"r1"})) == "r0", "it may have recovered, the other has just failed"
+
+
 def test_a_replica_that_failed_a_session_is_left_by_it_alone() -> None:
     balance = Balance()
     there = candidates(0.0, 0.1, 0.2)
@@ -76,12 +86,12 @@ def test_a_session_moves_away_from_a_replica_that_it_shuns_and_the_others_stay()
     balance = Balance()
     for session in ("s", "t"):
         assert balance.choose(session, candidates(0.0, 0.9)) == "r0"
-    balance.shun("s")
+    balance.shun("s", "r0")
     assert balance.choose("s", candidates(0.0, 0.9)) == "r1"
     assert balance.choose("s", candidates(0.0, 3.0)) == "r1"
     assert balance.choose("t", candidates(0.0, 0.9)) == "r0"
     assert balance.choose("s", candidates(0.0)) == "r0", "where there is no other"
-    balance.shun("s")
+    balance.shun("s", "r0")
     assert balance.choose("s", candidates(0.0, 0.0, 0.9)) in {"r1", "r2"}
 
 

@@ -148,6 +148,20 @@ async def test_cancelling_a_call_ends_it_there() -> None:
         await until(lambda: not served.num_running, 0.05)
 
 
+async def test_a_call_that_is_ended_before_it_has_begun_is_not_counted_and_the_replica_drains() -> None:
+    """CALL and END leave in one write, so the replica cancels a task that never ran."""
+    served = Served()
+    async with serving(served) as server, connected(server) as link:
+        for method in ("hang", "count"):
+            task = asyncio.create_task(result(link, method, *((5,) if method == "count" else ())))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert await result(link, "add", 1, 1) == [2], "it comes behind them"
+        await until(lambda: not server.num_calls, 0.5)
+        await asyncio.wait_for(server.drain(), 0.5)
+
+
 async def test_a_lost_replica_fails_its_calls_at_once() -> None:
     served = Served()
     async with serving(served) as server, connected(server) as link:

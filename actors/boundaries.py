@@ -5,9 +5,8 @@ boundary counts only after the step's first visible character (blank lines at th
 ``</think>`` open the next step instead of making an empty one); a boundary or a closing text is found however its
 characters are spread over tokens. Only counts of tokens and the end of the text may leave a step without visible text.
 
-Most rules know a boundary at its last token. The end of a sentence is proved by the white space behind it, which many
-vocabularies put into the next word's token: that word begins the next step, and until it is there nobody knows that the
-step has ended. So one token more is written than the step has, and what may be a step's last token is told with it.
+By every rule the text up to a token says whether the step ends with it. A token that was drawn, looked at and left for
+the next step to draw again would not have the model's distribution any more.
 """
 
 from __future__ import annotations
@@ -24,11 +23,14 @@ BOUNDARIES: Mapping[str, str | None] = {"blank_line": "\n\n", "line": "\n", "sen
 
 SENTENCE_TAIL = 64
 """So many last characters of a step are looked at for the end of a sentence."""
-_SENTENCE_END = re.compile(r"(?P<word>\S*?)(?P<stop>[.!?]+)[)\]}\"'*_$\u2019\u201d»]*\Z")
+_STOPS = ".!?"
+_CLOSING_MARKS = ")]}\"'*_$\u2019\u201d»"
 _LIST_MARK = re.compile(r"\W*(?:step\s+)?(?:\d{1,3}|[A-Za-z])\.\W*\Z", re.IGNORECASE)
 _ABBREVIATIONS = frozenset(
     "al approx a.k.a ca cf dr e.g eq eqs fig i.e jr mr mrs ms pp prof resp sr st vol vs w.r.t".split()  # noqa: SIM905
 )
+_OPEN_POINT = re.compile(r"(?:\d|\b[^\W\d_])\.\Z")
+"""A stop that may be a decimal point or stand in an abbreviation ("4.5", "U.S."): the next token will tell."""
 _FULL_WIDTH = frozenset("\u3002\uff01\uff1f")
 
 
@@ -43,22 +45,42 @@ def stop_ids(token_texts: Mapping[int, str], rule: StepRule) -> frozenset[int]:
     """The ids that can end a step all by themselves: their own text holds the boundary or the closing text.
 
     A boundary that is spread over several tokens has no such id, nor has the end of a sentence, and a token of white
-    space only may have one without ending the step: a `StepSplitter` has the last word.
+    space only may have one without ending the step: a `StepSplitter` has the last word. Stop strings, which are others
+    with every request, are left to it.
     """
     wanted = [mark for mark in (boundary_text(rule.boundary), rule.close) if mark]
     return frozenset(token for token, text in token_texts.items() if any(mark in text for mark in wanted))
 
 
 def ends_sentence(text: str) -> bool:
-    """Whether a sentence ends with `text`, the beginning of a line, if white space follows: behind ``. ! ?`` and
+    """Whether a sentence ends with `text`, the beginning of a line, if no word goes on behind it: behind ``. ! ?`` and
     closing marks; not behind a list's number ("1."), a common abbreviation, a factorial, or dots for a gap."""
-    found = _SENTENCE_END.search(text)
-    if found is None or _LIST_MARK.match(text):
+    # Read from its end, and without a pattern: this runs for every token, and a pattern would try each beginning.
+    sentence = text.rstrip(_CLOSING_MARKS)
+    before = sentence.rstrip(_STOPS)
+    stop = sentence[len(before) :]
+    if not stop or not before or before[-1].isspace() or _LIST_MARK.match(text):
         return False
-    word = found["word"].lstrip("([{\"'*_$\u2018\u201c«")
-    if not word or (found["stop"] == "!" and word[-1].isdigit()):
+    word = before.rsplit(maxsplit=1)[-1].lstrip("([{\"'*_$\u2018\u201c«")
+    if not word or (stop == "!" and word[-1].isdigit()):
         return False
     return word.lower() not in _ABBREVIATIONS
+
+
+class _Watch:
+    """Watches for texts however they are spread over tokens, and over steps: a cap may have cut one in two."""
+
+    def __init__(self, texts: tuple[str, ...], before: str) -> None:
+        self._texts = texts
+        self._tail_length = max(map(len, texts), default=1) - 1
+        self._tail = _last(before, self._tail_length)
+
+    def sees(self, text: str) -> bool:
+        """Whether the next token's `text` completes one."""
+        recent = self._tail + text
+        ends = range(len(self._tail) + 1, len(recent) + 1)
+        self._tail = _last(recent, self._tail_length)
+        return any(recent.endswith(watched, 0, end) for watched in self._texts for end in ends)
 
 
 class StepSplitter:
@@ -66,36 +88,23 @@ class StepSplitter:
 
     def __init__(self, rule: StepRule, *, capped: bool = True, before: str = "") -> None:
         """`capped` False never ends a step at ``rule.max_tokens``, unless that is the rule. `before` is the text in
-        front of the generation: the last call may have been cut in the middle of the closing text."""
+        front of the generation: the last call may have been cut in the middle of the closing text or a stop string."""
         self._boundary = boundary_text(rule.boundary)
         self._ends_at_sentences = rule.boundary == "sentence"
         self._tail_length = SENTENCE_TAIL if self._ends_at_sentences else len(self._boundary or "") - 1
-        self._close = rule.close
+        self._close = _Watch((rule.close,) if rule.close else (), before)
+        self._stop = _Watch(rule.stop, before)
         self._cap = rule.max_tokens if capped else None
         self._count = rule.max_tokens if self._boundary is None else None
-        self._close_tail = _last(before, len(self._close) - 1) if self._close else ""
         self._begin_step()
-
-    @property
-    def may_have_ended(self) -> bool:
-        """Whether the next token's text decides if the step has ended already: see `ends_before`."""
-        return self._ends_at_sentences and ends_sentence(self._boundary_tail)
-
-    def ends_before(self, text: str) -> bool:
-        """Whether the next token's `text` proves that the step ended before it, and so begins the next one. To be asked
-        before the token is fed. White space alone proves it too, but still belongs to the step."""
-        ended = text[:1].isspace() and not text.isspace() and self.may_have_ended
-        if ended:
-            self._begin_step()
-        return ended
 
     def feed(self, text: str) -> Ending | None:
         """The next token's `text` (empty for a token without text): how the step ends here, None if it goes on."""
         self._num_tokens += 1
-        closes, bounds = self._sees_close(text), self._sees_boundary(text)
+        closes, stops, bounds = self._close.sees(text), self._stop.sees(text), self._sees_boundary(text)
         if closes:
             ending = Ending.CLOSE
-        elif bounds:
+        elif stops or bounds:
             ending = Ending.BOUNDARY
         elif self._num_tokens == self._cap:
             ending = Ending.CAP
@@ -108,14 +117,6 @@ class StepSplitter:
         self._num_tokens = 0
         self._is_visible = False
         self._boundary_tail = ""
-
-    def _sees_close(self, text: str) -> bool:
-        # The tail outlives the step: a cap may have cut the closing text in two.
-        if not self._close:
-            return False
-        recent = self._close_tail + text
-        self._close_tail = _last(recent, len(self._close) - 1)
-        return self._close in recent
 
     def _sees_boundary(self, text: str) -> bool:
         if self._boundary is None:
@@ -149,10 +150,6 @@ class DeltaCutter:
         deltas: list[Delta] = []
         for number, token in enumerate(token_ids, start=1):
             piece = self._to_text(token)
-            if self._splitter.ends_before(piece):
-                deltas.append(self._end(Ending.BOUNDARY))
-                if self.finished:
-                    return deltas
             self._ids.append(token)
             self._text += piece
             ending = self._splitter.feed(piece)
@@ -164,7 +161,7 @@ class DeltaCutter:
                     return deltas
         if final is not None and not token_ids:
             deltas.append(self._take(final))
-        elif self._ids and not self._splitter.may_have_ended:
+        elif self._ids:
             deltas.append(self._take(None))
         self.finished = final is not None
         return deltas
@@ -187,10 +184,13 @@ class DeltaCutter:
 
 
 def _holds_sentence_end(before: str, text: str) -> bool:
-    """Whether a sentence ends within `text`, which follows `before` in a step, or before white space alone."""
+    """Whether a sentence is known to end within or with `text`, which follows `before` in a step."""
     if any(character in _FULL_WIDTH for character in text):
         return True
-    return any(character.isspace() and ends_sentence(before + text[:at]) for at, character in enumerate(text))
+    if any(character.isspace() and ends_sentence(before + text[:at]) for at, character in enumerate(text)):
+        return True
+    whole = before + text
+    return ends_sentence(whole) and _OPEN_POINT.search(whole) is None
 
 
 def _last(text: str, length: int) -> str:

@@ -18,8 +18,8 @@ class Ending(StrEnum):
     """Why a step ended."""
 
     BOUNDARY = "boundary"
-    """The step rule's own boundary, a blank line by default; the boundary belongs to the step (of a sentence's, white
-    space that begins the next word does not)."""
+    """The step rule's own boundary, a blank line by default, or a stop string of the request; the token that completes
+    it is the step's last."""
     CAP = "cap"
     """The cap on tokens was reached; the next step goes on in mid-sentence."""
     CLOSE = "close"
@@ -81,11 +81,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """Where a step ends. `boundary` names a rule of `actors.boundaries`; `close` is the text that ends reasoning."""
+    """Where a step ends. `boundary` names a rule of `actors.boundaries`; `close` is the text that ends reasoning; a
+    step ends with each of `stop` as well, so that no tokens are counted that nobody gets."""
 
     boundary: str = "blank_line"
     max_tokens: int = 256
     close: str | None = None
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,11 @@ class Prefix:
     prompt_ids: TokenIds
     pieces: tuple[Piece, ...] = ()
 
+    @property
+    def num_tokens(self) -> int:
+        """Of the prompt and of what was generated, each as its model counts them."""
+        return len(self.prompt_ids) + sum(len(piece.token_ids) for piece in self.pieces)
+
     def extended(self, piece: Piece) -> Prefix:
         """This prefix followed by `piece`. Neighbours of one vocabulary are merged, so that there are few pieces, up to
         `MERGED_TOKENS`, so that a long text is not copied with every step."""
@@ -145,6 +152,11 @@ class Delta:
     """Those of them that the model agreed with."""
     num_passes: float = 0.0
     """Passes of the model that the tokens took, as far as is known; 0: one for each token."""
+
+    @property
+    def ends_stream(self) -> bool:
+        """Whether a stream ends with this delta. Steps are marked in a stream and never cut, so `CAP` is its end."""
+        return self.ending in (Ending.END, Ending.CAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +241,8 @@ class RoleInfo:
     replica: str = ""
     takes_hints: bool = False
     """Whether the engine tries hints as drafts of its own tokens."""
+    max_num_seqs: int | None = None
+    """So many sequences are worked on at once, others wait; None: as many as come."""
 
 
 # --- calls to a role -------------------------------------------------------------------------------------------------

@@ -96,7 +96,8 @@ class Target(Writer, Protocol):
     def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
         """The text that follows `request.prefix`, token by token, to its end or to `max_tokens`.
 
-        The deltas' `ending` marks the steps inside; the stream's last delta has ``END``, or ``CAP`` at `max_tokens`.
+        The deltas' `ending` marks the steps inside; the stream's last delta has ``END``, or ``CAP`` at `max_tokens`
+        or at the end of the model's context.
         """
         ...
 

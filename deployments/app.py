@@ -7,7 +7,9 @@ same function serves `lookahead serve`, `serve run deployments.app:build profile
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,8 +26,10 @@ from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, Pool, TargetPool, VerifierPool
 from deployments.gateway.api import create_app
+from deployments.gateway.front_queue import FrontQueue
+from deployments.gateway.stay import Stay
 from deployments.gateway.unbroken import Perseverance, Unbroken
-from deployments.generation import GenerationRequest, Output
+from deployments.generation import GenerationRequest, Keep, Output
 from deployments.lingering import Lingering
 from deployments.link.frames import Address
 from deployments.link.members import Members
@@ -33,10 +37,15 @@ from deployments.link.over_serve import answers, listen, members
 from deployments.live_settings import changed
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
-from deployments.telemetry.metrics import merge, start_metrics, token_metrics
+from deployments.telemetry.metrics import merge, of_replica, start_metrics, token_metrics
+
+logger = logging.getLogger("lookahead.gateway")
 
 GRACE_S = 3600.0
 """A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""
+ASKED = ("coordinator", "gateway")
+"""Roles whose reports say what is asked for. They have settings of autoscaling also where they keep their number: Serve
+collects no reports otherwise."""
 ASK_S = 5.0
 """How long a role may take to say that it is there."""
 
@@ -63,7 +72,7 @@ class CoordinatorReplica:
         kept = config.coordinator
         self._keeper = Keeper(self._coordinator.generate, kept.max_kept_requests, kept.max_kept_bytes)
         capacity = config.coordinator.placement.max_ongoing_requests
-        self._server = await listen(self, {"generate", "readiness"}, capacity)
+        self._server = await listen(self, {"generate", "hand_over", "readiness"}, capacity)
 
     async def link(self) -> Address:
         """Where the gateways call."""
@@ -73,9 +82,9 @@ class CoordinatorReplica:
         """As `Keeper.generate`."""
         return self._keeper.generate(request)
 
-    async def hand_over(self, request_ids: tuple[str, ...], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str, only: Keep | None = None) -> list[GenerationRequest]:
         """As `Keeper.hand_over`."""
-        return await self._keeper.hand_over(request_ids, owner)
+        return await self._keeper.hand_over(stream_id, owner, only)
 
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now, of those that may not be scaled to zero."""
@@ -86,8 +95,8 @@ class CoordinatorReplica:
         return self._coordinator.trace(request_id)
 
     def metrics(self) -> str:
-        """As `Coordinator.metrics`."""
-        return self._coordinator.metrics()
+        """As `Coordinator.metrics`, with this replica's name on what only grows."""
+        return of_replica(self._coordinator.metrics(), self._coordinator.replica)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls it with the deployment's `user_config`: at the start, and when it changes. Settings that cannot
@@ -137,9 +146,9 @@ class CoordinatorBackend:
         bounds = kept.max_kept_requests, kept.max_kept_bytes
         self._lingering = Lingering(unbroken.generate, self._hand_over, *bounds)
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Source.generate`."""
-        return self._lingering.generate(request)
+    def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        """As `Backend.generate`."""
+        return self._lingering.generate(request, stay)
 
     def _generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """The same, by one coordinator."""
@@ -150,17 +159,25 @@ class CoordinatorBackend:
         await self._lingering.close()
         await self._coordinators.aclose()
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""
-        return await self._lingering.hand_over(request_ids, owner)
+        return await self._lingering.hand_over(stream_id, owner)
 
-    async def _hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        """The same, by the coordinators: any may have them, and one that is dead or frozen has none."""
+    async def _hand_over(self, *asked: str | Keep | None) -> list[GenerationRequest]:
+        """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has; one that
+        is dead or frozen has none."""
+        by_serve, by_links = await asyncio.gather(
+            self._ask("hand_over", *asked), self._coordinators.answers(ASK_S, "hand_over", *asked)
+        )
+        return [request for answer in (*by_serve, *by_links) if isinstance(answer, list) for request in answer]
+
+    async def _ask(self, method: str, *args: Any) -> list[Any]:
+        """What each coordinator that Serve knows says to `method`; nothing where none can be asked."""
         try:
-            told = await answers(self._handle, ASK_S, "hand_over", tuple(request_ids), owner)
-        except TimeoutError:
+            return await answers(self._handle, ASK_S, method, *args)
+        except Exception as error:  # TimeoutError, or Serve's own: while the only one restarts there is none
+            logger.warning("No coordinator could be asked for %s: %r", method, error)
             return []
-        return [request for answer in told if isinstance(answer, list) for request in answer]
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""
@@ -172,13 +189,13 @@ class CoordinatorBackend:
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Backend.trace`: any coordinator may have it."""
-        found = await answers(self._handle, ASK_S, "trace", request_id)
+        found = await self._ask("trace", request_id)
         return next((trace for trace in found if isinstance(trace, dict)), None)
 
     async def metrics(self) -> str:
-        """As `Backend.metrics`: the sum over coordinators, and what the engines of all writers count."""
+        """As `Backend.metrics`: of all coordinators, and what the engines of all writers count."""
         texts, *counted = await asyncio.gather(
-            answers(self._handle, ASK_S, "metrics"),
+            self._ask("metrics"),
             *(self._token_stats(role, handle) for role, handle in self._writers.items()),
         )
         engines = token_metrics(pair for pairs in counted for pair in pairs)
@@ -217,11 +234,16 @@ class GatewayReplica:
         writers = {"target": target} | ({} if draft is None else {"draft": draft})
         wait_s = config.speculation.replica_timeout_s
         self._backend = CoordinatorBackend(coordinator, wait_s, writers, config.coordinator)
+        self._queue = FrontQueue(config, time.monotonic)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application when the replica starts."""
         # Serve's proxy echoes x-request-id itself; twice would make clients read "id, id".
-        return create_app(self._config, lambda: self._backend, echo_request_id=False)
+        return create_app(self._config, lambda: self._backend, echo_request_id=False, queue=self._queue)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve hands to the autoscaling policy: as `FrontQueue.held_back`."""
+        return self._queue.held_back()
 
     async def __del__(self) -> None:
         """Serve calls and awaits this when the replica is stopped."""
@@ -288,7 +310,7 @@ def _deployment(
     }
     if placement.autoscaling is not None:
         options["autoscaling_config"] = placement.autoscaling
-    elif scaling is not None and (scaling.role(name) is not None or name == "coordinator"):
+    elif scaling is not None and (scaling.role(name) is not None or name in ASKED):
         options["autoscaling_config"] = _autoscaling(name, placement, scaling)
     else:
         options["num_replicas"] = placement.num_replicas
@@ -299,8 +321,7 @@ def _deployment(
 
 
 def _autoscaling(name: str, placement: PlacementConfig, scaling: AutoscalingConfig) -> dict[str, Any]:
-    """Serve's settings for a role that grows with demand; delays are the policy's. A coordinator that keeps its number
-    has them too: Serve collects no reports otherwise."""
+    """Serve's settings for a role that grows with demand, or is one of `ASKED`; delays are the policy's."""
     role = scaling.role(name)
     least, most = (role.min_replicas, role.max_replicas) if role is not None else (placement.num_replicas,) * 2
     return {

@@ -39,6 +39,10 @@ class Keep:
     """Who may fetch it: the name of an API key."""
     manner: str
     """What the gateway needs to answer as before, in its own words."""
+    stream_id: str
+    """What it is fetched by: all choices of one stream have the same."""
+    num_fetches: int = 0
+    """How often its client has come back: of several who write it on, it reads the one with most of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class GenerationRequest:
     """Go on behind this; only what follows is answered, after `Opened`."""
     keep: Keep | None = None
     """None: what is written ends with its reader."""
+    num_takeovers: int = 0
+    """How often a gateway has given up a coordinator since the client came; that may live, and go on otherwise."""
 
 
 class Channel(StrEnum):
@@ -179,6 +185,8 @@ class Committed:
     """Index of the step that this text belongs to, from 0."""
     seam: Seam | None = field(default=None, compare=False)
     """None: nobody can go on behind this."""
+    num_takeovers: int = field(default=0, compare=False)
+    """As in the request that it answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class Ledger:
         self._counts: SpeculationSummary | None = behind.counts if behind is not None else None
         self._finished = behind.finished if behind is not None else None
         self._is_whole = True
+        self.num_takeovers = 0
+        """Of the last output's coordinator, as far as it was told."""
         if behind is not None:
             for channel, text in behind.texts:
                 self._add_text(channel, text)
@@ -107,6 +109,7 @@ class Ledger:
     def _take_committed(self, output: Committed) -> None:
         self._add_text(output.channel, output.text)
         self._num_tokens += output.num_tokens
+        self.num_takeovers = output.num_takeovers
         seam = output.seam
         if seam is None:
             self._is_whole = False

@@ -7,6 +7,7 @@ replica; one that is to stop finishes what it was called for, then ends its engi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.draft import Draft
 from actors.engines import create_engine
+from actors.engines.start_turn import turn
 from actors.errors import LookaheadError
 from actors.messages import JudgeRequest, SpeculationStats, Verdict
 from actors.roles import Engine, Scorer
@@ -40,12 +42,17 @@ TARGET_METHODS = WRITER_METHODS | {"step", "progress", "stream"}
 
 
 async def start_engine(config: WriterConfig, phases: StartPhases) -> Engine:
-    """The engine that `config` describes, in this process; `phases` gets what took how long."""
+    """The engine that `config` describes, in this process; `phases` gets what took how long. On a card that it shares
+    it starts when no other does (`actors.engines.start_turn`)."""
     replica = serve.get_replica_context().replica_id.unique_id
     engine = config.engine
-    return await create_engine(
-        engine.kind, config.model, dict(engine.options), config.placement.cpu_cores, replica, phases
-    )
+    async with contextlib.AsyncExitStack() as held:
+        if config.placement.shares_card:
+            with phases.measure("turn"):
+                await held.enter_async_context(turn())
+        return await create_engine(
+            engine.kind, config.model, dict(engine.options), config.placement.cpu_cores, replica, phases
+        )
 
 
 class WriterReplica:
@@ -56,7 +63,7 @@ class WriterReplica:
     _phases: StartPhases
 
     async def _listen(self, methods: frozenset[str], config: WriterConfig) -> None:
-        capacity = int(config.engine.options.get("max_num_seqs", config.placement.max_ongoing_requests))
+        capacity = (await self._writer.describe()).max_num_seqs or config.placement.max_ongoing_requests
         self._server = await listen(self._writer, methods, capacity)
 
     async def link(self) -> Address:

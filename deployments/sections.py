@@ -35,6 +35,16 @@ class PlacementConfig(Strict):
     autoscaling: dict[str, Any] | None = None
     """Ray Serve's `autoscaling_config`; replaces `num_replicas`."""
 
+    @property
+    def gpus(self) -> list[float]:
+        """How much of a GPU each process of a replica has: the replica itself, then its bundles."""
+        return [self.num_gpus, *(bundle.get("GPU", 0.0) for bundle in self.placement_group_bundles or [])]
+
+    @property
+    def shares_card(self) -> bool:
+        """Whether a replica has a part of a GPU, so that others may have the rest of it."""
+        return any(gpus % 1 for gpus in self.gpus)
+
 
 class EngineConfig(Strict):
     """Which engine runs the model. `options` are handed to the engine unchanged: any `AsyncEngineArgs` field for

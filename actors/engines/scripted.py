@@ -223,7 +223,7 @@ class ScriptedEngine:
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
     ) -> AsyncGenerator[Delta, None]:
-        """As `Engine.generate`, one token (or `burst`) a delta, or two where the first may have ended the step."""
+        """As `Engine.generate`, one token (or `burst`) a delta."""
         await self.check_health()
         room = self._options.max_model_len - len(token_ids)
         if room < 1:

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -25,6 +25,8 @@ from actors.messages import Message, Prompt, StepRule, TokenIds
 
 PRIMING_TOKENS = 16
 """So many tokens of the prefix are decoded for context: more than one character or word ever has."""
+MAX_CHARACTER_TOKENS = 4
+"""A character has at most four bytes, and a token at least one."""
 NUM_CACHED_PROMPTS = 64
 _HOLDER = re.compile("(\ue000\\d+\ue001)")
 """Stands for a message while the template is rendered: characters for private use, which no template writes."""
@@ -58,7 +60,7 @@ class ModelTokenizer:
         added = backend.get_added_tokens_decoder()
         self._special = {token: entry.content for token, entry in added.items() if entry.special}
         self.encode_prompt = lru_cache(NUM_CACHED_PROMPTS)(self._encode_prompt)
-        self.stop_ids = lru_cache(8)(self._stop_ids)
+        self._cached_stop_ids = lru_cache(8)(partial(stop_ids, self._texts))
 
     def encode_text(self, text: str) -> TokenIds:
         """`text` as a continuation; nothing is added, and no special token is read out of it."""
@@ -69,12 +71,16 @@ class ModelTokenizer:
         shown = {token: text for token, text in self._special.items() if text == close}
         return TextStream(self._backend, prefix, shown)
 
-    def last_text(self, prefix: Sequence[int]) -> str:
-        """The text of the last few tokens of `prefix`, special tokens included."""
-        return str(self._backend.decode(list(prefix[-PRIMING_TOKENS:]), skip_special_tokens=False))
+    def last_text(self, prefix: Sequence[int], rule: StepRule = StepRule()) -> str:
+        """The text of the last few tokens of `prefix`, special tokens included: enough of them for a closing text or
+        stop string of `rule` that lacks its last token."""
+        longest = max(len(text) for text in (rule.close or "", *rule.stop))
+        num_tokens = max(PRIMING_TOKENS, MAX_CHARACTER_TOKENS * longest)
+        return str(self._backend.decode(list(prefix[-num_tokens:]), skip_special_tokens=False))
 
-    def _stop_ids(self, rule: StepRule) -> frozenset[int]:
-        return stop_ids(self._texts, rule)
+    def stop_ids(self, rule: StepRule) -> frozenset[int]:
+        """As `actors.boundaries.stop_ids`."""
+        return self._cached_stop_ids(StepRule(rule.boundary, close=rule.close))
 
     def _encode_prompt(self, prompt: Prompt) -> TokenIds:
         if prompt.token_ids is not None:

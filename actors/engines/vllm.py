@@ -106,7 +106,9 @@ class VllmEngine:
                 "Correct engine.options or choose another model; vLLM's own log above may say more.",
                 "engine.options",
             ) from error
-        info = RoleInfo(model_name, "", config.model_config.max_model_len, replica)
+        # What is not among the options has a default of vLLM's, which differs with the machine.
+        most = config.scheduler_config.max_num_seqs
+        info = RoleInfo(model_name, "", config.model_config.max_model_len, replica, max_num_seqs=most)
         try:
             made = cls(engine, info, guard, counter)
             if arguments.worker_extension_cls == EXTENSION:
@@ -152,7 +154,7 @@ class VllmEngine:
             if max_steps < 1:
                 raise RequestError("At least one step must be asked for.", "max_steps")
             budget = min(budget, max_steps * rule.max_tokens)
-        before = self._tokenizer.last_text(token_ids) if rule.close else ""
+        before = self._tokenizer.last_text(token_ids, rule) if rule.close or rule.stop else ""
         splitter = StepSplitter(rule, capped=max_steps is not None, before=before)
         cutter = DeltaCutter(splitter, self._tokenizer.text_stream(token_ids, rule.close).step, max_steps)
         stops = sorted(self._tokenizer.stop_ids(rule) - self._end_ids) if max_steps == 1 else []

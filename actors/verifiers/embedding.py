@@ -65,7 +65,8 @@ class EmbeddingCheck:
         cosine = await self._encoder.similarity(draft.text, target.text)
         if cosine is None:
             return Opinion(Decision.UNSURE, "a step is too long for the embedding model")
-        return self._zones.opinion(cosine, "the cosine")
+        # That of equal directions may come out a little above 1 in 32 bits, which no threshold may be.
+        return self._zones.opinion(min(cosine, 1.0), "the cosine")
 
 
 class SentenceEncoder:

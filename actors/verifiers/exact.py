@@ -13,6 +13,7 @@ import unicodedata
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
+from actors.verifiers.normal_form import normal_form
 
 _WIDTHS = ("<wide>", "<narrow>", "<noBreak>")
 _SIGNS = str.maketrans({"−": "-", "‘": "'", "’": "'", "“": '"', "”": '"'})  # noqa: RUF001
@@ -57,7 +58,7 @@ def normalise(text: str) -> str:
     text = "".join(
         unicodedata.normalize("NFKC", c) if unicodedata.decomposition(c).startswith(_WIDTHS) else c for c in text
     )
-    text = unicodedata.normalize("NFC", text).translate(_SIGNS)
+    text = normal_form("NFC", text).translate(_SIGNS)
     text = _MATHS.sub(lambda found: f"${_formula(found[found.lastgroup or 0])}$", text)
     return "\n".join(line for line in map(_line, text.expandtabs(4).splitlines()) if line)
 

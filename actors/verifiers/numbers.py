@@ -6,8 +6,9 @@ Promises: this check only ever rejects; it is a necessary condition, put before 
 the time of a step, a wrong acceptance the answer.
 
 Read as equal: ``1,234.50`` and ``1234.5``, ``$5`` and ``5``, ``3/4`` and ``\\frac{3}{4}``, ``50%`` and ``50 percent``,
-``1.5 * 10^3`` and ``1500``, ``two`` and ``2``. Not numbers: ``1.`` and ``Step 2:`` at the beginning of a line. ``one``
-is left alone, since it is a pronoun more often than a number.
+``1.5 * 10^3`` and ``1500``, ``10⁻³`` and ``10^{-3}``, ``two`` and ``2``. Not numbers: ``1.`` and ``Step 2:`` at the
+beginning of a line, but two steps with other ones there are rejected: a step that begins in mid-sentence may begin so
+too. ``one`` is left alone, since it is a pronoun more often than a number, and ``first`` and ``second`` are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from actors.verifiers.check import Decision, Opinion, both_steps
 
 class Quantity(NamedTuple):
     """A number as it stands in a text. `unit` is ``%``, ``k``, ``±``, a word such as ``million`` or ``half`` (of value
-    1), or nothing; `taken` is whether it is taken away from the number before it ("8 - 5")."""
+    1), or nothing, and says in signs what else belongs to the number: ``√``, ``(`` for a minus in front of a bracket
+    that begins with it, ``+`` for a fraction behind it ("2 1/2"). `taken` is whether it is taken away from the number
+    before it ("8 - 5")."""
 
     value: Decimal
     unit: str = ""
@@ -43,39 +46,69 @@ class Quantity(NamedTuple):
         )
 
 
-_UNITS = ["two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_UNITS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_VALUES = {"zero": 0} | {word: value for value, word in enumerate(_UNITS + _TEENS, start=2)}
+_VALUES = {"zero": 0} | {word: value for value, word in enumerate(_UNITS + _TEENS, start=1)}
 _VALUES |= {word: value for value, word in zip(range(20, 100, 10), _TENS, strict=True)}
-_SCALES = "hundred|thousand|million|billion|trillion|dozen|half|third|quarter|twice|thrice|double|triple"
+_SCALES = ["hundred", "thousand", "million", "billion", "trillion"]
+_ORDINALS = ["fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth"]
+_ORDINALS += [f"{word}th" for word in _TEENS[3:] + _SCALES] + [f"{word[:-1]}ieth" for word in _TENS]
+_SCALES += ["dozen", "half", "third", "quarter", "twice", "thrice", "double", "triple", *_ORDINALS]
+_TWO_DIGITS = rf"(?P<tens>{'|'.join(_TENS)})[-\s](?P<ones>{'|'.join(_UNITS)})"
 
-_LATEX = (
-    (re.compile(r"\\[dtc]?frac"), " "),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"(?<=\d)\\[,;:! ](?=\d{3})"), ""),
-    (re.compile(r"\\(?=[$%])"), ""),
-    (re.compile(r"\\pm(?![a-zA-Z])"), "±"),
-    (re.compile(r"\\(?:times|cdot)(?![a-zA-Z])"), "×"),  # noqa: RUF001
-    (re.compile(r"\b(?:minus|negative)\s+(?=[\d$])", re.IGNORECASE), "-"),
+_LATEX = [
+    (re.compile(pattern), plain)
+    for pattern, plain in (
+        (r"\{,\}", ","),
+        (
+            r"\\[dtc]?frac\s*(?:\{\s*([\d.,]+)\s*\}|(\d))\s*(?:\{\s*([\d.,]+)\s*\}|(\d))",
+            r" \1\2/\3\4 ",
+        ),
+        (r"\\[dtc]?frac", " "),
+        (r"\\sqrt(?![a-zA-Z])|\b(?:[Ss]quare root of\b|sqrt\b)", "√"),
+        (r"(?<=\d)\\[,;:! ](?=\d{3})", ""),
+        (r"\\(?:text|mathrm|mbox)\s*\{([^{}\n]{0,80})\}", r" \1 "),
+        (r"\\[()\[\]]", "$"),
+        (r"\\[,;:! ]|\\q?quad(?![a-zA-Z])|~|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])", " "),
+        (r"\\(?=[$%])", ""),
+        (r"\\pm(?![a-zA-Z])", "±"),
+        (r"\\mp(?![a-zA-Z])", "∓"),
+        (r"\\(?:times|cdot)(?![a-zA-Z])", "×"),  # noqa: RUF001
+        (r"(?i)\b(?:minus|negative)\s+(?=[\d$(\[|√])", "-"),
+    )
+]
+_NEGATIVE_WORD = re.compile(
+    rf"\b(?:minus|negative)\s+(?:{_TWO_DIGITS}|(?P<value>{'|'.join(_VALUES)}))\b", re.IGNORECASE
 )
+# A run of them is one number: "10²²" is not "10²" twice.
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _DASHES = str.maketrans({"−": "-", "–": "-", "—": " ", "⁄": "/"})  # noqa: RUF001
 
-_LIST_NUMBER = re.compile(r"\s*(?:[#>*•]+\s*|-\s+)*(?:step\s+\d+\b\s*[:.)]?|\d+[.)](?=\s+\S|\*))", re.IGNORECASE)
+# Each mark and each blank can be read in one way only: what does not end in a number is given up at once.
+_LIST_NUMBER = re.compile(
+    r"\s*(?:[#>*•]\s*|-\s+)*(?:step\s+(?P<step>\d+)\b\s*[:.)]?|(?P<number>\d+)[.)](?=\s+\S|\*))", re.IGNORECASE
+)
 _LINE_ENDS = ".:;!?*)]"
+_LOOK_BACK = 64
+"""So many characters before a minus are searched for the number that it takes away from."""
 
 _NUMBER = re.compile(
     r"""
-    (?:(?P<minus>[-±])[ \t]*)? [$€£]? (?P<inner_minus>-(?=[\d.]))?
+    (?: (?P<minus>[-±∓])[ \t]* (?P<opened>[({\[|√][({\[|√ \t]*(?=[$€£]?[\d.]))?
+      | (?P<root>√[({\[ \t]*(?=[$€£]?[\d.])) )?
+    (?P<money>[$€£])? (?P<inner_minus>-(?=[\d.]))?
     (?P<digits> \d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)? | \d+(?:\.\d+)? | (?<![\d.])\.\d+ )
     (?: [eE](?P<exponent>[+-]?\d{1,4})(?!\w) | \s*[×x*·]\s*10\s*(?:\^|\*\*)\s*\{?(?P<power>[+-]?\d{1,4})(?!\d)\}? )?
-    (?P<unit> \s?(?:%|percent\b|per\ cent\b) | [kK]\b )?
+    (?P<unit> \s*(?:%|percent\b|per\ cent\b) | [kK]\b | (?:[MBT]n?|[mbt]n)\b | (?(money)(?:\ [MBT]n?|[mbt])\b|(?!)) )?
+    (?P<whole> [ \t]+(?:(?:and|&)[ \t]+)?(?=\d+\s*/\s*\d) )?
     """,  # noqa: RUF001
     re.VERBOSE,
 )
 _WORD = re.compile(
-    rf"\b(?:(?P<tens>{'|'.join(_TENS)})[-\s](?P<ones>one|{'|'.join(_UNITS)})|(?P<value>{'|'.join(_VALUES)})"
-    rf"|(?P<scale>{_SCALES})s?|(?P<halves>halves))\b",
+    rf"\b(?:{_TWO_DIGITS}|(?P<value>{'|'.join(word for word in _VALUES if word != 'one')})"
+    rf"|(?P<scale>{'|'.join(_SCALES)})s?|(?P<halves>halves))\b",
     re.IGNORECASE,
 )
 
@@ -104,13 +137,14 @@ def find_difference(draft: str, target: str) -> str | None:
         return f"only one of the two steps has {_listed([Quantity(*amount) for amount in sorted(missing)])}"
     shorter, longer = sorted((ours.quantities, theirs.quantities), key=len)
     # A number may be said once more or once less ("= 12. So 12 apples"), but none may stand in another's place.
-    rest = iter(longer)
-    if not all(quantity in rest for quantity in shorter):
+    if not _is_within(shorter, longer):
         return f"the numbers are used otherwise: {_listed(ours.quantities)} against {_listed(theirs.quantities)}"
     if shorter and shorter[-1] != longer[-1]:
         return f"the last numbers are {_listed(ours.quantities[-1:])} and {_listed(theirs.quantities[-1:])}"
     if ours.result and theirs.result and ours.result != theirs.result:
         return f"the results are {_listed([ours.result])} and {_listed([theirs.result])}"
+    if not _is_within(*sorted((ours.list_numbers, theirs.list_numbers), key=len)):
+        return "the steps or their lines are numbered otherwise"
     return None
 
 
@@ -120,10 +154,11 @@ def quantities(text: str) -> list[Quantity]:
 
 
 class _Reading:
-    """The numbers of one text. `result` is the first one after the last sign of equality."""
+    """The numbers of one text. `result` is the first one after the last sign of equality, `list_numbers` are those
+    that only number a line."""
 
     def __init__(self, text: str) -> None:
-        text = _plain(text)
+        text, self.list_numbers = _without_list_numbers(_plain(text))
         found = [(match.start(), _number(text, match)) for match in _NUMBER.finditer(text)]
         found += [(match.start(), _word(match)) for match in _WORD.finditer(text)]
         found.sort(key=lambda item: item[0])
@@ -133,17 +168,33 @@ class _Reading:
         self.result = results[0] if results else None
 
 
+def _is_within(shorter: Sequence[object], longer: Sequence[object]) -> bool:
+    """Whether all of `shorter` stands in `longer` in its order."""
+    rest = iter(longer)
+    return all(one in rest for one in shorter)
+
+
 def _plain(text: str) -> str:
+    text = _RAISED.sub(lambda run: "^" + unicodedata.normalize("NFKC", run[0]), text)
+    text = _LOWERED.sub(lambda run: "_" + unicodedata.normalize("NFKC", run[0]), text)
     text = "".join(map(_plain_character, text)).translate(_DASHES)
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
-    lines, begins = [], True
+    return _NEGATIVE_WORD.sub(lambda word: f"-{_cardinal(word)}", text)
+
+
+def _without_list_numbers(text: str) -> tuple[str, list[Decimal]]:
+    lines: list[str] = []
+    numbers: list[Decimal] = []
+    begins = True
     for line in text.splitlines():
         # After a line that just breaks off, "4." may be the end of its sentence and not the number of a list.
         mark = _LIST_NUMBER.match(line) if begins else None
+        if mark:
+            numbers.append(Decimal(mark["step"] or mark["number"]))
         lines.append(line[mark.end() :] if mark else line)
         begins = not line.strip() or line.rstrip()[-1] in _LINE_ENDS
-    return "\n".join(lines)
+    return "\n".join(lines), numbers
 
 
 def _plain_character(character: str) -> str:
@@ -158,12 +209,16 @@ def _number(text: str, match: re.Match[str]) -> Quantity:
     digits, power = match["digits"].replace(",", ""), match["exponent"] or match["power"] or "0"
     value = Decimal(f"{digits}e{power}")
     unit = (match["unit"] or "").strip().lower()
-    unit = "%" if unit.startswith("per") else unit
-    if match["minus"] == "±":
-        return Quantity(value, "±" + unit)
+    unit = "%" if unit.startswith("per") else unit.rstrip("n")
+    opened = match["opened"] or match["root"] or ""
+    unit = ("√" if "√" in opened else "(" if opened else "") + unit
     # After a number on the same line a minus takes away; elsewhere it is read as a sign, which is wrong for "top-5" and
     # for lists with dashes: it rejects where only one of the two has the dash.
-    left = text[: match.start()].rpartition("\n")[2].rstrip()[-1:]
+    left = text[max(0, match.start() - _LOOK_BACK) : match.start()].rpartition("\n")[2].rstrip()[-1:]
+    if match["whole"] and left != "/":
+        unit += "+"
+    if match["minus"] in {"±", "∓"}:
+        return Quantity(value, match["minus"] + unit)
     taken = bool(match["minus"]) and (left.isdigit() or left == "%")
     negative = bool(match["inner_minus"]) or (bool(match["minus"]) and not taken)
     return Quantity(value.copy_negate() if negative else value, unit, taken)
@@ -172,10 +227,13 @@ def _number(text: str, match: re.Match[str]) -> Quantity:
 def _word(match: re.Match[str]) -> Quantity:
     if scale := match["scale"] or (match["halves"] and "half"):
         return Quantity(Decimal(1), scale.lower())
+    return Quantity(Decimal(_cardinal(match)))
+
+
+def _cardinal(match: re.Match[str]) -> int:
     if tens := match["tens"]:
-        ones = match["ones"].lower()
-        return Quantity(Decimal(_VALUES[tens.lower()] + (1 if ones == "one" else _VALUES[ones])))
-    return Quantity(Decimal(_VALUES[match["value"].lower()]))
+        return _VALUES[tens.lower()] + _VALUES[match["ones"].lower()]
+    return _VALUES[match["value"].lower()]
 
 
 def _listed(found: Sequence[Quantity]) -> str:

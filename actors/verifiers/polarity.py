@@ -13,11 +13,11 @@ of another. What it does not see: who does what ("Tom pays Ann"), and other word
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
+from actors.verifiers.normal_form import normal_form
 
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|nobody|nothing|neither|without|cannot|\w+n't|unable|fails? to|impossible|incorrect\w*"
@@ -66,7 +66,7 @@ _OPPOSITES: Sequence[Mapping[str, str]] = (
 
 # A sign is an operation between operands: a number, a bracket, or a letter that stands alone.
 _LEFT = r"(?:(?<=[\d)\]}%])|(?<=(?<![A-Za-z])[A-Za-z]))\s*"
-_RIGHT = r"(?=\s*[-+]?\s*(?:[(\[{.\d√]|[A-Za-z]\b|frac\b|sqrt\b))"
+_RIGHT = r"(?=\s*(?:[-+]\s*)?(?:[(\[{.\d√]|[A-Za-z]\b|frac\b|sqrt\b))"
 _OPERATIONS: Mapping[str, str] = {
     "add": rf"\b(?:add(?:s|ed|ing|ition)?|plus|sum(?:s|med|ming)?)\b|{_LEFT}\+{_RIGHT}",
     "subtract": rf"\b(?:subtract\w*|minus|deduct\w*|tak(?:es?|en|ing) away|remov\w+|difference)\b|{_LEFT}-{_RIGHT}",
@@ -77,11 +77,13 @@ _OPERATIONS: Mapping[str, str] = {
     "root": r"\b(?:square root|cube root|sqrt)\b|√",
 }
 
+# Every pattern here reads a run of blanks, signs or letters from its beginning only and in one way, so time grows with
+# the length of a text and not with its square.
 _PLAIN = [
     (re.compile(pattern, re.IGNORECASE | re.MULTILINE), plain)
     for pattern, plain in (
-        (r"^\s*(?:>|[-+*•])\s+", " "),  # quotations compare nothing, list marks are no operations
-        (r"<-+>?|-+>|=+>", " "),  # nor are arrows
+        (r"^[^\S\n]*(?:>|[-+*•])\s+", " "),  # quotations compare nothing, list marks are no operations
+        (r"<-+>?|(?<!-)-+>|(?<!=)=+>", " "),  # nor are arrows
         (r"</?[a-z]+\d?(?: [a-z-]+=\"[^\"\n]{0,80}\")*/?>", " "),  # nor is markup
         (r"\\(?:times|cdot)(?![a-z])", " × "),  # noqa: RUF001
         (r"\\div(?![a-z])", " ÷ "),
@@ -137,7 +139,7 @@ def find_contradiction(draft: str, target: str) -> str | None:
 
 def _plain(text: str) -> str:
     """One form for each way to write a sign, relations said in words as signs, and what only looks like one away."""
-    text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
+    text = normal_form("NFKC", text).translate(_SIGNS)
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
     return text

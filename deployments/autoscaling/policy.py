@@ -1,9 +1,10 @@
 """How many replicas each role should have, decided for all roles together from what is asked of the deployment. Pure.
 
-Promises: demand is counted in requests, waiting tokens and what speculation makes of them, never in calls that more
-capacity would multiply; a constant load never changes the answer twice; a role at zero comes back at once when it is
-wanted; falling load only takes replicas away, and only those that the largest demand of the last `down_delay_s` did not
-need. Times are handed in, in seconds of any clock that does not go back; the simulator may drive it as Serve does.
+Promises: demand is counted in requests (those that gateways hold back included), waiting tokens and what speculation
+makes of them, never in calls that more capacity would multiply; a constant load never changes the answer twice; a role
+at zero comes back at once when it is wanted; falling load only takes replicas away, and only those that the largest
+demand of the last `down_delay_s` did not need. Times are handed in, in seconds of any clock that does not go back; the
+simulator may drive it as Serve does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ nothing changes: what was added for a demand is not taken away at the same deman
 FAN_OUT_S = 60.0
 """Time over which the measured fan-out forgets. A saturated target looks ahead less; this keeps in mind, for as long as
 capacity takes to come, what its requests want when there is room."""
+MOST_FOR_REFUSED = 2.0
+"""What was refused asks for no more than so many times the replicas that are there. A client that comes again at once
+is counted each time: so it gets twice as many, and only if somebody is refused then still, twice as many again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,8 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One role as it is now: replicas that are wanted at present, those that are there, and the sums of what they
-    report (names as in `deployments.coordinator.demand.Demand` and `actors.messages.EngineLoad`)."""
+    report (names as in `deployments.coordinator.demand.Demand`, `deployments.gateway.admission.Admission.held_back` and
+    `actors.messages.EngineLoad`)."""
 
     num_wanted: int
     num_ready: int
@@ -73,6 +78,26 @@ class Reading:
     def get(self, name: str) -> float:
         """The sum over replicas of what is reported under `name`; 0 where nobody reports it."""
         return self.stats.get(name, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """What gateways hold back for want of room, in parts of what they let in: it would ask as much of every role."""
+
+    waiting: float
+    refused: float
+
+    @classmethod
+    def read(cls, gateways: Reading, requests: float) -> HeldBack:
+        """Beside so many requests in flight. Where there are none, there is room."""
+        if not requests:
+            return cls(0.0, 0.0)
+        return cls(gateways.get("waiting_generations") / requests, gateways.get("refused_generations") / requests)
+
+    def added_to(self, need: float, num_ready: int) -> float:
+        """What is needed with it, where what is in flight fills `need` replicas and `num_ready` are there."""
+        waiting = need * (1.0 + self.waiting)
+        return max(waiting, min(waiting + need * self.refused, MOST_FOR_REFUSED * num_ready))
 
 
 class FanOut:
@@ -143,21 +168,29 @@ class Policy:
     def _needed(self, now_s: float, readings: Mapping[str, Reading]) -> dict[str, float]:
         asked = readings.get("coordinator", Reading(0, 0))
         requests, speculating = asked.get("requests"), asked.get("speculating")
-        target = self._writer_need(now_s, "target", readings, requests, floor=1.0)
+        held_back = HeldBack.read(readings.get("gateway", Reading(0, 0)), requests)
+        target = self._writer_need(now_s, "target", readings, requests, held_back, floor=1.0)
         needs = {"target": target}
         for name in ("draft", "verifier"):
-            need = self._writer_need(now_s, name, readings, speculating)
+            need = self._writer_need(now_s, name, readings, speculating, held_back)
             if speculating and name in self._rules.roles:
                 # Whoever speculates wants it there, however few its calls are.
                 need = max(need, self._rules.roles[name].per_target * target, 1e-6)
             needs[name] = need
         for name in ("coordinator", "gateway"):
-            if name in self._rules.roles:
-                needs[name] = requests / self._rules.roles[name].load
+            if name in self._rules.roles and name in readings:
+                need = requests / self._rules.roles[name].load
+                needs[name] = held_back.added_to(need, readings[name].num_ready)
         return {name: need for name, need in needs.items() if name in self._rules.roles and name in readings}
 
     def _writer_need(
-        self, now_s: float, name: str, readings: Mapping[str, Reading], requests: float, floor: float = 0.0
+        self,
+        now_s: float,
+        name: str,
+        readings: Mapping[str, Reading],
+        requests: float,
+        held_back: HeldBack,
+        floor: float = 0.0,
     ) -> float:
         """Of a role that holds a model, for so many requests that use it; each counts at least as `floor` calls."""
         if name not in self._rules.roles or name not in readings:
@@ -171,7 +204,7 @@ class Policy:
         if rules.tokens_per_s is not None and requests:
             waiting = readings["coordinator"].get("waiting_tokens")
             need = max(need, waiting / (rules.tokens_per_s * self._rules.objective_s))
-        return need
+        return held_back.added_to(need, reading.num_ready)
 
 
 def _whole(need: float) -> int:

@@ -32,6 +32,7 @@ def main(
 ) -> None:
     """Compare, and print one JSON document."""
     config = target_only(load_profile(profile))
+    vllm_server.check_hardware(config, (vllm_server.VARIANT,))
     levels = [int(level) for level in concurrency.split(",")]
     with vllm_server.running(vllm_server.same(config)) as theirs, running(config) as ours:
         rows = asyncio.run(measure(config, {"ours": ours, "vllm": theirs}, levels, rounds, max_tokens))

@@ -12,7 +12,11 @@ import re
 from deployments.bench import sandbox
 from deployments.bench.problems import CodeTest
 
-_FENCED = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+# A fence begins its line, whatever the word behind it, or has nothing behind it but Python's name.
+_FENCED = re.compile(
+    r"(?:^[ \t]*|(?=```[ \t]*(?:python|py)?[ \t]*\r?$))(`{3,}|~{3,})[^\n`]*\n(.*?)\1",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
+)
 
 
 def judge(text: str, test: CodeTest, bounds: sandbox.Bounds | None = None) -> sandbox.Outcome:
@@ -26,11 +30,12 @@ def judge(text: str, test: CodeTest, bounds: sandbox.Bounds | None = None) -> sa
 def extract(text: str, entry_point: str) -> str | None:
     """The program in an answer: the last block that defines the function, else the last block, else the whole text if
     it is Python."""
-    blocks: list[str] = _FENCED.findall(text)
+    blocks: list[str] = [block for _, block in _FENCED.findall(text)]
     named = [block for block in blocks if re.search(rf"^def {re.escape(entry_point)}\b", block, re.MULTILINE)]
     if blocks:
         return (named or blocks)[-1]
-    return text if text.strip() and "```" not in text and _is_python(f"def f():\n    pass\n{text}") else None
+    is_fenced = "```" in text or "~~~" in text
+    return text if text.strip() and not is_fenced and _is_python(f"def f():\n    pass\n{text}") else None
 
 
 def program(code: str, test: CodeTest) -> str:

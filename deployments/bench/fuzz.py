@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from deployments.bench.fuzz_bodies import Post, posts
 from deployments.config import load_profile
 from deployments.gateway.api import create_app
 from deployments.gateway.schemas import ChatRequest, CompletionRequest
+from deployments.gateway.stay import Stay
 from deployments.generation import (
     Channel,
     Committed,
@@ -51,8 +52,8 @@ class SetText:
         self.num_asked = 0
         self.num_running = 0
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Source.generate`."""
+    async def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        """As `Backend.generate`."""
         self.num_asked += 1
         self.num_running += 1
         try:
@@ -62,7 +63,7 @@ class SetText:
         finally:
             self.num_running -= 1
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`: nothing is kept."""
         return []
 

@@ -2,7 +2,8 @@
 
 Promises: the program sees no environment, no file of ours that is not public and none of our processes; it has bounds
 on time, memory, processes, open files and the size of what it writes; when it ends, or its time does, everything that
-it started is ended. Where the machine offers no such place, nothing is run, and `Outcome.note` says what is missing.
+it started is ended. Whatever it leaves in its folder, no file of ours is opened through it, and no run fails by it.
+Where the machine offers no such place, nothing is run, and `Outcome.note` says what is missing.
 
 How: as root, in namespaces of its own (mounts, processes, network) as a user that owns nothing, or, in a container that
 may not make namespaces, as that user alone; as another user, in a user namespace with its own processes and no network.
@@ -15,13 +16,14 @@ import contextlib
 import functools
 import os
 import secrets
-import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 NOBODY = 64_017
 """A user and group id that nothing on a usual machine belongs to: limits on processes count for each user."""
@@ -139,9 +141,10 @@ def _run(place: Place, program: str, bounds: Bounds) -> Outcome:
                 os.chown(path, NOBODY, NOBODY)
         return _run_in(work, place, bounds)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        python.rmdir()  # never a deletion of what lies in it: Python itself may be shown there
-        top.rmdir()
+        _remove(work)
+        with contextlib.suppress(OSError):
+            python.rmdir()  # never a deletion of what lies in it: Python itself may be shown there
+            top.rmdir()
 
 
 def _run_in(folder: Path, place: Place, bounds: Bounds) -> Outcome:
@@ -149,7 +152,7 @@ def _run_in(folder: Path, place: Place, bounds: Bounds) -> Outcome:
     limits = (bounds.memory_bytes, int(bounds.time_s) + 1, bounds.num_processes, bounds.file_bytes)
     command = place.command(folder, ["-I", "-c", _BOOT, *map(str, limits)])
     environment = {"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8"}
-    with (folder / "errors").open("wb") as errors:
+    with tempfile.TemporaryFile() as errors:  # it has no name: the program cannot put another one in its place
         process = subprocess.Popen(  # nosec B603 # running what is not trusted is what this file is for, inside bounds
             command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
             start_new_session=True, user=place.user, group=place.user, extra_groups=None if place.user is None else [],
@@ -161,12 +164,11 @@ def _run_in(folder: Path, place: Place, bounds: Bounds) -> Outcome:
             in_time = False
         finally:
             _end(process, has_namespace=bool(place.prefix))
-    if not in_time:
-        return Outcome(False, f"not done after {bounds.time_s:g} s")
-    passed = folder / "passed"
-    if process.returncode == 0 and passed.is_file() and passed.read_text(encoding="utf-8", errors="replace") == token:
-        return Outcome(True)
-    return Outcome(False, _last_line(folder / "errors") or f"ended early, exit code {process.returncode}")
+        if not in_time:
+            return Outcome(False, f"not done after {bounds.time_s:g} s")
+        if process.returncode == 0 and _says(folder / "passed", token):
+            return Outcome(True)
+        return Outcome(False, _last_line(errors) or f"ended early, exit code {process.returncode}")
 
 
 def _end(process: subprocess.Popen[bytes], has_namespace: bool) -> None:
@@ -183,8 +185,29 @@ def _end(process: subprocess.Popen[bytes], has_namespace: bool) -> None:
     process.wait(_GRACE_S)
 
 
-def _last_line(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 2000))
-        lines = file.read().decode("utf-8", "replace").strip().splitlines()
+def _says(path: Path, token: str) -> bool:
+    """Whether `path` is a plain file that holds `token`: the program may have put a link, a pipe or nothing there."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(file).st_mode) and os.read(file, len(token) + 1) == token.encode()
+    finally:
+        os.close(file)
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(max(0, os.fstat(errors.fileno()).st_size - 2000))
+    lines = errors.read(2000).decode("utf-8", "replace").strip().splitlines()
     return lines[-1][:300] if lines else ""
+
+
+def _remove(folder: Path) -> None:
+    """Python's own removal goes no deeper than its stack, and not into a folder that its owner has shut."""
+    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        if os.path.lexists(folder):
+            with contextlib.suppress(OSError):
+                subprocess.run(  # nosec B603 # our own command; the folder's name is ours too
+                    [*command, "--", str(folder)], stderr=subprocess.DEVNULL, check=False
+                )

@@ -2,7 +2,8 @@
 
 Promises: the same weights, engine options and environment as the deployment's target; `equal` gives it all cores that
 the deployment's target and draft have, and vLLM's own token-level speculation, with the same draft weights; prompts and
-sampling are the client's alone (no defaults from the model's folder); the server ends with the context.
+sampling are the client's alone (no defaults from the model's folder); the server ends with the context. On CPUs only:
+GPUs are full of the deployment's engines (`check_hardware`).
 """
 
 from __future__ import annotations
@@ -63,6 +64,21 @@ def speculation_of(variant: str) -> str | None:
         known = ", ".join(f"{VARIANT}:{known}" for known in SPECULATIONS)
         raise RequestError(f"{variant!r} is no row that is known; there are: {VARIANT}, {known}.", "modes")
     return word
+
+
+def check_hardware(config: Config | None, variants: Iterable[str]) -> None:
+    """RequestError if one of `variants` needs a server beside a deployment on GPUs: its engines hold their memory, and
+    nobody says which cards are free."""
+    own = next((variant for variant in variants if speculation_of(variant) is not None), None)
+    if own is None or config is None:
+        return
+    if any(any(writer.placement.gpus) for writer in (config.target, config.draft) if writer is not None):
+        raise RequestError(
+            f"The row {own!r} would start vLLM's server on GPUs that the deployment's engines hold. Leave it out, and "
+            "start `vllm serve` yourself: on other cards, with a row plain@URL in this run; or on the same ones after "
+            "this run, and measure it with --url URL --modes plain and another --out.",
+            "modes",
+        )
 
 
 @contextlib.contextmanager

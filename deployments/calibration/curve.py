@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 Z95 = 1.959964
 MAX_POINTS = 12
@@ -94,17 +95,15 @@ def calibration(pairs: Sequence[Scored]) -> list[tuple[float, float]]:
             last = blocks.pop()
             blocks[-1] = blocks[-1].joined(last)
     least = 1 / (len(pairs) + 2)
-    points: dict[float, float] = {}
-    for block in blocks:
-        points[round(block.total / block.num, 4)] = round(min(max(block.share, least), 1 - least), 4)
-    return sorted(points.items())
+    return [(float(block.total / block.num), min(max(block.share, least), 1 - least)) for block in blocks]
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Neighbouring scores: their sum, their number, how many are of same pairs."""
+    """Neighbouring scores: their sum (exact, so that the means of two blocks are never the same), their number, how
+    many are of same pairs."""
 
-    total: float
+    total: Fraction
     num: int
     num_same: int
 
@@ -122,7 +121,7 @@ def _bins(pairs: Sequence[Scored]) -> list[_Block]:
     size = math.ceil(len(pairs) / MAX_POINTS)
     last = math.nan
     for pair in sorted(pairs, key=lambda pair: pair.score):
-        block = _Block(pair.score, 1, int(pair.same))
+        block = _Block(Fraction(pair.score), 1, int(pair.same))
         if bins and (pair.score == last or bins[-1].num < size):
             bins[-1] = bins[-1].joined(block)
         else:

@@ -28,7 +28,12 @@ async def time_engines(config: Config, bar: Callable[[str, int], Callable[[], No
         raise ConfigError("There is no draft in this configuration; both engines are timed.", "draft")
     target = await _time(config.target, bar("target", num_parts()))
     draft = await _time(config.draft, bar("draft", num_parts()))
-    return CostFile(source=f"lookahead calibrate --engine, {config.name}", target=target, draft=draft)
+    return CostFile(
+        source=f"lookahead calibrate --engine, {config.name}",
+        target=target,
+        draft=draft,
+        settings=config.model_dump(mode="json", include={"reasoning", "speculation", "verifier"}),
+    )
 
 
 async def _time(writer: WriterConfig, tell: Callable[[], None]) -> RoleCosts:
@@ -40,8 +45,7 @@ async def _time(writer: WriterConfig, tell: Callable[[], None]) -> RoleCosts:
         costs = await measure(engine, writer.model, time.perf_counter, tell)
     finally:
         await engine.shutdown()
-    most = writer.engine.options.get("max_num_seqs", costs.max_num_seqs)
-    return costs.model_copy(update={"max_num_seqs": int(most), "writer": writer.model_dump(mode="json")})
+    return costs.model_copy(update={"writer": writer.model_dump(mode="json")})
 
 
 @contextmanager

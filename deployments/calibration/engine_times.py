@@ -17,7 +17,7 @@ from itertools import count
 from actors.errors import ServiceError
 from actors.messages import Prompt, Sampling, StepRule, TokenIds
 from actors.roles import Engine
-from deployments.simulation.cost_file import PassTimes, RoleCosts
+from deployments.simulation.cost_file import DEFAULT_MAX_NUM_SEQS, PassTimes, RoleCosts
 
 SIZES = (1, 2, 4, 8)
 NUM_TOKENS = 16
@@ -164,7 +164,8 @@ async def measure(
     watch = Stopwatch(engine, clock)
     await watch.one(watch.prompt(SHORT), 4)  # whatever is compiled or allocated on first use
     tell()
-    long = min(LONG, engine.describe().max_model_len // 2)
+    info = engine.describe()
+    long = min(LONG, info.max_model_len // 2)
     rounds = _Rounds(
         {size: [] for size in sizes},
         {length: [] for length in (*READ[:-1], long)},
@@ -198,6 +199,7 @@ async def measure(
         context_s=context_s,
         prefill_token_s=max((long_s - short_s) / (long - SHORT), 0.0),
         prefill_passes=max(statistics.mean(rounds.cached) / times[0] - 1.0, 0.0),
+        max_num_seqs=info.max_num_seqs or DEFAULT_MAX_NUM_SEQS,
     )
 
 

@@ -68,7 +68,8 @@ def bench(
         str,
         typer.Option(
             help="What to compare, commas between: MODE, MODE:WISH:WISH (lookahead:exact:ngram), 'plain' for a server "
-            "that is not lookahead, 'vllm' for vLLM's own server, started beside; @URL behind one asks another server."
+            "that is not lookahead, 'vllm' for vLLM's own server, started beside (on CPUs); @URL behind one asks "
+            "another server."
         ),
     ] = "target,lookahead",
     data: Annotated[
@@ -111,6 +112,7 @@ def bench(
     from deployments.bench.rows import Objective
     from deployments.bench.runner import Manner
     from deployments.bench.variants import base_url
+    from deployments.bench.vllm_server import check_hardware
 
     chosen, url = chosen_config(profile, config, url), base_url(url) if url else None
     problems = load(data, limit, seed)
@@ -129,6 +131,7 @@ def bench(
         max_lookahead=max_lookahead,
         instruction=instruction(problems),
     )
+    check_hardware(chosen, plan.modes)
     console = words_console(json_output)
     manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
     run = Run(out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key))

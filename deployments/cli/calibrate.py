@@ -8,7 +8,6 @@ asked, and ends with the command.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -268,8 +267,8 @@ def _write_profile(path: Path, profile: str | None, config: str | None, place: P
         text, source = _read(Path(config)), config
     else:
         text, source = profile_text(profile or "local"), f"profile {profile or 'local'}"
-    # Rounded down, so that the pair that gave the threshold is still accepted.
-    accept = math.floor(report["threshold"]["threshold"] * 1e4) / 1e4
+    # Not rounded: a shorter number accepts what nothing was shown of, or no longer the pair that gave the threshold.
+    accept = report["threshold"]["threshold"]
     zones = place.check.model_dump(include={"accept", "reject"})
     reject = accept if zones["reject"] == zones["accept"] else min(zones["reject"], accept)
     settings = {"accept": accept, "reject": reject, "calibration": report["calibration"]}

@@ -23,6 +23,7 @@ from deployments.cli.demo import demo
 from deployments.cli.plan import plan
 from deployments.cli.serve import serve
 from deployments.cli.simulate import simulate
+from deployments.cli.terminal import printable
 from deployments.cli.trace import trace
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments)
     except LookaheadError as error:
-        print(f"lookahead: {error}", file=sys.stderr)
+        print(f"lookahead: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == 130:

@@ -37,9 +37,7 @@ def plan(
         "latency"
     ),
     min_speed: Annotated[float, typer.Option(min=0.0, help="Tokens a second that each user gets at least.")] = 0.0,
-    max_latency: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds that a request takes at most, instead of --min-speed.")
-    ] = None,
+    max_latency: Annotated[float | None, typer.Option(min=0.1, help="Seconds that a request takes at most.")] = None,
     alpha: Annotated[float, typer.Option(min=0.0, max=1.0, help="Steps of the draft that are accepted.")] = 0.6,
     token_alpha: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Tokens of n-gram look-up that are accepted.")
@@ -76,7 +74,8 @@ def plan(
             users=users if users is not None or rate is not None else 8.0,
             rate=rate,
             objective=Objective(objective),
-            min_speed=output_tokens / max_latency if max_latency is not None else min_speed,
+            min_speed=min_speed,
+            max_latency=max_latency,
             alpha=alpha,
             token_alpha=token_alpha,
             output_tokens=output_tokens,

@@ -7,6 +7,7 @@ model or a server cannot move the cursor or switch the terminal's modes.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from actors.errors import RequestError
 
@@ -33,14 +35,23 @@ Verifier = Annotated[str | None, typer.Option(help="A verifier by its configured
 Temperature = Annotated[float, typer.Option(min=0.0, max=2.0, help="0 always takes the likeliest token.")]
 
 
+class _Words(Console):
+    """Leaves out control characters of whatever it is given as a string."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
 def words_console(json_output: bool) -> Console:
     """Where words for people go: stdout, or stderr if stdout belongs to the JSON result."""
-    return Console(stderr=json_output, highlight=False, emoji=False)
+    return _Words(stderr=json_output, highlight=False, emoji=False)
 
 
 def print_json(result: Mapping[str, Any]) -> None:
     """Write `result` to stdout as one JSON document."""
-    sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(result, ensure_ascii=False, indent=2)
+    # JSON itself escapes those below the space only.
+    sys.stdout.write(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
     sys.stdout.flush()
 
 

@@ -3,7 +3,7 @@ handed in.
 
 Promises: closed until `max_failures` failures in a row; then open, and nobody is let through, for a pause that doubles
 each time up to `max_pause_s`; then half open: one call is let through, whose success closes it and whose failure opens
-it again. A probe of which nothing is heard for a pause gives its place to another one.
+it again. A probe that was `left` gives its place to another one at once, one of which nothing is heard after a pause.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class Breaker:
         self.state = Circuit.HALF_OPEN
         self._until = now + self._pause_s
         return True
+
+    def left(self) -> None:
+        """The probe ended, and said neither: another call may be made at once."""
+        if self.state is Circuit.HALF_OPEN:
+            self._until = 0.0
 
     def succeeded(self) -> None:
         """A call that was let through did what it should."""

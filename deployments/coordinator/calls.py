@@ -28,7 +28,8 @@ class Calls:
     def __init__(self, settings: SessionSettings, hints: Hints) -> None:
         self._settings = settings
         self._hints = hints
-        self._rule = replace(settings.rule, close=settings.marks.close if settings.marks.is_open_at_start else None)
+        close = settings.marks.close if settings.marks.is_open_at_start else None
+        self._rule = replace(settings.rule, close=close, stop=settings.stop)
         self._live: dict[int, Position | None] = {}
         self._num_calls = 0
 
@@ -81,7 +82,8 @@ class Calls:
             request = replace(request, rule=rule)
         position.writing = Writing(call, sent, sent.without(sent))
         # A deeper step is soon the head at most; but where a draft may be cut short, every depth is worth watching.
-        progress_s = self._settings.progress_s * (1.0 if self._settings.cuts_steps else 2.0**index)
+        seldom = 1.0 if self._settings.cuts_steps else 2.0**index
+        progress_s = min(self._settings.progress_s * seldom, self._settings.max_progress_s)
         return StartTarget(call, position.serial, replace(request, priority=index), position.attempts, progress_s)
 
     def draft(

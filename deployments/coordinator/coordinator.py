@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
@@ -105,10 +106,11 @@ class Coordinator:
     """One replica of the brain."""
 
     def __init__(self, config: Config, roles: Roles, replica: str = "0", controller: Controller | None = None) -> None:
-        """`replica` names the files of the audit log; `controller` has learnt from other requests, a new one knows
-        nothing. Raises ConfigError where the files cannot be written."""
+        """`replica` names its counters and the files of the audit log; `controller` has learnt from other requests, a
+        new one knows nothing. Raises ConfigError where the files cannot be written."""
         self._config = config
         self._roles = roles
+        self.replica = replica
         self._metrics = Metrics()
         self._demand = Demand()
         self._auditing = Auditing(config, replica, self._metrics.count_audited)
@@ -118,6 +120,9 @@ class Coordinator:
         self._draft_away_s = self._draft_away_until = 0.0
         """After the draft did not answer, requests do not wait for it for a while, longer each time: there may be none,
         where it is scaled to zero. Those that begin without it take it in when it answers."""
+        self._mark_ids: tuple[TokenIds, TokenIds] = (), ()
+        """The target's tokens of the marks that close and open the reasoning, in the vocabulary that is next."""
+        self._vocabulary_of_marks: str | None = None
         self._vigilance = _vigilance(config.speculation)
         control = config.speculation.controller
         self._controller = controller or Controller(control.probe_share) if control.enabled else None
@@ -224,13 +229,10 @@ class Coordinator:
         """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
         drafts = plan.mode != "target"
-        info, prompt, close, draft_prompt = await asyncio.gather(
-            target.describe(),
-            target.encode(request.prompt),
-            self._close_ids(request.prompt),
-            self._draft_prompt(request.prompt, drafts),
+        info, prompt, draft_prompt = await asyncio.gather(
+            target.describe(), target.encode(request.prompt), self._draft_prompt(request.prompt, drafts)
         )
-        marks = self._marks(prompt, close) if close is not None else Marks()
+        marks = await self._marks(prompt, info.vocabulary) if request.prompt.messages else Marks()
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
         settings = SessionSettings(
@@ -256,6 +258,7 @@ class Coordinator:
             spans=config.speculation.spans,
             specreason=SpecReasonOptions(spec.num_target_steps, spec.max_draft_tokens),
             progress_s=config.speculation.progress_s,
+            max_progress_s=config.speculation.silence.target_min_s / 4,
             restart_in_step=config.speculation.restart_in_step,
             token_speculation=plan.token_speculation,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
@@ -266,8 +269,8 @@ class Coordinator:
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
         """The draft's rendering of the prompt, or None: without a draft the target goes on alone."""
-        now = asyncio.get_running_loop().time
-        if not wanted or self._roles.drafter is None or now() < self._draft_away_until:
+        is_away = asyncio.get_running_loop().time() < self._draft_away_until
+        if not wanted or self._roles.drafter is None or is_away:
             return None
         try:
             async with asyncio.timeout(DRAFT_PROMPT_S):
@@ -276,25 +279,40 @@ class Coordinator:
         except RequestError:
             return None
         except (LookaheadError, TimeoutError):
-            self._draft_away_s = min(
-                2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S
-            )
-            self._draft_away_until = now() + self._draft_away_s
+            self._draft_is_away()
             return None
         self._draft_away_s = 0.0
         self._draft_vocabulary = info.vocabulary
         return rendered
 
-    async def _close_ids(self, prompt: Prompt) -> TokenIds | None:
-        """The mark that closes the reasoning, in the target's vocabulary; None: `prompt` has no marks."""
-        close = self._config.reasoning.close
-        return await self._roles.target.encode(Prompt(text=close)) if close is not None and prompt.messages else None
+    def _draft_is_away(self) -> None:
+        """It did not answer: nobody waits for it for a while."""
+        self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
+        self._draft_away_until = asyncio.get_running_loop().time() + self._draft_away_s
 
-    def _marks(self, prompt: TokenIds, close: TokenIds) -> Marks:
-        """The reasoning marks, and whether this prompt leaves the reasoning open."""
+    async def _marks(self, prompt: TokenIds, vocabulary: str) -> Marks:
+        """The reasoning marks, and whether this prompt, of the target's `vocabulary`, leaves the reasoning open."""
         reasoning = self._config.reasoning
-        closed = any(i in prompt[-PROMPT_TAIL:] for i in close[-1:])
-        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not closed)
+        if reasoning.close is None:
+            return Marks()
+        if self._vocabulary_of_marks != vocabulary:
+            self._mark_ids = await self._ids_of(reasoning.close), await self._ids_of(reasoning.open or "")
+            self._vocabulary_of_marks = vocabulary
+        closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in self._mark_ids)
+        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and closed_at <= opened_at)
+
+    async def _ids_of(self, mark: str) -> TokenIds:
+        """The target's tokens of `mark` at the beginning of a line, without those that its tokenizer puts around all
+        texts."""
+        bare, ids = [await self._roles.target.encode(Prompt(text=f"\n{text}")) for text in ("", mark)]
+        start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(bare, ids, strict=False))))
+        return ids[start : len(ids) - len(bare) + start]
+
+
+def _last_place(wanted: TokenIds, token_ids: TokenIds) -> int:
+    """Where `wanted` stands in `token_ids` for the last time; -1 if it does not, or is nothing."""
+    places = range(len(token_ids) - len(wanted), -1, -1) if wanted else ()
+    return next((at for at in places if token_ids[at : at + len(wanted)] == wanted), -1)
 
 
 def _judged_by(config: Config) -> tuple[object, ...]:

@@ -86,7 +86,7 @@ class RequestDemand:
     def on_event(self, event: Event) -> None:
         """As `Observer.on_event`."""
         ends = isinstance(event, TargetStep | TargetFailed | DraftEnded | DraftFailed | Judged)
-        if ends or (isinstance(event, Streamed) and event.delta.ending is not None):
+        if ends or (isinstance(event, Streamed) and event.delta.ends_stream):
             self.calls.pop(event.call, None)  # type: ignore[union-attr]
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from actors.errors import ContextTooLong
 from actors.messages import Ending, Piece, Step, TokenIds
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.drafting import Drafting
@@ -184,7 +185,7 @@ class GuidedSession:
     def _on_streamed(self, event: Streamed) -> None:
         delta, transcript = event.delta, self._transcript
         self._num_failures = 0
-        over = delta.ending is Ending.END or transcript.num_tokens + len(delta.token_ids) >= self._settings.max_tokens
+        over = delta.ends_stream or transcript.num_tokens + len(delta.token_ids) >= self._settings.max_tokens
         if over:
             self._calls.end(event.call)
             self._stream = None
@@ -207,6 +208,9 @@ class GuidedSession:
     def _on_target_failed(self, event: TargetFailed) -> None:
         self._calls.end(event.call)
         self._num_failures += 1
+        if isinstance(event.error, ContextTooLong) and self._transcript.num_tokens:
+            self._finish("length")
+            return
         if not event.retryable or self._num_failures >= self._settings.max_attempts:
             self._end()
             self._out.append(Fail(event.error))

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.errors import HandedOver
-from deployments.generation import GenerationRequest, Output, Standing
+from deployments.generation import GenerationRequest, Keep, Output, Standing
 from deployments.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class Kept:
     """A generation, what it said so far, and the queue of its reader (None: nobody reads)."""
 
     request: GenerationRequest
+    outputs: AsyncGenerator[Output, None]
     ledger: Ledger
     begun: float
     queue: asyncio.Queue[Output | Exception | None] | None
@@ -42,7 +43,7 @@ class Kept:
 class Keeper:
     """What one process keeps. `generate` writes a request's text; at most `max_requests` and `max_bytes` are kept.
 
-    `on_expiry` is told of those whose time was over while their text was still being written.
+    `on_expiry` is told of those that ended here, without a reader, while their text was still being written.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Keeper:
         self._on_expiry = on_expiry
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self._kept: dict[tuple[str, str], Kept] = {}
+        self._kept: dict[tuple[str, ...], Kept] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self.num_bytes = 0
         """About so much memory is held by all that could be fetched."""
@@ -66,38 +67,52 @@ class Keeper:
         """Requests that could be fetched now."""
         return len(self._kept)
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """As `Coordinator.generate`."""
-        return self._generate(request) if request.keep is None else self._read(request)
+    def generate(self, request: GenerationRequest, write: Generate | None = None) -> AsyncGenerator[Output, None]:
+        """As `Coordinator.generate`; `write` writes the text of this request, in the place of the keeper's own."""
+        write = write or self._generate
+        return write(request) if request.keep is None else self._read(request, write)
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        """Of these requests those that are kept here for `owner`, each to go on behind all that was written.
+    async def hand_over(self, stream_id: str, owner: str, only: Keep | None = None) -> list[GenerationRequest]:
+        """Of the stream's requests those that are kept here for `owner`, each to go on behind all that was written.
 
         Their work here has ended then; they are kept for a while still, in case that whoever fetched them is lost too.
+        With `only` those that were asked for since, or fetched since, are left alone.
         """
         found: list[GenerationRequest] = []
-        for request_id in request_ids:
-            kept = self._kept.get((owner, request_id))
-            if kept is None or (standing := await self._stop(kept)) is None:
+        for kept in self._of(stream_id, owner):
+            if only not in (None, kept.request.keep):
+                continue
+            if (standing := await self._stop(kept)) is None:
                 continue
             timeout_s = kept.request.timeout_s
             if timeout_s is not None:
                 timeout_s = max(0.001, timeout_s - (asyncio.get_running_loop().time() - kept.begun))
-            found.append(replace(kept.request, resume=standing, timeout_s=timeout_s))
+            num_takeovers = max(kept.request.num_takeovers, kept.ledger.num_takeovers)
+            found.append(replace(kept.request, resume=standing, timeout_s=timeout_s, num_takeovers=num_takeovers))
         return found
+
+    async def read_out(self, stream_id: str, owner: str, within_s: float) -> None:
+        """Take what is on its way of a stream that its writers have handed over, as far as it comes in time."""
+        all_kept = self._of(stream_id, owner)
+        for kept in all_kept:
+            _dismiss(kept)
+        tasks = [kept.task for kept in all_kept if kept.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
 
     async def close(self) -> None:
         """End all that runs."""
         tasks = [kept.task for kept in self._kept.values() if kept.task is not None]
+        self._on_expiry = None
         for kept in list(self._kept.values()):
             self._drop(kept)
         await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def _read(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+    async def _read(self, request: GenerationRequest, write: Generate) -> AsyncGenerator[Output, None]:
         queue: asyncio.Queue[Output | Exception | None] = asyncio.Queue(QUEUE_SIZE)
-        kept = Kept(request, Ledger(request.resume), asyncio.get_running_loop().time(), queue)
+        kept = Kept(request, write(request), Ledger(request.resume), asyncio.get_running_loop().time(), queue)
         key = _key(request)
         if (former := self._kept.get(key)) is not None:
             self._drop(former)
@@ -115,7 +130,7 @@ class Keeper:
     async def _run(self, kept: Kept) -> None:
         last: Exception | None = None
         try:
-            async with aclosing(self._generate(kept.request)) as outputs:
+            async with aclosing(kept.outputs) as outputs:
                 async for output in outputs:
                     kept.ledger.take(output)
                     self._weigh(kept)
@@ -132,13 +147,10 @@ class Keeper:
         queue, kept.queue = kept.queue, None
         while queue is not None and not queue.empty():
             queue.get_nowait()  # the generation may be waiting for a place
-        if self._kept.get(_key(kept.request)) is not kept:
-            self._end(kept)
-            return
-        if not kept.ledger.is_open:
-            self._drop(kept)  # refused, or left before its reader could know of it
-            return
-        self._wait_for_reader(kept)
+        if self._kept.get(_key(kept.request)) is kept and kept.ledger.is_open:
+            self._wait_for_reader(kept)
+        else:
+            self._expire(kept)  # not kept any more, refused, or left before its reader could know of it
 
     def _wait_for_reader(self, kept: Kept) -> None:
         loop = asyncio.get_running_loop()
@@ -155,13 +167,12 @@ class Keeper:
         if kept.task is not None and not kept.task.done():
             kept.task.cancel()
             await asyncio.gather(kept.task, return_exceptions=True)
-        queue, kept.queue = kept.queue, None
-        if queue is not None:
-            while not queue.empty():
-                queue.get_nowait()
-            queue.put_nowait(HandedOver("This stream goes on over another connection."))
+        _dismiss(kept)
         self._wait_for_reader(kept)
         return kept.ledger.standing() if kept.ledger.can_go_on else None
+
+    def _of(self, stream_id: str, owner: str) -> list[Kept]:
+        return [kept for key, kept in self._kept.items() if key[:2] == (owner, stream_id)]
 
     def _weigh(self, kept: Kept) -> None:
         if self._kept.get(_key(kept.request)) is kept:
@@ -174,7 +185,7 @@ class Keeper:
             first = min(self._kept.values(), key=lambda k: (k.left_at is None, k.left_at or -k.num_bytes))
             logger.warning("Request %s is not kept any more: too much is.", first.request.request_id)
             if first.queue is None:
-                self._drop(first)
+                self._expire(first)
             else:
                 self._forget(first)
 
@@ -204,8 +215,20 @@ class Keeper:
             kept.task.add_done_callback(self._ending.discard)
 
 
-def _key(request: GenerationRequest) -> tuple[str, str]:
-    return (request.keep.owner if request.keep is not None else "", request.request_id)
+def _key(request: GenerationRequest) -> tuple[str, ...]:
+    """Owner, stream and choice: a choice may be called as another stream is."""
+    keep = request.keep
+    return (keep.owner, keep.stream_id, request.request_id) if keep is not None else ("", "", request.request_id)
+
+
+def _dismiss(kept: Kept) -> None:
+    """The reader of `kept` gets what waits for it, which it may have to count, and is told that others read on."""
+    queue, kept.queue = kept.queue, None
+    if queue is not None:
+        waiting = [queue.get_nowait() for _ in range(queue.qsize())]
+        # One place is for what the generation may be waiting to put.
+        for item in (*waiting[: QUEUE_SIZE - 2], HandedOver("This stream goes on over another connection.")):
+            queue.put_nowait(item)
 
 
 async def _tell(kept: Kept, item: Output | Exception | None) -> None:

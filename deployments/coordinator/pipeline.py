@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
 from actors.messages import JudgeRequest, Piece, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
+from deployments.coordinator.breaker import Circuit
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -42,9 +43,10 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.guided import GuidedSession
+from deployments.coordinator.latency import MAX_DOUBLINGS
 from deployments.coordinator.listening import heard, in_time
 from deployments.coordinator.session import Session
-from deployments.coordinator.vigilance import Vigilance, attempt_of, unlimited
+from deployments.coordinator.vigilance import Vigilance, unlimited
 from deployments.generation import Committed, Finished
 
 logger = logging.getLogger(__name__)
@@ -114,6 +116,8 @@ class Pipeline:
         """Tasks whose result nobody waits for: calls that end, hints on their way."""
         self._revival: asyncio.Task[None] | None = None
         self._num_draft_failures = 0
+        self._draft_has_read = False
+        """Whether the draft has what stands before its steps in its cache, but for a few words: it has answered."""
         self._hints_failed = False
 
     async def run(self) -> AsyncGenerator[Committed | Finished, None]:
@@ -207,21 +211,23 @@ class Pipeline:
     async def _draft(self, command: StartDraft) -> None:
         drafter, breaker = self._roles.drafter, self._vigilance.draft_breaker
         if not breaker.lets_through(self._clock()):
-            self._num_draft_failures += 1
             self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
             return
-        limit = self._vigilance.draft(command.part_tokens or command.request.rule.max_tokens)
-        attempt = attempt_of(breaker)
+        size = command.part_tokens or command.request.rule.max_tokens
+        later = self._vigilance.draft(size)
+        first = self._vigilance.first_draft(size, 0 if self._draft_has_read else command.request.prefix.num_tokens)
+        is_probe = breaker.state is Circuit.HALF_OPEN
+        attempt = MAX_DOUBLINGS if is_probe else self._num_draft_failures  # a probe may take as long as any
         try:
             if drafter is None:
                 raise RequestError("This deployment has no draft model.")
             num_steps = 0
             async with (
                 aclosing(_look_ahead(drafter, command)) as items,
-                aclosing(heard("draft", items, limit, limit, attempt)) as timely,
+                aclosing(heard("draft", items, first, later, attempt)) as timely,
             ):
                 async for item in timely:
-                    self._num_draft_failures = 0
+                    self._num_draft_failures, self._draft_has_read = 0, True
                     breaker.succeeded()
                     if isinstance(item, Step):
                         num_steps += 1
@@ -239,8 +245,12 @@ class Pipeline:
             if isinstance(error, RoleSilent) and drafter is not None:
                 drafter.shun(command.request.session_id, command.request.call_id)
             self._num_draft_failures += 1
+            self._draft_has_read = False
             breaker.failed(self._clock())
             self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
+        finally:
+            if is_probe:
+                breaker.left()
 
     async def _target(self, command: StartTarget) -> None:
         await _back_off(command.attempt)
@@ -289,7 +299,7 @@ class Pipeline:
                 ) as timely,
             ):
                 async for delta in timely:
-                    ended = delta.ending is not None
+                    ended = delta.ends_stream
                     self._events.put_nowait(Streamed(command.call, delta))
                     await self._room()
             if not ended:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from actors.errors import ContextTooLong
 from actors.messages import Ending, Piece, Step
 from deployments.coordinator.calls import Calls
 from deployments.coordinator.drafting import Drafting
@@ -78,9 +79,7 @@ class Session:
         """The first commands."""
         self._out += self._transcript.start()
         if self._transcript.finish_reason is not None:
-            if self._transcript.is_in_step:
-                self._tally.committed(Outcome.TARGET)
-            self._finish(self._transcript.finish_reason)
+            self._finish_here(self._transcript.finish_reason)
             return self._flush()
         if self._strategy.speculates and not self._drafting.is_possible:
             self._lose_draft("draft_unavailable", permanent=False)
@@ -234,6 +233,12 @@ class Session:
             position.writing = None
             position.attempts += 1
             attempts = position.attempts
+        if isinstance(event.error, ContextTooLong):
+            if position is None:
+                self._end_of_context(event.error)
+            else:
+                position.refusal = event.error  # it may never be the head
+            return
         if not event.retryable or attempts >= self._settings.max_attempts:
             self._end(Fail(event.error))
             return
@@ -276,6 +281,8 @@ class Session:
                 self._out += self._drafting.cancel("the reasoning is closed")
                 self._out.append(self._stream.start())
                 return
+        if self._window and self._window.head.refusal is not None:
+            self._end_of_context(self._window.head.refusal)
 
     def _send_certain(self, head: Position) -> None:
         """Send what of the head's step is in the output whichever of the two stands."""
@@ -286,6 +293,19 @@ class Session:
         if self._transcript.stopped is not None:
             self._tally.committed(Outcome.TARGET)
             self._finish("stop")
+
+    def _end_of_context(self, refusal: ContextTooLong) -> None:
+        """The target has no room behind what is committed."""
+        if self._transcript.num_tokens:
+            self._finish_here("length")
+        else:
+            self._end(Fail(refusal))
+
+    def _finish_here(self, reason: str) -> None:
+        """Nothing follows what was sent, be it in the middle of a step."""
+        if self._transcript.is_in_step:
+            self._tally.committed(Outcome.TARGET)
+        self._finish(reason)
 
     def _finish(self, reason: str) -> None:
         self._end(None)

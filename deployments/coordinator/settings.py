@@ -57,6 +57,8 @@ class SessionSettings:
     progress_s: float = 0.0
     """How often the target tells what it has written of the head's step, in seconds; of deeper ones more seldom. 0:
     never, text leaves in whole steps."""
+    max_progress_s: float = 2.5
+    """However deep: a call that tells more seldom would count as silent."""
     restart_in_step: bool = True
     """With no verifier: whether the draft starts anew where the target leaves its words, or where that step ends."""
     token_speculation: str = "hints"

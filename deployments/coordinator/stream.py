@@ -52,7 +52,7 @@ class Stream:
         delta, transcript = event.delta, self._transcript
         self.num_failures = 0
         ended = delta.ending is Ending.END
-        over = ended or transcript.num_tokens + len(delta.token_ids) >= self._settings.max_tokens
+        over = delta.ends_stream or transcript.num_tokens + len(delta.token_ids) >= self._settings.max_tokens
         if over:
             self._calls.end(event.call)
             self._is_running = False

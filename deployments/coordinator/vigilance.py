@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from actors.messages import Verdict
 from deployments.coordinator.breaker import Breaker, Circuit, Fuse
-from deployments.coordinator.latency import MAX_DOUBLINGS, Bounds, TimeLimit
+from deployments.coordinator.latency import Bounds, TimeLimit
 
 QUEUED = 3.0
 """Where a call may wait in a queue first, the floor of its limit is so many times higher: a burst of requests must not
@@ -26,7 +26,7 @@ class Vigilance:
 
     def __init__(self, target: Bounds, draft: Bounds, verdict: Bounds, fuse: Fuse) -> None:
         self._verdict_bounds = verdict
-        queued = replace(target, min_s=min(target.max_s, QUEUED * target.min_s))
+        queued = _queued(target)
         self.first = TimeLimit(queued)
         """The target's first item of a call, which may wait in the engine's queue, and whose prompt is read before."""
         self.item = TimeLimit(target)
@@ -34,15 +34,23 @@ class Vigilance:
         self.step = TimeLimit(queued)
         """A whole step, where nothing is told before its end."""
         self._draft_bounds = draft
+        self._first_draft_bounds = _queued(draft)
         self._drafts: dict[int, TimeLimit] = {}
+        self._first_drafts: dict[tuple[int, int], TimeLimit] = {}
         self._verdicts: dict[str, dict[int, TimeLimit]] = {}
         self.draft_breaker = Breaker(fuse)
         self.verdict_breaker = Breaker(fuse)
 
     def draft(self, num_tokens: int) -> TimeLimit:
-        """For each item of a draft's call, of at most `num_tokens`. How soon chunks of two tokens come says nothing of
-        whole steps: sizes within a factor of two share a limit, so there are few."""
+        """For each further item of a draft's call, of at most `num_tokens`. How soon chunks of two tokens come says
+        nothing of whole steps: sizes within a factor of two share a limit, so there are few."""
         return self._drafts.setdefault(num_tokens.bit_length(), TimeLimit(self._draft_bounds))
+
+    def first_draft(self, num_tokens: int, num_unread: int) -> TimeLimit:
+        """For the first one, before which the draft has `num_unread` tokens to read. What short prompts take says
+        nothing of long ones."""
+        sizes = num_tokens.bit_length(), num_unread.bit_length()
+        return self._first_drafts.setdefault(sizes, TimeLimit(self._first_draft_bounds))
 
     def judged(self, verifier: str, verdict: Verdict, seconds: float) -> None:
         """`verifier`, one of the configured, has given `verdict` after so many seconds."""
@@ -70,9 +78,8 @@ class Vigilance:
         return self._verdicts.setdefault(verifier, {0: TimeLimit(self._verdict_bounds)})
 
 
-def attempt_of(breaker: Breaker) -> int:
-    """As which attempt the call counts that `breaker` has just let through: a probe may take as long as any."""
-    return MAX_DOUBLINGS if breaker.state is Circuit.HALF_OPEN else 0
+def _queued(bounds: Bounds) -> Bounds:
+    return replace(bounds, min_s=min(bounds.max_s, QUEUED * bounds.min_s))
 
 
 def unlimited(verdict_s: float) -> Vigilance:

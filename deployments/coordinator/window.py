@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
+from actors.errors import ContextTooLong
 from actors.messages import Ending, Piece, Prefix, Step, Verdict
 from deployments.coordinator.events import Basis
 from deployments.coordinator.transitions import DECIDED, Signal, State, follow
@@ -69,6 +70,8 @@ class Position:
     spanned: tuple[Position, ...] = ()
     """Positions behind this one whose draft steps the verifier is asked about together with this one's."""
     attempts: int = 0
+    refusal: ContextTooLong | None = None
+    """Why the target cannot write here: it has no room behind the path."""
     num_branches: int = 0
     """Branches that were begun beside this position so far."""
 
@@ -99,8 +102,8 @@ class Position:
 
     @property
     def wants_target(self) -> bool:
-        """Whether the target was not yet asked."""
-        return self.target is None and self.writing is None and not self.is_decided
+        """Whether the target was not yet asked, and has room to answer."""
+        return self.target is None and self.writing is None and self.refusal is None and not self.is_decided
 
     @property
     def step(self) -> Step | None:

@@ -18,6 +18,7 @@ from deployments.gateway.concurrency import Concurrency
 from deployments.gateway.drain import Drain, Needs
 from deployments.gateway.fair_queue import FairQueue, Wish
 from deployments.gateway.pace import Pace
+from deployments.gateway.turned_away import TurnedAway
 
 REASONS = ("number", "tokens", "share", "wait", "deadline")
 """Why a request is refused: the queue is full by number or by tokens, its holder has his share of it, it would wait too
@@ -68,6 +69,7 @@ class Admission:
         self._drain = Drain()
         self._concurrency = Concurrency(bounds.first_running, bounds.least_running, bounds.most_running)
         self._pace = Pace()
+        self._turned_away = TurnedAway()
         self.needs = Needs()
         self.num_running = 0
         self.refused: Counter[str] = Counter()
@@ -91,6 +93,14 @@ class Admission:
         """Tokens a second while as much ran as may; None if that is not known yet."""
         return self._drain.rate()
 
+    def held_back(self, now: float) -> dict[str, float]:
+        """Generations that are asked for and that no coordinator sees: those that wait, and those that would run now
+        had they not been refused. What a key's own limits refuse never came here."""
+        return {
+            "waiting_generations": self._queue.num_generations,
+            "refused_generations": self._turned_away.number(now),
+        }
+
     def ask(self, wish: Wish, now: float) -> Ticket:
         """A ticket for `wish`: let in if `began` is set, else it waits. Raises CapacityError."""
         self._advance(now)
@@ -112,7 +122,8 @@ class Admission:
             ticket = self._tickets[number]
             if now + self._run_s(ticket.wish, self.num_running + ticket.wish.num_generations) > ticket.wish.deadline:
                 self._drop(ticket)
-                found.append((ticket, self._refusal("deadline", "It has waited too long to end in time.", 0.0)))
+                refusal = self._refusal(ticket.wish, now, "deadline", "It has waited too long to end in time.", 0.0)
+                found.append((ticket, refusal))
             elif self._has_place(ticket.wish, now):
                 self._drop(ticket)
                 self._begin(ticket, now)
@@ -127,7 +138,7 @@ class Admission:
         self._advance(now)
         self._drop(ticket)
         self._watch(now)
-        self.refused["deadline"] += 1
+        self._count("deadline", ticket.wish, now)
         waited = f"It waited {now - ticket.came:.1f} seconds for its turn"
         return DeadlineExceeded(f"{waited}, and its time limit passed before it could begin.")
 
@@ -152,6 +163,7 @@ class Admission:
         else:
             self.num_running -= ticket.wish.num_generations
             self._queue.settle(ticket.wish, ticket.num_tokens)
+            self._turned_away.ended(now - ticket.began)
             self._concurrency.ended((now - ticket.began) / max(0.001, ticket.wish.deadline - ticket.began))
         ticket.is_over = True
         self._watch(now)
@@ -165,21 +177,29 @@ class Admission:
         if now + wait_s + run_s > wish.deadline:
             left = f"{max(0.0, wish.deadline - now):.1f} seconds that it may take"
             message = f"The request would wait about {wait_s:.1f} seconds for its turn, and not end in the {left}."
-            raise self._refusal("deadline", message, wait_s)
+            raise self._refusal(wish, now, "deadline", message, wait_s)
         if len(queue) >= bounds.max_waiting:
-            raise self._refusal("number", f"{len(queue)} requests wait already.", wait_s)
+            raise self._refusal(wish, now, "number", f"{len(queue)} requests wait already.", wait_s)
         if len(queue) and wish.num_tokens > free:
-            raise self._refusal("tokens", f"Requests of about {queue.num_tokens} tokens wait already.", wait_s)
+            raise self._refusal(
+                wish, now, "tokens", f"Requests of about {queue.num_tokens} tokens wait already.", wait_s
+            )
         number, tokens = queue.waiting_of(wish.holder, wish.rank)
         if number and (number >= bounds.max_waiting - len(queue) or tokens + wish.num_tokens > free):
             message = f"{number} requests of this key, of about {tokens} tokens, wait already."
-            raise self._refusal("share", message, wait_s)
+            raise self._refusal(wish, now, "share", message, wait_s)
         if wait_s > bounds.max_wait_s:
-            raise self._refusal("wait", f"The request would wait about {wait_s:.0f} seconds for its turn.", wait_s)
+            raise self._refusal(
+                wish, now, "wait", f"The request would wait about {wait_s:.0f} seconds for its turn.", wait_s
+            )
 
-    def _refusal(self, reason: str, message: str, wait_s: float) -> CapacityError:
-        self.refused[reason] += 1
+    def _refusal(self, wish: Wish, now: float, reason: str, message: str, wait_s: float) -> CapacityError:
+        self._count(reason, wish, now)
         return CapacityError(f"The server is at its capacity. {message} Try again later.", None, max(1.0, wait_s))
+
+    def _count(self, reason: str, wish: Wish, now: float) -> None:
+        self.refused[reason] += 1
+        self._turned_away.add(wish.num_generations, now)
 
     def _has_place(self, wish: Wish, now: float) -> bool:
         if self.num_running == 0:

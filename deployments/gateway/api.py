@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse
 from actors.errors import LookaheadError, RoleUnavailable
 from deployments.config import Config
 from deployments.gateway.answers import Answer, ChatAnswer, TextAnswer
-from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, visit_of
+from deployments.gateway.auth import Door, Turnstile, fidelity_of, holder_of, leaving_of, visit_of
 from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.bookmarks import Bookmarks, Mark, read_id
@@ -34,8 +34,8 @@ from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
-from deployments.gateway.rejoining import Manner, Rest, fetch, wants_resuming
-from deployments.gateway.replies import Reply, StreamReply
+from deployments.gateway.rejoining import Manner, Rest, check_marks, fetch, is_finished, wants_resuming
+from deployments.gateway.replies import SLOW_CLIENT_S, Reply, StreamReply
 from deployments.gateway.shapes import (
     ChatCompletion,
     Completion,
@@ -46,7 +46,9 @@ from deployments.gateway.shapes import (
     Version,
 )
 from deployments.gateway.sse import KEEP_ALIVE_S
+from deployments.gateway.stay import Count, Held, Stay
 from deployments.gateway.translate import Ask, ask_chat, ask_completion
+from deployments.gateway.waiting_room import Place
 from deployments.gateway.wire import Json
 from deployments.generation import GenerationRequest, Keep, Output
 
@@ -74,15 +76,17 @@ def create_app(
     keep_alive_s: float = KEEP_ALIVE_S,
     echo_request_id: bool = True,
     clock: Callable[[], float] = time.monotonic,
+    queue: FrontQueue | None = None,
 ) -> FastAPI:
     """The application for `config`. `get_backend` is called once a request, never before the first one.
 
     Behind Ray Serve's proxy `echo_request_id` must be off: the proxy sends ``x-request-id`` itself. `clock` is what
-    limits and the file of keys go by. Raises ConfigError where the keys cannot be read.
+    limits and the file of keys go by; `queue` is where requests wait, one of its own if None. Raises ConfigError where
+    the keys cannot be read.
     """
     keys = KeyRing(config.gateway, frozenset(config.speculation.fidelities), os.environ)
     door = Door(keys, config.gateway.key_limits, clock)
-    routes = Routes(config, get_backend, keep_alive_s, keys, clock)
+    routes = Routes(config, get_backend, keep_alive_s, keys, clock, queue or FrontQueue(config, clock))
     app = Described(
         title="lookahead-serve",
         summary="OpenAI's API over step-level speculative reasoning.",
@@ -126,13 +130,15 @@ class Routes:
         keep_alive_s: float,
         keys: KeyRing,
         clock: Callable[[], float],
+        queue: FrontQueue,
     ) -> None:
         self._config = config
         self._get_backend = get_backend
         self._keep_alive_s = keep_alive_s
         self._keys = keys
         self._clock = clock
-        self._queue = FrontQueue(config, clock)
+        self._queue = queue
+        self._turnstile = Turnstile(clock)
         self._created = int(time.time())
 
     def open(self) -> APIRouter:
@@ -147,7 +153,7 @@ class Routes:
     def v1(self) -> APIRouter:
         """OpenAI's endpoints, and ours beside them."""
         router = APIRouter(prefix="/v1")
-        counted = [Depends(Turnstile(self._clock))]
+        counted = [Depends(self._turnstile)]
         router.post(
             "/chat/completions",
             dependencies=counted,
@@ -163,7 +169,8 @@ class Routes:
             responses=gives(Completion, "Completion"),
         )(self.completions)
         events: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
-        router.get("/streams/{request_id:path}", dependencies=counted, response_model=None, responses=events)(
+        asking = [Depends(self._turnstile.ask)]
+        router.get("/streams/{request_id:path}", dependencies=asking, response_model=None, responses=events)(
             self.stream
         )
         _get(router, "/models", self.models, gives(ModelList))
@@ -184,11 +191,16 @@ class Routes:
         last_id = request.headers.get("last-event-id")
         unread = (Mark(),) * len(requests)
         marks = unread if last_id is None else read_id(last_id, request_id, len(requests))
-        rest = Rest(backend, requests, marks)
-        charged = {each.request_id: rest.charged(each) for each in requests}
-        meter = Meter(visit_of(request), frozenset(), self._clock, charged)
-        timeout_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
-        generations = Generations(rest, requests, timeout_s, meter.count)
+        check_marks(requests, marks)
+        self._turnstile.go_on(request)
+        left_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
+        timeout_s = max(left_s, SLOW_CLIENT_S)  # what was written in time may be taken after it
+        unfinished = tuple(replace(each, timeout_s=timeout_s) for each in requests if not is_finished(each))
+        ask = Ask(unfinished, manner.n, True, manner.include_usage)
+        place = self._queue.enter(request, ask) if unfinished else None
+        stay = Stay(self._count(request, frozenset(), place), leaving_of(request))
+        rest = Rest(Held(backend, stay), requests, marks)
+        generations = Generations(rest, requests, timeout_s, turn=place.turn if place is not None else None)
         return StreamReply(
             generations,
             self._answer(manner),
@@ -201,7 +213,7 @@ class Routes:
 
     def _answer(self, manner: Manner) -> Answer:
         """The answer that `manner` tells of, to be put together."""
-        head = manner.request_id, self._config.served_model_name, manner.created, len(manner.request_ids), manner.n
+        head = manner.request_id, self._config.served_model_name, int(manner.begun), len(manner.request_ids), manner.n
         return ChatAnswer(*head, self._config.gateway.reasoning_content) if manner.is_chat else TextAnswer(*head)
 
     async def completions(self, request: Request) -> Response:
@@ -216,27 +228,36 @@ class Routes:
 
     def _reply(self, request: Request, ask: Ask, request_id: str, *, is_chat: bool) -> Response:
         ids = tuple(each.request_id for each in ask.requests)
-        manner = Manner(request_id, is_chat, int(time.time()), ids, ask.n, ask.include_usage)
+        manner = Manner(request_id, is_chat, time.time(), ids, ask.n, ask.include_usage)
         answer, requests, bookmarks = self._answer(manner), ask.requests, None
         if wants_resuming(request, ask.stream, self._config.gateway.resume_s):
-            keep = Keep(self._config.gateway.resume_s, holder_of(request), str(manner))
+            keep = Keep(self._config.gateway.resume_s, holder_of(request), str(manner), request_id)
             requests = tuple(replace(each, keep=keep) for each in requests)
             bookmarks = Bookmarks(request_id, (Mark(),) * len(requests))
         timeout_s = ask.timeout_s or self._config.gateway.request_timeout_s
         place = self._queue.enter(request, ask)
         payers = frozenset(each.request_id for each in ask.requests[:: ask.n])
-        meter = Meter(visit_of(request), payers, self._clock)
         requests = tuple(replace(each, holder=holder_of(request)) for each in requests)
-
-        def count(each: GenerationRequest, output: Output) -> None:
-            meter.count(each, output)
-            place.count(each, output)
-
-        generations = Generations(self._get_backend(), requests, timeout_s, count, place.turn)
+        backend, count = self._get_backend(), self._count(request, payers, place)
+        if bookmarks is None:
+            generations = Generations(backend, requests, timeout_s, count, place.turn)
+        else:
+            held = Held(backend, Stay(count, leaving_of(request)))
+            generations = Generations(held, requests, timeout_s, turn=place.turn)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
         keep_alive_s = self._keep_alive_s
         return StreamReply(generations, answer, request_id, timeout_s, ask.include_usage, keep_alive_s, bookmarks)
+
+    def _count(self, request: Request, payers: frozenset[str], place: Place | None) -> Count:
+        meter = Meter(visit_of(request), payers, self._clock)
+
+        def count(each: GenerationRequest, output: Output) -> None:
+            meter.count(each, output)
+            if place is not None:
+                place.count(each, output)
+
+        return count
 
     async def models(self) -> Json:
         """List the models."""
@@ -257,10 +278,10 @@ class Routes:
         """The step trace of a recent request, by its x-request-id or by the id of its completion."""
         plain = request_id.removeprefix(ChatAnswer.id_prefix).removeprefix(TextAnswer.id_prefix)
         backend = self._get_backend()
-        found = await backend.trace(request_id)
-        if found is None and plain != request_id:
-            found = await backend.trace(plain)
-        if found is None:
+        for name in dict.fromkeys((request_id, plain, f"{plain}-0")):  # the last one: of several choices the first
+            if (found := await backend.trace(name)) is not None:
+                break
+        else:
             message = f"There is no trace of a request {request_id[:128]!r}. Only the last few hundred are kept."
             raise HttpError(404, "trace_not_found", message, "request_id")
         return Json(found)

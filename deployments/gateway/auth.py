@@ -18,7 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from deployments.gateway.errors import HttpError
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.keys import Key
-from deployments.gateway.limits import Limits, Visit
+from deployments.gateway.limits import Account, Limits, Visit
 from deployments.gateway_config import KeyLimits
 from deployments.sections import Fidelity
 
@@ -59,17 +59,31 @@ class Turnstile:
         self._clock = clock
 
     async def __call__(self, request: Request) -> None:
-        """Count the request; it is counted out when its response has ended (`Envelope`)."""
-        key: Key = request.state.key
-        headers: dict[str, str] = request.state.response_headers
-        leaving: ExitStack = request.state.leaving
-        now = self._clock()
+        """Count the request; it is counted out when its response has ended (`Envelope`), or its `Stay`."""
+        key, now = key_of(request), self._clock()
         account = self._limits.account(key.name, key.limits, now)
         try:
             visit = self._limits.enter(key.name, key.limits, now)
         finally:
-            headers.update(account.headers(now))
-        leaving.callback(lambda: visit.leave(self._clock()))
+            _tell(request, account, now)
+        self._note(request, visit)
+
+    async def ask(self, request: Request) -> None:
+        """Count one that wants to go on with what was let in before; `go_on` is for when that has been found."""
+        key, now = key_of(request), self._clock()
+        account = self._limits.account(key.name, key.limits, now)
+        try:
+            account.take_request(now)
+        finally:
+            _tell(request, account, now)
+
+    def go_on(self, request: Request) -> None:
+        """It goes on, and whoever read it before has left: CapacityError (429) if as many run as may all the same."""
+        key = key_of(request)
+        self._note(request, self._limits.go_on(key.name, key.limits, self._clock()))
+
+    def _note(self, request: Request, visit: Visit) -> None:
+        leaving_of(request).callback(lambda: visit.leave(self._clock()))
         request.state.visit = visit
 
 
@@ -100,6 +114,11 @@ def holder_of(request: Request) -> str:
     """What limits, messages and the audit log call the holder of the request's key."""
     key: Key = request.state.key
     return key.name
+
+
+def _tell(request: Request, account: Account, now: float) -> None:
+    headers: dict[str, str] = request.state.response_headers
+    headers.update(account.headers(now))
 
 
 def _refusal(message: str) -> HttpError:

@@ -6,10 +6,13 @@ backend is a pool of coordinator replicas; in the gateway's own tests it is a sc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deployments.generation import GenerationRequest, Output
+
+if TYPE_CHECKING:
+    from deployments.gateway.stay import Stay
 
 
 class Source(Protocol):
@@ -27,8 +30,12 @@ class Source(Protocol):
 class Backend(Source, Protocol):
     """Writes completions, and knows how the cluster fares."""
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        """Of these requests those that were kept for `owner`, each with a `resume` behind all that was written.
+    def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        """As `Source.generate`. What is kept may be written on without a reader: `stay` is told all of it."""
+        ...
+
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+        """Of this stream the requests that were kept for `owner`, each with a `resume` behind all that was written.
 
         Whoever generated them has ended; `generate` goes on with one that is not finished. Where several have had a
         request, one after the other, it is there several times.

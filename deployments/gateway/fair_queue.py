@@ -63,6 +63,7 @@ class FairQueue:
         self._reached = 0.0
         """The counter of whoever was served last."""
         self.num_tokens = 0
+        self.num_generations = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -78,6 +79,7 @@ class FairQueue:
         line.numbers[wish.rank] += 1
         self._waiting[number] = wish
         self.num_tokens += wish.num_tokens
+        self.num_generations += wish.num_generations
 
     def head(self) -> int | None:
         """The number of who is next."""
@@ -100,6 +102,7 @@ class FairQueue:
             if not line.numbers[wish.rank]:  # clients choose ranks: none is kept for nothing
                 del line.numbers[wish.rank], line.tokens[wish.rank]
             self.num_tokens -= wish.num_tokens
+            self.num_generations -= wish.num_generations
         return wish
 
     def charge(self, wish: Wish) -> None:

@@ -1,13 +1,15 @@
 """Admission as the gateway sees it: from its configuration and its requests to places in the waiting room, and metrics.
 
-Promises: a request without a place is never begun; its place is given back when its response has ended, however it
-ended; a key's requests do not go before those of other keys further than the key's own priority says.
+Promises: a request without a place is never begun; its place is given back when its response has ended (of a resumable
+stream: when its `Stay` has), however it ended; a key's requests do not go before those of other keys further than the
+key's own priority says.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import Literal
 
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -43,6 +45,10 @@ class FrontQueue:
         leaving_of(request).callback(place.leave)
         return place
 
+    def held_back(self) -> dict[str, float]:
+        """As `Admission.held_back`, now."""
+        return self._admission.held_back(self._clock())
+
     def metrics(self) -> str:
         """Prometheus' text format."""
         return self._metrics.text()
@@ -55,7 +61,8 @@ class FrontQueue:
             needs.expected(key.name, num_chars(each), len(each.prompt.token_ids or ()), each.max_tokens)
             for each in ask.requests
         )
-        longest = [needs.longest(key.name, each.max_tokens) for each in ask.requests]
+        # Of one that goes on nobody knows how much is left, and what is written of it is worth sending in any case.
+        longest = [needs.longest(key.name, each.max_tokens) for each in ask.requests if each.resume is None]
         return Wish(
             holder=key.name,
             num_tokens=num_tokens,
@@ -102,7 +109,7 @@ def bounds_of(config: Config) -> Bounds:
     """What one gateway replica may let in: its share of what the coordinators take, and what Serve lets it take."""
     settings = config.gateway.admission
     front, coordinators = config.gateway.placement, config.coordinator.placement
-    share = coordinators.max_ongoing_requests * num_replicas(coordinators) // num_replicas(front)
+    share = coordinators.max_ongoing_requests * num_replicas(config, "coordinator") // num_replicas(config, "gateway")
     most = max(1, min(share, front.max_ongoing_requests - settings.max_waiting - ROOM))
     fixed = settings.max_concurrent
     return Bounds(
@@ -115,8 +122,12 @@ def bounds_of(config: Config) -> Bounds:
     )
 
 
-def num_replicas(placement: PlacementConfig) -> int:
-    """As many as there may be."""
+def num_replicas(config: Config, name: Literal["coordinator", "gateway"]) -> int:
+    """As many of that role as there may be."""
+    role = None if config.autoscaling is None else config.autoscaling.role(name)
+    if role is not None:
+        return role.max_replicas
+    placement: PlacementConfig = getattr(config, name).placement
     if placement.autoscaling is None:
         return placement.num_replicas
     return int(placement.autoscaling.get("max_replicas", 1))

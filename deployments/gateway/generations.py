@@ -30,7 +30,7 @@ class Generations:
     """One task a choice, all feeding one queue. Use as ``async with``, then `open`, then `receive` until `is_done`.
 
     `count` is told each output as it comes, also those that no client will read. `turn` is awaited before anything
-    begins, and says whether that took time; what it raises, entering raises. The time limit counts from before it.
+    begins, and says whether that took time; what it raises, entering raises. Time limits count from before it.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Generations:
         backend: Source,
         requests: Sequence[GenerationRequest],
         timeout_s: float,
-        count: Callable[[GenerationRequest, Output], None],
+        count: Callable[[GenerationRequest, Output], None] | None = None,
         turn: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._backend = backend
@@ -61,10 +61,14 @@ class Generations:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + self._timeout_s
+        came = loop.time()
+        self._deadline = came + self._timeout_s
         if self._turn is not None and await self._turn():
-            left_s = max(0.001, self._deadline - loop.time())
-            self._requests = tuple(replace(request, timeout_s=left_s) for request in self._requests)
+            waited_s = loop.time() - came
+            self._requests = tuple(
+                replace(request, timeout_s=max(0.001, (request.timeout_s or self._timeout_s) - waited_s))
+                for request in self._requests
+            )
         self._tasks = [asyncio.create_task(self._pump(i, request)) for i, request in enumerate(self._requests)]
         return self
 
@@ -122,7 +126,8 @@ class Generations:
             outputs = self._backend.generate(request)
             try:
                 async for output in outputs:
-                    self._count(request, output)
+                    if self._count is not None:
+                        self._count(request, output)
                     await self._queue.put((index, output))
                     finished = finished or isinstance(output, Finished)
                     if isinstance(output, Opened):

@@ -72,14 +72,22 @@ class Account:
 
     def check(self, now: float) -> None:
         """Raise CapacityError if no request may come in now."""
+        self.check_running()
+        _check(self.requests, "request", now)
+        _check(self.tokens, "token", now)
+
+    def check_running(self) -> None:
+        """Raise CapacityError if as many run as may."""
         at_once = self.limits.concurrency
         if at_once is not None and self.num_running >= at_once:
             message = f"The limit of {_count(at_once, 'request')} at once is reached; try again when one has ended."
             raise CapacityError(message, None, self.mean_s / at_once)
-        for bucket, word in ((self.requests, "request"), (self.tokens, "token")):
-            if bucket is not None and (wait_s := bucket.wait_s(1, now)) > 0:
-                message = f"The limit of {_count(bucket.limit, word)} a minute is reached; "
-                raise CapacityError(f"{message}try again in {wait_s:.1f} seconds.", None, wait_s)
+
+    def take_request(self, now: float) -> None:
+        """One more request was made. Raises CapacityError if it was too many a minute."""
+        _check(self.requests, "request", now)
+        if self.requests is not None:
+            self.requests.take(1, now)
 
     def headers(self, now: float) -> dict[str, str]:
         """OpenAI's ``x-ratelimit-*``: limit, what remains, and when the limit is whole again."""
@@ -93,15 +101,13 @@ class Account:
 
 
 class Visit:
-    """One request that was let in."""
+    """One request that runs."""
 
     def __init__(self, account: Account, now: float) -> None:
         self._account = account
         self._since = now
         self._is_over = False
         account.num_running += 1
-        if account.requests is not None:
-            account.requests.take(1, now)
 
     def charge(self, num_tokens: int, now: float) -> None:
         """Tokens that the request has used."""
@@ -135,7 +141,21 @@ class Limits:
         """Let a request of `name` in. Raises CapacityError, which says when to come again."""
         account = self.account(name, limits, now)
         account.check(now)
+        account.take_request(now)
         return Visit(account, now)
+
+    def go_on(self, name: str, limits: KeyLimits, now: float) -> Visit:
+        """Let what `name` was let in for before go on. Raises CapacityError if as many run as may: its request was
+        counted, and its tokens are not asked for again."""
+        account = self.account(name, limits, now)
+        account.check_running()
+        return Visit(account, now)
+
+
+def _check(bucket: Bucket | None, word: str, now: float) -> None:
+    if bucket is not None and (wait_s := bucket.wait_s(1, now)) > 0:
+        message = f"The limit of {_count(bucket.limit, word)} a minute is reached; "
+        raise CapacityError(f"{message}try again in {wait_s:.1f} seconds.", None, wait_s)
 
 
 def _count(number: int, word: str) -> str:

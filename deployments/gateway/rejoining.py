@@ -1,7 +1,7 @@
 """A client that comes back for the rest of its stream.
 
 Promises: the client gets exactly what it lacks, in order, whichever gateway it comes to; only who asked for the stream
-may fetch it, and to everybody else it is not there. What the client had is not charged again.
+may fetch it, and to everybody else it is not there. What was written before is not charged again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 from starlette.requests import Request
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from deployments.gateway.backend import Backend, Source
 from deployments.gateway.bookmarks import Mark
 from deployments.gateway.errors import HttpError, bad_request
-from deployments.generation import Committed, GenerationRequest, Opened, Origin, Output, Standing
+from deployments.generation import Committed, GenerationRequest, Keep, Opened, Origin, Output, Standing
 
 WISH = "x-resumable"
 """The header by which a client asks for a stream that it can come back to."""
@@ -29,7 +29,7 @@ class Manner:
 
     request_id: str
     is_chat: bool
-    created: int
+    begun: float
     request_ids: tuple[str, ...]
     n: int
     include_usage: bool
@@ -46,16 +46,21 @@ class Manner:
 
 async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, tuple[GenerationRequest, ...]]:
     """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none."""
-    first = await backend.hand_over((request_id, f"{request_id}-0"), owner)
-    manner = next((m for m in map(_manner, first) if m.request_id == request_id), None)
+    found = await backend.hand_over(request_id, owner)
+    manner = max(map(_manner, found), key=lambda each: each.begun, default=None)  # an id may have been used again
     if manner is None:
         raise _gone(request_id)
-    others = [other for other in manner.request_ids if other not in (request_id, f"{request_id}-0")]
-    rest = await backend.hand_over(others, owner) if others else []
-    known = {each.request_id: each for each in sorted((*first, *rest), key=_progress)}  # the farthest one counts
+    found = [each for each in found if _manner(each) == manner]
+    known = {each.request_id: each for each in sorted(found, key=_progress)}  # the last one counts
     if set(manner.request_ids) - known.keys():
         raise _gone(request_id)
-    return manner, tuple(known[each] for each in manner.request_ids)
+    return manner, tuple(_fetched(known[each]) for each in manner.request_ids)
+
+
+def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
+    """HttpError (400) where a client says that it has more than was written of `requests`, which were handed over."""
+    if any(mark.num_chars > _standing(each).num_chars for each, mark in zip(requests, marks, strict=True)):
+        raise bad_request("invalid_value", "'Last-Event-ID' is behind the end of what was written.", "Last-Event-ID")
 
 
 class Rest:
@@ -64,33 +69,27 @@ class Rest:
     def __init__(self, backend: Source, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
         self._backend = backend
         self._marks = {request.request_id: mark for request, mark in zip(requests, marks, strict=True)}
-        for request, mark in zip(requests, marks, strict=True):
-            if mark.num_chars > _standing(request).num_chars:
-                message = "'Last-Event-ID' is behind the end of what was written."
-                raise bad_request("invalid_value", message, "Last-Event-ID")
-
-    def charged(self, request: GenerationRequest) -> int:
-        """Tokens of `request` that the client has already, as near as characters tell."""
-        standing = _standing(request)
-        share = self._marks[request.request_id].num_chars / standing.num_chars if standing.num_chars else 0.0
-        return round(standing.num_tokens * share)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Source.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
         standing = _standing(request)
         yield Opened(request.request_id, standing.num_prompt_tokens)
-        had, num_tokens = self._marks[request.request_id].num_chars, standing.num_tokens - self.charged(request)
+        had = self._marks[request.request_id].num_chars
         for channel, text in standing.texts:
             lacking, had = text[had:], max(0, had - len(text))
             if lacking:
-                yield Committed(lacking, channel, Origin.TARGET, num_tokens, _last_step(standing))
-                num_tokens = 0
+                yield Committed(lacking, channel, Origin.TARGET, 0, _last_step(standing))
         if standing.finished is not None:
             yield standing.finished
             return
         async with aclosing(cast("AsyncGenerator[Output, None]", self._backend.generate(request))) as outputs:
             async for output in outputs:
                 yield output
+
+
+def is_finished(request: GenerationRequest) -> bool:
+    """Whether all of `request`, which was handed over, is written."""
+    return _standing(request).finished is not None
 
 
 def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
@@ -107,9 +106,11 @@ def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
     return True
 
 
-def _progress(request: GenerationRequest) -> tuple[bool, int, int]:
+def _progress(request: GenerationRequest) -> tuple[int, int, bool, int, int]:
+    """Sorts what several have of one request: last what its client was sent, and of that what goes farthest. Those who
+    were given up may live and have written more, but with sampling not the same."""
     at = _standing(request)
-    return at.finished is not None, at.num_tokens, at.num_chars
+    return _keep(request).num_fetches, request.num_takeovers, at.finished is not None, at.num_tokens, at.num_chars
 
 
 def _standing(request: GenerationRequest) -> Standing:
@@ -122,10 +123,19 @@ def _last_step(standing: Standing) -> int:
     return max(0, standing.counts.num_steps - 1) if standing.counts is not None else 0
 
 
+def _fetched(request: GenerationRequest) -> GenerationRequest:
+    keep = _keep(request)
+    return replace(request, keep=replace(keep, num_fetches=keep.num_fetches + 1), num_takeovers=0)
+
+
 def _manner(request: GenerationRequest) -> Manner:
+    return Manner.read(_keep(request).manner)
+
+
+def _keep(request: GenerationRequest) -> Keep:
     if request.keep is None:
         raise RuntimeError(f"request {request.request_id} was handed over and never kept")
-    return Manner.read(request.keep.manner)
+    return request.keep
 
 
 def _gone(request_id: str) -> HttpError:

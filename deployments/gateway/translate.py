@@ -158,10 +158,12 @@ def _sampling(body: Generation) -> Sampling:
 
 
 def _speculation(wishes: Speculation | None, config: Config, fidelity: Fidelity | None) -> SpeculationOptions:
+    mode = (wishes.mode if wishes is not None else None) or config.speculation.mode
+    if mode == "specreason":  # it keeps no fidelity, and the key's is nothing that the request asked for
+        fidelity = None
     if wishes is None:
         return SpeculationOptions(fidelity=fidelity)
     _check_mode(wishes.mode, config)
-    mode = wishes.mode or config.speculation.mode
     if mode != "lookahead" and wishes.branches not in (None, 1):
         message = f"'speculation.branches' may only be above 1 in mode 'lookahead'; this request's mode is {mode!r}."
         raise bad_request("unsupported_parameter", message, "speculation.branches")

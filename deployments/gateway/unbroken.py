@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.errors import AttemptsExhausted, CapacityError, DeadlineExceeded, LookaheadError, RoleUnavailable
-from deployments.generation import GenerationRequest, Opened, Output
+from deployments.generation import Committed, GenerationRequest, Opened, Output
 from deployments.ledger import Ledger
 
 log = logging.getLogger("lookahead.gateway")
@@ -47,13 +47,16 @@ class Unbroken:
         clock = asyncio.get_running_loop().time
         begun = heard = clock()
         ledger = Ledger(request.resume)
-        num_losses = 0
+        num_losses, num_takeovers = 0, request.num_takeovers
         while True:
             try:
-                async with aclosing(self._generate(_as_it_stands(request, ledger, clock() - begun))) as outputs:
+                asked = _as_it_stands(request, ledger, clock() - begun, num_takeovers)
+                async with aclosing(self._generate(asked)) as outputs:
                     async for output in outputs:
                         if isinstance(output, Opened) and ledger.is_open:
                             continue
+                        if isinstance(output, Committed) and num_takeovers:
+                            output = replace(output, num_takeovers=num_takeovers)
                         ledger.take(output)
                         yield output
                         num_losses, heard = 0, clock()
@@ -62,6 +65,7 @@ class Unbroken:
                 raise RoleUnavailable("The coordinator broke off before the text was finished.")
             except (RoleUnavailable, CapacityError) as error:
                 num_losses += 1
+                num_takeovers += 1
                 if not self._may_try_again(error, ledger, num_losses, clock() - heard):
                     raise
                 log.warning("Request %s goes on with another coordinator: %s", request.request_id, error)
@@ -76,11 +80,13 @@ class Unbroken:
         return num_losses < self._perseverance.max_attempts and silent_s < self._perseverance.patience_s
 
 
-def _as_it_stands(request: GenerationRequest, ledger: Ledger, elapsed_s: float) -> GenerationRequest:
+def _as_it_stands(
+    request: GenerationRequest, ledger: Ledger, elapsed_s: float, num_takeovers: int
+) -> GenerationRequest:
     """`request` behind what was received, with the time that is left."""
     left_s = None if request.timeout_s is None else request.timeout_s - elapsed_s
     if left_s is not None and left_s <= 0:
         raise DeadlineExceeded(
             f"The time limit of {request.timeout_s:g} seconds passed; what was sent before is valid."
         )
-    return replace(request, timeout_s=left_s, resume=ledger.standing())
+    return replace(request, timeout_s=left_s, resume=ledger.standing(), num_takeovers=num_takeovers)

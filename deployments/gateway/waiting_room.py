@@ -86,7 +86,8 @@ class Place:
             self._written[request.request_id] += output.num_tokens
             self._add(output.num_tokens, output.num_tokens)
         elif isinstance(output, Finished):
-            rest = output.num_output_tokens - self._written[request.request_id]
+            before = request.resume.num_tokens if request.resume is not None else 0
+            rest = output.num_output_tokens - before - self._written[request.request_id]
             self._add(rest, rest)
             del self._written[request.request_id]
             self._room.admission.needs.ended(self._ticket.wish.holder, output.num_output_tokens)

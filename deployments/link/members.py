@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from typing import Any
 
 from actors.errors import RoleUnavailable
 from deployments.link.balance import Balance, Candidate
@@ -70,6 +71,16 @@ class Members:
         self.shun(session_id, link)
         if link.silence.given_up(since, asyncio.get_running_loop().time()):
             logger.warning("The %s replica %s takes calls and answers none.", self.role, link.address.replica)
+
+    async def answers(self, within_s: float, method: str, *args: Any) -> list[Any]:
+        """What each replica says to `method`, also one that is leaving, which Serve asks no more; in the place of one
+        that does not in time, an exception."""
+
+        async def one(link: Link) -> Any:
+            async with asyncio.timeout(within_s), aclosing(link.items(method, *args)) as items:
+                return await anext(items)
+
+        return await asyncio.gather(*map(one, self.links), return_exceptions=True)
 
     async def aclose(self) -> None:
         """End all connections."""

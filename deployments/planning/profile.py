@@ -16,6 +16,9 @@ from deployments.planning.search import Layout
 from deployments.simulation.cost_file import read_costs
 from deployments.simulation.hardware import MODELS
 
+LEAST_BATCHED_TOKENS = 8192
+"""In one pass, so that prompts are read in few of them beside the sequences that write."""
+
 
 def profile_text(plan: Plan) -> str:
     """The YAML of the chosen layout."""
@@ -28,43 +31,49 @@ def profile_text(plan: Plan) -> str:
         f"# Planned by lookahead plan ({source}): {layout.words} GPUs, {plan.chosen.predicted.users:.0f} users;\n"
         f"# simulated: {pace:.1f} tokens/s a user. Judge and accept rate are assumed: measure with lookahead bench.\n"
     )
+    if question.costs is not None and not read_costs(question.costs).settings:
+        head += (
+            "# The cost file says nothing of reasoning, steps and checks: add `reasoning`, `speculation.scope` and\n"
+            "# the judges' `answer_prefix` for models that reason (docs/configuration.md).\n"
+        )
     return head + yaml.safe_dump(data, sort_keys=False)
 
 
 def profile(question: Question, layout: Layout) -> dict[str, Any]:
-    """The configuration of `layout`."""
-    speculates = layout.depth > 0
+    """The configuration of `layout`; what a measured one says of its models' texts and checks is kept."""
     data: dict[str, Any] = {
         "name": "planned",
         "served_model_name": _name(question),
         "target": _writer(question, "target", layout.num_targets, layout.target_gpus, layout.num_proposed),
-        "verifier": {
-            "verifiers": {
-                "exact": [{"kind": "exact"}],
-                "strict": [
-                    {"kind": "exact"},
-                    {"kind": "same_numbers"},
-                    {"kind": "same_polarity"},
-                    {"kind": "judge", "engine": "target", "accept": 0.9, "reject": 0.9},
-                ],
-                "balanced": [
-                    {"kind": "exact"},
-                    {"kind": "same_numbers"},
-                    {"kind": "same_polarity"},
-                    {"kind": "judge", "engine": "target", "accept": 0.7, "reject": 0.7},
-                ],
-            }
-        },
-        "speculation": {
-            "mode": "lookahead" if speculates else "target",
-            "max_lookahead": max(layout.depth, 1),
-            "fidelity": "balanced" if speculates else "exact",
-            "fidelities": {"exact": "exact", "strict": "strict", "balanced": "balanced"},
-        },
     }
-    if speculates:
-        data["draft"] = _writer(question, "draft", layout.num_drafts, layout.draft_gpus, layout.num_proposed)
+    kept: dict[str, Any] = {} if question.costs is None else read_costs(question.costs).settings
+    marks = MODELS[question.target].marks if question.costs is None else None
+    if marks is not None:
+        data["reasoning"] = {"open": marks.open, "close": marks.close, "starts_open": True}
+    elif "reasoning" in kept:
+        data["reasoning"] = kept["reasoning"]
+    if not layout.depth:
+        return data | {"speculation": {"mode": "target"}}
+    data["draft"] = _writer(question, "draft", layout.num_drafts, layout.draft_gpus, layout.num_proposed)
+    ahead = {"mode": "lookahead", "max_lookahead": layout.depth, "branches": 1}
+    if {"verifier", "speculation"} <= kept.keys():
+        return data | {"verifier": kept["verifier"], "speculation": kept["speculation"] | ahead}
+    data["verifier"] = {"verifiers": _verifiers(marks.answer_prefix if marks is not None else "")}
+    fidelities = {name: name for name in data["verifier"]["verifiers"]}
+    data["speculation"] = ahead | {"fidelity": "balanced", "fidelities": fidelities}
+    if marks is not None:
+        data["speculation"]["scope"] = "think"
     return data
+
+
+def _verifiers(answer_prefix: str) -> dict[str, Any]:
+    """Checks of texts, then the target as judge, whose answers begin with `answer_prefix`."""
+
+    def cascade(limit: float) -> list[dict[str, Any]]:
+        judge = {"kind": "judge", "engine": "target", "accept": limit, "reject": limit, "answer_prefix": answer_prefix}
+        return [{"kind": "exact"}, {"kind": "same_numbers"}, {"kind": "same_polarity"}, judge]
+
+    return {"exact": [{"kind": "exact"}], "strict": cascade(0.9), "balanced": cascade(0.7)}
 
 
 def _name(question: Question) -> str:
@@ -93,6 +102,12 @@ def _writer(question: Question, role: str, replicas: int, gpus: int, num_propose
         # What was measured is served: its engine, its options, its cores.
         writer = measured.writer or {"model": measured.model}
         return {**writer, "placement": {**writer.get("placement", {}), **placement}}
+    cost = question.cost(role, gpus, num_proposed)
+    if cost is None:
+        raise AssertionError("a planned layout fits")
+    # As many as the plan was made with: vLLM's own default is far fewer. A pass holds all of them with their guesses.
+    options["max_num_seqs"] = cost.max_num_seqs
+    options["max_num_batched_tokens"] = max(cost.max_num_seqs * (1 + num_proposed), LEAST_BATCHED_TOKENS)
     model = MODELS[question.draft if role == "draft" else question.target].hub
     if gpus == 1:
         placement["num_gpus"] = 1

@@ -32,7 +32,8 @@ class Objective(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`users` at once, or requests at a `rate` a second. `min_speed`: tokens a second that each user gets at least."""
+    """`users` at once, or requests at a `rate` a second. `min_speed`: tokens a second that each user gets at least;
+    `max_latency`: seconds that a request takes at most."""
 
     target: str
     draft: str
@@ -42,6 +43,7 @@ class Question:
     rate: float | None = None
     objective: Objective = Objective.LATENCY
     min_speed: float = 0.0
+    max_latency: float | None = None
     alpha: float = 0.6
     token_alpha: float = 0.35
     """Acceptance of the target's own token-level speculation (n-gram look-up)."""
@@ -68,6 +70,11 @@ class Question:
     def price(self) -> float:
         """Dollars an hour for one GPU: given, or what is assumed for the chip."""
         return self.usd_per_gpu_hour or (GPUS[self.gpu].usd_per_hour if self.gpu is not None else 0.0)
+
+    @property
+    def wished_speed(self) -> float:
+        """Tokens a second of a user at which both wishes are met; 0 where there is none."""
+        return max(self.min_speed, self.output_tokens / self.max_latency if self.max_latency is not None else 0.0)
 
     @property
     def mean_context(self) -> float:

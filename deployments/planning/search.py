@@ -164,7 +164,7 @@ def candidates(question: Question, users: float | None = None) -> list[Predictio
 
 def rank(question: Question, prediction: Prediction) -> tuple[float, ...]:
     """Lower is better. Who is too slow comes last, the fastest of them first."""
-    if prediction.user_tokens_per_s < question.min_speed:
+    if prediction.user_tokens_per_s < question.wished_speed:
         return (1.0, -prediction.user_tokens_per_s)
     if question.objective is Objective.COST:
         return (0.0, prediction.layout.num_gpus / prediction.tokens_per_s, -prediction.user_tokens_per_s)

@@ -1,17 +1,20 @@
 """The application on Ray, from its start until a context ends.
 
 Promises: weights are there before a process is started for them; the address is given when all roles are able to serve;
-whatever ends the context ends everything that was started; a deployment that cannot start says why.
+whatever ends the context ends everything that was started, but for Serve itself on a cluster that was joined; a
+deployment that cannot start says why.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -27,9 +30,12 @@ SERVE_TRANSPORT = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "0",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
 }
 """The proxy calls the gateways by gRPC, which costs both less than actor calls. All other calls go over links. Replicas
-report to the autoscaling policy every two seconds: Serve's ten would be most of a burst's wait for a decision."""
+report to the autoscaling policy every two seconds: Serve's ten would be most of a burst's wait for a decision. One
+whose health check has failed is ended at once: Serve would ask a process that does not run to leave, and wait an hour
+for it, while it holds the GPU that its successor needs."""
 ON_ONE_MACHINE = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
 """Where the models compute on the same cores, Serve's controller looks at its replicas once a second, not ten times:
 that took 4 % of a core from them, and 1 % more for Ray's store."""
@@ -40,8 +46,8 @@ POLL_S = 0.5
 def running(config: Config, *, address: str = "local") -> Iterator[str]:
     """The cluster for `config`, as long as the context lasts; gives the base URL.
 
-    Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken or, on this machine,
-    API keys cannot be read.
+    Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken, if Ray Serve runs at
+    `address` already and listens elsewhere or has this application, or, on this machine, if API keys cannot be read.
     """
     for name, value in (SERVE_TRANSPORT | (ON_ONE_MACHINE if address == "local" else {})).items():
         os.environ.setdefault(name, value)  # read when Serve is imported, here and in every replica
@@ -54,9 +60,9 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     from deployments.gateway.keyring import KeyRing
 
     gateway = config.gateway
-    port = gateway.port or _free_port(gateway.host)
-    _check_port(gateway.host, port)
+    host, port = gateway.host, gateway.port
     if address == "local":  # elsewhere each node fetches what its roles need, and has its own file of keys
+        port = bindable(host, port)
         KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ)
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -67,26 +73,69 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with _own_sigterm():
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    begun = False
     try:
+        if address != "local":
+            port = _port_of_instance(host, port) or bindable(host, port)
+        begun = True
         quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
         # One proxy, as in deploy/serve.yaml: one on every node would take streams that end with a node which the
         # autoscaler removes, and keep that node for as long as anybody reads from it.
-        http = HTTPOptions(host=gateway.host, port=port)
+        http = HTTPOptions(host=host, port=port)
         ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
         with _progress():
             try:
                 ray_serve.run(compose(config), name=APP_NAME, logging_config=quiet)
             except RuntimeError as error:
                 raise ServiceError(_why_not_started(error)) from error
-        yield f"http://{_reachable(gateway.host)}:{port}"
+        yield f"http://{_reachable(host)}:{port}"
     finally:
         # Ray's listener prints that the controller it was told to kill is dead, and on stdout.
         with _uninterrupted(), contextlib.redirect_stdout(io.StringIO()):
-            if address == "local":
-                ray_serve.shutdown()
-            else:
-                ray_serve.delete(APP_NAME)
-            ray.shutdown()
+            try:
+                if begun:
+                    _end(address)
+            finally:
+                ray.shutdown()
+
+
+def _port_of_instance(host: str, port: int) -> int | None:
+    """The port of the Serve instance on the cluster that was joined, if there is one: it outlives applications, and
+    keeps the address that it was started with. ConfigError if that is another than the one asked for, or if the
+    application is there already: it would be replaced."""
+    from ray import serve as ray_serve
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    there = client.http_config
+    if there.host != host or port not in (0, there.port):
+        raise ConfigError(
+            f"Ray Serve runs on this cluster already and listens on {there.host}:{there.port}, not on {host}:{port}. "
+            f"Give --host {there.host} --port {there.port}, or end it with `serve shutdown`.",
+            "port",
+        )
+    application = ray_serve.status().applications.get(APP_NAME)
+    if application is not None:
+        raise ConfigError(
+            f"The application {APP_NAME!r} is on this cluster already ({application.status.value.lower()}). End it "
+            "where it was started, or with `serve shutdown`."
+        )
+    return int(there.port)
+
+
+def _end(address: str) -> None:
+    """All of Serve on this machine; elsewhere the application alone."""
+    from ray import serve as ray_serve
+
+    if address == "local":
+        ray_serve.shutdown()
+        return
+    try:
+        ray_serve.delete(APP_NAME)
+    except TimeoutError:
+        print("Requests are still being answered; Ray Serve ends the application when they are.", file=sys.stderr)
 
 
 def _fetch_weights(config: Config) -> None:
@@ -186,23 +235,27 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
+def bindable(host: str, port: int) -> int:
+    """`port`, or a free one for 0, after it was bound once; ConfigError if it cannot be."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ConfigError(f"Cannot listen on {host!r}: {error.strerror}. Choose another --host.", "host") from error
+    # Serve listens on IPv6 for addresses that are written so alone.
+    family, _, _, _, where = min(found, key=lambda one: one[0] != socket.AF_INET)
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind(where)
         except OSError as error:
+            other = "port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "host"
             raise ConfigError(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.", "port"
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --{other}.", other
             ) from error
+        return int(probe.getsockname()[1])
 
 
 def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # nosec B104 # compared, not bound
+    """`host` as a client on this machine writes it."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # nosec B104 # compared, not bound
+    return f"[{local}]" if ":" in local else local

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from actors.errors import ConfigError
 from deployments.simulation.costs import EngineCost
 
+DEFAULT_MAX_NUM_SEQS = 128
+"""What vLLM takes where its options say nothing, as we start it."""
+
 
 class Strict(BaseModel):
     """Unknown keys are errors, values do not change."""
@@ -45,7 +48,7 @@ class RoleCosts(Strict):
     """What a call reads although its prompt is cached, such as its last block, as passes of its own sequence."""
     call_s: float = 0.0
     """Transport; an engine that is timed in its own process has none."""
-    max_num_seqs: Annotated[int, Field(ge=1)] = 1024
+    max_num_seqs: Annotated[int, Field(ge=1)] = DEFAULT_MAX_NUM_SEQS
     stream_s: Annotated[float, Field(ge=0.0)] = 0.0
     """What a pass takes longer in a server whose tokens go to a client as they are written."""
     disturbance: Annotated[float, Field(ge=0.0)] = 0.0
@@ -60,6 +63,9 @@ class CostFile(Strict):
     source: str
     target: RoleCosts
     draft: RoleCosts
+    settings: dict[str, Any] = {}
+    """The sections of the configuration that was measured which its models need besides: `reasoning`, `speculation` and
+    `verifier`."""
 
     def cost(self, role: str, proposed: int = 0) -> EngineCost:
         """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""

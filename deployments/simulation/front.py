@@ -58,6 +58,10 @@ class Front:
         """How many were refused or given up, by reason."""
         return {reason: number for reason, number in self._admission.refused.items() if number}
 
+    def held_back(self) -> dict[str, float]:
+        """As `Admission.held_back`, now."""
+        return self._admission.held_back(self._clock.now)
+
     @property
     def limit(self) -> int:
         """As `Admission.limit`."""

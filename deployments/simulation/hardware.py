@@ -25,7 +25,7 @@ MEMORY_SHARE = 0.9
 CALL_S = 2e-3
 """A call over Serve's gRPC transport."""
 MOST_SEQUENCES = 1024
-"""In one engine's batch, as it would be configured."""
+"""In one engine's batch, as a planned profile configures it."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -42,6 +42,25 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """What stands around a model's reasoning. `by_template`: its chat template writes the opening one, else the model
+    does."""
+
+    open: str
+    close: str
+    by_template: bool
+
+    @property
+    def answer_prefix(self) -> str:
+        """What an answer without reasoning begins with: an empty one, closed."""
+        return f"{self.close}\n\n" if self.by_template else f"{self.open}\n\n{self.close}\n\n"
+
+
+R1 = Marks("<think>", "</think>", by_template=True)
+QWEN3 = Marks("<think>", "</think>", by_template=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelShape:
     """One model in bf16. `parameters` counts all of them; `kv_bytes` is what a token takes in the cache."""
 
@@ -52,6 +71,8 @@ class ModelShape:
     kv_heads: int
     head_size: int
     hub: str
+    marks: Marks | None = None
+    """None: it writes no reasoning apart."""
 
     @property
     def weight_bytes(self) -> float:
@@ -81,16 +102,16 @@ MODELS: dict[str, ModelShape] = {
         ModelShape("qwen2.5-7b", 7.6e9, 28, 3584, 4, 128, "Qwen/Qwen2.5-7B-Instruct"),
         ModelShape("qwen2.5-32b", 32.8e9, 64, 5120, 8, 128, "Qwen/Qwen2.5-32B-Instruct"),
         ModelShape("qwen2.5-72b", 72.7e9, 80, 8192, 8, 128, "Qwen/Qwen2.5-72B-Instruct"),
-        ModelShape("r1-distill-1.5b", 1.78e9, 28, 1536, 2, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
-        ModelShape("r1-distill-7b", 7.6e9, 28, 3584, 4, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"),
-        ModelShape("r1-distill-14b", 14.8e9, 48, 5120, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"),
-        ModelShape("r1-distill-32b", 32.8e9, 64, 5120, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"),
-        ModelShape("r1-distill-70b", 70.6e9, 80, 8192, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"),
-        ModelShape("qwen3-0.6b", 0.6e9, 28, 1024, 8, 128, "Qwen/Qwen3-0.6B"),
-        ModelShape("qwen3-1.7b", 1.7e9, 28, 2048, 8, 128, "Qwen/Qwen3-1.7B"),
-        ModelShape("qwen3-8b", 8.2e9, 36, 4096, 8, 128, "Qwen/Qwen3-8B"),
-        ModelShape("qwen3-14b", 14.8e9, 40, 5120, 8, 128, "Qwen/Qwen3-14B"),
-        ModelShape("qwen3-32b", 32.8e9, 64, 5120, 8, 128, "Qwen/Qwen3-32B"),
+        ModelShape("r1-distill-1.5b", 1.78e9, 28, 1536, 2, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", R1),
+        ModelShape("r1-distill-7b", 7.6e9, 28, 3584, 4, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", R1),
+        ModelShape("r1-distill-14b", 14.8e9, 48, 5120, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", R1),
+        ModelShape("r1-distill-32b", 32.8e9, 64, 5120, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", R1),
+        ModelShape("r1-distill-70b", 70.6e9, 80, 8192, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", R1),
+        ModelShape("qwen3-0.6b", 0.6e9, 28, 1024, 8, 128, "Qwen/Qwen3-0.6B", QWEN3),
+        ModelShape("qwen3-1.7b", 1.7e9, 28, 2048, 8, 128, "Qwen/Qwen3-1.7B", QWEN3),
+        ModelShape("qwen3-8b", 8.2e9, 36, 4096, 8, 128, "Qwen/Qwen3-8B", QWEN3),
+        ModelShape("qwen3-14b", 14.8e9, 40, 5120, 8, 128, "Qwen/Qwen3-14B", QWEN3),
+        ModelShape("qwen3-32b", 32.8e9, 64, 5120, 8, 128, "Qwen/Qwen3-32B", QWEN3),
     )
 }
 

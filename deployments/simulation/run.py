@@ -129,19 +129,20 @@ class Run:
         if self._front is not None:
             self._front.wrote(number, num_tokens)
 
-    def _demand(self) -> dict[str, float]:
-        """As `deployments.coordinator.demand.Demand.stats`."""
+    def _demand(self) -> dict[str, dict[str, float]]:
+        """As coordinator and gateway report: `deployments.coordinator.demand.Demand.stats`, `Admission.held_back`."""
         live = list(self._live.values())
         calls = [role for request in live for role in request.roles_asked]
         waiting = sum(request.is_waiting for request in live)
         speculates = self._mode not in ("target", "target_all_gpus")
-        return {
+        asked: dict[str, float] = {
             "requests": len(live),
             "speculating": len(live) if speculates else 0,
             "waiting_requests": waiting,
             "waiting_tokens": waiting * self._scenario.text.prompt_tokens,
             **{f"{role}_calls": calls.count(role) for role in self._pools},
         }
+        return {"coordinator": asked, "gateway": {} if self._front is None else self._front.held_back()}
 
     # --- failures ----------------------------------------------------------------------------------------------------
 

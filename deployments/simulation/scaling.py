@@ -100,9 +100,9 @@ class Scaling:
         clock: Clock,
         settings: AutoscalingScenario,
         pools: Mapping[str, Pool],
-        asked: Callable[[], Mapping[str, float]],
+        asked: Callable[[], Mapping[str, Mapping[str, float]]],
     ) -> None:
-        """`asked` is what `deployments.coordinator.demand.Demand.stats` says of the requests in flight."""
+        """`asked` is what coordinator and gateway report, by role."""
         self._clock = clock
         self._asked = asked
         self._policy = Policy(Rules.from_dict(settings.rules()))
@@ -121,7 +121,7 @@ class Scaling:
         for crew in self.crews.values():
             crew.watch()
         readings = {name: crew.reading() for name, crew in self.crews.items()}
-        readings["coordinator"] = Reading(1, 1, dict(self._asked()))
+        readings |= {name: Reading(1, 1, dict(stats)) for name, stats in self._asked().items()}
         for name, number in self._policy.decide(self._clock.now, readings).items():
             if name in self.crews:
                 self.crews[name].want(number)

@@ -1,9 +1,10 @@
 """Records into files, one JSON object a line, from a thread of its own.
 
-Promises: `append` never waits for a disk and never raises; what waits to be written is bounded in bytes; what could not
-be written is counted, and as soon as the disk takes something again a `lost` record says how many records are missing
-and from when to when. Files only grow, until they are put aside under the next number; the oldest goes when there are
-more than `keep`. Each file begins with a `settings` record. A line that was torn by a crash is ended before the next.
+Promises: `append` never waits for a disk and never raises; what waits to be written is bounded in bytes, and waits in
+its order until the disk takes it; what finds no room there, or is still there when the log is closed, is counted as
+lost, and as soon as the disk takes something again a `lost` record says how many records are missing and from when to
+when. Files only grow, until they are put aside under the next number; the oldest goes when there are more than `keep`.
+Each file begins with a `settings` record. A line that was torn by a crash is ended before the next.
 
 What is not promised: a machine that loses its power loses what its file system had not written yet, and a process that
 is killed the records of its last `BATCH_S` seconds.
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 BATCH_S = 0.05
 """The writer waits so long after the first record for more."""
 RETRY_S = 1.0
-"""After the disk refused: what comes meanwhile waits, or is lost."""
+"""After the disk refused: what comes meanwhile waits too, while there is room."""
 MAX_PENDING_BYTES = 8 * 1024 * 1024
 
 
@@ -105,44 +106,45 @@ class AuditLog:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        was_taken = True
         while True:
             self._wake.wait()
             self._closing.wait(BATCH_S)
             self._wake.clear()
-            with self._lock:
-                lines = list(self._lines)
-                self._lines.clear()
-                self._pending = 0
-            left = self._write_all(lines)
+            error = self._write_all()
+            if error and was_taken:
+                logger.warning("The audit log %s cannot be written: %s", self.path, error.strerror)
+            was_taken = error is None
             if self._closing.is_set():
                 with self._lock:
-                    if left or not self._lines:
+                    if error or not self._lines:
+                        self._lose(len(self._lines))
+                        self._lines.clear()
                         break
-            elif left:
+            elif error:
                 self._closing.wait(self._retry_s)
                 self._wake.set()
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def _write_all(self, lines: list[bytes]) -> int:
-        """Write `lines`; how many could not be."""
-        num_done = 0
+    def _write_all(self) -> OSError | None:
+        """Write what waits; the error with which the disk refused the rest, which waits on."""
+        with self._lock:
+            lines = list(self._lines)
+        num_done, refused = 0, None
         try:
             self._tell_lost()
             for line in lines:
                 self._put(line)
                 num_done += 1
         except OSError as error:
-            num_left = len(lines) - num_done
-            with self._lock:
-                if not self._num_lost:
-                    logger.warning("The audit log %s cannot be written: %s", self.path, error.strerror)
-                self._lose(num_left)
-            self._count(num_done, 0)
-            return max(1, num_left)
+            refused = error
+        with self._lock:
+            for _ in range(num_done):
+                self._pending -= len(self._lines.popleft())
         self._count(num_done, 0)
-        return 0
+        return refused
 
     def _tell_lost(self) -> None:
         with self._lock:

@@ -1,7 +1,8 @@
-"""Prometheus metrics of one coordinator replica, in vLLM's manner lifted to steps, and their sum over replicas.
+"""Prometheus metrics of one coordinator replica, in vLLM's manner lifted to steps, and those of all replicas in one.
 
 Promises: an observer of a pipeline that never raises and never waits; names and labels are those of the HTTP contract;
-`merge` adds up what several replicas counted, so that one scrape of any gateway shows the whole deployment;
+`merge` puts together what several replicas say, so that one scrape of any gateway shows the whole deployment, and with
+`of_replica` a replica that is missing from a scrape makes no counter fall;
 `token_metrics` puts the engines' own counts of token-level speculation beside it.
 """
 
@@ -279,38 +280,58 @@ def start_metrics(starts: Iterable[tuple[str, Mapping[str, float]]]) -> str:
     return generate_latest(registry).decode()
 
 
+def of_replica(text: str, replica: str) -> str:
+    """`text` with a label `replica` on all that only grows: in a sum over replicas one that does not answer once would
+    look like a counter that began anew, and what it had counted would count twice."""
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    values: _Values = {}
+    for name, family in families.items():
+        label = {} if family.type == "gauge" else {"replica": replica}
+        values[name] = {_key(sample.name, sample.labels | label): sample.value for sample in family.samples}
+    return _written(families, values)
+
+
 def merge(texts: Iterable[str]) -> str:
-    """The sum of several replicas' metrics, in Prometheus' text format."""
+    """Several replicas' metrics in one, in Prometheus' text format: what has the same labels is added up."""
     families: dict[str, Metric] = {}
-    sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    sums: _Values = {}
     for text in texts:
         for family in text_string_to_metric_families(text):
             families.setdefault(family.name, family)
             values = sums.setdefault(family.name, {})
             for sample in family.samples:
-                key = (sample.name, tuple(sorted(sample.labels.items())))
+                key = _key(sample.name, sample.labels)
                 before = values.get(key, 0.0)
                 values[key] = max(before, sample.value) if family.name in LARGEST else before + sample.value
+    return _written(families, sums)
+
+
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+_Values = dict[str, dict[_Key, float]]
+"""By family: by the name and labels of a sample."""
+
+
+def _key(name: str, labels: Mapping[str, str]) -> _Key:
+    return name, tuple(sorted(labels.items()))
+
+
+def _written(families: Mapping[str, Metric], values: _Values) -> str:
     registry = CollectorRegistry()
-    registry.register(_Summed(families, sums))
+    registry.register(_Collected(families, values))
     return generate_latest(registry).decode()
 
 
-class _Summed:
-    """A collector of sums, in the shape that `generate_latest` prints."""
+class _Collected:
+    """A collector of values, in the shape that `generate_latest` prints."""
 
-    def __init__(
-        self,
-        families: dict[str, Metric],
-        sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]],
-    ) -> None:
+    def __init__(self, families: Mapping[str, Metric], values: _Values) -> None:
         self._families = families
-        self._sums = sums
+        self._values = values
 
     def collect(self) -> Iterable[Metric]:
-        """All families with their summed samples."""
+        """All families with their samples."""
         for name, family in self._families.items():
-            summed = Metric(name, family.documentation, family.type)
-            for (sample, labels), value in self._sums[name].items():
-                summed.add_sample(sample, dict(labels), value)
-            yield summed
+            collected = Metric(name, family.documentation, family.type)
+            for (sample, labels), value in self._values[name].items():
+                collected.add_sample(sample, dict(labels), value)
+            yield collected

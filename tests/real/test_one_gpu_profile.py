@@ -58,6 +58,7 @@ async def test_the_profile_speculates_with_models_that_have_no_weights(
     config = load_profile("gpu-one")
     options = {name: value for name, value in config.target.engine.options.items() if name != "gpu_memory_utilization"}
     engine = await create_engine("vllm", "dummy:tiny", options | CPU, cpu_cores="0")
+    assert engine.describe().max_num_seqs == CPU["max_num_seqs"]
     checks = {name: [check.model_dump() for check in some] for name, some in config.verifier.verifiers.items()}
     verifier = Replayed(await create_verifier(checks, {}))
     try:

@@ -129,29 +129,60 @@ def test_a_line_torn_by_a_crash_is_ended_and_passed_over(tmp_path: Path) -> None
 
 def test_a_full_disk_loses_records_honestly_and_never_holds_anybody_up(tmp_path: Path) -> None:
     disk, counts = Disk(), Counts()
-    audit = log(tmp_path, write=disk, count=counts)
-    audit.append(decision(0))
+    records = [decision(number) | {"time": 1.5, "outcome": "target", "reason": "x"} for number in range(32)]
+    room = sum(len(json.dumps(record, separators=(",", ":"))) + 1 for record in records[2:20])
+    audit = log(tmp_path, write=disk, count=counts, max_pending_bytes=room)
+    audit.append(records[0])
     until(lambda: counts.written == 1)
     disk.room = 150  # a whole line, and a part of the next one
-    for number in range(1, 11):
-        audit.append(decision(number))
-    until(lambda: counts.lost > 0)
+    for record in records[1:11]:
+        audit.append(record)
+    until(lambda: counts.written == 2)
     began = time.perf_counter()
-    for number in range(11, 31):
-        audit.append(decision(number))
+    for record in records[11:31]:
+        audit.append(record)
     assert time.perf_counter() - began < 0.5
-    until(lambda: counts.written + counts.lost == 31)
+    assert audit._pending == room
+    assert counts.lost == 11
     disk.room = 10**9
-    audit.append(decision(31) | {"outcome": "target", "reason": "x"})
+    until(lambda: counts.written + counts.lost == 31)
+    audit.append(records[31])
     audit.close()
     found = [json.loads(line) for line in audit.path.read_bytes().split(b"\n") if line.endswith(b"}")]
     kept = [r["position"] for r in found if r["record"] == "decision"]
     (told,) = [r for r in found if r["record"] == "lost"]
-    assert kept == [0, 1, 31]
-    assert told["num_records"] == counts.lost == 29
+    assert kept == [*range(20), 31]
+    assert told["num_records"] == counts.lost == 11
     assert 0 < told["since"] <= told["until"] <= told["time"]
-    assert find(tmp_path, "r").num_lost == 29
-    assert "29 records were lost while it ran, which may be its own." in explain(find(tmp_path, "r"), 31)
+    assert find(tmp_path, "r").num_lost == 11
+    assert "11 records were lost while it ran, which may be its own." in explain(find(tmp_path, "r"), 31)
+
+
+def test_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    disk, counts = Disk(), Counts()
+    disk.room = 0
+    audit = log(tmp_path, write=disk, count=counts)
+    for number in range(50):
+        audit.append(decision(number))
+    until(lambda: "cannot be written" in caplog.text)
+    for number in range(50, 100):
+        audit.append(decision(number))
+    time.sleep(0.2)  # it is tried again, and refused, several times
+    disk.room = 10**9
+    until(lambda: counts.written == 100)
+    audit.close()
+    assert [r["position"] for r in lines(audit.path) if r["record"] == "decision"] == list(range(100))
+    assert (counts.lost, caplog.text.count("cannot be written")) == (0, 1)
+
+
+def test_what_still_waits_when_the_log_is_closed_is_counted(tmp_path: Path) -> None:
+    disk, counts = Disk(), Counts()
+    disk.room = 0
+    audit = log(tmp_path, write=disk, count=counts)
+    for number in range(10):
+        audit.append(decision(number))
+    audit.close()
+    assert (counts.written, counts.lost) == (0, 10)
 
 
 def test_a_slow_disk_costs_no_more_memory_than_the_bound(tmp_path: Path) -> None:

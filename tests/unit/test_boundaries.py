@@ -20,9 +20,6 @@ def split(tokens: list[str], rule: StepRule = BLANK_LINE, **options: object) -> 
     steps: list[tuple[str, Ending | None]] = []
     text = ""
     for token in tokens:
-        if splitter.ends_before(token):
-            steps.append((text, Ending.BOUNDARY))
-            text = ""
         text += token
         if ending := splitter.feed(token):
             steps.append((text, ending))
@@ -118,6 +115,25 @@ def test_a_closed_prefix_does_not_close_again() -> None:
     assert split(["Four"], THINKING, before="So 4.</think>") == [("Four", None)]
 
 
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("tokens", [["a", "QED"], ["a", "Q", "", "ED"], ["aQE", "D and"], ["\n", "a Q", "E", "D"]])
+def test_a_stop_string_ends_a_step_with_the_token_that_completes_it(boundary: str, tokens: list[str]) -> None:
+    rule = StepRule(boundary, 100, "</think>", ("never", "QED"))
+    for capped in (True, False):
+        assert split([*tokens, "b"], rule, capped=capped) == [("".join(tokens), Ending.BOUNDARY), ("b", None)]
+
+
+def test_a_stop_string_is_found_over_steps_and_calls_and_once() -> None:
+    rule = StepRule("line", 100, stop=("Q:", ".\n\nThe end"))
+    assert split(["Yes", ".\n", "\nThe", " end", " of"], rule) == [
+        ("Yes.\n", Ending.BOUNDARY),
+        ("\nThe end", Ending.BOUNDARY),
+        (" of", None),
+    ]
+    assert split([" end", " of"], rule, before="Q: It is so.\n\nThe") == [(" end", Ending.BOUNDARY), (" of", None)]
+    assert split(["a", "b"], rule, before="Q:") == [("ab", None)]
+
+
 def test_stop_ids_are_those_whose_own_text_can_end_a_step() -> None:
     texts = {0: "\n", 1: "\n\n", 2: ".\n\n", 3: "</think>", 4: "a", 5: "</"}
     assert stop_ids(texts, BLANK_LINE) == {1, 2}
@@ -209,17 +225,28 @@ def test_no_sentence_ends_here(text: str) -> None:
     assert not ends_sentence(text)
 
 
+@pytest.mark.timeout(10)  # it takes a few milliseconds
+@pytest.mark.parametrize(
+    "kind", [".", ".)", "!", "a", "a.", " ", "\n", "1", "\\", "{", "$", "*", "a ", "step 1."], ids=ascii
+)
+def test_no_text_takes_long(kind):
+    assert not ends_sentence(kind * (20_000 // len(kind)) + "x")
+
+
 @pytest.mark.parametrize(
     ("tokens", "steps"),
     [
-        (["It is", " 4", ".", " Then", " 5", "."], ["It is 4.", " Then 5."]),
+        (["It is", " so", ".", " Then", " it", " is", "."], ["It is so.", " Then it is."]),
+        (["It is", " 4", ".", " Then", " 5", "."], ["It is 4. Then", " 5."]),
         (["It is", " 4", ".", "5", " m", "."], ["It is 4.5 m."]),
         (["So 4.", " ", " ", "Then", " 5.\n", "6"], ["So 4. ", " Then 5.\n", "6"]),
         (["1", ".", " Add", " 2", ".", "\n", "2", ".", " Add"], ["1. Add 2.\n", "2. Add"]),
-        (["He", " said", ' "', "no", ".", '"', " Then"], ['He said "no."', " Then"]),
-        (["Really", "?", "", " Yes", "!", "\n\n"], ["Really?", " Yes!\n\n"]),
+        (["He", " said", ' "', "no", ".", '"', " Then"], ['He said "no.', '" Then']),
+        (["He", " said", ' "', "no", '."', " Then"], ['He said "no."', " Then"]),
+        (["The", " U", ".", "S", ".", " e", ".", "g", ".", " it"], ["The U.S. e", ".g. it"]),
+        (["Really", "?", "", " Yes", "!", "\n\n"], ["Really?", " Yes!", "\n\n"]),
         (["One. Two"], ["One. Two"]),
-        (["One.", "Two. Three", " four"], ["One.Two. Three", " four"]),
+        (["One.", "Two. Three", " four"], ["One.", "Two. Three", " four"]),
         (["No end\n", "more"], ["No end\n", "more"]),
         (["\n", ".", " So", " it", "."], ["\n. So it."]),
         (["一共是3。", "然后", "呢\uff1f」", "好"], ["一共是3。", "然后呢\uff1f」", "好"]),
@@ -249,13 +276,19 @@ WORDS = st.lists(
 )
 
 
-@given(WORDS, st.integers(1, 6), st.lists(st.integers(1, 4), min_size=1), st.integers(1, 5))
-def test_sentences_asked_for_one_by_one_are_those_of_one_generation(
-    words: list[str], cap: int, sizes: list[int], depth: int
+@given(
+    WORDS,
+    st.sampled_from(list(BOUNDARIES)),
+    st.integers(1, 6),
+    st.lists(st.integers(1, 4), min_size=1),
+    st.integers(1, 5),
+)
+def test_steps_asked_for_one_by_one_are_those_of_one_generation(
+    words: list[str], boundary: str, cap: int, sizes: list[int], depth: int
 ) -> None:
-    """However many tokens an engine tells at once, the steps are the same, nothing is lost between them, and a step
-    asked for alone is the first of those asked for together."""
-    rule = StepRule("sentence", cap)
+    """However many tokens an engine tells at once, the steps are the same, nothing is lost between them, a step asked
+    for alone is the first of those asked for together, and that it ends is known without the token behind it."""
+    rule = StepRule(boundary, cap)
 
     def steps_of(tokens: list[int], max_steps: int, sizes: list[int]) -> list[tuple[int, ...]]:
         cutter = DeltaCutter(StepSplitter(rule), words.__getitem__, max_steps)
@@ -281,6 +314,10 @@ def test_sentences_asked_for_one_by_one_are_those_of_one_generation(
         (alone,) = steps_of(tokens[len(written) :], 1, [1])
         assert alone == step
         written += step
+        if len(written) < len(tokens):
+            cutter = DeltaCutter(StepSplitter(rule), words.__getitem__, 1)
+            cutter.feed(step)
+            assert cutter.finished
     assert written == tokens[: len(written)]
     assert len(together) == depth or len(written) == len(tokens)
 

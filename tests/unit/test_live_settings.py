@@ -99,6 +99,10 @@ def test_a_coordinator_takes_over_what_can_be_and_keeps_what_was_where_it_cannot
     assert coordinator._controller is not None
 
 
+def test_what_a_coordinator_counts_has_its_name() -> None:
+    assert 'lookahead_num_draft_steps_total{replica="0"} 0.0' in coordinator_replica().metrics()
+
+
 def test_changed_time_limits_and_checks_count_from_the_next_request_on() -> None:
     replica = coordinator_replica()
     coordinator = replica._coordinator

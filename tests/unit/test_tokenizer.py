@@ -129,6 +129,17 @@ def test_the_text_before_a_generation_shows_how_it_was_cut(tokenizer: ModelToken
     assert tokenizer.last_text(tokenizer.encode_text("a long text, </thi")).endswith("</thi")
 
 
+def test_the_text_before_a_generation_holds_a_long_stop_string_but_its_end(tokenizer: ModelTokenizer) -> None:
+    stop = "as was to be shown: " + 20 * "🙂" + "."
+    shown = tokenizer.last_text(tokenizer.encode_text("So it is, " + stop[:-1]), StepRule(stop=("short", stop)))
+    assert shown.endswith(stop[:-1])
+
+
+def test_stop_strings_and_lengths_do_not_look_through_the_vocabulary_again(tokenizer: ModelTokenizer) -> None:
+    rules = [StepRule("line", stop=(f"stop {number}",), max_tokens=1 + number) for number in range(20)]
+    assert len({id(tokenizer.stop_ids(rule)) for rule in rules}) == 1
+
+
 def test_stop_ids_hold_the_boundary_in_their_own_text(tokenizer: ModelTokenizer) -> None:
     assert tokenizer.stop_ids(StepRule("line")) == set(tokenizer.encode_text("\n"))
     assert tokenizer.stop_ids(StepRule("blank_line", close="</think>")) == {CLOSE}

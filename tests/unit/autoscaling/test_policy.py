@@ -51,7 +51,8 @@ class World:
         asked |= {f"{name}_calls": requests * calls[name] if self.ready(name) else 0.0 for name in calls}
         if not self.ready("draft"):
             asked["target_calls"] = requests
-        stats = {"coordinator": asked, "target": {"running": asked["target_calls"], **target}}
+        gateway = {name: target.pop(name, 0.0) for name in ("waiting_generations", "refused_generations")}
+        stats = {"coordinator": asked, "gateway": gateway, "target": {"running": asked["target_calls"], **target}}
         readings = {name: Reading(self.wanted[name], self.ready(name), stats.get(name, {})) for name in self.wanted}
         for name, number in self.policy.decide(self.now_s, readings).items():
             if number != self.wanted[name]:
@@ -169,3 +170,62 @@ def test_prompts_that_wait_count_by_their_tokens() -> None:
 
 def test_rules_out_of_plain_data_are_the_same() -> None:
     assert Rules.from_dict(asdict(PLAN)) == PLAN
+
+
+def hold_back(world: World, seconds: int, requests: float, waiting: float, refused: float) -> dict[str, int]:
+    """So many in flight, while a gateway lets others wait and refuses them."""
+    for _ in range(seconds):
+        world.decide(requests, waiting_generations=waiting, refused_generations=refused)
+    return dict(world.wanted)
+
+
+def test_what_gateways_let_wait_counts_as_what_they_let_in() -> None:
+    """Requests in flight stay as many, because the gateway lets no more in."""
+    all_in = World()
+    for _ in range(100):
+        all_in.decide(64)
+    assert hold_back(World(), 100, 16, 48, 0) == all_in.wanted
+    assert all_in.wanted["target"] >= 12
+    assert hold_back(World(), 100, 16, 0, 0)["target"] <= 4
+
+
+def test_what_gateways_refuse_doubles_what_is_there_until_nothing_is_refused() -> None:
+    """A client that is refused and asks at once again is counted many times, and all the same gets what it needs."""
+    world, seen = World(starts_s=20.0), []
+    world.wanted["target"] = 4
+    for _ in range(300):
+        is_enough = world.ready("target") >= 10
+        refused = 0.0 if is_enough else 10_000.0
+        seen.append(hold_back(world, 1, 50 if is_enough else 20, 0, refused)["target"])
+    assert changes(seen) == [4, 8, -4]  # the last once it is known how many there are: a fifth of 12 stays free
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    demand=st.integers(0, 200),
+    place=st.floats(2.0, 8.0),
+    waits=st.floats(0.0, 1.0),
+    noise=st.lists(st.floats(-0.08, 0.08), min_size=40, max_size=40),
+)
+def test_a_constant_demand_never_makes_it_oscillate_however_little_of_it_is_let_in(
+    demand: int, place: float, waits: float, noise: list[float]
+) -> None:
+    """A gateway lets in `place` requests a target, whatever its `load` says, and lets some of the rest wait."""
+    world, seen = World(starts_s=7.0), []
+    for second in range(250):
+        asked = demand * (1 + noise[second % 40])
+        let_in = min(asked, place * world.ready("target"))
+        seen += [hold_back(world, 1, let_in, waits * (asked - let_in), (1 - waits) * (asked - let_in))]
+    for name in world.wanted:
+        moves = changes([numbers[name] for numbers in seen])
+        assert moves == sorted(moves, key=lambda move: move < 0), (
+            name,
+            moves,
+        )  # what it takes away it never wants back
+        assert not changes([numbers[name] for numbers in seen[200:]])
+
+
+def test_after_what_was_refused_the_replicas_go_again() -> None:
+    world = World()
+    assert hold_back(world, 100, 16, 16, 16)["target"] > 8
+    assert hold_back(world, int(DOWN_S) + 40, 0, 0, 50)["target"] == 1  # nothing runs: there is room for it

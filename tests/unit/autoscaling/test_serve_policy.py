@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from ray.serve.deployment import Application
 
 from actors.errors import ConfigError
-from deployments.app import compose
+from deployments import app
+from deployments.app import GatewayReplica, compose
 from deployments.bench.autoscale import settings
 from deployments.config import Config, load_profile, validate_config
+from tests.unit.gateway.script import ScriptedBackend, chat, client_of, config, finished, opened
 
 NOW_S = 1_000_000.0
 
@@ -85,17 +88,47 @@ def test_policies_out_of_pickles_decide_together() -> None:
         serve.ask(NOW_S + second, busy(30))
         if second == 1:
             assert serve.wanted["draft"] == 2  # from nothing at once: as many as go with the targets that are needed
-    assert serve.wanted == {"target": 4, "draft": 2, "coordinator": 1}
+    assert serve.wanted == {"target": 4, "draft": 2, "coordinator": 1, "gateway": 1}
     for second in range(12, 60):
         serve.ask(NOW_S + second, busy(0))
-    assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1}
+    assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1, "gateway": 1}
+
+
+def test_what_waits_at_a_gateway_that_keeps_its_number_makes_the_others_grow() -> None:
+    """Serve collects the reports of a gateway without rules of its own as well."""
+    assert settings().autoscaling.role("gateway") is None  # type: ignore[union-attr]
+    serve = Serve(settings(), "held back")
+    for second in range(12):
+        serve.ask(NOW_S + second, busy(8) | {"gateway": {"waiting_generations": 14, "refused_generations": 8}})
+    assert serve.wanted == {"target": 4, "draft": 2, "coordinator": 1, "gateway": 1}
+
+
+class LoneGateway(GatewayReplica):
+    """Without connections, which Ray would have to make, so that there are none to end."""
+
+    def __del__(self) -> None:  # type: ignore[override]
+        pass
+
+
+async def test_a_gateway_reports_what_its_own_application_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = ScriptedBackend(lambda request: [opened(request), 0.2, finished()])
+    monkeypatch.setattr(app, "CoordinatorBackend", lambda *_: backend)
+    gateway = LoneGateway(config(admission={"max_concurrent": 1, "max_waiting": 1}), *[None] * 3)  # type: ignore[arg-type]
+    async with client_of(gateway.__serve_build_asgi_app__()) as client:
+        tasks = []
+        for _ in range(3):
+            tasks.append(asyncio.create_task(client.post("/v1/chat/completions", json=chat())))
+            await asyncio.sleep(0.02)
+        await tasks[2]
+        assert gateway.record_autoscaling_stats() == {"waiting_generations": 1, "refused_generations": 1}
+        assert sorted(answer.status_code for answer in await asyncio.gather(*tasks)) == [200, 200, 429]
 
 
 def test_what_nobody_renewed_counts_no_more() -> None:
     serve = Serve(settings(), "stale")
     for second in range(12):
         serve.ask(NOW_S + second, busy(30), age_s=60.0)
-    assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1}
+    assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1, "gateway": 1}
 
 
 def test_rules_that_change_count_at_once() -> None:

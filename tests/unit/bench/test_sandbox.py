@@ -85,6 +85,39 @@ def test_what_does_not_end_is_ended_with_all_it_started(program):
     check(sandbox.run(program, SHORT), False, "not done after 1 s")
 
 
+GONE = "import os\nfor name in os.listdir(): os.remove(name)\n"
+
+
+@pytest.mark.parametrize(
+    ("leaves", "passed"),
+    [
+        (GONE, True),
+        (GONE + "os.symlink({secret!r}, 'errors')", True),
+        (GONE + "os.symlink({secret!r}, 'passed')", False),
+        (GONE + "os.mkfifo('errors')", True),
+        ("import os, threading\nos.mkfifo('passed')\nthreading.Thread(target=open, args=('passed',)).start()", False),
+        (GONE + "os.mkdir('errors')", True),
+        ("import os\nos.mkdir('passed')", False),
+        ("import os\nos.makedirs('shut/in')\nos.chmod('shut', 0)", True),
+        ("import os\nhome = os.getcwd()\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nos.chdir(home)", True),
+    ],
+    ids=["nothing", "link", "link to pass", "pipe", "pipe to pass", "folder", "folder to pass", "shut", "3000 deep"],
+)
+def test_what_a_program_leaves_is_never_followed_and_always_removed(leaves, passed, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("a key of ours")
+    secret.chmod(0o600)
+    leaves = leaves.replace("{secret!r}", repr(str(secret)))
+    outcome = sandbox.run(leaves, BOUNDS)
+    check(outcome, passed)
+    assert "a key of ours" not in sandbox.run(f"{leaves}\nraise SystemExit('wrong')", BOUNDS).note
+    assert secret.read_text() == "a key of ours"
+
+
+def test_the_reason_stands_whatever_became_of_the_folder():
+    check(sandbox.run(GONE + "os.mkdir('errors')\nassert False, 'no'", BOUNDS), False, "AssertionError: no")
+
+
 def test_processes_are_few():
     counts = (
         "import os, time\nnum = 0\ntry:\n    while True:\n        if os.fork() == 0: time.sleep(60)\n        num += 1\n"
@@ -137,6 +170,11 @@ RIGHT = "    return math.floor(math.pi * r * r)\n"
         (f"First the formula.\n\n```python\ndef area(r):\n{RIGHT}```\nDone.", True),
         (f"```\n{RIGHT}```", True),
         (RIGHT, True),
+        (f"```python3\ndef area(r):\n{RIGHT}```", True),
+        (f"Here: ```Python\ndef area(r):\n{RIGHT}```", True),
+        (f'```python title="x.py"\ndef area(r):\n{RIGHT}```', True),
+        (f"~~~python\ndef area(r):\n{RIGHT}~~~", True),
+        (f"As ```round``` does:\n```python\ndef area(r):\n{RIGHT}```".replace("\n", "\r\n"), True),
         (f"```python\ndef area(r):\n{RIGHT}```\nUse it so:\n```python\nprint(area(3))\n```", True),
         ("```python\ndef area(r):\n    return 3 * r * r\n```\nNo:\n```python\ndef area(r):\n    return 3\n```", False),
         ("```python\ncheck = lambda f: None\ndef area(r):\n    return 3\n```", False),
@@ -146,7 +184,7 @@ def test_the_last_program_of_an_answer_is_tried(text, passed):
     check(code_answers.judge(text, TEST, BOUNDS), passed)
 
 
-@pytest.mark.parametrize("text", ["", "I do not know how.", f"```python\ndef area(r):\n{RIGHT}"])
+@pytest.mark.parametrize("text", ["", "I do not know how.", f"```python\ndef area(r):\n{RIGHT}", "~~~\n1"])
 def test_an_answer_without_a_whole_program_is_wrong_and_not_run(text):
     assert code_answers.judge(text, TEST) == Outcome(False, "the answer holds no whole program")
 

@@ -12,7 +12,7 @@ import pytest
 
 from actors.errors import RequestError, ServiceError
 from deployments.bench import vllm_server
-from deployments.bench.vllm_server import VllmServer, command, equal, for_variants, same, speculation_of
+from deployments.bench.vllm_server import VllmServer, check_hardware, command, equal, for_variants, same, speculation_of
 from deployments.config import load_profile, validate_config
 
 TARGET, DRAFT = "int8:package:qwen2.5-coder-1.5b-instruct", "short:int8:package:qwen2.5-coder-0.5b-instruct"
@@ -108,6 +108,18 @@ def test_each_row_that_needs_a_server_gets_one_and_no_other_does(monkeypatch: py
         assert urls == {}
     with pytest.raises(RequestError, match="--profile or --config"), for_variants(None, ("vllm",)):
         raise AssertionError("there is nothing to start")
+
+
+@pytest.mark.parametrize(
+    "placement", [{"num_gpus": 0.3}, {"num_gpus": 1}, {"placement_group_bundles": [{"CPU": 1, "GPU": 1}]}]
+)
+def test_on_gpus_the_other_ways_are_named(placement: dict[str, Any]) -> None:
+    for config in (pair({"placement": placement}), pair({}, {"placement": placement})):
+        check_hardware(config, ("target", "plain@http://x"))
+        with pytest.raises(RequestError, match=r"'vllm:none' would start .* plain@URL .* --url URL --modes plain"):
+            check_hardware(config, ("target", "vllm:none"))
+    for config in (load_profile("local"), None):
+        check_hardware(config, ("target", "vllm:none"))
 
 
 def test_options_become_flags() -> None:

@@ -108,6 +108,17 @@ def test_no_probability_is_certain():
     assert calibration([]) == []
 
 
+def test_scores_that_are_nearly_the_same_keep_their_own_probabilities():
+    pairs = [Scored(0.99993, False)] * 8 + [Scored(0.99994, True)] * 8
+    assert [score for score, _ in calibration(pairs)] == [0.99993, 0.99994]
+    assert [probability for _, probability in calibration(pairs)] == pytest.approx([1 / 18, 17 / 18])
+
+
+def test_no_probability_is_certain_of_very_many_pairs():
+    ((_, probability),) = calibration([Scored(0.5, True)] * 30_000)
+    assert probability < 1
+
+
 @given(PAIRS)
 def test_the_map_rises_and_is_short(pairs):
     points = calibration(pairs)

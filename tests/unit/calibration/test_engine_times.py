@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.engines.scripted import ScriptedEngine
-from actors.messages import Delta, SpeculationStats, TokenIds
+from actors.messages import Delta, RoleInfo, SpeculationStats, TokenIds
 from deployments.calibration.engine_times import measure, num_parts
-from deployments.simulation.cost_file import CostFile, RoleCosts
+from deployments.simulation.cost_file import DEFAULT_MAX_NUM_SEQS, CostFile, RoleCosts
 from tests.unit.clock import run_virtually
 
 OPTIONS = {"token_s": 0.1, "sequence_s": 0.02, "first_token_s": 0.3, "num_steps": 40}
@@ -75,6 +76,23 @@ def test_passes_with_few_and_with_many_guesses_are_timed() -> None:
     assert [passes.proposed for passes in costs.passes] == [0, 4, 8]
     for passes in costs.passes:
         assert dict(passes.pass_s)[1] == pytest.approx(0.1 + 0.01 * passes.proposed, rel=0.05)
+
+
+class Bounded(ScriptedEngine):
+    def describe(self) -> RoleInfo:
+        return replace(super().describe(), max_num_seqs=48)
+
+
+def test_the_engine_says_how_many_sequences_it_works_on() -> None:
+    async def work() -> RoleCosts:
+        engine = await Bounded.create(OPTIONS, "r")
+        try:
+            return await measure(engine, "scripted", asyncio.get_running_loop().time)
+        finally:
+            await engine.shutdown()
+
+    assert run_virtually(work()).max_num_seqs == 48
+    assert measured()[0].max_num_seqs == DEFAULT_MAX_NUM_SEQS
 
 
 def test_what_is_measured_is_what_a_simulation_takes() -> None:

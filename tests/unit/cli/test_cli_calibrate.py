@@ -79,8 +79,7 @@ def test_writes_the_threshold_into_a_new_profile_that_differs_in_nothing_else(ca
     done = calibrate("--precision", "0.9", "--json", "--write-profile", str(mine))
     assert done.code == 0, done.err
     check = load_config(mine).verifier.verifiers["balanced"][-1]
-    threshold = done.json["threshold"]["threshold"]
-    assert threshold - 1e-4 < check.accept <= threshold
+    assert check.accept == done.json["threshold"]["threshold"]
     assert check.reject == check.accept
     assert [list(point) for point in check.calibration] == done.json["calibration"]
     changed = [
@@ -89,6 +88,24 @@ def test_writes_the_threshold_into_a_new_profile_that_differs_in_nothing_else(ca
         if one != other
     ]
     assert len(changed) == 1
+
+
+@pytest.mark.parametrize(("wrong", "right", "written"), [(0.99993, 0.99998, 0.99998), (0.99993, 1.0000001, 1.0)])
+def test_the_written_threshold_accepts_what_was_shown_and_no_more(
+    lookahead, tmp_path, monkeypatch, wrong, right, written
+):
+    cosines = {f"We wait{' and wait' * i}.": wrong for i in range(60)}
+    cosines |= {f"We go on{' and on' * i}.": right for i in range(60)}
+    monkeypatch.setattr(embedding, "load_encoder", lambda model: SetCosines(cosines))
+    source, mine = tmp_path / "pairs.jsonl", tmp_path / "mine.yaml"
+    source.write_text(
+        "\n".join(json.dumps({"draft": "So.", "target": t, "same": c == right}) for t, c in cosines.items())
+    )
+    options = ("--pairs", str(source), "--out", str(tmp_path / "out"), "--write-profile", str(mine))
+    assert lookahead("calibrate", *options, "--precision", "0.9").code == 0
+    check = load_config(mine).verifier.verifiers["balanced"][-1]
+    assert check.accept == written
+    assert [score for score, _ in check.calibration] == [wrong, written]
 
 
 def test_an_existing_profile_is_edited_and_the_rest_of_it_kept(calibrate, tmp_path):

@@ -6,10 +6,13 @@ import asyncio
 import io
 
 import pytest
+from fastapi.responses import JSONResponse
 
 from actors.errors import ServiceError
 from actors.messages import Message
-from deployments.server.client import Question, ask, connect, served_model
+from deployments.cli.chat import finish_turn
+from deployments.cli.terminal import words_console
+from deployments.server.client import Question, Reply, ask, connect, served_model
 from tests.unit.cli.speaking_server import STEPS, SpeakingServer
 
 ANSWER = "".join(text for _, text in STEPS)
@@ -118,6 +121,32 @@ def test_terminal_codes_of_a_model_do_not_pass(server, lookahead, monkeypatch):
     end = lookahead("chat", "Hi", "--url", server.url)
     assert "wipe [2Jit" in end.out
     assert not {"\x1b", "\r", "\x9b"} & set(end.out)
+
+
+def test_terminal_codes_of_a_server_do_not_pass(server, lookahead, monkeypatch):
+    def refusal(status, message):
+        return JSONResponse({"error": {"message": f"wipe \x1b[2J\rit\x9b: {message}"}}, status)
+
+    monkeypatch.setattr("tests.unit.cli.speaking_server._error", refusal)
+    end = lookahead("chat", "REFUSE it", "--url", server.url)
+    assert "wipe [2Jit: Too much work" in end.err
+    assert not {"\x1b", "\r", "\x9b"} & set(end.err)
+
+
+def test_terminal_codes_in_the_line_under_an_answer_do_not_pass(capsys):
+    wipe = "wipe \x1b[2J\rit\x9b"
+    finish_turn(words_console(False), Reply(wipe, finish_reason="length", speculation={"degraded": [wipe]}))
+    out = capsys.readouterr().out
+    assert "Not at its best: wipe [2Jit." in out
+    assert "lookahead trace wipe [2Jit" in out
+    assert not {"\x1b", "\r", "\x9b"} & set(out)
+
+
+def test_terminal_codes_do_not_pass_in_json_and_can_be_read_there(server, lookahead, monkeypatch):
+    monkeypatch.setattr("tests.unit.cli.speaking_server.STEPS", (("target", "wipe \x1b[2J\rit\x9b\x7f"),))
+    end = lookahead("chat", "Hi", "--json", "--url", server.url)
+    assert end.json["text"] == "wipe \x1b[2J\rit\x9b\x7f"
+    assert not {"\x1b", "\r", "\x9b", "\x7f"} & set(end.out + end.err)
 
 
 def test_ctrl_c_stops_the_command_with_130(server, lookahead, monkeypatch):

@@ -21,3 +21,9 @@ def test_what_cannot_be_planned_is_one_sentence(lookahead) -> None:
     assert "no GPU 'x'" in lookahead("plan", "--gpu", "x").err
     assert lookahead("plan", "--objective", "joy").code == 1
     assert lookahead("plan", "--users", "1", "--rate", "1").code == 1
+
+
+def test_a_wish_that_is_not_met_is_no_plan(lookahead) -> None:
+    done = lookahead("plan", "--gpus", "4", "--gpu", "h100", "--users", "2", "--min-speed", "1000")
+    assert done.code == 1
+    assert "No layout of 4 GPUs gives each user 1000 tokens a second" in " ".join(done.err.split())

@@ -164,7 +164,11 @@ def test_without_progress_nothing_is_asked_for(mode: str) -> None:
 
 
 def test_deeper_steps_are_told_of_more_seldom_where_only_the_head_matters() -> None:
-    for changes, expected in (({"verifier": "judge"}, [0.1, 0.2, 0.4, 0.8]), ({}, [0.1] * 4)):
+    for changes, expected in (
+        ({"verifier": "judge"}, [0.1, 0.2, 0.4, 0.8]),
+        ({"verifier": "judge", "max_progress_s": 0.3}, [0.1, 0.2, 0.3, 0.3]),
+        ({}, [0.1] * 4),
+    ):
         talk = Talk(**changes)
         for first in (1, 2, 3):
             talk.hear(DraftStep(talk.last(StartDraft).call, step(first)))

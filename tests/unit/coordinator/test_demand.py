@@ -6,8 +6,10 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
+import pytest
+
 from actors.draft import Draft
-from actors.messages import Prompt, TokenIds
+from actors.messages import Prompt, RoleInfo, TokenIds
 from deployments.generation import Committed, Finished
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
@@ -65,6 +67,18 @@ def test_a_client_that_leaves_takes_its_demand_with_it() -> None:
     run_virtually(leave())
 
 
+def test_a_stream_counts_as_a_call_until_its_end() -> None:
+    bench = Bench()
+
+    async def watch() -> list[float]:
+        coordinator = await bench.coordinator()
+        outputs = coordinator.generate(request(mode="target"))
+        return [coordinator.demand()["target_calls"] async for output in outputs if isinstance(output, Committed)]
+
+    calls = run_virtually(watch())
+    assert set(calls[:-1]) == {1}, "its steps' ends are not the call's"
+
+
 class Away(Draft):
     """A draft without a replica: calls wait for one."""
 
@@ -76,9 +90,18 @@ class Away(Draft):
         raise AssertionError("nobody waits so long")
 
 
-def test_nobody_waits_for_a_draft_that_is_scaled_to_zero() -> None:
-    bench = Bench(TARGET, DRAFT, config(draft_retry_s=2.0))
-    drafter = Away(bench.draft_engine)
+class Gone(Away):
+    """It does not even say what it is."""
+
+    async def describe(self) -> RoleInfo:
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits so long")
+
+
+@pytest.mark.parametrize("kind", [Away, Gone])
+def test_nobody_waits_for_a_draft_that_is_scaled_to_zero(kind: type[Away]) -> None:
+    bench = Bench(replace(TARGET, hint_gain=2.0), DRAFT, config(draft_retry_s=2.0))
+    drafter = kind(bench.draft_engine)
     bench.roles = replace(bench.roles, drafter=drafter)
 
     async def ask_on_and_on() -> tuple[list[float], float]:
@@ -93,9 +116,34 @@ def test_nobody_waits_for_a_draft_that_is_scaled_to_zero() -> None:
 
     waits, elapsed_s = run_virtually(ask_on_and_on())
     alone = min(waits)
-    assert waits[0] - alone > 0.9  # the first one cannot know
+    assert alone < 0.2
+    assert 0.9 < waits[0] - alone < 1.1  # the first one cannot know, and waits once
     # After 0, 2, 6, 14, 30 seconds, and then one request in each 30: nobody else.
     assert sum(wait - alone > 0.1 for wait in waits) <= 5 + elapsed_s / 30
+
+
+class Mum(Draft):
+    """A draft that renders prompts and does not say what it is."""
+
+    async def describe(self) -> RoleInfo:
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits so long")
+
+
+def test_nobody_waits_again_at_once_for_a_draft_that_does_not_say_what_it_is() -> None:
+    bench = Bench(replace(TARGET, hint_gain=2.0, num_steps=1), DRAFT, config(draft_retry_s=20.0))
+    bench.roles = replace(bench.roles, drafter=Mum(bench.draft_engine))
+
+    async def ask_on_and_on() -> list[float]:
+        coordinator, loop, waits = await bench.coordinator(), asyncio.get_running_loop(), []
+        for number in range(4):
+            start = loop.time()
+            async with aclosing(coordinator.generate(replace(request(), request_id=str(number)))) as outputs:
+                await anext(outputs)
+                waits.append(loop.time() - start)
+        return waits
+
+    assert run_virtually(ask_on_and_on()) == pytest.approx([1.0, 0.0, 0.0, 0.0])
 
 
 def test_a_draft_that_comes_back_is_used_by_the_next_request() -> None:

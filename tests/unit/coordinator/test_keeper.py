@@ -18,7 +18,7 @@ TRUTH = truth()
 
 
 def kept(name: str = "r", seconds: float = 5.0, owner: str = "me") -> GenerationRequest:
-    return replace(request(mode="target"), request_id=name, keep=Keep(seconds, owner, "{}"), timeout_s=100.0)
+    return replace(request(mode="target"), request_id=name, keep=Keep(seconds, owner, "{}", name), timeout_s=100.0)
 
 
 async def read(keeper: Keeper, of: GenerationRequest, num_outputs: int | None) -> list[Output]:
@@ -43,7 +43,8 @@ def test_what_nobody_reads_is_written_on_and_fetched() -> None:
         had = await read(keeper, kept(), 4)
         await asyncio.sleep(2.0)
         assert bench.target_engine.num_running() == 1
-        (fetched,) = await keeper.hand_over(["r", "unknown"], "me")
+        assert await keeper.hand_over("unknown", "me") == []
+        (fetched,) = await keeper.hand_over("r", "me")
         assert bench.target_engine.num_running() == 0, "who was left has ended"
         assert fetched.resume is not None
         assert len(fetched.resume.texts[0][1]) > len(text(had)) + 50
@@ -51,7 +52,7 @@ def test_what_nobody_reads_is_written_on_and_fetched() -> None:
         rest = await read(keeper, fetched, None)
         assert fetched.resume.texts[0][1] + text(rest) == TRUTH
         assert isinstance(rest[-1], Finished)
-        (again,) = await keeper.hand_over(["r"], "me")
+        (again,) = await keeper.hand_over("r", "me")
         assert again.resume is not None
         assert again.resume.finished == rest[-1]
         await keeper.close()
@@ -64,11 +65,11 @@ def test_nobody_else_may_fetch_and_after_its_time_nobody() -> None:
         bench = Bench()
         keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
         await read(keeper, kept(seconds=3.0), 4)
-        assert await keeper.hand_over(["r"], "another") == []
+        assert await keeper.hand_over("r", "another") == []
         assert bench.target_engine.num_running() == 1
         await asyncio.sleep(3.1)
         assert (bench.target_engine.num_running(), keeper.num_kept) == (0, 0)
-        assert await keeper.hand_over(["r"], "me") == []
+        assert await keeper.hand_over("r", "me") == []
 
     run_virtually(late())
 
@@ -99,7 +100,7 @@ def test_who_is_read_elsewhere_is_told() -> None:
         keeper = Keeper((await Bench().coordinator()).generate, 10, 10**6)
         reading = asyncio.create_task(read(keeper, kept(), None))
         await asyncio.sleep(1.0)
-        (fetched,) = await keeper.hand_over(["r"], "me")
+        (fetched,) = await keeper.hand_over("r", "me")
         with pytest.raises(HandedOver):
             await reading
         assert fetched.resume is not None
@@ -107,6 +108,22 @@ def test_who_is_read_elsewhere_is_told() -> None:
         await keeper.close()
 
     run_virtually(twice())
+
+
+def test_what_was_asked_for_or_fetched_since_is_not_ended_by_who_had_it_before() -> None:
+    async def late() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        before = kept().keep
+        assert before is not None
+        for since in (replace(before, num_fetches=1), replace(before, manner="asked again")):
+            reading = asyncio.create_task(read(keeper, replace(kept(), keep=since), None))
+            await asyncio.sleep(1.0)
+            assert await keeper.hand_over("r", "me", before) == []
+            assert text(await reading) == TRUTH
+        await keeper.close()
+
+    run_virtually(late())
 
 
 def test_too_many_or_too_much_is_not_kept() -> None:
@@ -118,7 +135,7 @@ def test_too_many_or_too_much_is_not_kept() -> None:
         await asyncio.sleep(20.0)
         assert bench.target_engine.num_running() == 0
         assert keeper.num_bytes <= max_bytes
-        found = [name for name in "abcd" if await keeper.hand_over([name], "me")]
+        found = [name for name in "abcd" if await keeper.hand_over(name, "me")]
         await keeper.close()
         return found
 
@@ -149,7 +166,7 @@ def test_a_slow_reader_stops_the_writer_and_not_the_memory() -> None:
             assert isinstance(await anext(answers), Opened)
             await asyncio.sleep(60.0)
             assert keeper.num_kept == 1
-        (fetched,) = await keeper.hand_over(["r"], "me")
+        (fetched,) = await keeper.hand_over("r", "me")
         assert fetched.resume is not None
         assert fetched.resume.num_tokens <= 70, "one queue of outputs"
         await keeper.close()
@@ -165,7 +182,7 @@ def test_whose_time_is_over_while_it_is_written_is_told_and_nobody_else() -> Non
         keeper = Keeper(generate, 10, 10**6, lambda of: expired.append(of.request_id))
         await read(keeper, kept("whole", 1.0), None)
         await read(keeper, kept("taken", 1.0), 4)
-        await keeper.hand_over(["taken"], "me")
+        await keeper.hand_over("taken", "me")
         await read(keeper, kept("left", 3.0), 4)
         await asyncio.sleep(2.0)
         assert expired == []
@@ -174,3 +191,29 @@ def test_whose_time_is_over_while_it_is_written_is_told_and_nobody_else() -> Non
         await keeper.close()
 
     run_virtually(wait())
+
+
+def test_what_ends_before_its_time_is_told_where_it_was_being_written() -> None:
+    async def end() -> list[str]:
+        expired: list[str] = []
+        generate = (await Bench().coordinator()).generate
+        keeper = Keeper(generate, 2, 10**6, lambda of: expired.append(of.request_id))
+        unread = keeper.generate(kept("unopened"))
+        opening = asyncio.create_task(anext(unread))
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        for name in ("first", "second", "third"):
+            await read(keeper, kept(name, 60.0), 4)
+        await asyncio.sleep(0.5)
+        await read(keeper, kept("third", 60.0), 4)
+        async with aclosing(keeper.generate(kept("read"))) as reading:
+            await anext(reading)
+            told = list(expired)
+            closing = asyncio.create_task(keeper.close())
+            await asyncio.sleep(0)
+        await closing
+        assert told == expired, "closing ends no work of others"
+        return told
+
+    assert run_virtually(end()) == ["unopened", "first", "second"]

@@ -157,6 +157,21 @@ def test_a_probe_that_is_never_heard_of_blocks_nobody() -> None:
     assert breaker.lets_through(4.0)
 
 
+def test_a_probe_that_was_cancelled_gives_its_place_to_another_at_once() -> None:
+    breaker = Breaker(Fuse(1, 2.0, 30.0))
+    breaker.left()
+    failing(breaker, [0.0])
+    breaker.left()
+    assert not breaker.lets_through(1.9), "only a probe can make room for another"
+    assert breaker.lets_through(2.0)
+    breaker.left()
+    assert breaker.lets_through(2.1)
+    assert not breaker.lets_through(2.2), "one probe at a time"
+    breaker.failed(2.3)
+    assert not breaker.lets_through(6.2), "its failure opens for twice as long as the first one"
+    assert breaker.lets_through(6.3)
+
+
 def test_late_failures_of_calls_from_before_do_not_lengthen_the_pause() -> None:
     breaker = Breaker(Fuse(2, 2.0, 30.0))
     for _ in range(6):
@@ -177,3 +192,17 @@ def test_quick_chunks_of_a_draft_say_nothing_of_its_whole_steps() -> None:
     assert vigilance.draft(128).limit_s() == 7.5
     assert vigilance.draft(200).limit_s() == 7.5
     assert vigilance.draft(2).limit_s() == 1.0
+
+
+def test_the_first_word_of_a_draft_may_take_as_long_as_its_prompt_is_read() -> None:
+    vigilance = Vigilance(BOUNDS, Bounds(1.0, 30.0), BOUNDS, Fuse())
+    for _ in range(20):
+        vigilance.draft(128).took(0.1)
+        vigilance.first_draft(128, 0).took(0.1)
+    assert vigilance.draft(128).limit_s() == 1.0
+    assert vigilance.first_draft(128, 0).limit_s() == 3.0, "it may wait in the engine's queue"
+    assert vigilance.first_draft(128, 5000).limit_s() == 30.0, "nothing is known of long prompts yet"
+    for _ in range(20):
+        vigilance.first_draft(128, 5000).took(4.0)
+    assert vigilance.first_draft(128, 6000).limit_s() == 20.0
+    assert vigilance.first_draft(128, 0).limit_s() == 3.0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.draft import Draft
-from actors.messages import Prompt
+from actors.messages import Message, Prompt
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from deployments.config import Config, validate_config
@@ -76,10 +76,9 @@ async def ask(
     checks = {name: [c.model_dump() for c in cascade] for name, cascade in made.verifier.verifiers.items()}
     roles = Roles(TargetModel(engines[0]), Draft(engines[1]), await create_verifier(checks, {}))
     coordinator = Coordinator(made, roles)
+    prompt = Prompt(messages=(Message("user", "?"),)) if think else Prompt(text="?")  # a text has no reasoning
     for _ in range(1 + hints):
-        request = GenerationRequest(
-            "r", Prompt(text="?"), max_tokens=max_tokens, speculation=SpeculationOptions(**wishes)
-        )
+        request = GenerationRequest("r", prompt, max_tokens=max_tokens, speculation=SpeculationOptions(**wishes))
         outputs = [output async for output in coordinator.generate(request)]
         await asyncio.sleep(0)
         assert [engine.num_running() for engine in engines] == [0, 0]

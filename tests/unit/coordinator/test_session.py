@@ -296,12 +296,19 @@ def test_a_late_result_of_a_cancelled_call_is_ignored() -> None:
     assert session.summary() == before
 
 
-def test_stop_strings_cut_the_text_wherever_they_lie() -> None:
-    whole = detokenize(target_only(TARGET, 10_000, StepRule()))
+WAYS = [("target", 0.0), ("lookahead", 0.0), ("lookahead", 0.1), ("lookahead_sync", 0.0), ("specreason", 0.0)]
+
+
+def test_stop_strings_cut_the_text_wherever_they_lie_and_count_no_token_behind() -> None:
+    tokens = target_only(TARGET, 10_000, StepRule())
+    whole = detokenize(tokens)
     for stop in (whole[30:33], whole[len(whole) // 2 : len(whole) // 2 + 9], "no such text"):
-        for mode, progress in (("target", 0.0), ("lookahead", 0.0), ("lookahead", 0.1)):
+        counts = (n for n in range(len(tokens)) if stop in detokenize(tokens[:n]))
+        num_tokens = next(counts, len(tokens))
+        for mode, progress in WAYS:
             w = run_in_order(world(replace(TARGET, role="draft"), None, stop=(stop,), mode=mode, progress_s=progress))
             check_books(w)
+            assert w.finished.num_output_tokens == num_tokens
             assert w.text == whole.partition(stop)[0]
             assert w.finished.finish_reason == "stop"
             assert w.finished.stop_reason == (stop if stop in whole else None)

@@ -13,10 +13,11 @@ from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine
 from actors.messages import Delta, Ending, JudgeRequest, Prompt, Step, StepRequest, Verdict
 from actors.target import TargetModel
+from deployments.coordinator.breaker import Breaker, Fuse
 from deployments.coordinator.pipeline import MAX_WAITING, Pipeline, Roles
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
-from deployments.generation import Committed
+from deployments.generation import Committed, Finished
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config, request, truth
 
@@ -101,6 +102,26 @@ def test_once_its_times_are_known_a_silent_call_costs_its_limit() -> None:
     assert answer.elapsed_s == pytest.approx(alone + 2.0, abs=0.5)
 
 
+def test_deep_calls_that_write_are_not_taken_for_silent_ones() -> None:
+    """Twelve steps of some ten seconds each at once; items of a call are known to come quickly."""
+
+    async def scene() -> list[tuple[str, ...]]:
+        slow = replace(TARGET, num_steps=24, words=70, token_s=0.15)
+        bench = Bench(slow, replace(slow, role="draft", token_s=0.005))
+        target = Hanging(bench.target_engine, {})
+        bench.roles = replace(bench.roles, target=target)
+        coordinator, degraded = await bench.coordinator(), []
+        for _ in range(2):
+            asked = request(mode="lookahead", verifier="numbers", max_lookahead=12, timeout_s=1e5)
+            outputs = [output async for output in coordinator.generate(asked)]
+            assert isinstance(outputs[-1], Finished)
+            degraded.append(outputs[-1].summary.degraded)
+        assert target.shunned == []
+        return degraded
+
+    assert run_virtually(scene()) == [(), ()]
+
+
 class Mute(Draft):
     """A draft that takes every call and says nothing."""
 
@@ -131,6 +152,67 @@ def test_a_hung_draft_costs_its_limit_once_and_a_breaker_the_rest(mode: str) -> 
         # At first each revival of a request tries once, at growing intervals; the text is some twenty seconds long.
         assert answer.elapsed_s < alone + 4 * 2.0 + 1.0
     assert answers[-1].elapsed_s < alone + 2.0 + 0.5, "by then the breaker lets a probe through now and then"
+
+
+class Reader(Draft):
+    """A draft that reads long prompts for 6 s; what it has read of a request's stays in its cache."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine)
+        self._unread_s: dict[str, float] = {}
+
+    async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
+        clock = asyncio.get_running_loop().time
+        begun, is_long = clock(), len(request.prefix.prompt_ids) > 200
+        unread_s = self._unread_s.setdefault(request.session_id, 6.0 if is_long else 0.0)
+        try:
+            await asyncio.sleep(unread_s)
+        finally:
+            self._unread_s[request.session_id] = max(0.0, unread_s - (clock() - begun))
+        async with aclosing(super().look_ahead(request, depth)) as steps:
+            async for step in steps:
+                yield step
+
+
+def ask_a_reader(prompts: list[str], opens_until_s: float = 0.0) -> list[tuple[float, Finished]]:
+    """One request after the other, the draft left alone at first for so long: when the first draft step came that was
+    accepted, and the end."""
+
+    async def scene() -> list[tuple[float, Finished]]:
+        bench = Bench(replace(TARGET, num_steps=40), replace(DRAFT, num_steps=40))
+        bench.roles = replace(bench.roles, drafter=Reader(bench.draft_engine))
+        coordinator = await bench.coordinator()
+        if opens_until_s:
+            coordinator._vigilance.draft_breaker = breaker = Breaker(Fuse(1, opens_until_s))
+            breaker.failed(0.0)
+        found = []
+        for prompt in prompts:
+            asked = request(mode="lookahead", verifier="numbers", prompt=Prompt(text=prompt))
+            outputs = [output async for output in coordinator.generate(asked)]
+            assert isinstance(outputs[-1], Finished)
+            trace = coordinator.trace("r")
+            assert trace is not None
+            accepted = [s["start_s"] for s in trace["spans"] if s["kind"] == "draft" and s["outcome"] == "accepted"]
+            found.append((min(accepted, default=FOREVER), outputs[-1]))
+        return found
+
+    return run_virtually(scene())
+
+
+def test_a_long_prompt_is_read_though_short_ones_were_quick() -> None:
+    _, (first_s, last) = ask_a_reader(["How many?", "word " * 300])
+    assert last.summary.degraded == ()
+    assert first_s < 6.0
+
+
+def test_a_probe_that_ends_with_the_step_it_was_for_is_followed_by_another() -> None:
+    ((first_s, _),) = ask_a_reader(["word " * 300], opens_until_s=20.0)
+    assert first_s < 28.0, "what was read is not read again"
+
+
+def test_a_draft_that_is_left_alone_is_asked_as_soon_as_it_may_be() -> None:
+    ((first_s, _),) = ask_a_reader(["How many?"], opens_until_s=20.0)
+    assert 20.0 <= first_s < 22.5
 
 
 class Sleepy:

@@ -123,8 +123,8 @@ class ScriptedBackend:
             self.running.discard(request.request_id)
             self.ends[request.request_id] = end
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        return [r for r in self.kept if r.request_id in request_ids and r.keep is not None and r.keep.owner == owner]
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+        return [r for r in self.kept if r.keep is not None and (r.keep.stream_id, r.keep.owner) == (stream_id, owner)]
 
     async def readiness(self) -> dict[str, bool]:
         if self.trouble:

@@ -221,6 +221,17 @@ def test_what_cannot_end_in_time_is_refused_at_once() -> None:
     assert world.admission.refused["deadline"] == 1
 
 
+def test_the_bound_is_on_the_wait_that_is_expected_and_who_is_overtaken_waits_longer() -> None:
+    """Until his time limit: load balancers are to be told of that one, not of `max_wait_s`."""
+    world = World(seats, Admission(Bounds(8, 8, 8, 256, 1_000_000, 5.0)))
+    world.run(20.0, 400.0, 60.0, {"usual": 1.0})
+    low = world.admission.ask(Wish("batch", SIZE, rank=1, deadline=world.now + 30.0), world.now)
+    assert low.began is None
+    world.run(20.0, 500.0, 60.0, {"usual": 1.0})
+    assert low.began is None
+    assert low.number in world.admission._tickets
+
+
 def full(bounds: Bounds) -> Admission:
     """As much runs as may."""
     admission = Admission(bounds)

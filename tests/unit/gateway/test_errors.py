@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from actors.errors import (
     CapacityError,
@@ -20,6 +21,9 @@ from actors.errors import (
     WeightsError,
 )
 from deployments.gateway.api import create_app
+from deployments.gateway.schemas import ChatMessage, ChatRequest
+from deployments.gateway.translate import parse
+from deployments.gateway.wire import MAX_KEYS
 from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import MODEL, ScriptedBackend, chat, client_of, completion, config, opened, said
 
@@ -64,6 +68,17 @@ async def test_what_is_not_json(client: httpx.AsyncClient, raw: bytes, words: st
     assert response.status_code == 400
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_json")
     assert words in error["message"]
+
+
+def test_a_body_full_of_errors_is_given_up_at_the_first_message_that_is_wrong() -> None:
+    """Half a million errors fit in one body; each would be a dictionary, made while nobody else's stream goes on."""
+    wrong = dict.fromkeys(map(str, range(MAX_KEYS)), 0)
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}] + [wrong] * 500}
+    with pytest.raises(ValidationError) as found:
+        ChatRequest.model_validate(body)
+    assert found.value.error_count() <= MAX_KEYS + len(ChatMessage.model_fields)
+    with pytest.raises(LookaheadError, match=r"'messages\[1\]\.0'"):
+        parse(ChatRequest, body)
 
 
 async def test_a_whole_surrogate_pair_is_text(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:

@@ -89,7 +89,7 @@ async def test_a_server_that_is_gone_costs_no_word(mode: str) -> None:
 
 async def test_what_a_gateway_leaves_behind_is_written_on_and_handed_over() -> None:
     async with two() as both:
-        asked = replace(bench.request(mode="target"), keep=Keep(30.0, "me", "{}"))
+        asked = replace(bench.request(mode="target"), keep=Keep(30.0, "me", "{}", "r"))
         had: list[Output] = []
         async with aclosing(both.unbroken.generate(asked)) as answers:
             async for output in answers:
@@ -98,7 +98,7 @@ async def test_what_a_gateway_leaves_behind_is_written_on_and_handed_over() -> N
                     break
         await asyncio.sleep(0.1)
         assert sum(brain.num_running for brain in both.brains) == 1, "the link's end has not ended it"
-        (found,) = [request for brain in both.brains for request in await brain.keeper.hand_over(["r"], "me")]
+        (found,) = [request for brain in both.brains for request in await brain.keeper.hand_over("r", "me")]
         assert found.resume is not None
         begun = "".join(text for _, text in found.resume.texts)
         assert begun.startswith("".join(o.text for o in had if isinstance(o, Committed)))

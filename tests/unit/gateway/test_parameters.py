@@ -7,9 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
+from actors.errors import RequestError
 from actors.messages import Sampling
-from deployments.config import Config
+from deployments.config import Config, validate_config
+from deployments.coordinator.coordinator import settle
 from deployments.gateway.api import create_app
+from deployments.gateway.translate import ask_chat
 from deployments.generation import SpeculationOptions
 from tests.unit.gateway.script import ScriptedBackend, chat, client_of, completion, config
 
@@ -47,6 +50,30 @@ async def test_null_is_the_default_everywhere(backend: ScriptedBackend, client: 
         response = await client.post(path, json={**nothing, **body})
         assert response.status_code == 200, response.text
     assert backend.requests[0].sampling == Sampling(temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    ("usual", "wishes"),
+    [
+        ("specreason", None),
+        ("specreason", {"max_lookahead": 2}),
+        ("lookahead", {"mode": "specreason"}),
+    ],
+)
+def test_a_key_s_fidelity_is_nothing_that_a_request_in_mode_specreason_asked_for(
+    usual: str, wishes: dict[str, Any] | None
+) -> None:
+    data = config().model_dump()
+    data["speculation"] |= {"mode": usual, "specreason": {"verifier": "anything"}}
+    scoring = validate_config(data, "the test")
+    body = chat() if wishes is None else chat(speculation=wishes)
+    (request,) = ask_chat(body, scoring, "one", "fast").requests
+    assert settle(scoring, request).verifier == "anything"
+    asked = chat(speculation={"mode": "specreason", "fidelity": "fast"})
+    with pytest.raises(RequestError, match="keeps no fidelity"):
+        settle(scoring, ask_chat(asked, scoring, "one", "fast").requests[0])
+    (request,) = ask_chat(chat(speculation={"mode": "lookahead"}), scoring, "one", "fast").requests
+    assert request.speculation.fidelity == "fast"
 
 
 @pytest.mark.parametrize(("top_k", "expected"), [(0, 0), (-1, 0), (5, 5)])

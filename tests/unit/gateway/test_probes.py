@@ -79,6 +79,14 @@ async def test_traces_by_request_id_or_completion_id(
     assert (await client.get(f"/v1/traces/{name}")).json() == {"steps": []}
 
 
+@pytest.mark.parametrize("name", ["two", "chatcmpl-two", "two-0"])
+async def test_of_several_choices_the_first_ones_trace_is_shown(
+    backend: ScriptedBackend, client: httpx.AsyncClient, name: str
+) -> None:
+    backend.traces.update({"two-0": {"steps": []}, "two-1": {"steps": [1]}})
+    assert (await client.get(f"/v1/traces/{name}")).json() == {"steps": []}
+
+
 async def test_the_document_describes_every_body(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     for path, valid, wrong in (

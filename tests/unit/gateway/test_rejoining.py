@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +17,23 @@ from actors.errors import RoleUnavailable
 from deployments.config import validate_config
 from deployments.coordinator.keeper import Keeper
 from deployments.gateway.api import create_app
+from deployments.gateway.rejoining import Manner, fetch
+from deployments.gateway.stay import Stay
 from deployments.gateway.unbroken import Unbroken
-from deployments.generation import GenerationRequest, Output
+from deployments.generation import Channel, GenerationRequest, Keep, Output, Standing
 from deployments.lingering import Lingering
 from tests.unit.coordinator import bench
-from tests.unit.gateway.script import chat, client_of, completion, config, listening, shared_app, until
+from tests.unit.gateway.script import (
+    ScriptedBackend,
+    chat,
+    client_of,
+    completion,
+    config,
+    finished,
+    listening,
+    shared_app,
+    until,
+)
 
 RESUMABLE = {"x-resumable": "true"}
 TARGET = replace(bench.TARGET, num_steps=4, words=4, token_s=0.002)
@@ -34,6 +47,7 @@ class TwoCoordinators:
         self.keepers = [Keeper(each.generate, 100, 10**6) for each in coordinators]
         self.num_asked = 0
         self.dead: set[int] = set()
+        self.trouble: Exception | None = None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         self.num_asked += 1
@@ -44,9 +58,11 @@ class TwoCoordinators:
                     raise RoleUnavailable("The coordinator died.")
                 yield output
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, *asked: Any) -> list[GenerationRequest]:
+        if self.trouble is not None:
+            raise self.trouble
         living = [keeper for number, keeper in enumerate(self.keepers) if number not in self.dead]
-        return [request for keeper in living for request in await keeper.hand_over(request_ids, owner)]
+        return [request for keeper in living for request in await keeper.hand_over(*asked)]
 
 
 class Gate:
@@ -58,11 +74,11 @@ class Gate:
     def get(self) -> Gate:
         return self
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        return self.lingering.generate(request)
+    def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
+        return self.lingering.generate(request, stay)
 
-    async def hand_over(self, request_ids: Sequence[str], owner: str) -> list[GenerationRequest]:
-        return await self.lingering.hand_over(request_ids, owner)
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+        return await self.lingering.hand_over(stream_id, owner)
 
     async def readiness(self) -> dict[str, bool]:
         return {}
@@ -89,14 +105,14 @@ class House:
 
 
 @asynccontextmanager
-async def house(**gateway: Any) -> AsyncIterator[House]:
+async def house(clock: Callable[[], float] = time.monotonic, **gateway: Any) -> AsyncIterator[House]:
     settings = bench.config().model_dump()
     roles = bench.Bench(TARGET, DRAFT)
     backend = TwoCoordinators([await roles.coordinator() for _ in range(2)])
     of = validate_config({**settings, "gateway": {**settings["gateway"], **gateway}}, "test")
     async with AsyncExitStack() as stack:
         gates = [Gate(backend) for _ in range(2)]
-        apps = [create_app(of, gates[0].get), create_app(of, gates[1].get)]
+        apps = [create_app(of, gates[0].get, clock=clock), create_app(of, gates[1].get, clock=clock)]
         urls = [await stack.enter_async_context(listening(app)) for app in apps]
         client = await stack.enter_async_context(httpx.AsyncClient())
         try:
@@ -197,6 +213,38 @@ async def test_choices_keep_their_own_places() -> None:
             assert first.text(index) + rest.text(index) == whole.text(index)
 
 
+async def test_fetching_a_stream_ends_no_other_one() -> None:
+    """The choices of ``two`` are called ``two-0`` and ``two-1``, as other streams may be, too."""
+    async with house() as at:
+        whole = await ask(at, None, n=2, speculation={"mode": "target"})
+        at.roles.target_engine._options = replace(TARGET, token_s=0.01)  # type: ignore[attr-defined]
+        names = ({"x-request-id": "two"}, 2), ({"x-request-id": "two-0"}, 1), ({"x-request-id": "other-0"}, 1)
+        reading = [asyncio.create_task(ask(at, None, name, n=n, speculation={"mode": "target"})) for name, n in names]
+        await until(lambda: sum(keeper.num_kept for keeper in at.backend.keepers) == 6)
+        for nothing in ("two-1", "other", "two-0-0"):
+            answer = await at.client.get(f"{at.urls[1]}/v1/streams/{nothing}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
+        heard = await asyncio.gather(*reading)
+        assert [each.text() for each in heard] == [whole.text()] * 3
+        assert heard[0].text(1) == whole.text(1)
+        again = await come_back(at, "two/0.0")
+        assert (again.text(0), again.text(1)) == (whole.text(0), whole.text(1))
+
+
+async def test_of_an_id_that_was_used_again_the_last_stream_is_fetched() -> None:
+    class Backend(ScriptedBackend):
+        async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+            return [was(created, text) for created, text in ((1, "all of another text"), (2, "this one"), (1, "more"))]
+
+    def was(created: int, text: str) -> GenerationRequest:
+        manner = str(Manner("r", True, created, ("r",), 1, False))
+        standing = Standing(1, ((Channel.CONTENT, text),), (), len(text), None)
+        return replace(bench.request(), keep=Keep(1.0, "me", manner, "r"), resume=standing)
+
+    manner, (found,) = await fetch(Backend(), "r", "me")
+    assert (manner.begun, found.resume and found.resume.texts[0][1]) == (2, "this one")
+
+
 @pytest.mark.parametrize(("mode", "gate"), [("target", 1), ("lookahead", 0)])
 async def test_coordinator_and_client_may_be_lost_together(mode: str, gate: int) -> None:
     """The gateway that the client has left goes on with another coordinator, and any gateway hands the rest over."""
@@ -225,6 +273,48 @@ async def test_what_was_read_of_a_coordinator_that_is_dead_now_is_not_lost() -> 
         at.backend.dead = {at.backend.num_asked % 2}
         rest = await come_back(at, first.ids[-1], gate=0)
         assert first.text() + rest.text() == whole.text()
+
+
+async def test_what_was_finished_in_time_is_fetched_after_it() -> None:
+    backend, names = ScriptedBackend(), tuple(f"r-{number}" for number in range(100))
+    manner = str(Manner("r", True, 1, names, len(names), False))
+    texts = ((Channel.REASONING, "Hm. "), (Channel.CONTENT, "42"))
+    standing = Standing(7, texts, (), 12, None, finished=finished())
+    of = replace(bench.request(), keep=Keep(1.0, "everybody", manner, "r"), resume=standing, timeout_s=0.001)
+    backend.kept = [replace(of, request_id=name) for name in names]
+    async with client_of(shared_app(backend)) as client, client.stream("GET", "/v1/streams/r") as response:
+        heard = await hear(response, None)
+    assert heard.data[-1] == "[DONE]"
+    assert not any("error" in event for event in heard.data)
+    assert len(heard.data) == 4 * len(names) + 1
+
+
+async def test_what_was_written_in_time_is_fetched_after_it() -> None:
+    async with house() as at:
+        whole = await ask(at, None, speculation={"mode": "target"})
+        at.roles.target_engine._options = replace(TARGET, token_s=0.03)  # type: ignore[attr-defined]
+        cut = await ask(at, 2, timeout=1, speculation={"mode": "target"})
+        await asyncio.sleep(1.1)
+        rest = await come_back(at, cut.ids[-1])
+        assert len(rest.text()) > 20
+        assert whole.text().startswith(cut.text() + rest.text())
+        assert rest.data[-2]["error"]["type"] == "timeout_error", "its own time limit still ends it"
+
+
+async def test_while_no_coordinator_can_be_asked_a_gateway_hands_over_what_it_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with house() as at:
+        whole = await ask(at, None, speculation={"mode": "target"})
+        first = await ask(at, 2, {"x-request-id": "r"}, speculation={"mode": "target"})
+        await until(lambda: at.num_running() == 0)
+        await asyncio.sleep(0.01)
+        at.backend.trouble = RuntimeError("Serve knows no replica.")
+        answer = await at.client.get(f"{at.urls[1]}/v1/streams/r")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
+        rest = await come_back(at, first.ids[-1], gate=0)
+        assert first.text() + rest.text() == whole.text()
+        assert "Serve knows no replica." in caplog.text
 
 
 async def test_what_nobody_comes_back_for_ends_after_its_time_and_is_gone() -> None:
@@ -266,8 +356,6 @@ async def test_an_id_that_is_none_is_refused() -> None:
 
 
 async def test_the_wish_is_checked() -> None:
-    from tests.unit.gateway.script import ScriptedBackend
-
     async with client_of(shared_app(ScriptedBackend())) as client:
         for headers, body in (({"x-resumable": "yes"}, chat(stream=True)), (RESUMABLE, chat())):
             answer = await client.post("/v1/chat/completions", json=body, headers=headers)

@@ -15,7 +15,7 @@ import pytest
 from actors.errors import ConfigError
 from deployments.config import load_profile, profile_names, validate_config
 from deployments.gateway.api import create_app
-from deployments.gateway.front_queue import bounds_of
+from deployments.gateway.front_queue import FrontQueue, bounds_of
 from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import Act, ScriptedBackend, chat, client_of, completion, config, finished, opened, until
 
@@ -168,12 +168,55 @@ async def test_at_twenty_times_its_capacity_the_server_keeps_its_pace(slow_backe
     assert statistics.median(refusals_s) < 0.1  # 3 ms where nothing else runs
 
 
+async def test_what_is_held_back_for_want_of_room_is_demand_and_what_a_key_s_limits_refuse_is_not(
+    slow_backend: ScriptedBackend,
+) -> None:
+    keys = [{"key": "free"}, {"key": "bound", "limits": {"concurrency": 1}}]
+    settings = config(admission={"max_concurrent": 1, "max_waiting": 2}, api_keys=keys)
+    queue = FrontQueue(settings, time.monotonic)
+    async with client_of(create_app(settings, lambda: slow_backend, queue=queue)) as asking:
+        tasks = posts(asking, chat(), key="bound")
+        await until(lambda: len(slow_backend.running) == 1)
+        own = await asyncio.gather(*posts(asking, *[chat()] * 3, key="bound"))
+        assert [answer.status_code for answer in own] == [429] * 3
+        assert queue.held_back() == {"waiting_generations": 0, "refused_generations": 0}
+        tasks += posts(asking, chat(n=2), key="free")
+        await waiting(asking, 1)
+        (refused,) = await asyncio.gather(*posts(asking, chat(n=3), key="free"))
+        assert refused.status_code == 429
+        assert queue.held_back() == {"waiting_generations": 2, "refused_generations": 3}
+        await asyncio.gather(*tasks)
+
+
 @pytest.mark.parametrize("name", profile_names())
 def test_what_may_run_and_wait_fits_what_serve_lets_in(name: str) -> None:
     profile = load_profile(name)
     bounds = bounds_of(profile)
     assert bounds.least_running <= bounds.first_running <= bounds.most_running
     assert bounds.most_running + bounds.max_waiting < profile.gateway.placement.max_ongoing_requests
+
+
+@pytest.mark.parametrize(
+    ("coordinators", "gateways", "most"),
+    [
+        ({}, {}, 100),
+        (
+            {"coordinator": {"max_replicas": 8, "load": 80}},
+            {},
+            680,
+        ),  # 800, but Serve lets only so many into one gateway
+        ({"coordinator": {"max_replicas": 4, "load": 80}}, {}, 400),
+        ({}, {"gateway": {"max_replicas": 4, "load": 80}}, 25),
+        ({"coordinator": {"max_replicas": 8, "load": 80}}, {"gateway": {"max_replicas": 4, "load": 80}}, 200),
+    ],
+)
+def test_a_gateway_lets_in_its_share_of_what_there_may_be(
+    coordinators: dict[str, Any], gateways: dict[str, Any], most: int
+) -> None:
+    settings = load_profile("scripted").model_dump()
+    settings["coordinator"]["placement"]["max_ongoing_requests"] = 100
+    settings["autoscaling"] = coordinators | gateways
+    assert bounds_of(validate_config(settings, "test")).most_running == most
 
 
 def test_more_than_serve_lets_in_is_an_error_of_the_config() -> None:

@@ -10,13 +10,16 @@ import yaml
 
 from actors.errors import ConfigError
 from deployments.app import build
-from deployments.config import parse_config
+from deployments.calibration import engine_run
+from deployments.config import load_profile, parse_config, validate_config
 from deployments.coordinator.theory import window_speed_up
+from deployments.planning import answer as answering
 from deployments.planning.answer import plan, why
 from deployments.planning.map import Terms, break_even, draw
-from deployments.planning.profile import profile_text
+from deployments.planning.profile import profile, profile_text
 from deployments.planning.question import Objective, Question
-from deployments.planning.search import Layout, best_of_each, candidates, predict, serve
+from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, serve
+from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, write_costs
 
 SMALL = Question("r1-distill-32b", "r1-distill-1.5b", "h100", 4, users=2, output_tokens=1000)
@@ -70,6 +73,33 @@ def test_the_cheapest_uses_no_more_gpus_than_it_needs() -> None:
     assert found.user_tokens_per_s >= 30.0
 
 
+def test_a_wish_that_no_layout_meets_is_refused_with_the_fastest() -> None:
+    asked = replace(SMALL, objective=Objective.COST)
+    with pytest.raises(ConfigError, match=r"gives each user 1000 tokens a second.*the fastest gives \d") as speed:
+        plan(replace(asked, min_speed=1000.0))
+    assert speed.value.param == "min_speed"
+    with pytest.raises(ConfigError, match=r"answers within 2 s.*the fastest takes \d+\.\d s") as latency:
+        plan(replace(asked, max_latency=2.0))
+    assert latency.value.param == "max_latency"
+
+
+def test_a_wish_that_the_best_by_formula_miss_is_met_by_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = replace(SMALL, num_gpus=6, objective=Objective.COST, min_speed=60.0)
+    tried: list[Layout] = []
+
+    def simulated(question: Question, prediction: Prediction) -> float:
+        tried.append(prediction.layout)
+        slow = len(tried) <= 8 or prediction.user_tokens_per_s < 60.0
+        return 40.0 if slow else prediction.user_tokens_per_s
+
+    monkeypatch.setattr(answering, "simulated", simulated)
+    found = plan(asked)
+    assert len(tried) == len(set(tried)) > 8
+    assert found.chosen.predicted.layout == tried[-1]
+    assert found.chosen.simulated_user_tokens_per_s >= 60.0
+    assert all(one.simulated_user_tokens_per_s < 60.0 for one in found.rivals)
+
+
 @pytest.mark.parametrize("alpha", [0.05, 0.95])
 def test_a_plan_says_why_and_its_profile_can_be_served(alpha: float) -> None:
     answer = plan(replace(SMALL, alpha=alpha, output_tokens=500, num_gpus=3))
@@ -88,6 +118,20 @@ def test_a_plan_says_why_and_its_profile_can_be_served(alpha: float) -> None:
     assert answer.frontier[0].users == 1
 
 
+@pytest.mark.parametrize("num_proposed", [0, 8])
+def test_the_profile_s_engines_have_the_batches_that_were_planned_with(num_proposed: int) -> None:
+    config = validate_config(profile(SMALL, Layout(1, 2, 2, 1, 4, num_proposed)), "plan")
+    assert config.draft is not None
+    for role, gpus, options in (
+        ("target", 2, config.target.engine.options),
+        ("draft", 1, config.draft.engine.options),
+    ):
+        cost = SMALL.cost(role, gpus, num_proposed)
+        assert cost is not None
+        assert options["max_num_seqs"] == cost.max_num_seqs
+        assert options["max_num_batched_tokens"] >= cost.max_num_seqs * (1 + num_proposed)
+
+
 def test_measured_engines_are_planned_with(tmp_path: Path) -> None:
     def role(model: str, seconds: float) -> RoleCosts:
         writer = {"model": model, "engine": {"options": {"max_model_len": 99}}, "placement": {"cpu_cores": "1"}}
@@ -103,6 +147,50 @@ def test_measured_engines_are_planned_with(tmp_path: Path) -> None:
     assert config.target.placement.cpu_cores == "1"
     assert config.draft is not None
     assert answer.chosen.predicted.layout.depth
+    assert "The cost file says nothing of reasoning" in profile_text(answer)  # an older one
+
+
+@pytest.mark.parametrize(
+    ("target", "marks", "scope", "prefix"),
+    [
+        ("r1-distill-32b", ("<think>", "</think>"), "think", "</think>\n\n"),
+        ("qwen3-32b", ("<think>", "</think>"), "think", "<think>\n\n</think>\n\n"),
+        ("qwen2.5-32b", (None, None), "all", ""),
+    ],
+)
+def test_the_profile_s_judge_has_a_label_to_give(
+    target: str, marks: tuple[str | None, str | None], scope: str, prefix: str
+) -> None:
+    question = replace(SMALL, target=target)
+    config = validate_config(profile(question, Layout(1, 2, 2, 1, 4, 0)), "plan")
+    assert (config.reasoning.open, config.reasoning.close) == marks
+    assert config.reasoning.starts_open
+    assert config.speculation.scope == scope
+    judges = [check for checks in config.verifier.verifiers.values() for check in checks if check.kind == "judge"]
+    assert [judge.answer_prefix for judge in judges] == [prefix, prefix]
+    alone = validate_config(profile(question, Layout(2, 2, 0, 1, 0, 0)), "plan")
+    assert (alone.reasoning.open, alone.reasoning.close) == marks
+    assert alone.speculation.mode == "target"
+
+
+async def test_a_plan_with_measured_engines_keeps_their_texts_and_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def timed(writer: WriterConfig, tell: object) -> RoleCosts:
+        passes = [PassTimes(proposed=0, pass_s=[(1, 0.1)])]
+        return RoleCosts(model=writer.model, passes=passes, writer=writer.model_dump(mode="json"))
+
+    monkeypatch.setattr(engine_run, "_time", timed)
+    measured = load_profile("gpu-cluster")
+    costs = await engine_run.time_engines(measured, lambda *_: lambda: None)
+    question = replace(SMALL, gpu=None, costs=tmp_path / "costs.yaml", num_gpus=2)
+    assert question.costs is not None
+    write_costs(question.costs, costs)
+    config = validate_config(profile(question, Layout(1, 1, 1, 1, 6, 0)), "plan")
+    assert (config.reasoning, config.verifier) == (measured.reasoning, measured.verifier)
+    assert config.speculation == measured.speculation.model_copy(update={"max_lookahead": 6})
+    alone = validate_config(profile(question, Layout(2, 1, 0, 1, 0, 0)), "plan")
+    assert alone.reasoning == measured.reasoning
 
 
 def test_questions_that_cannot_be_answered_name_the_option() -> None:

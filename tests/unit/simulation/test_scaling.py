@@ -55,6 +55,18 @@ def test_streams_end_on_replicas_that_are_taken_away_and_the_target_alone_needs_
     assert {number["verifier"] for _, number in found.replicas} == {0}
 
 
+def test_what_the_gateway_holds_back_makes_the_replicas_grow_and_no_longer_than_it_comes() -> None:
+    """Time limits let far fewer in than a replica carries by its `load`: those in flight never ask for a second one."""
+    far = LEAST + TIDE.replace("target: {max_replicas: 6, load: 6}", "target: {max_replicas: 6, load: 12}")
+    text = far + "speculation: {modes: [target]}\nadmission: {timeout_s: 12}\n"
+    found = run_scenario(parse_scenario(text, "test"))[0]
+    assert max(numbers(found, "target", 61.0, 200.0)) >= 4
+    assert numbers(found, "target", 400.0, 500.0)[-1] == 1
+    wanted = [number["target"] for _, number in found.replicas]
+    assert wanted == sorted(wanted[: wanted.index(max(wanted))]) + sorted(wanted[wanted.index(max(wanted)) :])[::-1]
+    assert found.num_requests > 900
+
+
 def test_a_replica_that_starts_slowly_serves_late() -> None:
     text = LEAST + TIDE + "speculation: {modes: [target]}\n"
     slow, quick = (

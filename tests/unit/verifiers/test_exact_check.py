@@ -96,3 +96,8 @@ def test_no_digit_is_lost(text):
 def normalise_widths(text: str) -> str:
     """Full-width digits as plain ones, the only digits that may change."""
     return "".join(chr(ord(c) - 0xFEE0) if "０" <= c <= "９" else c for c in text)  # noqa: RUF001
+
+
+@pytest.mark.timeout(10)  # it takes less than one second
+def test_no_text_takes_long(hostile_text):
+    assert normalise(hostile_text) == normalise(hostile_text)

@@ -43,6 +43,17 @@ READ = [
     ("1.2.3", ["1.2", "3"]),
     ("3:30", ["3", "30"]),
     ("８ ÷ 2", ["8", "2"]),  # noqa: RUF001
+    ("2 1/2, 2½, 2\\frac12, 2 and 1/2", ["2+", "1", "2"] * 4),
+    ("10⁻³, 10^{-3}, 10²², x₁₁", ["10", "-3", "10", "-3", "10", "22", "11"]),
+    ("-\\frac{1}{2}, \\frac12, \\frac123, \\frac{12}3", ["-1", "2", "1", "2", "1", "2", "3", "12", "3"]),
+    ("√3, \\sqrt{3}, sqrt(3), the square root of 3", ["3√"] * 4),
+    ("is -(5), = -\\left(5\\right), or -|5|", ["-5("] * 3),
+    ("8 - (5 + 3), 8 - √4", ["8", "take 5(", "3", "8", "take 4√"]),
+    ("-\\sqrt{3}, \\pm\\sqrt{3}, \\mp 3", ["-3√", "3±√", "3∓"]),
+    ("negative five, minus twenty-one, negative one", ["-5", "-21", "-1"]),
+    ("$5M, 5bn, $5m, $5 B, 5 m, 5b", ["5m", "5b", "5m", "5b", "5", "5"]),
+    ("a fifth, two sixths, the fourth", ["1fifth", "2", "1sixth", "1fourth"]),
+    ("5\\,\\%, 5 \\text{ percent}", ["5%", "5%"]),
 ]
 
 SAME = [
@@ -54,6 +65,14 @@ SAME = [
     ("1. Add 3 and 5", "Add 3 and 5"),
     ("No numbers here", "Nor there"),
     ("She eats 3, so 16 - 3 = 13 are left", "After that she has 16 - 3 = 13 left"),
+    ("1. Add\n2. Subtract", "1) Add\n2) Subtract"),
+    ("1. Add.\n2. Subtract.", "Then:\n2. Subtract."),
+    ("x = -\\frac{1}{2}", "x = -1/2"),
+    ("2\\tfrac12 cups", "2 1/2 cups"),
+    ("8 - (5 + 3) = 0", "8 minus (5 + 3) is 0"),
+    ("10 minus five", "10 - 5"),
+    ("\\(5m = 10\\)", "$5m = 10$"),
+    ("\\sqrt{16} = 4", "The square root of 16 is 4"),
 ]
 
 DIFFERENT = [
@@ -84,6 +103,37 @@ DIFFERENT = [
     ("5 apples", "apples"),
     ("a = 3, b = 5, 3", "a = 5, b = 3, 3"),
     ("a = 5, 3, 5", "a = 3, 5"),
+    ("2 1/2 cups", "1/2 cups"),
+    ("2½ cups", "½ cups"),
+    ("2 and 1/2 cups", "1/2 cups"),
+    ("10⁻³", "10³"),
+    ("10²²", "10²"),
+    ("-\\sqrt{3}", "\\sqrt{3}"),
+    ("x = -\\sqrt3 or \\sqrt3", "x = \\sqrt3"),
+    ("-\\sqrt{3}", "-3"),
+    ("\\sqrt{3}", "3"),
+    ("-\\frac{1}{2}", "\\frac{1}{2}"),
+    ("8 - \\frac{1}{2}", "8 + \\frac{1}{2}"),
+    ("2^{-\\frac12}", "2^{\\frac12}"),
+    ("\\frac12", "12"),
+    ("\\frac123", "\\frac{1}{23}"),
+    ("-(5)", "5"),
+    ("-\\(5\\)", "5"),
+    ("-(5 + 3)", "-5 + 3"),
+    ("8 - (5 + 3)", "8 - 5 + 3"),
+    ("\\pm\\sqrt{3}", "\\sqrt{3}"),
+    ("negative five", "five"),
+    ("minus one", "one"),
+    ("$5M", "$5B"),
+    ("$5M", "$5"),
+    ("$5m", "$5b"),
+    ("a fifth", "a sixth"),
+    ("a hundredth", "a thousandth"),
+    ("the fourth term", "the fifth term"),
+    ("42. So she has that many", "43. So she has that many"),
+    ("Step 2: add 3", "Step 3: add 3"),
+    ("Then:\n4. Add", "Then:\n5. Add"),
+    ("5\\,\\%", "5"),
 ]
 
 
@@ -150,3 +200,8 @@ def test_changing_one_number_is_always_found(numbers, data):
     changed[index] += data.draw(st.integers(1, 50))
     one, other = (" and ".join(map(str, found)) for found in (numbers, changed))
     assert find_difference(one, other) is not None
+
+
+@pytest.mark.timeout(10)  # it takes less than one second
+def test_no_text_takes_long(hostile_text):
+    assert find_difference(hostile_text, hostile_text) is None

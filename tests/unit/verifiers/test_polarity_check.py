@@ -121,3 +121,15 @@ def test_one_negation_more_is_always_found(text):
 def test_long_texts_take_no_time():
     text = "<" * 20000 + "3 - " * 20000
     assert find_contradiction(text, text) is None
+
+
+@pytest.mark.timeout(10)  # it takes less than one second
+def test_no_text_takes_long(hostile_text):
+    assert find_contradiction(hostile_text, hostile_text) is None
+
+
+@pytest.mark.timeout(10)  # it takes less than two seconds
+@pytest.mark.parametrize("sign", "-=")
+def test_arrows_without_a_head_take_no_time(sign):
+    text = sign * 60_000
+    assert find_contradiction(text, text) is None

@@ -1,0 +1,51 @@
+"""What a resumable stream has taken at a gateway, beyond the response that it was asked for in.
+
+Promises: place and visit are given back once, when nothing is written for the stream any more, with or without a
+reader; until then each of its tokens is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from deployments.gateway.backend import Backend
+from deployments.generation import GenerationRequest, Output
+
+Count = Callable[[GenerationRequest, Output], None]
+
+
+class Stay:
+    """Takes over what `leaving` would give back at the end of the response; `count` is told every output."""
+
+    def __init__(self, count: Count, leaving: ExitStack) -> None:
+        self.count = count
+        self._taken = leaving.pop_all()
+        self._num_writing = 0
+        leaving.callback(self._leave)  # nothing may ever have begun
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While one of the stream's choices is written."""
+        self._num_writing += 1
+        try:
+            yield
+        finally:
+            self._num_writing -= 1
+            self._leave()
+
+    def _leave(self) -> None:
+        if not self._num_writing:
+            self._taken.close()
+
+
+class Held:
+    """`Source`: what `backend` writes, held and counted by `stay`."""
+
+    def __init__(self, backend: Backend, stay: Stay) -> None:
+        self._backend = backend
+        self._stay = stay
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+        """As `Source.generate`."""
+        return self._backend.generate(request, self._stay)

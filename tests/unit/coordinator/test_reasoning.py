@@ -1,0 +1,69 @@
+"""Reasoning through the coordinator: whether a prompt leaves it open, and what is speculated then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from actors.messages import Message, Prompt, TokenIds
+from actors.target import TargetModel
+from deployments.config import Config, validate_config
+from deployments.generation import Channel, Committed
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config
+
+THINKS = replace(TARGET, think=True)
+
+
+def thinking(**speculation: object) -> Config:
+    made = config(**speculation).model_dump()
+    made["reasoning"] = {"open": "<think>", "close": "</think>"}
+    return validate_config(made, "test")
+
+
+def ask(text: str, target: type[TargetModel] = TargetModel, **wishes: object) -> Answer:
+    """The answer of a scripted model, whose mark is of several tokens, to a message that ends in `text`."""
+    bench = Bench(THINKS, replace(THINKS, role="draft", token_s=DRAFT.token_s), thinking(scope="think"))
+    bench.roles = replace(bench.roles, target=target(bench.target_engine))
+    prompt = Prompt(messages=(Message("user", text),))
+    return run_virtually(bench.ask(prompt=prompt, mode="lookahead", verifier="exact", **wishes))
+
+
+def channels(answer: Answer) -> dict[Channel, str]:
+    said = [o for o in answer.outputs if isinstance(o, Committed)]
+    return {c: "".join(o.text for o in said if o.channel is c) for c in Channel if any(o.channel is c for o in said)}
+
+
+@pytest.mark.parametrize(
+    "text", ["How many?", "Is it k> or not?", "What is\n<think>", "So it was\n</think>\n<think>\n"]
+)
+def test_reasoning_that_a_prompt_leaves_open_is_speculated_and_told_apart(text: str) -> None:
+    answer = ask(text)
+    said = channels(answer)
+    assert said[Channel.CONTENT].startswith("The answer is ")
+    assert "The answer is" not in said[Channel.REASONING]
+    assert "<think>" not in answer.text
+    assert "</think>" not in answer.text
+    assert answer.finished.num_reasoning_tokens > 100
+    assert answer.finished.summary.num_accepted_steps > 0
+
+
+@pytest.mark.parametrize("text", ["So be brief.\n</think>", "Be brief.\n<think>\n\n</think>\n\n"])
+def test_a_template_that_has_closed_the_reasoning_is_found_out(text: str) -> None:
+    answer = ask(text)
+    assert set(channels(answer)) == {Channel.CONTENT}
+    assert answer.finished.num_reasoning_tokens == answer.finished.summary.num_draft_steps == 0
+
+
+class Framing(TargetModel):
+    """A target whose tokenizer puts special tokens around every text that is no chat."""
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        ids = await super().encode(prompt)
+        return ids if prompt.messages else (7, 8, *ids, 9)
+
+
+def test_what_a_tokenizer_puts_around_a_text_is_no_part_of_the_mark() -> None:
+    assert set(channels(ask("So be brief.\n</think>", Framing))) == {Channel.CONTENT}
+    assert set(channels(ask("How many?", Framing))) == {Channel.CONTENT, Channel.REASONING}

@@ -1,0 +1,163 @@
+"""Where a cluster listens, and what is said where it cannot, without Ray."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray import serve
+from ray.serve import context
+
+from actors.errors import ConfigError
+from deployments import app
+from deployments.config import Config, load_profile
+from deployments.server.launch import APP_NAME, SERVE_TRANSPORT, _reachable, bindable, running
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*SERVE_TRANSPORT, "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):
+        monkeypatch.setenv(name, "1")  # so that it is as before when the test has ended
+
+
+@pytest.fixture
+def taken() -> Any:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+class Cluster:
+    """What `running` does to a Ray cluster with a Serve instance at `at`, on which `applications` are."""
+
+    def __init__(self, at: tuple[str, int] | None, applications: tuple[str, ...], on_delete: Exception | None) -> None:
+        self.calls: list[str] = []
+        self._at = at
+        self._applications = {name: SimpleNamespace(status=SimpleNamespace(value="RUNNING")) for name in applications}
+        self._on_delete = on_delete
+
+    def client(self, **_: Any) -> Any:
+        return self._at and SimpleNamespace(http_config=SimpleNamespace(host=self._at[0], port=self._at[1]))
+
+    def status(self) -> Any:
+        return SimpleNamespace(applications=self._applications)
+
+    def delete(self, name: str) -> None:
+        self.calls.append(f"delete {name}")
+        if self._on_delete is not None:
+            raise self._on_delete
+
+    def does(self, call: str) -> Callable[..., None]:
+        return lambda *_, **__: self.calls.append(call)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
+    def made(
+        at: tuple[str, int] | None, applications: tuple[str, ...] = (), on_delete: Exception | None = None
+    ) -> Cluster:
+        found = Cluster(at, applications, on_delete)
+        monkeypatch.setattr(ray, "init", found.does("init"))
+        monkeypatch.setattr(ray, "shutdown", found.does("leave"))
+        monkeypatch.setattr(serve, "start", found.does("start"))
+        monkeypatch.setattr(serve, "run", found.does("run"))
+        monkeypatch.setattr(serve, "delete", found.delete)
+        monkeypatch.setattr(serve, "status", found.status)
+        monkeypatch.setattr(context, "_get_global_client", found.client)
+        monkeypatch.setattr(app, "compose", lambda _: None)
+        return found
+
+    return made
+
+
+def at(host: str, port: int) -> Config:
+    config = load_profile("scripted")
+    return config.model_copy(update={"gateway": config.gateway.model_copy(update={"host": host, "port": port})})
+
+
+ALL = ["init", "start", "run", f"delete {APP_NAME}", "leave"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_serve_instance_that_was_left_on_a_cluster_is_used_again(
+    cluster: Callable[..., Cluster], taken: int, same: bool
+) -> None:
+    found = cluster(("127.0.0.1", taken))
+    with running(at("127.0.0.1", taken if same else 0), address="auto") as url:
+        assert url == f"http://127.0.0.1:{taken}"
+    assert found.calls == ALL
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 8123), ("0.0.0.0", 8000)])
+def test_one_that_listens_elsewhere_is_named_and_left_alone(
+    cluster: Callable[..., Cluster], host: str, port: int
+) -> None:
+    found = cluster(("127.0.0.1", 8000), (APP_NAME,))
+    wanted = rf"listens on 127\.0\.0\.1:8000, not on {host}:{port}\. Give --host 127\.0\.0\.1 --port 8000"
+    with pytest.raises(ConfigError, match=wanted), running(at(host, port), address="auto"):
+        raise AssertionError("it would listen elsewhere")
+    assert found.calls == ["init", "leave"]
+
+
+def test_an_application_that_is_there_is_not_replaced(cluster: Callable[..., Cluster]) -> None:
+    found = cluster(("127.0.0.1", 8000), ("other", APP_NAME))
+    with pytest.raises(ConfigError, match=r"already \(running\)"), running(at("127.0.0.1", 8000), address="auto"):
+        raise AssertionError("it is somebody else's")
+    assert found.calls == ["init", "leave"]
+
+
+def test_a_new_instance_needs_a_free_port(cluster: Callable[..., Cluster], taken: int) -> None:
+    found = cluster(None)
+    with (
+        pytest.raises(ConfigError, match="Address already in use"),
+        running(at("127.0.0.1", taken), address="auto"),
+    ):
+        raise AssertionError("the port is taken")
+    assert found.calls == ["init", "leave"]
+    with running(at("127.0.0.1", 0), address="auto") as url:
+        assert int(url.rpartition(":")[2]) > 0
+
+
+def test_a_stream_that_goes_on_does_not_keep_the_command(
+    cluster: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = cluster(("127.0.0.1", 8000), on_delete=TimeoutError("not deleted after 60s"))
+    with running(at("127.0.0.1", 8000), address="auto"):
+        pass
+    assert found.calls == ALL
+    assert "Requests are still being answered" in capsys.readouterr().err
+
+
+def test_the_cluster_is_left_whatever_the_end_was(cluster: Callable[..., Cluster]) -> None:
+    found = cluster(("127.0.0.1", 8000), on_delete=RuntimeError("no controller"))
+    with pytest.raises(RuntimeError), running(at("127.0.0.1", 8000), address="auto"):
+        pass
+    assert found.calls == ALL
+
+
+def test_a_port_is_bound_in_the_family_of_its_host(taken: int) -> None:
+    assert bindable("127.0.0.1", 0) > 0
+    assert bindable("localhost", 0) > 0
+    if socket.has_ipv6:
+        assert bindable("::", 0) > 0
+    with pytest.raises(ConfigError, match=r"Choose another --port\.") as error:
+        bindable("127.0.0.1", taken)
+    assert error.value.param == "port"
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+@pytest.mark.parametrize("port", [0, 8123])
+def test_an_address_that_is_not_ours_is_the_host_s_fault(host: str, port: int) -> None:
+    with pytest.raises(ConfigError, match=rf"Cannot listen on .*{host}.*Choose another --host\.") as error:
+        bindable(host, port)
+    assert error.value.param == "host"
+
+
+def test_clients_on_this_machine_have_an_address() -> None:
+    hosts = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]", "10.0.0.7": "10.0.0.7", "here": "here"}
+    assert {host: _reachable(host) for host in hosts} == hosts

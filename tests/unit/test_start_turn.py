@@ -1,0 +1,125 @@
+"""Engines that share a card start one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.engines import start_turn
+from actors.engines.start_turn import turn
+from actors.start_phases import StartPhases
+from deployments import replicas
+from deployments.sections import PlacementConfig, WriterConfig
+
+HOLD = """
+import asyncio, sys
+from pathlib import Path
+from actors.engines.start_turn import turn
+
+async def hold():
+    async with turn(Path(sys.argv[1])):
+        print("held", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(hold())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(start_turn, "POLL_S", 0.01)
+    monkeypatch.setattr(start_turn, "lock_file", lambda: tmp_path / "lock")
+
+
+def test_one_at_a_time_whatever_ends_it() -> None:
+    running, most = 0, 0
+
+    async def start(fails: bool) -> None:
+        nonlocal running, most
+        async with turn():
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.02)
+            running -= 1
+            if fails:
+                raise ValueError("no memory")
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*(start(n % 2 == 0) for n in range(4)), return_exceptions=True)
+
+    assert [type(end) for end in asyncio.run(all_of_them())] == [ValueError, type(None), ValueError, type(None)]
+    assert most == 1
+
+
+def test_who_is_cancelled_while_waiting_leaves_the_turn_to_others() -> None:
+    async def scene() -> None:
+        async with turn():
+            waiting = asyncio.create_task(turn().__aenter__())
+            await asyncio.sleep(0.03)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert waiting.cancelled()
+        async with asyncio.timeout(5), turn():
+            pass
+
+    asyncio.run(scene())
+
+
+def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+
+        async def scene() -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1), turn(file):
+                    raise AssertionError("the other process has it")
+            holder.kill()
+            async with asyncio.timeout(5), turn(file):
+                pass
+
+        asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("placement", "shares"),
+    [
+        ({"num_gpus": 0.3}, True),
+        ({"placement_group_bundles": [{"CPU": 1, "GPU": 0.5}]}, True),
+        ({"num_gpus": 1}, False),
+        ({"num_gpus": 0, "placement_group_bundles": [{"CPU": 1, "GPU": 1}, {"CPU": 1}]}, False),
+        ({}, False),
+    ],
+)
+def test_replicas_with_a_part_of_a_card_take_turns(
+    monkeypatch: pytest.MonkeyPatch, placement: dict[str, Any], shares: bool
+) -> None:
+    running, most = 0, 0
+
+    async def create(*_: Any) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+
+    context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="here"))
+    monkeypatch.setattr(replicas, "create_engine", create)
+    monkeypatch.setattr(replicas.serve, "get_replica_context", lambda: context)
+    config = WriterConfig(model="m", placement=PlacementConfig.model_validate(placement))
+    phases = StartPhases()
+
+    async def both() -> None:
+        await asyncio.gather(replicas.start_engine(config, phases), replicas.start_engine(config, phases))
+
+    asyncio.run(both())
+    assert most == (1 if shares else 2)
+    assert list(phases.seconds) == (["turn"] if shares else [])

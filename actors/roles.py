@@ -57,6 +57,11 @@ class Writer(Protocol):
         """What token-level speculation did in this engine so far; None where it does not speculate."""
         ...
 
+    def shun(self, session_id: str, call_id: str) -> None:
+        """`call_id`, a call of `session_id`, fell silent and was ended: if the session is still on the replica that the
+        call ran on, it leaves it, where there is another."""
+        ...
+
 
 class Drafter(Writer, Protocol):
     """Writes steps ahead, cheaply."""
@@ -101,11 +106,6 @@ class Target(Writer, Protocol):
 
         A label counts by its first token. The probabilities are the model's own; they need not add up to one.
         """
-        ...
-
-    def shun(self, session_id: str, call_id: str) -> None:
-        """`call_id`, a call of `session_id`, fell silent and was ended: if the session is still on the replica that the
-        call ran on, it leaves it, where there is another."""
         ...
 
 

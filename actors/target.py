@@ -55,9 +55,6 @@ class TargetModel(ModelWriter):
             async for delta in deltas:
                 yield delta
 
-    def shun(self, session_id: str, call_id: str) -> None:
-        """As `Target.shun`: here is one replica only."""
-
 
 def _joined(deltas: list[Delta]) -> Delta:
     text = "".join(delta.text for delta in deltas)

@@ -86,6 +86,9 @@ class ModelWriter:
         """What token-level speculation did in this engine so far; None where it does not speculate."""
         return await self._engine.speculation_stats()
 
+    def shun(self, session_id: str, call_id: str) -> None:
+        """As `Writer.shun`: here is one replica only."""
+
     async def check_health(self) -> None:
         """Raise RoleUnavailable if the engine cannot work any more."""
         await self._engine.check_health()

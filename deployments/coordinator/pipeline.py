@@ -242,6 +242,8 @@ class Pipeline:
             self._events.put_nowait(DraftFailed(command.call, "draft_refused", permanent=True))
         except Exception as error:
             _report("draft", error)
+            if isinstance(error, RoleSilent) and drafter is not None:
+                drafter.shun(command.request.session_id, command.request.call_id)
             self._num_draft_failures += 1
             self._draft_has_read = False
             breaker.failed(self._clock())

@@ -82,7 +82,7 @@ class Pool:
                 self._ended.popitem(last=False)
 
     def shun(self, session_id: str, call_id: str) -> None:
-        """As `Target.shun`. A call that waited for a replica in vain ran on none."""
+        """As `Writer.shun`. A call that waited for a replica in vain ran on none."""
         if call_id in self._ended:
             self._members.give_up(session_id, *self._ended.pop(call_id))
 
@@ -124,13 +124,20 @@ class WriterPool:
         result: tuple[float, ...] = await self._pool.call("token_logprobs", session_id, prefix, piece, session_id)
         return result
 
+    def shun(self, session_id: str, call_id: str) -> None:
+        """As `Writer.shun`."""
+        self._pool.shun(session_id, call_id)
+
+    def _items(self, method: str, request: StepRequest, *args: Any) -> AsyncGenerator[Any, None]:
+        return self._pool.items(method, request.session_id, request, *args, call_id=request.call_id)
+
 
 class DraftPool(WriterPool):
     """`Drafter` over a pool of replicas."""
 
     async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
         """As `Drafter.look_ahead`."""
-        async with aclosing(self._pool.items("look_ahead", request.session_id, request, depth)) as steps:
+        async with aclosing(self._items("look_ahead", request, depth)) as steps:
             async for step in steps:
                 yield step
 
@@ -138,18 +145,13 @@ class DraftPool(WriterPool):
         self, request: StepRequest, depth: int, part_tokens: int
     ) -> AsyncGenerator[Piece | Step, None]:
         """As `Drafter.look_ahead_in_parts`."""
-        items = self._pool.items("look_ahead_in_parts", request.session_id, request, depth, part_tokens)
-        async with aclosing(items):
+        async with aclosing(self._items("look_ahead_in_parts", request, depth, part_tokens)) as items:
             async for item in items:
                 yield item
 
 
 class TargetPool(WriterPool):
     """`Target` over a pool of replicas."""
-
-    def shun(self, session_id: str, call_id: str) -> None:
-        """As `Target.shun`."""
-        self._pool.shun(session_id, call_id)
 
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""
@@ -168,9 +170,6 @@ class TargetPool(WriterPool):
         async with aclosing(self._items("stream", request)) as deltas:
             async for delta in deltas:
                 yield delta
-
-    def _items(self, method: str, request: StepRequest, *args: Any) -> AsyncGenerator[Any, None]:
-        return self._pool.items(method, request.session_id, request, *args, call_id=request.call_id)
 
 
 class VerifierPool:

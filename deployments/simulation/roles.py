@@ -88,6 +88,9 @@ class SimulatedWriter:
     async def speculation_stats(self) -> None:
         """As `Writer.speculation_stats`: there is no token-level speculation but by hints."""
 
+    def shun(self, session_id: str, call_id: str) -> None:
+        """As `Writer.shun`: nobody falls silent here."""
+
     async def _begin(self, request: StepRequest) -> None:
         """What a call costs before it writes."""
         cost = self._engine.cost
@@ -140,9 +143,6 @@ class SimulatedTarget(SimulatedWriter):
         finally:
             del self._speeds[call]
         yield self._step(token_ids, ending, now() - started)
-
-    def shun(self, session_id: str, call_id: str) -> None:
-        """As `Target.shun`: nobody falls silent here."""
 
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Target.add_hints`."""

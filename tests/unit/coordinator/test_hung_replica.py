@@ -1,4 +1,4 @@
-"""Two target replicas over links, on a virtual clock. The engine of one hangs, and its process lives."""
+"""Two replicas of a role over links, on a virtual clock. The engine of one hangs, and its process lives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deployments.bench.scaling import linked
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, TargetPool
-from deployments.generation import Committed
+from deployments.generation import Committed, Finished
 from deployments.replicas import DRAFT_METHODS, TARGET_METHODS
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import config, request, truth
@@ -50,12 +50,28 @@ class Replica(TargetModel):
                 yield delta
 
 
-class Scene:
-    """A coordinator and two target replicas."""
+class DraftReplica(Draft):
+    """A draft that says nothing while it does not work."""
 
-    def __init__(self, coordinator: Coordinator, replicas: list[Replica]) -> None:
+    def __init__(self, name: str) -> None:
+        super().__init__(ScriptedEngine(DRAFT_SCRIPT, name))
+        self.works = asyncio.Event()
+        self.works.set()
+
+    async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
+        async with aclosing(super().look_ahead(request, depth)) as steps:
+            async for step in steps:
+                await self.works.wait()
+                yield step
+
+
+class Scene:
+    """A coordinator and two replicas of target and draft."""
+
+    def __init__(self, coordinator: Coordinator, replicas: list[Replica], drafts: list[DraftReplica]) -> None:
         self.coordinator = coordinator
         self.replicas = replicas
+        self.drafts = drafts
 
     @property
     def latest(self) -> Replica:
@@ -77,15 +93,15 @@ async def scene(**silence: float) -> AsyncIterator[Scene]:
     settings = config(silence=silence, max_lookahead=4)
     checks = {name: [check.model_dump() for check in each] for name, each in settings.verifier.verifiers.items()}
     replicas = [Replica("t0"), Replica("t1")]
-    drafts = [Draft(ScriptedEngine(DRAFT_SCRIPT, "d"))]
+    drafts = [DraftReplica("d0"), DraftReplica("d1")]
     async with (
         linked("target", replicas, TARGET_METHODS, CAPACITY) as targets,
         linked("draft", drafts, DRAFT_METHODS, CAPACITY) as drafters,
     ):
         roles = Roles(TargetPool(targets, 30.0), DraftPool(drafters, 30.0), await create_verifier(checks, {}))
-        await targets.link("", 30.0)
+        await asyncio.gather(targets.link("", 30.0), drafters.link("", 30.0))
         await asyncio.sleep(1.0)  # until both are found
-        yield Scene(Coordinator(settings, roles), replicas)
+        yield Scene(Coordinator(settings, roles), replicas, drafts)
 
 
 def test_a_window_of_silent_calls_leaves_their_replica_once_and_for_good() -> None:
@@ -141,3 +157,21 @@ def test_a_silent_replica_gets_one_request_now_and_then_until_it_answers_again()
             assert min(shares) > 3, "both are used"
 
     run_virtually(play())
+
+
+def test_requests_keep_their_draft_while_one_replica_of_it_hangs() -> None:
+    async def play() -> list[int]:
+        async with scene(draft_min_s=1.0, draft_max_s=2.0) as there:
+            asking = request(mode="lookahead", verifier="exact")
+
+            async def loses_its_draft() -> bool:
+                outputs = [output async for output in there.coordinator.generate(asking)]
+                assert isinstance(outputs[-1], Finished)
+                return "draft_unavailable" in outputs[-1].summary.degraded
+
+            there.drafts[0].works.clear()
+            return [sum(await asyncio.gather(*(loses_its_draft() for _ in range(8)))) for _ in range(3)]
+
+    first, *later = run_virtually(play())
+    assert first, "until it is known"
+    assert max(later) <= 1, "one tries it now and then"

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
+from actors.verifiers.lists import are_items
 from actors.verifiers.normal_form import normal_form
 from actors.verifiers.units import units
 
@@ -107,6 +108,7 @@ _PLAIN = [
         (r"[^\S\n]+", " "),
     )
 ]
+_LINE_OPERATOR = re.compile(r"\s*([-+*])\s")
 _SIGNS = str.maketrans({"−": "-", "–": "-", "—": " ", "’": "'", "⁄": "/", "∗": "*"})  # noqa: RUF001
 
 
@@ -132,7 +134,9 @@ def find_contradiction(draft: str, target: str) -> str | None:
     negated, their_negated = (_NEGATION.findall(text) for text in (ours, theirs))
     if len(negated) != len(their_negated):
         return f"{_quoted(negated)} against {_quoted(their_negated)}: the steps do not deny as often"
-    for one, other in zip(_senses(ours), _senses(theirs), strict=True):
+    senses = [*_senses(ours), _line_operators(draft)]
+    their_senses = [*_senses(theirs), _line_operators(target)]
+    for one, other in zip(senses, their_senses, strict=True):
         shorter, longer = sorted((one, other), key=len)
         rest = iter(longer)
         if not all(sense in rest for sense in shorter):
@@ -146,6 +150,16 @@ def _plain(text: str) -> str:
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
     return text
+
+
+def _line_operators(text: str) -> list[str]:
+    """The signs that begin lines and mark no lists: what they operate on stands on another line, or before the step."""
+    lines = [line.rstrip() for line in text.translate(_SIGNS).splitlines()]
+    return [
+        found[1]
+        for line, is_item in zip(lines, are_items(lines), strict=True)
+        if not is_item and (found := _LINE_OPERATOR.match(line))
+    ]
 
 
 def _scan(senses: Mapping[str, str], begins_word: bool) -> re.Pattern[str]:

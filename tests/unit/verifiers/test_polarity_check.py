@@ -58,6 +58,10 @@ SAME = [
     ("It costs $5$ cents.", r"It costs \(5\) cents."),
     ("It costs 5 cents, $x = 5$.", "It costs 5 cents."),
     ("h + m", "m + h"),
+    ("Bags:\n* apples\n* pears", "Bags:\n- apples\n- pears"),
+    ("* apples\n* pears", "- apples\n- pears"),
+    ("Bags\n- apples, 3 + 4", "Bags: apples, 3 + 4"),
+    ("- Tom: 5", "Tom: 5"),
 ]
 
 DIFFERENT = [
@@ -119,6 +123,10 @@ DIFFERENT = [
     ("5€ - 3€", "5€ + 3€"),
     ("3 x $5", "3 + $5"),
     ("the first term", "the second term"),
+    ("total = (price\n* count)", "total = (price\n- count)"),
+    ("* count)", "- count)"),
+    ("10\n- 5", "10\n+ 5"),
+    ("- We add 3 to 4.", "We subtract 3 from 4."),
 ]
 
 

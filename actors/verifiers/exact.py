@@ -17,6 +17,7 @@ from operator import itemgetter
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
+from actors.verifiers.lists import ITEM_MARK, are_items
 from actors.verifiers.normal_form import normal_form
 
 _WIDTHS = ("<wide>", "<narrow>", "<noBreak>")
@@ -42,7 +43,6 @@ _TOUCHED_BEHIND = re.compile(r"[A-Za-z0-9_/\\({$\"'`]")
 _MATHS_SIGN = re.compile(r"[=+\-*/<>^_()\\]")
 _NO_MATHS = re.compile(r"[=+\-*/<>^_]\s*\Z|[\"`]|(?:^|\s)-[A-Za-z]{2}")
 _STRONG = re.compile(r"(?<![\w*)\]])\*\*(?=[^\W\d_])([^*\n]*\w{2}[.:!?]?)\*\*(?![\w*(])")
-_ITEM = re.compile(r"^( *)[-*•](?= +\**[^\W\d_]{2})")
 _NUMBERING = re.compile(r"^( *\d+)\)(?= )")
 _QUOTES = re.compile("[\"'`]")
 _FENCES = ("```", "~~~")
@@ -95,7 +95,11 @@ def _are_code(lines: Sequence[str]) -> list[bool]:
 
 def _prose(lines: Sequence[str]) -> list[str]:
     text = _MATHS.sub(_formula, "\n".join(lines).translate(_SIGNS))
-    return [_STRONG.sub(r"\1", line) for line in _fold_lists([_line(line) for line in text.splitlines()]) if line]
+    lines = [_line(line) for line in text.splitlines()]
+    folded = [
+        ITEM_MARK.sub(r"\1-", line) if is_item else line for line, is_item in zip(lines, are_items(lines), strict=True)
+    ]
+    return [_STRONG.sub(r"\1", line) for line in folded if line]
 
 
 def _formula(found: re.Match[str]) -> str:
@@ -118,20 +122,3 @@ def _line(text: str) -> str:
     # One blank before a line is how tokenizers begin a word; two or more are indentation.
     text = (" " * indent if indent > 1 else "") + " ".join(words) if any(words) else ""
     return _NUMBERING.sub(r"\1.", text)
-
-
-def _fold_lists(lines: Sequence[str]) -> list[str]:
-    """`lines` with one mark for the items of lists. A line may begin with an operator as well ("* count" goes on with a
-    product), so a list is known by what stands before it: a blank line, a colon, or an item of the list. Where nothing
-    stands before it, it has two items."""
-    folded: list[str] = []
-    before, in_list = None, False
-    written = [line for line in lines if line]
-    has_two = len(written) > 1 and all(map(_ITEM.match, written[:2]))
-    for line in lines:
-        begins = has_two if before is None else not before or before.rstrip("*").endswith(":")
-        in_list = bool(_ITEM.match(line)) and (in_list or begins)
-        folded.append(_ITEM.sub(r"\1-", line) if in_list else line)
-        if line or before is not None:
-            before = line
-    return folded

@@ -8,7 +8,8 @@ the time of a step, a wrong acceptance the answer.
 Read as equal: ``1,234.50`` and ``1234.5``, ``$5`` and ``5``, ``3/4`` and ``\\frac{3}{4}``, ``50%`` and ``50 percent``,
 ``1.5 * 10^3`` and ``1500``, ``10⁻³`` and ``10^{-3}``, ``two`` and ``2``. Not numbers: ``1.`` and ``Step 2:`` at the
 beginning of a line, but two steps with other ones there are rejected: a step that begins in mid-sentence may begin so
-too. ``one`` is left alone, since it is a pronoun more often than a number, and ``first`` and ``second`` are.
+too. ``one`` is left alone, since it is a pronoun more often than a number; ``first`` and ``second`` are left to
+`same_polarity`.
 """
 
 from __future__ import annotations

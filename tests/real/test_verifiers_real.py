@@ -62,6 +62,7 @@ NOT_SEEN = [
     ("Tom pays Ann 5 dollars.", "Ann pays Tom 5 dollars."),
     ("So A implies B.", "So B implies A."),
     ("The red box holds 6 pens.", "The blue box holds 6 pens."),
+    ("```bash\nrm -r $DIR /$NAME\n```", "```bash\nrm -r $DIR/$NAME\n```"),
 ]
 """Wrong, and accepted: what the cascade is known not to see."""
 UNRELATED = [

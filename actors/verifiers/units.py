@@ -1,0 +1,74 @@
+"""Units of measure: which ones a text names, each kind for itself.
+
+Promises: time that grows with the text. A word is a unit wherever it stands, and so is a sign for money; a short form
+("m", "h", "in") behind a number or a stroke only, since it is a letter or another word elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+_KINDS: Sequence[Mapping[str, tuple[str, str]]] = (
+    {
+        "second": ("second seconds", "sec secs s"),
+        "minute": ("minute minutes", "min mins"),
+        "hour": ("hour hours", "hr hrs h"),
+        "day": ("day days", ""),
+        "week": ("week weeks", ""),
+        "month": ("month months", ""),
+        "year": ("year years", "yr yrs"),
+    },
+    {
+        "dollar": ("dollar dollars $", ""),
+        "cent": ("cent cents ¢", ""),
+        "euro": ("euro euros €", ""),
+        "pound": ("pound pounds £", ""),
+    },
+    {
+        "inch": ("inch inches", "in"),
+        "foot": ("foot feet", "ft"),
+        "yard": ("yard yards", "yd yds"),
+        "mile": ("mile miles mph", "mi"),
+        "millimeter": ("millimeter millimeters millimetre millimetres", "mm"),
+        "centimeter": ("centimeter centimeters centimetre centimetres", "cm"),
+        "meter": ("meter meters metre metres", "m"),
+        "kilometer": ("kilometer kilometers kilometre kilometres km kph", ""),
+    },
+    {
+        "milligram": ("milligram milligrams mg", ""),
+        "gram": ("gram grams gramme grammes", "g"),
+        "kilogram": ("kilogram kilograms kilo kilos kg kgs", ""),
+        "ton": ("ton tons tonne tonnes", "t"),
+        "ounce": ("ounce ounces oz", ""),
+        "pound": ("pound pounds lb lbs", ""),
+    },
+    {
+        "milliliter": ("milliliter milliliters millilitre millilitres ml", ""),
+        "liter": ("liter liters litre litres", "l"),
+        "teaspoon": ("teaspoon teaspoons tsp", ""),
+        "tablespoon": ("tablespoon tablespoons tbsp", ""),
+        "cup": ("cup cups", ""),
+        "pint": ("pint pints", "pt"),
+        "quart": ("quart quarts", "qt"),
+        "gallon": ("gallon gallons", "gal"),
+    },
+)
+"""For each kind the units, their words, and what is written for them behind a number."""
+
+_WORDS = [{word: unit for unit, (words, _) in kind.items() for word in words.split()} for kind in _KINDS]
+_SHORT = [{word: unit for unit, (_, short) in kind.items() for word in short.split()} for kind in _KINDS]
+
+# Behind "5", "5 ", "5-", "km/", and inside "5\text{ m}", "\(5\) m".
+_WORD = re.compile(
+    r"(?P<number>(?<=[\d/{~])|(?<=[\d/{]\s)|(?<=\d-)|(?<=\d\\[)]\s))?(?P<word>(?<![A-Za-z_])[A-Za-z]+|[$€£¢])"
+)
+
+
+def units(text: str) -> list[list[str]]:
+    """The units that `text` names, in its order: one list for each kind (time, money, length, mass, volume)."""
+    found = [(match["word"].lower(), match["number"] is not None) for match in _WORD.finditer(text)]
+    return [
+        [unit for word, behind in found if (unit := words.get(word) or (behind and short.get(word)))]
+        for words, short in zip(_WORDS, _SHORT, strict=True)
+    ]

@@ -163,13 +163,17 @@ class CoordinatorBackend:
         """As `Backend.hand_over`."""
         return await self._lingering.hand_over(stream_id, owner)
 
-    async def _hand_over(self, *asked: str | Keep | None) -> list[GenerationRequest]:
+    async def _hand_over(self, *asked: str | Keep) -> list[GenerationRequest]:
         """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has; one that
         is dead or frozen has none."""
         by_serve, by_links = await asyncio.gather(
             self._ask("hand_over", *asked), self._coordinators.answers(ASK_S, "hand_over", *asked)
         )
-        return [request for answer in (*by_serve, *by_links) if isinstance(answer, list) for request in answer]
+        told = [*by_serve, *by_links]
+        for error in told:
+            if isinstance(error, BaseException):
+                logger.warning("A coordinator did not say what it has of the stream %s: %r", asked[0], error)
+        return [request for answer in told if isinstance(answer, list) for request in answer]
 
     async def _ask(self, method: str, *args: Any) -> list[Any]:
         """What each coordinator that Serve knows says to `method`; nothing where none can be asked."""

@@ -20,7 +20,8 @@ logger = logging.getLogger("lookahead.gateway")
 
 READ_OUT_S = 1.0
 """So long outputs may be on their way that a coordinator has sent before it handed their stream over."""
-HandOver = Callable[[str, str, Keep | None], Awaitable[list[GenerationRequest]]]
+HandOver = Callable[..., Awaitable[list[GenerationRequest]]]
+"""As `Keeper.hand_over`, of all coordinators."""
 
 
 class Lingering:
@@ -51,9 +52,9 @@ class Lingering:
             await self._keeper.read_out(stream_id, owner, READ_OUT_S)  # what is fetched from them was not counted else
         return [*theirs, *await self._keeper.hand_over(stream_id, owner)]
 
-    async def _theirs(self, stream_id: str, owner: str, only: Keep | None = None) -> list[GenerationRequest]:
+    async def _theirs(self, stream_id: str, owner: str, *only: Keep) -> list[GenerationRequest]:
         try:
-            return await self._hand_over(stream_id, owner, only)
+            return await self._hand_over(stream_id, owner, *only)
         except Exception as error:  # whatever keeps them from answering, what is here is there
             logger.warning("No coordinator could be asked for the stream %s: %s", stream_id, error)
             return []

@@ -137,7 +137,7 @@ class OwnTokens(TargetModel):
     """Of a tokenizer with numbers of its own, and no template around plain text."""
 
     def __init__(self, first_token: int) -> None:
-        super().__init__(ScriptedEngine(TARGET))
+        super().__init__(ScriptedEngine(replace(TARGET, vocabulary=f"from {first_token}")))
         self._first_token = first_token
 
     async def encode(self, prompt: Prompt) -> TokenIds:

@@ -24,6 +24,12 @@ SAME = [
     ("Ann’s “big” bag", 'Ann\'s "big" bag'),  # noqa: RUF001
     ("８ − 5 = 3", "8 - 5 = 3"),  # noqa: RUF001
     ("a\u00a0b", "a b"),
+    ("Bags:\n* apples", "Bags:\n- apples"),
+    ("**Bags:**\n* apples\n* pears", "**Bags:**\n- apples\n- pears"),
+    ("We buy\n\n* apples\n\n* pears", "We buy\n\n- apples\n- pears"),
+    (r"So (\(x = 5\)), **\(y + 1\)**.", r"So ($x=5$), **$y+1$**."),
+    (r"So \(f'(x) = 2\).", r"So $f'(x)=2$."),
+    ("```\na  b\n```\nSo  5.\n", "```\na  b\n```\n\nSo 5."),
 ]
 
 DIFFERENT = [
@@ -49,6 +55,26 @@ DIFFERENT = [
     ("(8 - 5) - 2", "8 - (5 - 2)"),
     (r"$2 3$", r"$23$"),
     ("n!", "n"),
+    ("total = (price\n* count)", "total = (price\n- count)"),
+    ("Total cost\n* price per item", "Total cost\n- price per item"),
+    ("* count)", "- count)"),
+    ("total = (price\n- tax\n* count)", "total = (price\n- tax\n- count)"),
+    ("rm -r $DIR /$NAME", "rm -r $DIR/$NAME"),
+    ("rm -r ${DIR} -${NAME}", "rm -r ${DIR}-${NAME}"),
+    ("echo $x -$(y)", "echo $x-$(y)"),
+    (r"grep '\(a *\)'", r"grep '\(a*\)'"),
+    (r"grep x\(a *b\)", r"grep x\(a*b\)"),
+    (r"grep -E \(a *\) b", r"grep -E \(a*\) b"),
+    (r"find . \( -name a -o -name b \)", r"find . \(-name a-o-name b\)"),
+    (r"echo \(x\)", "echo $x$"),
+    ("```\ngrep \\(a * b\\) c\n```", "```\ngrep \\(a*b\\) c\n```"),
+    ('```\nprint("a  b")\n```', '```\nprint("a b")\n```'),
+    ("```\n* ab\n* cd\n```", "```\n- ab\n- cd\n```"),
+    ("```\na\n\nb\n```", "```\na\nb\n```"),
+    ("print('a  b')", "print('a b')"),
+    ('print("a  b")\n```', 'print("a b")\n```'),
+    ('    print("a  b")', '    print("a b")'),
+    ("```\n“\n```", '```\n"\n```'),
 ]
 
 

@@ -120,9 +120,6 @@ class Coordinator:
         self._draft_away_s = self._draft_away_until = 0.0
         """After the draft did not answer, requests do not wait for it for a while, longer each time: there may be none,
         where it is scaled to zero. Those that begin without it take it in when it answers."""
-        self._mark_ids: tuple[TokenIds, TokenIds] = (), ()
-        """The target's tokens of the marks that close and open the reasoning, in the vocabulary that is next."""
-        self._vocabulary_of_marks: str | None = None
         self._vigilance = _vigilance(config.speculation)
         control = config.speculation.controller
         self._controller = controller or Controller(control.probe_share) if control.enabled else None
@@ -229,10 +226,13 @@ class Coordinator:
         """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
         drafts = plan.mode != "target"
-        info, prompt, draft_prompt = await asyncio.gather(
-            target.describe(), target.encode(request.prompt), self._draft_prompt(request.prompt, drafts)
+        info, prompt, mark_ids, draft_prompt = await asyncio.gather(
+            target.describe(),
+            target.encode(request.prompt),
+            self._mark_ids(request.prompt),
+            self._draft_prompt(request.prompt, drafts),
         )
-        marks = await self._marks(prompt, info.vocabulary) if request.prompt.messages else Marks()
+        marks = self._marks(prompt, *mark_ids) if mark_ids is not None else Marks()
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
         settings = SessionSettings(
@@ -290,23 +290,27 @@ class Coordinator:
         self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
         self._draft_away_until = asyncio.get_running_loop().time() + self._draft_away_s
 
-    async def _marks(self, prompt: TokenIds, vocabulary: str) -> Marks:
-        """The reasoning marks, and whether this prompt, of the target's `vocabulary`, leaves the reasoning open."""
+    async def _mark_ids(self, prompt: Prompt) -> tuple[TokenIds, TokenIds] | None:
+        """The target's tokens of the marks that close and open the reasoning; None: `prompt` has no marks."""
         reasoning = self._config.reasoning
-        if reasoning.close is None:
-            return Marks()
-        if self._vocabulary_of_marks != vocabulary:
-            self._mark_ids = await self._ids_of(reasoning.close), await self._ids_of(reasoning.open or "")
-            self._vocabulary_of_marks = vocabulary
-        closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in self._mark_ids)
+        if reasoning.close is None or not prompt.messages:
+            return None
+        marks = "", reasoning.close, reasoning.open or ""  # as at the beginning of a line
+        encoded = (self._roles.target.encode(Prompt(text=f"\n{mark}")) for mark in marks)
+        bare, close, opening = await asyncio.gather(*encoded)
+        return _within(bare, close), _within(bare, opening)
+
+    def _marks(self, prompt: TokenIds, close: TokenIds, opening: TokenIds) -> Marks:
+        """The reasoning marks, and whether this prompt leaves the reasoning open."""
+        reasoning = self._config.reasoning
+        closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in (close, opening))
         return Marks(reasoning.open, reasoning.close, reasoning.starts_open and closed_at <= opened_at)
 
-    async def _ids_of(self, mark: str) -> TokenIds:
-        """The target's tokens of `mark` at the beginning of a line, without those that its tokenizer puts around all
-        texts."""
-        bare, ids = [await self._roles.target.encode(Prompt(text=f"\n{text}")) for text in ("", mark)]
-        start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(bare, ids, strict=False))))
-        return ids[start : len(ids) - len(bare) + start]
+
+def _within(bare: TokenIds, token_ids: TokenIds) -> TokenIds:
+    """`token_ids` without those that a tokenizer puts around all texts, also the `bare` one."""
+    start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(bare, token_ids, strict=False))))
+    return token_ids[start : len(token_ids) - len(bare) + start]
 
 
 def _last_place(wanted: TokenIds, token_ids: TokenIds) -> int:

@@ -136,8 +136,8 @@ def test_a_request_goes_by_hints_and_vocabularies_of_the_roles_that_are_there_no
 class OwnTokens(TargetModel):
     """Of a tokenizer with numbers of its own, and no template around plain text."""
 
-    def __init__(self, first_token: int) -> None:
-        super().__init__(ScriptedEngine(replace(TARGET, vocabulary=f"from {first_token}")))
+    def __init__(self, first_token: int, vocabulary: str) -> None:
+        super().__init__(ScriptedEngine(replace(TARGET, vocabulary=vocabulary)))
         self._first_token = first_token
 
     async def encode(self, prompt: Prompt) -> TokenIds:
@@ -151,8 +151,9 @@ def test_marks_are_found_in_the_tokens_of_the_target_that_is_there_now() -> None
         reasoning = {"open": "<think>", "close": "</think>", "starts_open": True}
         world = World(target(), draft(), validate_config(config().model_dump() | {"reasoning": reasoning}, "test"))
         closed = Prompt(messages=(Message("user", "2 and 2? <think>\n\n</think>"),))
-        for first_token in (0, 1000):
-            world.target.now = OwnTokens(first_token)
+        # Between old and new: the new one says what it is while the old one still encodes.
+        for replica in (OwnTokens(0, "old"), OwnTokens(0, "new"), OwnTokens(1000, "new")):
+            world.target.now = replica
             outputs = await world.ask(mode="target", prompt=closed)
             assert {output.channel for output in outputs if isinstance(output, Committed)} == {"content"}
 

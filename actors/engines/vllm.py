@@ -42,6 +42,7 @@ from actors.messages import (
 from vllm import SamplingParams
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind
+from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
 SHUTDOWN_S = 10.0
@@ -92,7 +93,9 @@ class VllmEngine:
         guard = Guard.start()
         counter = SpeculationCounter()
         try:
-            config = arguments.create_engine_config()
+            config = arguments.create_engine_config(
+                UsageContext.OPENAI_API_SERVER
+            )  # what is not set is as in vllm serve
             engine = AsyncLLM.from_vllm_config(
                 config,
                 stat_loggers=None if arguments.disable_log_stats else [counter.attach],

@@ -34,6 +34,7 @@ from deployments.cli.terminal import (
 from deployments.server.client import DEFAULT_TIMEOUT_S, connect, get_json, served_model
 
 if TYPE_CHECKING:
+    from deployments.bench.equal_hardware import VllmServer
     from deployments.bench.plan import Plan
     from deployments.bench.problems import Problem
     from deployments.bench.record import Record
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started."""
+    """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started.
+
+    `own` are vLLM's own servers by mode; those of `apart` are started after the deployment, on its GPUs.
+    """
 
     out: Path
     plan: Plan
@@ -56,6 +60,8 @@ class Run:
     url: str | None
     model: str | None
     api_key: str | None
+    own: Mapping[str, VllmServer]
+    apart: tuple[str, ...]
 
 
 def bench(
@@ -68,8 +74,8 @@ def bench(
         str,
         typer.Option(
             help="What to compare, commas between: MODE, MODE:WISH:WISH (lookahead:exact:ngram), 'plain' for a server "
-            "that is not lookahead, 'vllm' for vLLM's own server, started beside (on CPUs); @URL behind one asks "
-            "another server."
+            "that is not lookahead, 'vllm' for vLLM's own server, started beside (on GPUs: after the others); @URL "
+            "behind one asks another server."
         ),
     ] = "target,lookahead",
     data: Annotated[
@@ -107,12 +113,12 @@ def bench(
 
     Example: lookahead bench --profile local --modes target,lookahead --data synthetic --limit 20 --out runs/first
     """
+    from deployments.bench.equal_hardware import needs_gpus, own_servers
     from deployments.bench.plan import Plan, describe_data
     from deployments.bench.problems import instruction, load
     from deployments.bench.rows import Objective
     from deployments.bench.runner import Manner
     from deployments.bench.variants import base_url
-    from deployments.bench.vllm_server import check_hardware
 
     chosen, url = chosen_config(profile, config, url), base_url(url) if url else None
     problems = load(data, limit, seed)
@@ -131,10 +137,11 @@ def bench(
         max_lookahead=max_lookahead,
         instruction=instruction(problems),
     )
-    check_hardware(chosen, plan.modes)
+    own = own_servers(chosen, plan.modes)
+    apart = tuple(own) if chosen is not None and needs_gpus(chosen) else ()
     console = words_console(json_output)
     manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
-    run = Run(out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key))
+    run = Run(out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key), own, apart)
     report = _run(console, run)
     if json_output:
         print_json(report)
@@ -155,6 +162,7 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         "runs": claim_folder(run.out, run.plan, command),
         "plan": asdict(run.plan),
         "server": None,
+        "apart": list(run.apart),
         **describe_machine(),
         **({"sandbox": sandbox.describe()} if any(problem.code for problem in run.problems) else {}),
         "config": hide_secrets(run.config.model_dump(mode="json")) if run.config else None,
@@ -180,25 +188,37 @@ def _measure_missing(console: Console, run: Run, record: Record) -> Any:
     """Ask and grade what is left; what the servers say of themselves, or None if nothing was asked."""
     from deployments.bench.review import review_all
     from deployments.bench.runner import remaining
-    from deployments.bench.vllm_server import for_variants
+    from deployments.bench.vllm_server import all_running, running
 
-    if remaining(run.plan, record, run.manner.retry_failed):
-        with server(run.config, run.url) as url, for_variants(run.config, run.plan.modes) as own:
-            return asyncio.run(_measure(console, url, own, run, record))
-    asyncio.run(review_all(record, run.problems, {}))
-    return None
+    left = {block.mode for block, _ in remaining(run.plan, record, run.manner.retry_failed)}
+    together = [mode for mode in run.plan.modes if mode not in run.apart]
+    said: dict[str, Any] = {}
+    if left.intersection(together):
+        beside = {mode: server for mode, server in run.own.items() if mode in together}
+        with server(run.config, run.url) as url, all_running(beside) as own:
+            said = asyncio.run(_measure(console, _places(together, url, own), url, run, record))
+    for mode in filter(left.__contains__, run.apart):
+        console.print(f"{mode}: vLLM's own server gets the GPUs that the deployment had.", markup=False)
+        with running(run.own[mode]) as url:
+            found = asyncio.run(_measure(console, {mode: url}, None, run, record))
+        said.setdefault("others", {}).update(found["others"])
+    if not left:
+        asyncio.run(review_all(record, run.problems, {}))
+    return said or None
 
 
-async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run, record: Record) -> Any:
-    """Ask all that is left, with a progress bar; what the servers say of themselves. `own` are addresses of modes that
-    have a server of their own."""
+async def _measure(
+    console: Console, places: Mapping[str, str], ours: str | None, run: Run, record: Record
+) -> dict[str, Any]:
+    """Ask all that is left of the modes in `places`, their servers' addresses, with a progress bar; what the servers
+    say of themselves. The run's key and model are for the server at `ours`."""
     from deployments.bench.record import Measurement
     from deployments.bench.runner import Runner, remaining
 
-    num_left = sum(len(indices) for _, indices in remaining(run.plan, record, run.manner.retry_failed))
+    left = remaining(run.plan, record, run.manner.retry_failed)
+    num_left = sum(len(indices) for block, indices in left if block.mode in places)
     async with AsyncExitStack() as stack:
-        places = _places(run.plan.modes, url, own)
-        servers = {place: await _connect(stack, place, run, place == url) for place in dict.fromkeys(places.values())}
+        servers = {place: await _connect(stack, place, run, place == ours) for place in dict.fromkeys(places.values())}
         with progress_on(console, MofNCompleteColumn(), remaining=True) as progress:
             task = progress.add_task("warming up", total=num_left)
 
@@ -210,8 +230,8 @@ async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run,
             by_mode = {mode: servers[place] for mode, place in places.items()}
             await Runner(by_mode, run.plan, run.problems, record, run.manner, on_answer).run()
         versions = {place: await _version(found) for place, found in servers.items()}
-    others = {place: version for place, version in versions.items() if place != url}
-    return {**versions.get(url, {}), **({"others": others} if others else {})}
+    others = {place: version for place, version in versions.items() if place != ours}
+    return {**versions.get(ours or "", {}), **({"others": others} if others else {})}
 
 
 def _places(modes: Iterable[str], url: str, own: Mapping[str, str]) -> dict[str, str]:

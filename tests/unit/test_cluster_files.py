@@ -25,6 +25,7 @@ from deployments.app import BuildArgs, build, compose
 from deployments.config import Config, load_profile
 from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway_config import GatewayConfig
+from deployments.server.launch import ON_EVERY_NODE
 from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.metrics import Metrics, token_metrics
 from tests.unit.launch_files import PINS, PROFILE, ROOT, names, packed, pinned
@@ -125,7 +126,7 @@ def test_serve_file_builds_the_profile(deploy: ServeDeploySchema, config: Config
     assert deploy.proxy_location.value == "HeadOnly"
 
 
-def test_every_start_command_turns_token_authentication_on(cluster: dict[str, Any]) -> None:
+def test_every_start_command_sets_what_ray_is_started_with(cluster: dict[str, Any]) -> None:
     starts = [
         command
         for key in ("head_start_ray_commands", "worker_start_ray_commands")
@@ -134,7 +135,8 @@ def test_every_start_command_turns_token_authentication_on(cluster: dict[str, An
     ]
     assert len(starts) == 2
     for command in starts:
-        assert command.index("RAY_AUTH_MODE=token") < command.index("ray start")
+        before = command.split("ray start")[0].replace(";", " ").split()
+        assert {f"{name}={value}" for name, value in (ON_EVERY_NODE | {"RAY_AUTH_MODE": "token"}).items()} <= set(before)
     words = shlex.split(starts[0])
     assert "--dashboard-host=127.0.0.1" in words
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in words

@@ -26,7 +26,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import GRACE_S, BuildArgs
 from deployments.config import Config, load_profile
-from deployments.server.launch import SERVE_TRANSPORT
+from deployments.server.launch import ON_EVERY_NODE
 from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -258,7 +258,7 @@ def test_the_image_is_of_this_version_and_holds_its_wheel(service: dict[str, Any
 
 
 def test_the_image_has_what_kuberay_and_serve_ask_for(service: dict[str, Any], project: dict[str, Any]) -> None:
-    assert SERVE_TRANSPORT.items() <= environment().items()
+    assert ON_EVERY_NODE.items() <= environment().items()
     assert environment()["RAY_AUTH_MODE"] == "token"
     assert f"ray[serve]=={service['spec']['rayClusterConfig']['rayVersion']}" in project["dependencies"]
     packages = next(rest for name, rest in instructions() if name == "RUN" and "apt-get" in rest).split()

@@ -17,7 +17,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from deployments.config import load_profile
-from deployments.server.launch import SERVE_TRANSPORT
+from deployments.server.launch import ON_EVERY_NODE
 from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
 
 HARDWARE = {"front": (16, 0), "draft": (16, 2), "target": (96, 8), "verifier": (8, 0)}
@@ -64,7 +64,7 @@ def test_every_machine_has_a_role_and_all_replicas_fit(cluster: dict[str, Any], 
         run = started(cluster["worker_start_ray_commands"][-1], address, tmp_path)
         environment, words = json.loads(run.stdout)
         assert "--address=10.0.0.10:6379" in words
-        assert SERVE_TRANSPORT.items() | {"RAY_AUTH_MODE": "token"}.items() <= environment.items()
+        assert ON_EVERY_NODE.items() | {"RAY_AUTH_MODE": "token"}.items() <= environment.items()
         [holds] = [json.loads(word.removeprefix("--resources=")) for word in words if word.startswith("--resources=")]
         kind = PINS[next(iter(holds))]
         cpus, gpus = HARDWARE[kind]
@@ -87,7 +87,7 @@ def test_the_head_holds_no_role_and_keeps_its_dashboard_to_itself(cluster: dict[
     environment, words = json.loads(run.stdout)
     assert {"--head", "--dashboard-host=127.0.0.1", "--num-cpus=0", "--num-gpus=0"} <= set(words)
     assert any(word.startswith("--autoscaling-config=") for word in words)
-    assert environment["RAY_AUTH_MODE"] == "token"
+    assert ON_EVERY_NODE.items() | {"RAY_AUTH_MODE": "token"}.items() <= environment.items()
 
 
 def test_what_is_copied_and_installed_is_as_on_aws(cluster: dict[str, Any]) -> None:

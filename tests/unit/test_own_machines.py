@@ -94,3 +94,24 @@ def test_what_is_copied_and_installed_is_as_on_aws(cluster: dict[str, Any]) -> N
     aws = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     for part in ("file_mounts", "setup_commands", "cluster_name"):
         assert cluster[part] == aws[part], part
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_set_up_gets_compiled_kernels_also_without_a_gpu_and_goes_on_where_it_cannot(
+    cluster: dict[str, Any], tmp_path: Path, status: int
+) -> None:
+    [position] = [n for n, command in enumerate(cluster["setup_commands"]) if "download-kernels" in command]
+    assert any("lookahead-serve[gpu]" in command for command in cluster["setup_commands"][:position])
+    vllm = tmp_path / "lookahead" / "bin" / "vllm"
+    vllm.parent.mkdir(parents=True)
+    vllm.write_text(f'#!/bin/sh\necho "$VLLM_TARGET_DEVICE $*"\nexit {status}\n')
+    vllm.chmod(0o755)
+    run = subprocess.run(
+        ["bash", "-c", cluster["setup_commands"][position]],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (run.returncode, run.stdout) == (0, "cpu download-kernels\n")
+    assert ("vLLM will sample with its own" in run.stderr) == bool(status)

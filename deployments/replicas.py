@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -30,7 +32,7 @@ from deployments.link.frames import Address
 from deployments.link.over_serve import listen, members
 from deployments.link.server import LinkServer
 from deployments.live_settings import changed
-from deployments.sections import WriterConfig
+from deployments.sections import PlacementConfig, WriterConfig
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +43,16 @@ DRAFT_METHODS = WRITER_METHODS | {"look_ahead", "look_ahead_in_parts"}
 TARGET_METHODS = WRITER_METHODS | {"step", "progress", "stream"}
 
 
-async def start_engine(config: WriterConfig, phases: StartPhases) -> Engine:
-    """The engine that `config` describes, in this process; `phases` gets what took how long. On a card that it shares
-    it starts when no other does (`actors.engines.start_turn`)."""
+async def start_engine(config: WriterConfig, placement: PlacementConfig, phases: StartPhases) -> Engine:
+    """The engine that `config` describes, in this process; `phases` gets what took how long. Where the replica's
+    `placement` has a part of a card, it starts when no other does (`actors.engines.start_turn`)."""
     replica = serve.get_replica_context().replica_id.unique_id
     engine = config.engine
+    # The engine's own process joins this cluster, whose workers it takes for tensor parallelism. vLLM sees to that only
+    # where nobody has said how its processes start, as `actors.engines.vllm` does.
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     async with contextlib.AsyncExitStack() as held:
-        if config.placement.shares_card:
+        if placement.shares_card:
             with phases.measure("turn"):
                 await held.enter_async_context(turn())
         return await create_engine(
@@ -105,7 +110,7 @@ class DraftReplica(WriterReplica):
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
         self._phases = StartPhases()
-        self._writer = Draft(await start_engine(config, self._phases))
+        self._writer = Draft(await start_engine(config, config.placement, self._phases))
         await self._listen(DRAFT_METHODS, config)
 
 
@@ -114,7 +119,7 @@ class TargetReplica(WriterReplica):
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
         self._phases = StartPhases()
-        self._writer = TargetModel(await start_engine(config, self._phases))
+        self._writer = TargetModel(await start_engine(config, config.placement, self._phases))
         await self._listen(TARGET_METHODS, config)
 
 
@@ -132,7 +137,8 @@ class VerifierReplica:
             scorers["draft"] = DraftPool(self._asked[1], wait_s)
         self._judge: ModelWriter | None = None
         if config.verifier.judge is not None:
-            self._judge = scorers["own"] = TargetModel(await start_engine(config.verifier.judge, StartPhases()))
+            engine = await start_engine(config.verifier.judge, config.verifier.placement, StartPhases())
+            self._judge = scorers["own"] = TargetModel(engine)
         self._config = self._started = config
         self._scorers = scorers
         self._verifier = await self._made(config)

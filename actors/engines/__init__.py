@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from actors.engines.cuda_sampling import settle_sampler
 from actors.errors import ConfigError
 from actors.roles import Engine
 from actors.start_phases import StartPhases, read_ahead
@@ -49,6 +51,7 @@ async def create_engine(
         wanted = [model] if (draft := speculative_model(options)) is None else [model, draft]
         with phases.measure("weights"):
             (path, *more) = await asyncio.to_thread(_fetch, wanted)
+        settle_sampler(os.environ)
         with phases.measure("import"):
             from actors.engines.vllm import VllmEngine
         if model.startswith("dummy:"):

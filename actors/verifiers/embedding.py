@@ -1,9 +1,10 @@
 """Embedding: cosine similarity of the two steps' sentence embeddings.
 
-Promises: the model is loaded when the check is made, once a process, and runs on one thread of its own, so that neither
-the event loop nor the engines' cores wait for it; requests that come while it works are encoded together in its next
-batch. A step that is longer than the model reads is never judged by its beginning: unsure. Alone this check is unsafe
-(cosine 1.00 between "= 794" and "= 694", .9 between "is" and "is not"): put `same_numbers` and `same_polarity` before.
+Promises: the model is loaded when the check is made, once a process, and runs on the CPU whatever cards are there, on
+one thread of its own, so that neither the event loop nor the engines' cores wait for it; requests that come while it
+works are encoded together in its next batch. A step that is longer than the model reads is never judged by its
+beginning: unsure. Alone this check is unsafe (cosine 1.00 between "= 794" and "= 694", .9 between "is" and "is not"):
+put `same_numbers` and `same_polarity` before.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class SentenceEncoder:
 
         def load() -> Any:
             try:
-                return SentenceTransformer(str(folder), local_files_only=True)
+                return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
             except Exception as error:
                 raise WeightsError(f"The embedding model in {folder} cannot be loaded: {error}.") from error
 

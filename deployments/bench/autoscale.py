@@ -23,7 +23,7 @@ from deployments.bench.autoscale_plot import plot
 from deployments.bench.fake_nodes import fake_cluster
 from deployments.bench.figures import quantile
 from deployments.config import Config, load_profile, validate_config
-from deployments.server.launch import SERVE_TRANSPORT, running
+from deployments.server.launch import ON_EVERY_NODE, running
 
 PHASES = "0.1:40,1.0:130,0.1:60"
 OBJECTIVE_S = 12.0
@@ -83,8 +83,7 @@ def watch(samples: list[Sample], begin: float) -> None:
 
 def run(phases: str, folder: Path) -> dict[str, Any]:
     """The whole run; its record."""
-    os.environ.update(SERVE_TRANSPORT, RAY_AUTH_MODE="disabled", RAY_SCHEDULER_EVENTS="0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.update(ON_EVERY_NODE, RAY_AUTH_MODE="disabled", RAY_SCHEDULER_EVENTS="0")
     samples: list[Sample] = []
     config = settings()
     requests = folder / "requests.jsonl"

@@ -32,7 +32,7 @@ from actors.errors import ServiceError
 from deployments.bench.fake_nodes import family, free_port, processes_of
 from deployments.chaos.streams import Load, StreamEnd, run_streams
 from deployments.config import Config, load_profile, validate_config
-from deployments.server.launch import SERVE_TRANSPORT
+from deployments.server.launch import ON_EVERY_NODE
 
 START_S = 120.0
 BEFORE_S = 6.0
@@ -71,7 +71,7 @@ class Head:
         self._folder = folder
         self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
-        self._environment = os.environ | SERVE_TRANSPORT | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+        self._environment = os.environ | ON_EVERY_NODE | {"RAY_AUTH_MODE": "disabled"}
         if storage == "rocksdb":
             self._environment |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": f"{folder}/store"}
         self._store: subprocess.Popen[bytes] | None = None

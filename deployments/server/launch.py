@@ -36,6 +36,8 @@ SERVE_TRANSPORT = {
 report to the autoscaling policy every two seconds: Serve's ten would be most of a burst's wait for a decision. One
 whose health check has failed is ended at once: Serve would ask a process that does not run to leave, and wait an hour
 for it, while it holds the GPU that its successor needs."""
+ON_EVERY_NODE = SERVE_TRANSPORT | {"RAY_worker_niceness": "0"}
+"""What has to be set where Ray starts. Its default niceness of 15 lets whatever else runs there slow the engines."""
 ON_ONE_MACHINE = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
 """Where the models compute on the same cores, Serve's controller looks at its replicas once a second, not ten times:
 that took 4 % of a core from them, and 1 % more for Ray's store."""
@@ -49,8 +51,8 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken, if Ray Serve runs at
     `address` already and listens elsewhere or has this application, or, on this machine, if API keys cannot be read.
     """
-    for name, value in (SERVE_TRANSPORT | (ON_ONE_MACHINE if address == "local" else {})).items():
-        os.environ.setdefault(name, value)  # read when Serve is imported, here and in every replica
+    for name, value in (ON_EVERY_NODE | (ON_ONE_MACHINE if address == "local" else {})).items():
+        os.environ.setdefault(name, value)  # read when Ray starts and when Serve is imported, here and in every replica
     import ray
     from ray import serve as ray_serve
     from ray.serve.config import HTTPOptions
@@ -66,9 +68,6 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
         KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ)
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(
-        "RAY_worker_niceness", "0"
-    )  # Ray's default of 15 lets whatever else runs here slow the engines
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with _own_sigterm():

@@ -24,7 +24,7 @@ from openai import OpenAI, OpenAIError
 
 from deployments.bench.fake_nodes import fake_cluster, family
 from deployments.config import load_profile, validate_config
-from deployments.server.launch import SERVE_TRANSPORT
+from deployments.server.launch import ON_EVERY_NODE
 from tests.cluster.conftest import Served
 from tests.cluster.test_cluster import ask, truth
 
@@ -100,7 +100,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     config.write_text(yaml.safe_dump(settings))
     url = f"http://127.0.0.1:{port}"
     with pytest.MonkeyPatch.context() as patch, fake_cluster(HEAD, NODE_TYPES, idle_s=300.0) as address:
-        for name, value in {**SERVE_TRANSPORT, "RAY_worker_niceness": "0"}.items():
+        for name, value in ON_EVERY_NODE.items():
             patch.setenv(name, value)
         replicas = [Replica(*json.loads(line)) for line in deploy(address, config) if line.startswith("[")]
         with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:

@@ -25,6 +25,7 @@ from deployments.app import BuildArgs, build, compose
 from deployments.config import Config, load_profile
 from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway_config import GatewayConfig
+from deployments.server.launch import ON_EVERY_NODE
 from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.metrics import Metrics, token_metrics
 from tests.unit.launch_files import PINS, PROFILE, ROOT, names, packed, pinned
@@ -125,7 +126,7 @@ def test_serve_file_builds_the_profile(deploy: ServeDeploySchema, config: Config
     assert deploy.proxy_location.value == "HeadOnly"
 
 
-def test_every_start_command_turns_token_authentication_on(cluster: dict[str, Any]) -> None:
+def test_every_start_command_sets_what_ray_is_started_with(cluster: dict[str, Any]) -> None:
     starts = [
         command
         for key in ("head_start_ray_commands", "worker_start_ray_commands")
@@ -134,7 +135,9 @@ def test_every_start_command_turns_token_authentication_on(cluster: dict[str, An
     ]
     assert len(starts) == 2
     for command in starts:
-        assert command.index("RAY_AUTH_MODE=token") < command.index("ray start")
+        before = command.split("ray start")[0].replace(";", " ").split()
+        for name, value in ON_EVERY_NODE.items() | {"RAY_AUTH_MODE": "token"}.items():
+            assert f"{name}={value}" in before
     words = shlex.split(starts[0])
     assert "--dashboard-host=127.0.0.1" in words
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in words
@@ -149,6 +152,17 @@ def test_mounted_files_of_the_repository_exist_and_the_wheel_is_installed(cluste
     install = [command for command in cluster["setup_commands"] if "lookahead-serve[gpu] @ file://" in command]
     assert len(install) == 1
     assert "$HOME/wheels/lookahead_serve-*.whl" in install[0]
+
+
+def test_make_gets_compiled_kernels_for_gpus_also_without_a_gpu_and_goes_on_where_it_cannot() -> None:
+    """As the image and the nodes do."""
+    recipe = (ROOT / "Makefile").read_text().partition("$(READY):")[2].partition("\n\n")[0].replace("\\\n", "")
+    install, *after = [line for line in recipe.splitlines() if "$(HARDWARE),dev" in line or "download-kernels" in line]
+    assert "pip install" in install
+    [fetch] = [" ".join(line.split()) for line in after]
+    assert fetch.startswith(
+        'if [ "$(HARDWARE)" = gpu ]; then VLLM_TARGET_DEVICE=cpu $(BIN)/vllm download-kernels || echo'
+    )
 
 
 def test_operations_page_names_every_metric_and_no_other() -> None:

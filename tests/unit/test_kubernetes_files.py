@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import tomllib
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import GRACE_S, BuildArgs
 from deployments.config import Config, load_profile
-from deployments.server.launch import SERVE_TRANSPORT
+from deployments.server.launch import ON_EVERY_NODE
 from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -258,7 +259,7 @@ def test_the_image_is_of_this_version_and_holds_its_wheel(service: dict[str, Any
 
 
 def test_the_image_has_what_kuberay_and_serve_ask_for(service: dict[str, Any], project: dict[str, Any]) -> None:
-    assert SERVE_TRANSPORT.items() <= environment().items()
+    assert ON_EVERY_NODE.items() <= environment().items()
     assert environment()["RAY_AUTH_MODE"] == "token"
     assert f"ray[serve]=={service['spec']['rayClusterConfig']['rayVersion']}" in project["dependencies"]
     packages = next(rest for name, rest in instructions() if name == "RUN" and "apt-get" in rest).split()
@@ -266,6 +267,21 @@ def test_the_image_has_what_kuberay_and_serve_ask_for(service: dict[str, Any], p
     # A login shell keeps none of the image's PATH: nothing may be installed beside /usr/local.
     assert "PATH" not in environment()
     assert not any("venv" in rest for _, rest in instructions())
+
+
+@pytest.mark.parametrize(("hardware", "fetched"), [("gpu", "cpu download-kernels\n"), ("cpu", "")])
+def test_the_image_for_gpus_has_compiled_kernels_without_a_gpu_or_a_toolkit(
+    tmp_path: Path, hardware: str, fetched: str
+) -> None:
+    steps = [rest for name, rest in instructions() if name == "RUN"]
+    [position] = [n for n, step in enumerate(steps) if "download-kernels" in step]
+    assert any("[$HARDWARE]" in step for step in steps[:position])
+    vllm = tmp_path / "vllm"
+    vllm.write_text('#!/bin/sh\necho "$VLLM_TARGET_DEVICE $*"\n')
+    vllm.chmod(0o755)
+    environment = {"HARDWARE": hardware, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    run = subprocess.run(["sh", "-c", steps[position]], env=environment, capture_output=True, text=True, timeout=30)
+    assert (run.returncode, run.stdout) == (0, fetched)
 
 
 def test_pods_that_load_weights_have_the_folder_of_the_image(service: dict[str, Any]) -> None:

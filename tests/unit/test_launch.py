@@ -15,12 +15,12 @@ from ray.serve import context
 from actors.errors import ConfigError
 from deployments import app
 from deployments.config import Config, load_profile
-from deployments.server.launch import APP_NAME, SERVE_TRANSPORT, _reachable, bindable, running
+from deployments.server.launch import APP_NAME, ON_EVERY_NODE, _reachable, bindable, running
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*SERVE_TRANSPORT, "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):
+    for name in (*ON_EVERY_NODE, "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "1")  # so that it is as before when the test has ended
 
 

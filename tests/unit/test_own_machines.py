@@ -17,7 +17,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from deployments.config import load_profile
-from deployments.server.launch import SERVE_TRANSPORT
+from deployments.server.launch import ON_EVERY_NODE
 from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
 
 HARDWARE = {"front": (16, 0), "draft": (16, 2), "target": (96, 8), "verifier": (8, 0)}
@@ -64,7 +64,7 @@ def test_every_machine_has_a_role_and_all_replicas_fit(cluster: dict[str, Any], 
         run = started(cluster["worker_start_ray_commands"][-1], address, tmp_path)
         environment, words = json.loads(run.stdout)
         assert "--address=10.0.0.10:6379" in words
-        assert SERVE_TRANSPORT.items() | {"RAY_AUTH_MODE": "token"}.items() <= environment.items()
+        assert ON_EVERY_NODE.items() | {"RAY_AUTH_MODE": "token"}.items() <= environment.items()
         [holds] = [json.loads(word.removeprefix("--resources=")) for word in words if word.startswith("--resources=")]
         kind = PINS[next(iter(holds))]
         cpus, gpus = HARDWARE[kind]
@@ -87,10 +87,31 @@ def test_the_head_holds_no_role_and_keeps_its_dashboard_to_itself(cluster: dict[
     environment, words = json.loads(run.stdout)
     assert {"--head", "--dashboard-host=127.0.0.1", "--num-cpus=0", "--num-gpus=0"} <= set(words)
     assert any(word.startswith("--autoscaling-config=") for word in words)
-    assert environment["RAY_AUTH_MODE"] == "token"
+    assert ON_EVERY_NODE.items() | {"RAY_AUTH_MODE": "token"}.items() <= environment.items()
 
 
 def test_what_is_copied_and_installed_is_as_on_aws(cluster: dict[str, Any]) -> None:
     aws = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     for part in ("file_mounts", "setup_commands", "cluster_name"):
         assert cluster[part] == aws[part], part
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_set_up_gets_compiled_kernels_also_without_a_gpu_and_goes_on_where_it_cannot(
+    cluster: dict[str, Any], tmp_path: Path, status: int
+) -> None:
+    [position] = [n for n, command in enumerate(cluster["setup_commands"]) if "download-kernels" in command]
+    assert any("lookahead-serve[gpu]" in command for command in cluster["setup_commands"][:position])
+    vllm = tmp_path / "lookahead" / "bin" / "vllm"
+    vllm.parent.mkdir(parents=True)
+    vllm.write_text(f'#!/bin/sh\necho "$VLLM_TARGET_DEVICE $*"\nexit {status}\n')
+    vllm.chmod(0o755)
+    run = subprocess.run(
+        ["bash", "-c", cluster["setup_commands"][position]],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (run.returncode, run.stdout) == (0, "cpu download-kernels\n")
+    assert ("vLLM will sample with its own" in run.stderr) == bool(status)

@@ -1,10 +1,13 @@
-"""Engines that share a card start one after the other."""
+"""How a replica starts its engine: one after the other on a card that several share, and as part of the cluster."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +15,13 @@ from typing import Any
 import pytest
 
 from actors.engines import start_turn
+from actors.engines.scripted import ScriptedEngine, ScriptOptions
 from actors.engines.start_turn import turn
 from actors.start_phases import StartPhases
 from deployments import replicas
+from deployments.config import load_profile
 from deployments.sections import PlacementConfig, WriterConfig
+from deployments.verifier_config import VerifierConfig
 
 HOLD = """
 import asyncio, sys
@@ -89,6 +95,15 @@ def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
         asyncio.run(scene())
 
 
+def in_a_replica(monkeypatch: pytest.MonkeyPatch, create: Callable[..., Any]) -> None:
+    """From now on engines are made by `create`, in a replica of the cluster at 10.0.0.1:6379."""
+    context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="here"))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
+    monkeypatch.setattr(replicas, "create_engine", create)
+    monkeypatch.setattr(replicas.serve, "get_replica_context", lambda: context)
+    monkeypatch.setattr(replicas.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+
+
 @pytest.mark.parametrize(
     ("placement", "shares"),
     [
@@ -111,15 +126,62 @@ def test_replicas_with_a_part_of_a_card_take_turns(
         await asyncio.sleep(0.02)
         running -= 1
 
-    context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="here"))
-    monkeypatch.setattr(replicas, "create_engine", create)
-    monkeypatch.setattr(replicas.serve, "get_replica_context", lambda: context)
+    in_a_replica(monkeypatch, create)
     config = WriterConfig(model="m", placement=PlacementConfig.model_validate(placement))
     phases = StartPhases()
 
     async def both() -> None:
-        await asyncio.gather(replicas.start_engine(config, phases), replicas.start_engine(config, phases))
+        await asyncio.gather(*(replicas.start_engine(config, config.placement, phases) for _ in range(2)))
 
     asyncio.run(both())
     assert most == (1 if shares else 2)
     assert list(phases.seconds) == (["turn"] if shares else [])
+
+
+async def test_the_engine_s_processes_join_the_cluster_of_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's core takes the workers of that cluster; without the address it would start one of its own."""
+
+    async def create(*_: Any) -> str:
+        return os.environ["RAY_ADDRESS"]
+
+    in_a_replica(monkeypatch, create)
+    address: Any = await replicas.start_engine(WriterConfig(model="m"), PlacementConfig(), StartPhases())
+    assert address == "10.0.0.1:6379"
+
+
+class LoneVerifier(replicas.VerifierReplica):
+    """Without connections, which Ray would have to make, so that there are none to end."""
+
+    def __del__(self) -> None:  # type: ignore[override]
+        pass
+
+
+@pytest.mark.parametrize(("num_gpus", "during_engine"), [(0.2, ["turn"]), (1.0, [])])
+async def test_a_judge_of_its_own_takes_turns_where_the_verifier_has_a_part_of_a_card(
+    monkeypatch: pytest.MonkeyPatch, num_gpus: float, during_engine: list[str]
+) -> None:
+    held: list[str] = []
+    seen: list[list[str]] = []
+
+    @contextlib.asynccontextmanager
+    async def turn() -> AsyncIterator[None]:
+        held.append("turn")
+        yield
+        held.clear()
+
+    async def create(*_: Any) -> ScriptedEngine:
+        seen.append(list(held))
+        return ScriptedEngine(ScriptOptions())
+
+    async def listen(*_: Any) -> None:
+        pass
+
+    in_a_replica(monkeypatch, create)
+    monkeypatch.setattr(replicas, "turn", turn)
+    monkeypatch.setattr(replicas, "listen", listen)
+    monkeypatch.setattr(replicas, "members", lambda role, handle: role)
+    verifier = VerifierConfig(judge=WriterConfig(model="judge"), placement=PlacementConfig(num_gpus=num_gpus))
+    config = load_profile("scripted").model_copy(update={"verifier": verifier})
+    replica = LoneVerifier.__new__(LoneVerifier)
+    await replica.__init__(config, None, None)  # type: ignore[misc, arg-type, func-returns-value]
+    assert (seen, held) == ([during_engine], [])

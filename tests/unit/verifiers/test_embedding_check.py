@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,7 @@ from actors.errors import ConfigError
 from actors.messages import Ending
 from actors.verifiers import embedding
 from actors.verifiers.check import Decision
-from actors.verifiers.embedding import MAX_BATCH, Batches, EmbeddingCheck
+from actors.verifiers.embedding import MAX_BATCH, Batches, EmbeddingCheck, SentenceEncoder
 
 
 class ScriptedEncoder:
@@ -53,6 +55,16 @@ def test_wrong_thresholds_are_found_before_a_model_is_fetched(monkeypatch):
     monkeypatch.setattr(embedding, "load_encoder", lambda model: pytest.fail("fetched a model"))
     with pytest.raises(ConfigError, match="between 0 and 1"):
         EmbeddingCheck.create(accept=1.5, reject=0.5)
+
+
+def test_the_model_is_on_the_cpu_whatever_cards_are_there(monkeypatch, tmp_path):
+    """A verifier without a share of a card sees all cards, and sentence-transformers would take the first."""
+    asked = []
+    stub = SimpleNamespace(SentenceTransformer=lambda folder, **options: asked.append(options))
+    monkeypatch.setitem(sys.modules, "sentence_transformers", stub)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=lambda number: None))
+    SentenceEncoder(tmp_path)
+    assert asked == [{"device": "cpu", "local_files_only": True}]
 
 
 async def test_a_calibration_gives_the_probability(make_request):

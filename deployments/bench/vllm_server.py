@@ -23,6 +23,7 @@ from typing import IO
 import httpx
 
 from actors.engines import speculative_model
+from actors.engines.cuda_sampling import settle_sampler
 from actors.errors import ServiceError
 from actors.models import resolve
 from deployments.bench.equal_hardware import VllmServer
@@ -60,6 +61,7 @@ def running(server: VllmServer) -> Iterator[str]:
     port = _free_port()
     cores = {"VLLM_CPU_OMP_THREADS_BIND": server.cores} if server.cores else {}
     environment = os.environ | dict(server.environment) | cores | {"VLLM_LOGGING_LEVEL": "ERROR"}
+    settle_sampler(environment)  # the deployment's engines choose so too
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # nosec B603 # vLLM's server, with options of the operator's configuration
             command(_with_folders(server), port),

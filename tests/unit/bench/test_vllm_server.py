@@ -138,3 +138,16 @@ def test_a_server_that_does_not_come_up_is_an_error_with_its_code(
         vllm_server.running(VllmServer(str(tmp_path), "name", {}, None, {})),
     ):
         raise AssertionError("it never was ready")
+
+
+def test_it_samples_as_the_engines_of_the_deployment_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    monkeypatch.setattr(vllm_server, "settle_sampler", lambda environment: environment.update(CHOSEN="0"))
+    code = "import os; raise ValueError('it was ' + os.environ['CHOSEN'])"
+    monkeypatch.setattr(vllm_server, "command", lambda *_: [sys.executable, "-c", code])
+    with (
+        pytest.raises(ServiceError, match="it was 0"),
+        vllm_server.running(VllmServer(str(tmp_path), "name", {}, None, {})),
+    ):
+        raise AssertionError("it never was ready")

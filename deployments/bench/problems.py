@@ -74,7 +74,7 @@ def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
     or with HumanEval's `prompt`, `test` and `entry_point`."""
     problems: list[Problem] = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"The data file {path} cannot be read: {error}.", "data") from error
     for number, line in enumerate(lines, start=1):

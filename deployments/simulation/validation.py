@@ -222,7 +222,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["plan"]
         text = (folder / "requests.jsonl").read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+        lines = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"{folder} is no folder of `lookahead bench`: {error}.", "validate") from error
     found = [line for line in lines if line.get("trace") and not line.get("error") and line.get("concurrency") == 1]

@@ -170,3 +170,10 @@ def test_only_a_line_feed_ends_a_line_of_a_run(tmp_path) -> None:
     assert len(read_traces(tmp_path)) == 1
     with pytest.raises(RequestError, match="nothing to replay"):
         read_rows(tmp_path)
+
+
+def test_a_baseline_without_a_trace_is_named(tmp_path) -> None:
+    record(tmp_path)
+    (tmp_path / "plan.json").write_text(json.dumps({"plan": PLAN | {"modes": ["lookahead:exact", "vllm"]}}))
+    with pytest.raises(RequestError, match="against vllm, of which it holds no answered request with a trace"):
+        predict(config(), costs(), tmp_path)

@@ -93,6 +93,9 @@ def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
 def _parse(line: str, where: str) -> Problem:
     try:
         data = json.loads(line)
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is not text.", "data") from error
     except ValueError as error:
         raise RequestError(f"{where}: not JSON ({error}).", "data") from error
     if isinstance(data, dict) and all(isinstance(data.get(name), str) for name in _CODE_FIELDS):

@@ -143,6 +143,8 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
         ("", "holds no problem"),
         ("{}", "line 1: there is no 'question'"),
         ('{"question": "a"}\nhello', "line 2: not JSON"),
+        ('{"question": "a"}\n{"question": "b \\ud83d"}', "line 2: half of a surrogate pair"),
+        ('{"question": "a", "answer": "\\udc00"}', "line 1: half of a surrogate pair"),
     ],
 )
 def test_broken_files_name_the_line(tmp_path, content, words):

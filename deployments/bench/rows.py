@@ -18,7 +18,7 @@ from deployments.bench.plan import Load
 from deployments.bench.record import Measurement, latest
 from deployments.bench.time_use import PARTS
 from deployments.bench.token_counts import acceptance
-from deployments.bench.variants import baseline, wishes
+from deployments.bench.variants import address, baseline, wishes
 from deployments.bench.vllm_server import speculation_of
 
 DEFINITIONS: Mapping[str, str] = {
@@ -114,7 +114,7 @@ def rows(
     return [
         {
             "mode": mode,
-            "token_speculation": speculation_of(mode) or wishes(mode).get("token_speculation", token_speculation),
+            "token_speculation": _token_speculation(mode, token_speculation),
             "concurrency": load.concurrency,
             "rate": load.rate,
             **_counts(groups[load, mode], num_lines[load, mode], objective or Objective()),
@@ -126,6 +126,13 @@ def rows(
         }
         for load, mode in sorted(groups, key=lambda key: (key[0].order, modes.index(key[1])))
     ]
+
+
+def _token_speculation(mode: str, configured: str | None) -> str | None:
+    """How the target speculates on tokens in the row `mode`; None where another server answers it, which knows that
+    alone."""
+    asked: str | None = speculation_of(mode) or wishes(mode).get("token_speculation")
+    return asked or (None if address(mode) else configured)
 
 
 def _counts(group: Sequence[Measurement], num_lines: int, objective: Objective) -> dict[str, Any]:

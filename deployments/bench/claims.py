@@ -1,7 +1,8 @@
 """What the rows of a report show, in sentences.
 
 Promises: a claim follows from the rows alone; a difference whose interval holds 1 is not called a gain, and a loss is
-called a loss; the headline says how many modes its mode was chosen from.
+called a loss; a difference in accuracy is one that chance alone hardly makes; the headline says how many modes its mode was
+chosen from.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from deployments.bench.plan import Load
 Row = Mapping[str, Any]
 _FEW = 8
 """A bootstrap of fewer values holds the true median less often than it says."""
+_CHANCE = 0.05
+"""A difference in accuracy that chance alone makes as often as this, or more often, is not called one."""
 
 
 def load_of(row: Row) -> Load:
@@ -112,10 +115,18 @@ def _accuracy_clause(row: Row, short: bool = False) -> str:
     difference, interval = row["accuracy_difference"], row["accuracy_difference_ci95"]
     if difference is None or row["accuracy"] is None:
         return ""
-    points = f"{abs(100 * difference):.0f} points {'higher' if difference > 0 else 'lower'}"
+    share = f"{row['accuracy']:.0%}"
     if interval is None:
-        return f"; accuracy {row['accuracy']:.0%}, {points}"
-    spread = f"interval {100 * interval[0]:+.0f} to {100 * interval[1]:+.0f}"
-    if interval[0] <= 0 <= interval[1]:
-        return "; no difference in accuracy is shown" + ("" if short else f", {row['accuracy']:.0%} ({spread})")
-    return f"; accuracy is {points}, {row['accuracy']:.0%}" + ("" if short else f" ({spread})")
+        return f"; accuracy {share}, {_points(difference)}"
+    low, high, chance = 100 * interval[0], 100 * interval[1], row["accuracy_difference_p"]
+    details = f" (interval {low:+.0f} to {high:+.0f}, sign test p = {chance:.2g})"
+    if chance >= _CHANCE:
+        return "; no difference in accuracy is shown" + ("" if short else f", {share}{details}")
+    return f"; accuracy is {_points(difference)}, {share}" + ("" if short else details)
+
+
+def _points(difference: float) -> str:
+    size = abs(100 * difference)
+    if not size:
+        return "the same"
+    return f"{size:.{0 if size >= 1 else 1}f} points {'higher' if difference > 0 else 'lower'}"

@@ -47,6 +47,13 @@ def share_ci(num_hits: int, num_tries: int) -> tuple[float, float] | None:
     return max(0.0, middle - spread), min(1.0, middle + spread)
 
 
+def sign_test(num_up: int, num_down: int) -> float:
+    """Probability that signs which are as likely up as down differ by so many or more (exact, two-sided); 1 of none."""
+    num = num_up + num_down
+    tail = sum(math.comb(num, k) for k in range(min(num_up, num_down) + 1))
+    return min(1.0, 2 * tail / 2**num)
+
+
 def busy_s(intervals: Iterable[tuple[float, float]]) -> float:
     """Length of the union of the intervals."""
     total, reached = 0.0, -math.inf

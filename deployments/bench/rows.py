@@ -13,7 +13,7 @@ from itertools import zip_longest
 from statistics import mean, median
 from typing import Any
 
-from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci
+from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci, sign_test
 from deployments.bench.plan import Load
 from deployments.bench.record import Measurement, latest
 from deployments.bench.time_use import PARTS
@@ -37,6 +37,8 @@ DEFINITIONS: Mapping[str, str] = {
     "accuracy": "right final answers / requests whose answer could be judged; a failed request is a wrong answer",
     "accuracy_difference": "accuracy in this mode less accuracy in the baseline over the prompts judged in both; the "
     "interval is a bootstrap over prompts",
+    "accuracy_difference_p": "exact two-sided sign test over the prompts that one of the two has right and the other wrong: "
+    "how often chance alone would part them so far; a difference is called one below 0.05",
     "accept_rate": "accepted / (accepted + recovered) steps over all requests",
     "accept_rate_by_tokens": "the draft's tokens that were committed / all tokens that the draft wrote",
     "accept_rate_by_position": "accepted / judged draft steps, by how many steps before them were still undecided when "
@@ -207,6 +209,7 @@ def _accuracy(group: Sequence[Measurement], base: Sequence[Measurement], seed: i
         "num_graded": len(judged),
         "accuracy_difference": mean(changes) if changes else None,
         "accuracy_difference_ci95": bootstrap_ci(changes, seed, of_mean=True),
+        "accuracy_difference_p": sign_test(changes.count(1.0), changes.count(-1.0)) if changes else None,
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci
+from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci, sign_test
 
 
 def test_quantiles():
@@ -55,6 +55,14 @@ def test_wilson():
     assert (low, high) == (pytest.approx(0.490, abs=1e-3), pytest.approx(0.943, abs=1e-3))
     assert share_ci(0, 0) is None
     assert share_ci(0, 5)[0] == 0.0
+
+
+def test_signs_by_hand():
+    assert sign_test(0, 0) == sign_test(3, 3) == sign_test(4, 3) == 1.0
+    assert sign_test(4, 0) == sign_test(0, 4) == pytest.approx(0.125)
+    assert sign_test(5, 0) == pytest.approx(0.0625)
+    assert sign_test(6, 0) == pytest.approx(0.03125)
+    assert sign_test(1, 8) == pytest.approx(20 / 512)
 
 
 def test_interval_of_the_mean_covers_the_true_mean():

@@ -33,7 +33,7 @@ def built(ratio=2.0, num_problems=4, **rest):
 def row(speedup, interval, **rest):
     fields = {
         "mode": "lookahead", "concurrency": 1, "num_pairs": 9, "accuracy": None, "accuracy_difference": None,
-        "accuracy_difference_ci95": None, "num_failed": 0, "failures": {}, "num_cut_at_max_tokens": 0,
+        "accuracy_difference_ci95": None, "accuracy_difference_p": None, "num_failed": 0, "failures": {}, "num_cut_at_max_tokens": 0,
         "sent_late_max_s": 0.0,
     }  # fmt: skip
     return {**fields, "speedup_vs_target": speedup, "speedup_ci95": interval, **rest}
@@ -54,15 +54,21 @@ def test_claim_is_no_more_than_the_interval_allows(speedup, interval, words):
 
 
 @pytest.mark.parametrize(
-    ("interval", "words"),
+    ("difference", "interval", "chance", "words"),
     [
-        ((-0.4, 0.1), "; no difference in accuracy is shown, 25% (interval -40 to +10)."),
-        ((-0.4, -0.1), "; accuracy is 25 points lower, 25% (interval -40 to -10)."),
-        (None, "; accuracy 25%, 25 points lower."),
+        (-0.25, (-0.4, 0.1), 0.2, "; no difference in accuracy is shown, 25% (interval -40 to +10, sign test p = 0.2)."),
+        (-0.25, (-0.4, -0.1), 0.125, "; no difference in accuracy is shown, 25% (interval -40 to -10, sign test p = 0.12)."),
+        (-0.25, (-0.4, -0.1), 0.03, "; accuracy is 25 points lower, 25% (interval -40 to -10, sign test p = 0.03)."),
+        (0.004, (0.001, 0.007), 0.03, "; accuracy is 0.4 points higher, 25% (interval +0 to +1, sign test p = 0.03)."),
+        (-0.25, None, 1.0, "; accuracy 25%, 25 points lower."),
+        (0.0, None, 1.0, "; accuracy 25%, the same."),
     ],
 )
-def test_claim_tells_whether_accuracies_differ(interval, words):
-    found = row(1.5, (1.2, 1.8), accuracy=0.25, accuracy_difference=-0.25, accuracy_difference_ci95=interval)
+def test_claim_tells_whether_accuracies_differ(difference, interval, chance, words):
+    found = row(
+        1.5, (1.2, 1.8), accuracy=0.25, accuracy_difference=difference, accuracy_difference_ci95=interval,
+        accuracy_difference_p=chance,
+    )  # fmt: skip
     assert claim(found, "target").endswith(words)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from deployments.bench.claims import claim
 from deployments.bench.record import Measurement, Review
 from deployments.bench.rows import Objective, pairs, rows
 from deployments.bench.time_use import PARTS
@@ -146,6 +147,17 @@ def test_accuracies_are_compared_prompt_by_prompt():
     assert base["accuracy_difference"] is None
     assert own["accuracy_difference"] == pytest.approx((1 - 1 - 1) / 3)
     assert own["accuracy_difference_ci95"][0] == -1.0
+    assert (base["accuracy_difference_p"], own["accuracy_difference_p"]) == (None, 1.0)
+
+
+def test_few_prompts_that_differ_are_no_difference_in_accuracy():
+    """Four of twenty, all one way: the bootstrap's interval ends before 0, and chance does that in one of eight runs."""
+    lines = [line("target", index, 1.0, 10) for index in range(20)]
+    lines += [line("lookahead", index, 1.0, 10, correct=index >= 4) for index in range(20)]
+    _, own = rows(lines, ("target", "lookahead"), seed=0)
+    assert own["accuracy_difference_ci95"][1] < 0
+    assert own["accuracy_difference_p"] == pytest.approx(0.125)
+    assert "no difference in accuracy is shown" in claim(own, "target")
 
 
 def test_what_the_traces_said_is_summed_over_requests():

@@ -7,6 +7,7 @@ chosen from.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,11 +40,12 @@ def headline(rows: Sequence[Row], against: str) -> str:
     first = [row for row in others if load_of(row) == load_of(others[0])]
     compared = [row for row in first if row["speedup_vs_target"] is not None]
     if not compared:
-        return f"Nothing can be compared: no prompt was answered whole both by {against} and by another mode."
-    best = max(compared, key=lambda row: (row["speedup_ci95"] or (0.0,))[0])
+        return _why_nothing(first, against)
+    best = max(compared, key=_rank)
     text = _verdict(best, against)
     if len(first) > 1:
-        text += f", of {len(first)} modes the one whose interval begins highest"
+        how = "the one whose interval begins highest" if best["speedup_ci95"] else "the highest, and none has an interval"
+        text += f", of {len(first)} modes {how}"
     text += _accuracy_clause(best, short=True)
     elsewhere = [row for row in others if row["mode"] == best["mode"] and row["speedup_vs_target"] and row is not best]
     if elsewhere:
@@ -52,37 +54,71 @@ def headline(rows: Sequence[Row], against: str) -> str:
     return text + "."
 
 
+def _rank(row: Row) -> tuple[bool, float]:
+    """Where the interval begins; rows without one come behind, by what was measured."""
+    interval = row["speedup_ci95"]
+    return interval is not None, interval[0] if interval else row["speedup_vs_target"]
+
+
+def _why_nothing(rows: Sequence[Row], against: str) -> str:
+    if all(row["latency_ratio_vs_target"] is None for row in rows):
+        return f"Nothing can be compared: no prompt was answered whole both by {against} and by another mode."
+    return (
+        f"No speed by token can be compared: no prompt has a token count both from {against} and from another mode. "
+        "Latencies can."
+    )
+
+
 def claim(row: Row, against: str) -> str:
     """One sentence on what a row shows against the variant `against` under the same load."""
-    if row["speedup_vs_target"] is None:
-        where = describe_load(load_of(row))
+    if row["speedup_vs_target"] is not None:
+        return f"{_verdict(row, against)}{_accuracy_clause(row)}."
+    where, ratio, interval = describe_load(load_of(row)), row["latency_ratio_vs_target"], row["latency_ratio_ci95"]
+    if ratio is None:
         return f"With {where}: no prompt was answered whole both by {row['mode']} and by {against}."
-    return f"{_verdict(row, against)}{_accuracy_clause(row)}."
+    spread = f"95 % interval {interval[0]:.2f} to {interval[1]:.2f}, " if interval else ""
+    return (
+        f"With {where}: no prompt has a token count both from {row['mode']} and from {against}, so there is no speed by "
+        f"token; a whole answer of {against} took {ratio:.2f} times as long ({spread}{row['num_latency_pairs']} prompts)"
+        f"{_accuracy_clause(row)}."
+    )
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What a reader has to know about the figures: failures, answers that were cut, what was not graded, lateness."""
-    failed = sum(row["num_failed"] for row in rows)
-    cut = sum(row["num_cut_at_max_tokens"] for row in rows)
+    """What a reader has to know about the figures: failures, answers that were cut or not counted, lateness."""
     late = max((row["sent_late_max_s"] for row in rows), default=0.0)
-    found = []
-    if failed:
-        reasons = {reason: 0 for row in rows for reason in row["failures"]}
-        for row in rows:
-            for reason, number in row["failures"].items():
-                reasons[reason] += number
-        most = max(reasons, key=lambda reason: reasons[reason])
+    found = [*_failures(rows), *_cut_answers(rows)]
+    if uncounted := dict.fromkeys(row["mode"] for row in rows if row["num_without_token_count"]):
         found.append(
-            f"{failed} requests failed; they count as failed, as wrong answers and as outside the objective. "
-            f"The most frequent reason, {reasons[most]} times: {most}"
+            f"Answers came without a token count (no `usage` in the stream) from {', '.join(uncounted)}: they have no "
+            "speed by token and add nothing to tokens a second."
         )
-    if cut:
-        found.append(f"{cut} answers were cut at the token limit; they are whole answers here, and mostly wrong ones.")
     if any(row["speedup_ci95"] and row["num_pairs"] < _FEW for row in rows):
         found.append(f"Intervals of fewer than {_FEW} prompts are narrower than they should be: take more prompts.")
     if late > 0.1:
         found.append(f"The client sent requests up to {late:.2f} s after their time: it was short of CPU itself.")
     return found
+
+
+def _failures(rows: Sequence[Row]) -> list[str]:
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        reasons.update(row["failures"])
+    if not reasons:
+        return []
+    ((most, number),) = reasons.most_common(1)
+    return [
+        f"{reasons.total()} requests failed; they count as failed, as wrong answers and as outside the objective. "
+        f"The most frequent reason, {number} times: {most}"
+    ]
+
+
+def _cut_answers(rows: Sequence[Row]) -> list[str]:
+    cut, graded, wrong = (
+        sum(row[name] for row in rows) for name in ("num_cut_at_max_tokens", "num_cut_graded", "num_cut_wrong")
+    )
+    grades = f", and {wrong} of the {graded} that were graded are wrong" if graded else ""
+    return [f"{cut} answers were cut at the token limit; they are whole answers here{grades}."] if cut else []
 
 
 def _verdict(row: Row, against: str) -> str:

@@ -70,14 +70,15 @@ class Objective:
 
 
 def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
-    """One entry for each prompt that was answered whole both by the variant `against` and by another one."""
-    whole = {key: line for key, line in latest(lines).items() if line.is_whole and line.output_tokens > 0}
+    """One entry for each prompt that was answered whole both by the variant `against` and by another one. Speeds by token
+    are None where the endpoint did not say how many tokens it wrote."""
+    whole = {key: line for key, line in latest(lines).items() if line.is_whole}
     found = []
     for (load, mode, index), line in sorted(whole.items(), key=lambda item: (item[0][0].order, *item[0][1:])):
         base = whole.get((load, against, index))
         if mode == against or base is None:
             continue
-        base_s, own_s = base.latency_s / base.output_tokens, line.latency_s / line.output_tokens
+        base_s, own_s = _s_per_token(base), _s_per_token(line)
         found.append(
             {
                 "concurrency": load.concurrency,
@@ -86,7 +87,7 @@ def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
                 "index": index,
                 "target_s_per_token": base_s,
                 "s_per_token": own_s,
-                "speedup": base_s / own_s,
+                "speedup": None if base_s is None or own_s is None else base_s / own_s,
                 "latency_ratio": base.latency_s / line.latency_s,
                 "target_output_tokens": base.output_tokens,
                 "output_tokens": line.output_tokens,
@@ -95,6 +96,10 @@ def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _s_per_token(line: Measurement) -> float | None:
+    return line.latency_s / line.output_tokens if line.output_tokens else None
 
 
 def rows(
@@ -147,6 +152,7 @@ def _counts(group: Sequence[Measurement], num_lines: int, objective: Objective) 
         "num_tried_again": num_lines - len(group),
         "wall_s": wall,
         "output_tokens": tokens,
+        "num_without_token_count": sum(map(_is_uncounted, whole)),
         "tokens_per_s": tokens / wall if wall else 0.0,
         "requests_per_s": len(whole) / wall if wall else 0.0,
         "mean_in_flight": sum(line.latency_s for line in group) / wall if wall else 0.0,
@@ -159,6 +165,10 @@ def _counts(group: Sequence[Measurement], num_lines: int, objective: Objective) 
         "share_in_objective": num_met / len(group) if objective.is_given else None,
         "goodput_per_s": (num_met / wall if wall else 0.0) if objective.is_given else None,
     }
+
+
+def _is_uncounted(line: Measurement) -> bool:
+    return not line.output_tokens and (line.usage or {}).get("completion_tokens") is None
 
 
 def _seconds(name: str, values: Sequence[float | None]) -> dict[str, float | None]:
@@ -194,8 +204,14 @@ def _steps(group: Sequence[Measurement]) -> dict[str, Any]:
         "num_recovered_steps": recovered,
         "num_target_steps": target,
         "num_draft_steps": drafted,
-        "num_cut_at_max_tokens": sum(line.finish_reason == "length" for line in group),
+        **_cut([line.correct for line in group if line.finish_reason == "length"]),
     }
+
+
+def _cut(grades: Sequence[bool | None]) -> dict[str, int]:
+    """About the answers that were cut at the token limit, each right, wrong or not graded."""
+    names = ("num_cut_at_max_tokens", "num_cut_graded", "num_cut_wrong")
+    return dict(zip(names, (len(grades), len(grades) - grades.count(None), grades.count(False)), strict=True))
 
 
 def _accuracy(group: Sequence[Measurement], base: Sequence[Measurement], seed: int) -> dict[str, Any]:
@@ -221,8 +237,9 @@ def _ratios(is_baseline: bool, ratios: Sequence[Mapping[str, Any]], seed: int) -
             "latency_ratio_vs_target": 1.0,
             "latency_ratio_ci95": None,
             "num_pairs": 0,
+            "num_latency_pairs": 0,
         }
-    speedups = [float(p["speedup"]) for p in ratios]
+    speedups = [float(p["speedup"]) for p in ratios if p["speedup"] is not None]
     latencies = [float(p["latency_ratio"]) for p in ratios]
     return {
         "speedup_vs_target": median(speedups) if speedups else None,
@@ -230,6 +247,7 @@ def _ratios(is_baseline: bool, ratios: Sequence[Mapping[str, Any]], seed: int) -
         "latency_ratio_vs_target": median(latencies) if latencies else None,
         "latency_ratio_ci95": bootstrap_ci(latencies, seed),
         "num_pairs": len(speedups),
+        "num_latency_pairs": len(latencies),
     }
 
 

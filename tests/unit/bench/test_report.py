@@ -32,7 +32,8 @@ def built(ratio=2.0, num_problems=4, **rest):
 
 def row(speedup, interval, **rest):
     fields = {
-        "mode": "lookahead", "concurrency": 1, "num_pairs": 9, "accuracy": None, "accuracy_difference": None,
+        "mode": "lookahead", "concurrency": 1, "num_pairs": 9, "num_latency_pairs": 9, "latency_ratio_vs_target": speedup,
+        "latency_ratio_ci95": interval, "num_without_token_count": 0, "num_cut_graded": 0, "num_cut_wrong": 0, "accuracy": None, "accuracy_difference": None,
         "accuracy_difference_ci95": None, "accuracy_difference_p": None, "num_failed": 0, "failures": {}, "num_cut_at_max_tokens": 0,
         "sent_late_max_s": 0.0,
     }  # fmt: skip
@@ -87,23 +88,42 @@ def test_headline_tells_the_best_mode_of_how_many_and_its_worst_load():
     assert headline([base, row(None, None)], "target").startswith("Nothing can be compared")
 
 
-def test_notes_name_failures_cuts_and_lateness():
-    found = notes(
-        [
-            row(
-                1.0,
-                None,
-                num_failed=3,
-                failures={"Timeout.": 1, "Lost.": 2},
-                num_cut_at_max_tokens=2,
-                sent_late_max_s=0.5,
-            )
-        ]
+def test_headline_of_modes_without_an_interval_claims_none():
+    base, one, other = row(1.0, None, mode="target"), row(1.5, None, num_pairs=2), row(1.9, None, num_pairs=2, mode="b")
+    text = headline([base, one, other], "target")
+    assert text == (
+        "With one request at a time b has 1.90 times the speed of target (2 prompts, an anecdote), of 2 modes the highest, "
+        "and none has an interval."
     )
-    assert "3 requests failed" in found[0]
-    assert "2 times: Lost." in found[0]
-    assert found[1].startswith("2 answers were cut")
+    assert "interval begins highest" in headline([base, row(1.2, (1.1, 1.3)), other], "target")
+
+
+def test_answers_without_token_counts_are_compared_by_latency_and_named():
+    found = row(None, None, latency_ratio_vs_target=1.5, latency_ratio_ci95=(1.2, 1.8), num_without_token_count=9)
+    base = row(1.0, None, mode="plain")
+    assert headline([base, found], "plain").startswith("No speed by token can be compared: no prompt has a token count")
+    assert claim(found, "plain").endswith(
+        "there is no speed by token; a whole answer of plain took 1.50 times as long (95 % interval 1.20 to 1.80, "
+        "9 prompts)."
+    )
+    assert notes([base, found]) == [
+        "Answers came without a token count (no `usage` in the stream) from lookahead: they have no speed by token and "
+        "add nothing to tokens a second."
+    ]
+
+
+def test_notes_name_failures_cuts_and_lateness():
+    cut = {"num_cut_at_max_tokens": 2, "num_cut_graded": 2, "num_cut_wrong": 1}
+    late = row(1.0, None, num_failed=3, failures={"Timeout.": 1, "Lost.": 2}, sent_late_max_s=0.5, **cut)
+    found = notes([late, row(1.0, None, num_failed=1, failures={"Lost.": 1})])
+    assert "4 requests failed" in found[0]
+    assert "3 times: Lost." in found[0]
+    assert found[1] == (
+        "2 answers were cut at the token limit; they are whole answers here, and 1 of the 2 that were graded are wrong."
+    )
     assert "0.50 s after their time" in found[2]
+    ungraded = notes([row(1.0, None, num_cut_at_max_tokens=2)])
+    assert ungraded == ["2 answers were cut at the token limit; they are whole answers here."]
     assert notes([row(1.0, None), row(1.5, (1.2, 1.8))]) == []
     assert "take more prompts" in notes([row(1.5, (1.2, 1.8), num_pairs=5)])[0]
 

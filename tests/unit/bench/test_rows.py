@@ -48,10 +48,24 @@ def test_pairs_are_of_one_prompt_and_one_concurrency_and_whole():
         line("lookahead", 0, 1.0, 10, concurrency=4),
         line("target", 2, 1.0, 10),
         line("lookahead", 2, 1.0, 10, error="It broke."),
-        line("target", 3, 1.0, 0),
-        line("lookahead", 3, 1.0, 10),
     ]
     assert pairs(lines, "target") == []
+
+
+def test_answers_without_token_counts_are_paired_by_latency_alone():
+    lines = [line("plain", index, 3.0, 0) for index in range(4)]
+    lines += [line("lookahead", index, 2.0, 10 if index else 0, usage={"completion_tokens": 0}) for index in range(4)]
+    assert [pair["speedup"] for pair in pairs(lines, "plain")] == [None] * 4
+    base, own = rows(lines, ("plain", "lookahead"), seed=0)
+    assert (base["num_without_token_count"], own["num_without_token_count"]) == (4, 0), "0 is a count"
+    assert (own["speedup_vs_target"], own["num_pairs"]) == (None, 0)
+    assert (own["latency_ratio_vs_target"], own["latency_ratio_ci95"], own["num_latency_pairs"]) == (1.5, (1.5, 1.5), 4)
+
+
+def test_what_was_cut_is_told_with_its_grades():
+    lines = [line("target", n, 1.0, 10, correct=c, finish_reason="length") for n, c in enumerate((True, False, None))]
+    (row,) = rows([*lines, line("target", 3, 1.0, 10, correct=False)], ("target",), seed=0)
+    assert (row["num_cut_at_max_tokens"], row["num_cut_graded"], row["num_cut_wrong"]) == (3, 2, 1)
 
 
 def test_row_has_the_contract_and_the_median_of_ratios():

@@ -141,10 +141,6 @@ class Record:
         self._write(self._reviews_path, asdict(review))
         self.lines[self.lines.index(line)] = replace(line, review=review)
 
-    def settled(self, retry_failed: bool) -> set[Key]:
-        """Requests that need no asking: answered, or failed where failures are not tried again."""
-        return {key for key, line in latest(self.lines).items() if line.is_whole or not retry_failed}
-
     def _write(self, path: Path, data: dict[str, Any]) -> None:
         file = self._files.get(path)
         if file is None:

@@ -1,7 +1,7 @@
 """``lookahead bench``: every mode on the same prompts in one run, and a report of what that shows.
 
-Promises: what was measured is on disk at once and is never asked again; a run that was stopped goes on when the same
-command is given again; the report says what it was measured on and how.
+Promises: what was measured is on disk at once; a run that was stopped goes on when the same command is given again, with
+the block in which it was stopped; the report says what it was measured on and how.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def bench(
     max_lookahead: Annotated[int | None, typer.Option(min=1, help="How many steps the draft may be ahead.")] = None,
     request_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one whole answer.")] = DEFAULT_TIMEOUT_S,
     traces: Annotated[bool, typer.Option("--traces", help="Keep the step trace of each request.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed before.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask blocks again in which a request failed.")] = False,
     api_key: ApiKey = None,
     json_output: Json = False,
 ) -> None:
@@ -147,7 +147,7 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
     from deployments.bench import report, sandbox
     from deployments.bench.environment import describe_command, describe_machine, hide_secrets
     from deployments.bench.plan import claim_folder
-    from deployments.bench.record import Record
+    from deployments.bench.record import Record, latest
 
     command = describe_command(sys.argv[1:])
     environment = {
@@ -165,7 +165,7 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         try:
             environment["server"] = _measure_missing(console, run, record)
         except KeyboardInterrupt:
-            done = f"Stopped; {len(record.lines)} of {run.plan.num_requests} requests are kept. Go on with:"
+            done = f"Stopped; {len(latest(record.lines))} of {run.plan.num_requests} requests are kept. Go on with:"
             console.print(done, style="yellow", markup=False)
             console.print(f"  {command}", markup=False, soft_wrap=True)
             raise

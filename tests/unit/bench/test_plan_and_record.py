@@ -157,6 +157,24 @@ def test_what_is_settled_is_not_asked_again(tmp_path):
         assert len(remaining(PLAN, record, retry_failed=True)) == 10
 
 
+def test_a_block_of_several_users_that_was_not_asked_in_one_go_is_asked_as_a_whole(tmp_path):
+    plan = replace(PLAN, num_problems=4, modes=("target",), concurrency=(2,))
+
+    def left(retry_failed=False):
+        return [list(indices) for _, indices in remaining(plan, record, retry_failed)]
+
+    with Record(tmp_path) as record:
+        for index in (2, 0, 1):
+            record.add(replace(LINE, concurrency=2, index=index, block_started_at=1.0))
+        assert left() == [[0, 1, 2, 3]], "it was stopped"
+        for index in (1, 3, 2):
+            record.add(replace(LINE, concurrency=2, index=index, block_started_at=2.0))
+        assert left() == [[0, 1, 2, 3]], "it was stopped a second time, and every prompt has an answer from one of the two"
+        record.add(replace(LINE, concurrency=2, index=0, block_started_at=2.0, error="It broke."))
+        assert left() == []
+        assert left(retry_failed=True) == [[0, 1, 2, 3]]
+
+
 def test_lines_are_json_that_others_can_read(tmp_path):
     with Record(tmp_path) as record:
         record.add(LINE)

@@ -93,8 +93,12 @@ def notes(rows: Sequence[Row]) -> list[str]:
             f"Answers came without a token count (no `usage` in the stream) from {', '.join(uncounted)}: they have no "
             "speed by token and add nothing to tokens a second."
         )
-    if any(row["speedup_ci95"] and row["num_pairs"] < _FEW for row in rows):
-        found.append(f"Intervals of fewer than {_FEW} prompts are narrower than they should be: take more prompts.")
+    if any(row["speedup_ci95"] and row["num_blocks"] < _FEW for row in rows):
+        found.append(
+            f"Intervals of fewer than {_FEW} prompts, or blocks of prompts, are narrower than they should be: take more "
+            "prompts."
+        )
+    found += _unturned(rows)
     if late > 0.1:
         found.append(f"The client sent requests up to {late:.2f} s after their time: it was short of CPU itself.")
     return found
@@ -121,13 +125,42 @@ def _cut_answers(rows: Sequence[Row]) -> list[str]:
     return [f"{cut} answers were cut at the token limit; they are whole answers here{grades}."] if cut else []
 
 
+def _unturned(rows: Sequence[Row]) -> list[str]:
+    """The loads under which not every mode was the first one once."""
+    modes: Counter[Load] = Counter(map(load_of, rows))
+    blocks: Counter[Load] = Counter()
+    for row in rows:
+        blocks[load_of(row)] = max(blocks[load_of(row)], row["num_blocks"])
+    return [
+        f"With {describe_load(load)} the order of {modes[load]} modes did not turn fully, in {_num(num, 'block')}: a machine "
+        "that drifts hits them unequally. Take more prompts."
+        for load, num in blocks.items()
+        if 0 < num < modes[load]
+    ]
+
+
+def _num(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _drawn(row: Row) -> str:
+    """How many prompts a figure is of, and in how many blocks they came."""
+    prompts = _num(row["num_pairs"], "prompt")
+    return prompts if row["num_blocks"] >= row["num_pairs"] else f"{prompts} in {_num(row['num_blocks'], 'block')}"
+
+
+def _too_few(row: Row) -> str:
+    """Why there is no interval."""
+    is_many = row["num_pairs"] > max(2, row["num_blocks"])
+    return f"{_drawn(row)}, {'too few blocks for an interval' if is_many else 'an anecdote'}"
+
+
 def _verdict(row: Row, against: str) -> str:
     where, speedup, interval = describe_load(load_of(row)), row["speedup_vs_target"], row["speedup_ci95"]
     if interval is None:
-        few = f"{row['num_pairs']} prompts, an anecdote"
-        return f"With {where} {row['mode']} has {speedup:.2f} times the speed of {against} ({few})"
+        return f"With {where} {row['mode']} has {speedup:.2f} times the speed of {against} ({_too_few(row)})"
     low, high = interval
-    spread = f"95 % interval {low:.2f} to {high:.2f}, {row['num_pairs']} prompts"
+    spread = f"95 % interval {low:.2f} to {high:.2f}, {_drawn(row)}"
     if low > 1:
         return f"With {where} {row['mode']} is {speedup:.2f} times as fast as {against} ({spread})"
     if high < 1:
@@ -139,7 +172,7 @@ def _short_verdict(row: Row) -> str:
     """The ratio, and what its interval allows to say."""
     speedup, interval = row["speedup_vs_target"], row["speedup_ci95"]
     if interval is None:
-        return f"it is {speedup:.2f} times, of {row['num_pairs']} prompts"
+        return f"it is {speedup:.2f} times ({_too_few(row)})"
     spread = f"({interval[0]:.2f} to {interval[1]:.2f})"
     if interval[0] > 1:
         return f"it is {speedup:.2f} times as fast {spread}"

@@ -25,7 +25,10 @@ DEFINITIONS: Mapping[str, str] = {
     "time_per_output_token": "latency of a request / its output tokens",
     "speedup_vs_target": "median over prompts of (time per output token in the baseline / in this mode), for the same "
     "prompt under the same load in the same run",
-    "speedup_ci95": "95 % interval of that median: percentile bootstrap over prompts, paired and seeded",
+    "speedup_ci95": "95 % interval of that median: percentile bootstrap, paired and seeded, over prompts; with several "
+    "requests at once and in an open loop over the blocks in which prompts were asked, since those of one block share the "
+    "state of the machine; none for fewer than three",
+    "num_blocks": "how many prompts, or blocks of prompts, that interval is drawn from",
     "latency_ratio_vs_target": "median over prompts of (latency in the baseline / in this mode), whatever the "
     "answers' lengths",
     "wall_s": "closed loop: seconds in which at least one request of the mode was in flight; open loop: from the first "
@@ -73,6 +76,7 @@ def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
     """One entry for each prompt that was answered whole both by the variant `against` and by another one. Speeds by token
     are None where the endpoint did not say how many tokens it wrote."""
     whole = {key: line for key, line in latest(lines).items() if line.is_whole}
+    blocks: dict[object, int] = {}
     found = []
     for (load, mode, index), line in sorted(whole.items(), key=lambda item: (item[0][0].order, *item[0][1:])):
         base = whole.get((load, against, index))
@@ -85,6 +89,7 @@ def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
                 "rate": load.rate,
                 "mode": mode,
                 "index": index,
+                "block": blocks.setdefault((load, mode, _shared(base, line)), len(blocks)),
                 "target_s_per_token": base_s,
                 "s_per_token": own_s,
                 "speedup": None if base_s is None or own_s is None else base_s / own_s,
@@ -96,6 +101,11 @@ def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _shared(base: Measurement, line: Measurement) -> object:
+    """Equal for pairs that met the machine in the same state: of two blocks, or of one prompt where it is a block."""
+    return line.index if line.concurrency == 1 else (base.block_started_at, line.block_started_at)
 
 
 def _s_per_token(line: Measurement) -> float | None:
@@ -238,17 +248,16 @@ def _ratios(is_baseline: bool, ratios: Sequence[Mapping[str, Any]], seed: int) -
             "latency_ratio_ci95": None,
             "num_pairs": 0,
             "num_latency_pairs": 0,
+            "num_blocks": 0,
         }
-    speedups = [float(p["speedup"]) for p in ratios if p["speedup"] is not None]
-    latencies = [float(p["latency_ratio"]) for p in ratios]
-    return {
-        "speedup_vs_target": median(speedups) if speedups else None,
-        "speedup_ci95": bootstrap_ci(speedups, seed),
-        "latency_ratio_vs_target": median(latencies) if latencies else None,
-        "latency_ratio_ci95": bootstrap_ci(latencies, seed),
-        "num_pairs": len(speedups),
-        "num_latency_pairs": len(latencies),
-    }
+    counted = [pair for pair in ratios if pair["speedup"] is not None]
+    found: dict[str, Any] = {}
+    for name, some in (("speedup", counted), ("latency_ratio", ratios)):
+        values = [float(pair[name]) for pair in some]
+        found[f"{name}_vs_target"] = median(values) if values else None
+        found[f"{name}_ci95"] = bootstrap_ci(values, seed, blocks=[pair["block"] for pair in some])
+    num_blocks = len({pair["block"] for pair in counted or ratios})
+    return {**found, "num_pairs": len(counted), "num_latency_pairs": len(ratios), "num_blocks": num_blocks}
 
 
 def _from_traces(group: Sequence[Measurement]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import RequestError
-from deployments.bench.plan import Load, Plan, arrivals, blocks, claim_folder
+from deployments.bench.plan import Load, Plan, arrivals, blocks, claim_folder, count_groups
 from deployments.bench.record import Measurement, Record, Review
 from deployments.bench.runner import remaining
 
@@ -63,10 +63,39 @@ def test_modes_take_turns_prompt_by_prompt():
 
 
 def test_with_many_at_once_a_block_fills_the_loop_and_one_mode_runs_at_a_time():
-    plan = replace(PLAN, num_problems=33, concurrency=(4,))
+    plan = replace(PLAN, num_problems=66, concurrency=(4,))
     groups = [block.indices for block in blocks(plan)]
     assert {len(indices) for indices in groups} == {16, 17}
     assert groups[0] == groups[1]
+
+
+@pytest.mark.parametrize(
+    ("num_problems", "num_modes", "concurrency", "num_groups"),
+    [(20, 2, 4, 4), (48, 2, 16, 2), (32, 3, 8, 3), (100, 2, 16, 4), (20, 7, 4, 5), (3, 2, 4, 1), (300, 7, 4, 21)],
+)
+def test_with_few_prompts_the_order_of_modes_still_turns(num_problems, num_modes, concurrency, num_groups):
+    modes = tuple("abcdefg"[:num_modes])
+    plan = replace(PLAN, num_problems=num_problems, modes=modes, concurrency=(concurrency,))
+    order = list(blocks(plan))
+    first = Counter(block.mode for block in order[::num_modes])
+    assert len(order) == num_groups * num_modes
+    assert min(len(block.indices) for block in order) >= min(concurrency, num_problems)
+    if num_problems >= num_modes * concurrency:
+        assert {first[mode] for mode in modes} == {num_groups // num_modes}
+
+
+@given(st.integers(1, 300), st.integers(2, 8), st.integers(2, 33), st.sampled_from([None, 0.5]))
+def test_there_is_a_whole_turn_wherever_every_block_can_be_full(num_problems, num_modes, concurrency, rate):
+    plan = replace(PLAN, num_problems=num_problems, modes=tuple("abcdefgh"[:num_modes]))
+    num_groups = count_groups(plan, Load(concurrency) if rate is None else Load(rate=rate))
+    least = concurrency if rate is None else 8
+    assert 1 <= num_groups <= max(1, num_problems // least)
+    if num_problems >= num_modes * least:
+        assert num_groups % num_modes == 0
+
+
+def test_one_mode_alone_is_not_cut_up():
+    assert len(list(blocks(replace(PLAN, num_problems=20, modes=("target",), concurrency=(4,))))) == 1
 
 
 def test_arrivals_come_at_their_rate_and_depend_on_the_prompt_alone():
@@ -80,7 +109,7 @@ def test_arrivals_come_at_their_rate_and_depend_on_the_prompt_alone():
 
 
 def test_open_loops_follow_closed_ones_in_blocks_of_their_own():
-    plan = replace(PLAN, num_problems=70, concurrency=(1,), rates=(0.5, 2.0))
+    plan = replace(PLAN, num_problems=140, concurrency=(1,), rates=(0.5, 2.0))
     loads = list(dict.fromkeys(block.load for block in blocks(plan)))
     assert loads == [Load(concurrency=1), Load(rate=0.5), Load(rate=2.0)]
     assert {len(block.indices) for block in blocks(plan) if block.load.rate} == {35}
@@ -110,6 +139,35 @@ def test_folder_belongs_to_one_plan(tmp_path):
     assert len(claim_folder(folder, PLAN, "lookahead bench")) == 2
     with pytest.raises(RequestError, match="max_tokens was 10, now 11"):
         claim_folder(folder, replace(PLAN, max_tokens=11), "lookahead bench")
+
+
+def test_a_folder_whose_blocks_were_cut_otherwise_is_refused(tmp_path):
+    many = replace(PLAN, concurrency=(1, 2), rates=(0.5,))
+    claim_folder(tmp_path, many, "c")
+    with Record(tmp_path) as record:
+        record.add(LINE)
+    assert len(claim_folder(tmp_path, many, "c")) == 2
+    path = tmp_path / "plan.json"
+    held = json.loads(path.read_text())
+    held["plan"]["num_blocks"] = {"2 at once": 1, "0.5 a second": 1}
+    path.write_text(json.dumps(held))
+    with pytest.raises(RequestError, match="num_blocks was 2 at once: 1, 0.5 a second: 1, now 2 at once: 2, 0.5 a second: 1"):
+        claim_folder(tmp_path, many, "c")
+    del held["plan"]["num_blocks"]
+    path.write_text(json.dumps(held))
+    with pytest.raises(RequestError, match="num_blocks was not noted, now"):
+        claim_folder(tmp_path, many, "c")
+
+
+def test_a_folder_from_before_that_was_noted_is_gone_on_with_where_each_block_is_one_prompt(tmp_path):
+    claim_folder(tmp_path, PLAN, "c")
+    with Record(tmp_path) as record:
+        record.add(LINE)
+    path = tmp_path / "plan.json"
+    held = json.loads(path.read_text())
+    del held["plan"]["num_blocks"]
+    path.write_text(json.dumps(held))
+    assert len(claim_folder(tmp_path, PLAN, "c")) == 2
 
 
 def test_folder_without_measurements_can_be_taken_over(tmp_path):

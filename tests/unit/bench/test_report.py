@@ -32,7 +32,8 @@ def built(ratio=2.0, num_problems=4, **rest):
 
 def row(speedup, interval, **rest):
     fields = {
-        "mode": "lookahead", "concurrency": 1, "num_pairs": 9, "num_latency_pairs": 9, "latency_ratio_vs_target": speedup,
+        "mode": "lookahead", "concurrency": 1, "num_pairs": 9, "num_latency_pairs": 9, "num_blocks": 9,
+        "latency_ratio_vs_target": speedup,
         "latency_ratio_ci95": interval, "num_without_token_count": 0, "num_cut_graded": 0, "num_cut_wrong": 0, "accuracy": None, "accuracy_difference": None,
         "accuracy_difference_ci95": None, "accuracy_difference_p": None, "num_failed": 0, "failures": {}, "num_cut_at_max_tokens": 0,
         "sent_late_max_s": 0.0,
@@ -89,7 +90,7 @@ def test_headline_tells_the_best_mode_of_how_many_and_its_worst_load():
 
 
 def test_headline_of_modes_without_an_interval_claims_none():
-    base, one, other = row(1.0, None, mode="target"), row(1.5, None, num_pairs=2), row(1.9, None, num_pairs=2, mode="b")
+    base, one, other = row(1.0, None, mode="target"), row(1.5, None, num_pairs=2, num_blocks=2), row(1.9, None, num_pairs=2, num_blocks=2, mode="b")
     text = headline([base, one, other], "target")
     assert text == (
         "With one request at a time b has 1.90 times the speed of target (2 prompts, an anecdote), of 2 modes the highest, "
@@ -125,7 +126,16 @@ def test_notes_name_failures_cuts_and_lateness():
     ungraded = notes([row(1.0, None, num_cut_at_max_tokens=2)])
     assert ungraded == ["2 answers were cut at the token limit; they are whole answers here."]
     assert notes([row(1.0, None), row(1.5, (1.2, 1.8))]) == []
-    assert "take more prompts" in notes([row(1.5, (1.2, 1.8), num_pairs=5)])[0]
+    assert "take more prompts" in notes([row(1.5, (1.2, 1.8), num_blocks=5)])[0]
+
+
+def test_a_note_says_where_the_order_of_modes_did_not_turn_fully():
+    base = row(1.0, None, mode="target", num_blocks=0, concurrency=8)
+    others = [row(1.5, None, mode=mode, num_blocks=2, num_pairs=20, concurrency=8) for mode in ("a", "b")]
+    (note,) = notes([base, *others])
+    assert note.startswith("With 8 requests at once the order of 3 modes did not turn fully, in 2 blocks: a machine")
+    assert notes([base, others[0]]) == []
+    assert "20 prompts in 2 blocks, too few blocks for an interval" in headline([base, *others], "target")
 
 
 def test_report_has_the_contract():

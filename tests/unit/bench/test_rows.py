@@ -129,6 +129,22 @@ def test_row_of_an_open_loop_counts_idle_time_and_is_paired_under_its_rate():
     assert other["speedup_vs_target"] is None
 
 
+def test_intervals_of_several_users_are_drawn_from_blocks():
+    def asked(mode, latency_s, block):
+        return line(mode, index, latency_s, 10, start=100.0 * block, concurrency=4, block_started_at=100.0 * block)
+
+    lines = []
+    for index in range(12):
+        group = index // 4
+        lines += [asked("target", 2.0, 2 * group), asked("lookahead", 2.0 / (1 + group), 2 * group + 1)]
+    _, own = rows(lines, ("target", "lookahead"), seed=0)
+    assert (own["num_pairs"], own["num_blocks"], own["speedup_vs_target"]) == (12, 3, 2.0)
+    assert own["speedup_ci95"] == own["latency_ratio_ci95"] == pytest.approx((1.0, 3.0))
+    _, own = rows([one for one in lines if one.index < 8], ("target", "lookahead"), seed=0)
+    assert (own["num_pairs"], own["num_blocks"], own["speedup_ci95"], own["latency_ratio_ci95"]) == (8, 2, None, None)
+    assert "(8 prompts in 2 blocks, too few blocks for an interval)" in claim(own, "target")
+
+
 def test_goodput_counts_what_kept_the_whole_objective():
     lines = [
         line("target", 0, 2.0, 10, ttft_s=0.5),

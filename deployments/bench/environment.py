@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,11 @@ _PACKAGES = (
 _SECRET_OPTIONS = ("--api-key",)
 _SECRET_NAME = re.compile(r"(key|token|secret|password)s?$", re.IGNORECASE)
 _HIDDEN = "***"
+
+
+def describe_start(arguments: Sequence[str]) -> dict[str, Any]:
+    """When a benchmark was started, how, and where."""
+    return {"started_at": time.time(), "command": describe_command(arguments), "machine": describe_machine()}
 
 
 def describe_machine() -> dict[str, Any]:

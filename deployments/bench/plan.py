@@ -1,8 +1,8 @@
-"""What a benchmark run will do, in which order, and whether a folder holds the same run already.
+"""What a benchmark run will do, and in which order. Pure.
 
 Promises: the order and the times of arrival are pure functions of the plan; all modes answer a group of prompts one after
 another, in an order that turns from group to group, so that a machine that drifts hits all alike where there are as many
-groups as modes, or a multiple of that; in an open loop all modes meet the same arrivals; a folder never mixes two plans.
+groups as modes, or a multiple of that; in an open loop all modes meet the same arrivals.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import hashlib
 import json
 import math
 import random
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.errors import RequestError
 from deployments.bench.problems import INSTRUCTION, Problem
 
 _BLOCK_FACTOR = 4
@@ -28,8 +26,6 @@ _OPEN_BLOCK, _LEAST_OPEN_BLOCK = 32, 8
 are, the less that counts."""
 _LEAST_GROUPS = 3
 """Fewer give no interval (`figures.bootstrap_ci`)."""
-_PLAN_FILE = "plan.json"
-REQUESTS_FILE = "requests.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,56 +130,3 @@ def fingerprint(value: Any) -> str:
 def describe_data(source: str, problems: Sequence[Problem]) -> str:
     """The name of the data with its fingerprint."""
     return f"{Path(source).name} #{fingerprint([asdict(problem) for problem in problems])}"
-
-
-def claim_folder(folder: Path, plan: Plan, command: str) -> list[dict[str, Any]]:
-    """Note in `folder` that `plan` runs there; all starts so far, this one last.
-
-    Raises RequestError if the folder holds measured requests of a run with other settings, and names them.
-    """
-    path = folder / _PLAN_FILE
-    runs: list[dict[str, Any]] = []
-    wanted = json.loads(json.dumps(asdict(plan) | {"num_blocks": _num_blocks(plan)}))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists() and _has_requests(folder):
-            held = json.loads(path.read_text(encoding="utf-8"))
-            _check_same(folder, held["plan"], wanted)
-            runs = held["runs"]
-        runs.append({"started_at": time.time(), "command": command})
-        path.write_text(json.dumps({"plan": wanted, "runs": runs}, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"The folder {folder} cannot be used: {error.strerror}.", "out") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path} is broken ({error}); use another --out.", "out") from error
-    return runs
-
-
-def _num_blocks(plan: Plan) -> dict[str, int] | None:
-    """Of each mode under each load whose blocks are of several prompts. Folders of versions that cut them otherwise, and
-    did not note it, are not gone on with."""
-    return {str(load): count_groups(plan, load) for load in plan.loads if load.concurrency != 1} or None
-
-
-def _has_requests(folder: Path) -> bool:
-    path = folder / REQUESTS_FILE
-    return path.exists() and path.stat().st_size > 0
-
-
-def _check_same(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    names = [name for name in wanted if held.get(name) != wanted[name]]
-    if names:
-        listed = "; ".join(
-            f"{name} was {_short(held.get(name, 'not noted'))}, now {_short(wanted[name])}" for name in names
-        )
-        raise RequestError(
-            f"{folder} holds a run with other settings ({listed}). Use another --out, or the same settings to go on.",
-            "out",
-        )
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        value = [f"{name}: {one}" for name, one in value.items()]
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

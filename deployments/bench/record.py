@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from actors.errors import RequestError
-from deployments.bench.plan import REQUESTS_FILE, Load
+from deployments.bench.plan import Load
 
 Key = tuple[Load, str, int]
+REQUESTS_FILE = "requests.jsonl"
 _REVIEWS_FILE = "reviews.jsonl"
 _Line = TypeVar("_Line", "Measurement", "Review")
 

@@ -34,6 +34,7 @@ from deployments.cli.terminal import (
 from deployments.server.client import DEFAULT_TIMEOUT_S, connect, get_json, served_model
 
 if TYPE_CHECKING:
+    from deployments.bench.folder import Starts
     from deployments.bench.plan import Plan
     from deployments.bench.problems import Problem
     from deployments.bench.record import Record
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 class Run:
     """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started."""
 
+    starts: Starts
     out: Path
     plan: Plan
     problems: list[Problem]
@@ -107,6 +109,8 @@ def bench(
 
     Example: lookahead bench --profile local --modes target,lookahead --data synthetic --limit 20 --out runs/first
     """
+    from deployments.bench.environment import describe_start
+    from deployments.bench.folder import claim_folder
     from deployments.bench.plan import Plan, describe_data
     from deployments.bench.problems import instruction, load
     from deployments.bench.rows import Objective
@@ -134,7 +138,8 @@ def bench(
     check_hardware(chosen, plan.modes)
     console = words_console(json_output)
     manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
-    run = Run(out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key))
+    starts = claim_folder(out, plan, describe_start(sys.argv[1:]))
+    run = Run(starts, out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key))
     report = _run(console, run)
     if json_output:
         print_json(report)
@@ -145,17 +150,14 @@ def bench(
 def _run(console: Console, run: Run) -> dict[str, Any]:
     """Measure what is missing in the folder and write the report there, also of a run that a failure ended early."""
     from deployments.bench import report, sandbox
-    from deployments.bench.environment import describe_command, describe_machine, hide_secrets
-    from deployments.bench.plan import claim_folder
+    from deployments.bench.environment import hide_secrets
     from deployments.bench.record import Record, latest
 
-    command = describe_command(sys.argv[1:])
+    command = run.starts.runs[-1]["command"]
     environment = {
         "command": command,
-        "runs": claim_folder(run.out, run.plan, command),
+        "runs": run.starts.runs,
         "plan": asdict(run.plan),
-        "server": None,
-        **describe_machine(),
         **({"sandbox": sandbox.describe()} if any(problem.code for problem in run.problems) else {}),
         "config": hide_secrets(run.config.model_dump(mode="json")) if run.config else None,
     }
@@ -163,35 +165,35 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         if record.lines:
             console.print(f"Going on: {len(record.lines)} requests are in {run.out} already.", markup=False)
         try:
-            environment["server"] = _measure_missing(console, run, record)
+            _measure_missing(console, run, record)
         except KeyboardInterrupt:
             done = f"Stopped; {len(latest(record.lines))} of {run.plan.num_requests} requests are kept. Go on with:"
             console.print(done, style="yellow", markup=False)
             console.print(f"  {command}", markup=False, soft_wrap=True)
             raise
         finally:
+            environment |= run.starts.ran_on(latest(record.lines).values())
             built = report.build(run.plan, record.lines, environment, _token_speculation(run.config), run.objective)
             if record.lines:
                 report.write(run.out, built)
     return built
 
 
-def _measure_missing(console: Console, run: Run, record: Record) -> Any:
-    """Ask and grade what is left; what the servers say of themselves, or None if nothing was asked."""
+def _measure_missing(console: Console, run: Run, record: Record) -> None:
+    """Ask and grade what is left."""
     from deployments.bench.review import review_all
     from deployments.bench.runner import remaining
     from deployments.bench.vllm_server import for_variants
 
     if remaining(run.plan, record, run.manner.retry_failed):
         with server(run.config, run.url) as url, for_variants(run.config, run.plan.modes) as own:
-            return asyncio.run(_measure(console, url, own, run, record))
-    asyncio.run(review_all(record, run.problems, {}))
-    return None
+            asyncio.run(_measure(console, url, own, run, record))
+    else:
+        asyncio.run(review_all(record, run.problems, {}))
 
 
-async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run, record: Record) -> Any:
-    """Ask all that is left, with a progress bar; what the servers say of themselves. `own` are addresses of modes that
-    have a server of their own."""
+async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run, record: Record) -> None:
+    """Ask all that is left, with a progress bar. `own` are addresses of modes that have a server of their own."""
     from deployments.bench.record import Measurement
     from deployments.bench.runner import Runner, remaining
 
@@ -199,6 +201,13 @@ async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run,
     async with AsyncExitStack() as stack:
         places = _places(run.plan.modes, url, own)
         servers = {place: await _connect(stack, place, run, place == url) for place in dict.fromkeys(places.values())}
+        by_mode = {mode: servers[place] for mode, place in places.items()}
+        said = {place: await _version(found) for place, found in servers.items()}
+        others = {place: version for place, version in said.items() if place != url}
+        run.starts.answered_by(
+            {mode: found.model for mode, found in by_mode.items()},
+            {**said.get(url, {}), **({"others": others} if others else {})},
+        )
         with progress_on(console, MofNCompleteColumn(), remaining=True) as progress:
             task = progress.add_task("warming up", total=num_left)
 
@@ -207,11 +216,7 @@ async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run,
                 if line.error:
                     console.print(f"prompt {line.index}, {line.mode}: {line.error}", style="red", markup=False)
 
-            by_mode = {mode: servers[place] for mode, place in places.items()}
             await Runner(by_mode, run.plan, run.problems, record, run.manner, on_answer).run()
-        versions = {place: await _version(found) for place, found in servers.items()}
-    others = {place: version for place, version in versions.items() if place != url}
-    return {**versions.get(url, {}), **({"others": others} if others else {})}
 
 
 def _places(modes: Iterable[str], url: str, own: Mapping[str, str]) -> dict[str, str]:

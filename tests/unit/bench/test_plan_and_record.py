@@ -1,4 +1,4 @@
-"""The order of a run, the folder that belongs to one run alone, and the file that survives being stopped."""
+"""The order of a run, and the file that survives being stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import RequestError
-from deployments.bench.plan import Load, Plan, arrivals, blocks, claim_folder, count_groups
+from deployments.bench.plan import Load, Plan, arrivals, blocks, count_groups
 from deployments.bench.record import Measurement, Record, Review
 from deployments.bench.runner import remaining
 
@@ -129,57 +129,6 @@ def test_reviews_are_kept_beside_the_line_they_are_about(tmp_path):
         assert record.lines[0].correct is True
         assert record.lines[0].review.positions == [[1, 2]]
         assert record.lines[2].correct is None
-
-
-def test_folder_belongs_to_one_plan(tmp_path):
-    folder = tmp_path / "run"
-    assert len(claim_folder(folder, PLAN, "lookahead bench")) == 1
-    with Record(folder) as record:
-        record.add(LINE)
-    assert len(claim_folder(folder, PLAN, "lookahead bench")) == 2
-    with pytest.raises(RequestError, match="max_tokens was 10, now 11"):
-        claim_folder(folder, replace(PLAN, max_tokens=11), "lookahead bench")
-
-
-def test_a_folder_whose_blocks_were_cut_otherwise_is_refused(tmp_path):
-    many = replace(PLAN, concurrency=(1, 2), rates=(0.5,))
-    claim_folder(tmp_path, many, "c")
-    with Record(tmp_path) as record:
-        record.add(LINE)
-    assert len(claim_folder(tmp_path, many, "c")) == 2
-    path = tmp_path / "plan.json"
-    held = json.loads(path.read_text())
-    held["plan"]["num_blocks"] = {"2 at once": 1, "0.5 a second": 1}
-    path.write_text(json.dumps(held))
-    with pytest.raises(RequestError, match="num_blocks was 2 at once: 1, 0.5 a second: 1, now 2 at once: 2, 0.5 a second: 1"):
-        claim_folder(tmp_path, many, "c")
-    del held["plan"]["num_blocks"]
-    path.write_text(json.dumps(held))
-    with pytest.raises(RequestError, match="num_blocks was not noted, now"):
-        claim_folder(tmp_path, many, "c")
-
-
-def test_a_folder_from_before_that_was_noted_is_gone_on_with_where_each_block_is_one_prompt(tmp_path):
-    claim_folder(tmp_path, PLAN, "c")
-    with Record(tmp_path) as record:
-        record.add(LINE)
-    path = tmp_path / "plan.json"
-    held = json.loads(path.read_text())
-    del held["plan"]["num_blocks"]
-    path.write_text(json.dumps(held))
-    assert len(claim_folder(tmp_path, PLAN, "c")) == 2
-
-
-def test_folder_without_measurements_can_be_taken_over(tmp_path):
-    claim_folder(tmp_path, PLAN, "a typo")
-    assert len(claim_folder(tmp_path, replace(PLAN, modes=("target",)), "right")) == 1
-
-
-def test_broken_plan_is_said_to_be_broken(tmp_path):
-    (tmp_path / "plan.json").write_text("{")
-    (tmp_path / "requests.jsonl").write_text("x\n")
-    with pytest.raises(RequestError, match="is broken"):
-        claim_folder(tmp_path, PLAN, "c")
 
 
 def test_record_survives_any_cut(tmp_path):

@@ -46,9 +46,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started."""
+    """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started;
+    `addresses` are those that were given, with their passwords, by what is written of them."""
 
     starts: Starts
+    addresses: Mapping[str, str]
     out: Path
     plan: Plan
     problems: list[Problem]
@@ -109,22 +111,24 @@ def bench(
 
     Example: lookahead bench --profile local --modes target,lookahead --data synthetic --limit 20 --out runs/first
     """
-    from deployments.bench.environment import describe_start
+    from deployments.bench.environment import describe_start, without_password
     from deployments.bench.folder import claim_folder
     from deployments.bench.plan import Plan, describe_data
     from deployments.bench.problems import instruction, load
     from deployments.bench.rows import Objective
     from deployments.bench.runner import Manner
-    from deployments.bench.variants import base_url
+    from deployments.bench.variants import address, base_url
     from deployments.bench.vllm_server import check_hardware
 
-    chosen, url = chosen_config(profile, config, url), base_url(url) if url else None
+    chosen, url, named = chosen_config(profile, config, url), base_url(url) if url else None, _modes(modes)
+    addresses = {without_password(place): place for place in (*map(address, named), url) if place is not None}
+    url = without_password(url) if url else None
     problems = load(data, limit, seed)
     plan = Plan(
         server=_describe_server(chosen, profile or str(config), url),
         data=describe_data(data, problems),
         num_problems=len(problems),
-        modes=_modes(modes),
+        modes=tuple(map(without_password, named)),
         concurrency=tuple(map(int, _levels(concurrency or ("" if rate else "1"), "concurrency", whole=True))),
         rates=_levels(rate or "", "rate"),
         max_tokens=max_tokens,
@@ -139,7 +143,7 @@ def bench(
     console = words_console(json_output)
     manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
     starts = claim_folder(out, plan, describe_start(sys.argv[1:]))
-    run = Run(starts, out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key))
+    run = Run(starts, addresses, out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key))
     report = _run(console, run)
     if json_output:
         print_json(report)
@@ -231,7 +235,8 @@ async def _connect(stack: AsyncExitStack, place: str, run: Run, is_ours: bool) -
     from deployments.bench.review import Server
     from deployments.bench.token_counts import TokenCounter
 
-    http = await stack.enter_async_context(connect(place, run.api_key if is_ours else None))
+    address = run.addresses.get(place, place)
+    http = await stack.enter_async_context(connect(address, run.api_key if is_ours else None))
     return Server(http, (run.model if is_ours else None) or await served_model(http), TokenCounter(http))
 
 
@@ -244,10 +249,11 @@ async def _version(found: Server) -> dict[str, Any]:
 
 
 def _modes(text: str) -> tuple[str, ...]:
+    from deployments.bench.environment import without_password
     from deployments.bench.variants import address, wishes
 
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
+    if not names or len(set(map(without_password, names))) != len(names):
         raise RequestError(f"--modes {text!r} must name modes, each once, with commas between.", "modes")
     for name in names:
         wishes(name)

@@ -11,7 +11,7 @@ import pytest
 
 from deployments.bench import report
 from deployments.bench.claims import claim, headline, notes
-from deployments.bench.environment import describe_command, describe_machine, hide_secrets
+from deployments.bench.environment import describe_command, describe_machine, hide_secrets, without_password
 from deployments.bench.plan import Plan
 from deployments.bench.record import Review
 from deployments.bench.report_page import page
@@ -207,11 +207,22 @@ def test_command_hides_keys():
     assert shown == "lookahead bench --api-key *** --api-key=*** --out 'my runs'"
 
 
+def test_command_hides_passwords_in_addresses():
+    shown = describe_command(
+        ["bench", "--url", "http://ann:a,b@c@host:8000/v1", "--modes", "target,plain@http://x,plain@https://bob:geheim@y/v1"]
+    )
+    assert shown == (
+        "lookahead bench --url 'http://***@host:8000/v1' --modes 'target,plain@http://x,plain@https://***@y/v1'"
+    )
+    assert describe_command(["--url=http://ann:geheim@host"]) == "lookahead '--url=http://***@host'"
+    assert without_password("plain@http://bob:geheim@y/a@b") == "plain@http://y/a@b"
+
+
 def test_config_hides_secrets_and_keeps_numbers():
     config = {
         "gateway": {"api_keys": ["abc"]},
         "target": {"placement": {"env": {"HF_TOKEN": "abc"}}, "engine": {"options": {"max_tokens": 3}}},
-        "list": [{"password": "abc"}],
+        "list": [{"password": "abc"}, "http://ann:abc@host/path"],
     }
     hidden = hide_secrets(config)
     assert "abc" not in json.dumps(hidden)

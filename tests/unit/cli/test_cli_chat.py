@@ -65,6 +65,8 @@ def test_missing_server_is_one_sentence_that_says_what_to_do(lookahead):
     assert end.out == ""
     assert end.err.startswith("lookahead: No server answers at http://127.0.0.1:9")
     assert "lookahead serve" in end.err
+    end = lookahead("chat", "Hi", "--url", "http://ann:geheim@127.0.0.1:9")
+    assert end.err.startswith("lookahead: No server answers at http://127.0.0.1:9")
     assert "Traceback" not in end.err
 
 

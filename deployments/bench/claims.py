@@ -1,8 +1,8 @@
 """What the rows of a report show, in sentences.
 
 Promises: a claim follows from the rows alone; a difference whose interval holds 1 is not called a gain, and a loss is
-called a loss; a difference in accuracy is one that chance alone hardly makes; the headline says how many modes its mode was
-chosen from.
+called a loss; a difference in accuracy is one that chance alone hardly makes; the headline says how many modes its mode
+was chosen from.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def headline(rows: Sequence[Row], against: str) -> str:
     best = max(compared, key=_rank)
     text = _verdict(best, against)
     if len(first) > 1:
-        how = "the one whose interval begins highest" if best["speedup_ci95"] else "the highest, and none has an interval"
+        has_interval = best["speedup_ci95"] is not None
+        how = "the one whose interval begins highest" if has_interval else "the highest, and none has an interval"
         text += f", of {len(first)} modes {how}"
     text += _accuracy_clause(best, short=True)
     elsewhere = [row for row in others if row["mode"] == best["mode"] and row["speedup_vs_target"] and row is not best]
@@ -78,9 +79,9 @@ def claim(row: Row, against: str) -> str:
         return f"With {where}: no prompt was answered whole both by {row['mode']} and by {against}."
     spread = f"95 % interval {interval[0]:.2f} to {interval[1]:.2f}, " if interval else ""
     return (
-        f"With {where}: no prompt has a token count both from {row['mode']} and from {against}, so there is no speed by "
-        f"token; a whole answer of {against} took {ratio:.2f} times as long ({spread}{row['num_latency_pairs']} prompts)"
-        f"{_accuracy_clause(row)}."
+        f"With {where}: no prompt has a token count both from {row['mode']} and from {against}, so there is no speed "
+        f"by token; a whole answer of {against} took {ratio:.2f} times as long "
+        f"({spread}{_num(row['num_latency_pairs'], 'prompt')}){_accuracy_clause(row)}."
     )
 
 
@@ -95,8 +96,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
         )
     if any(row["speedup_ci95"] and row["num_blocks"] < _FEW for row in rows):
         found.append(
-            f"Intervals of fewer than {_FEW} prompts, or blocks of prompts, are narrower than they should be: take more "
-            "prompts."
+            f"Intervals of fewer than {_FEW} prompts, or blocks of prompts, are narrower than they should be: "
+            "take more prompts."
         )
     found += _unturned(rows)
     if late > 0.1:
@@ -132,8 +133,8 @@ def _unturned(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         blocks[load_of(row)] = max(blocks[load_of(row)], row["num_blocks"])
     return [
-        f"With {describe_load(load)} the order of {modes[load]} modes did not turn fully, in {_num(num, 'block')}: a machine "
-        "that drifts hits them unequally. Take more prompts."
+        f"With {describe_load(load)} the order of {modes[load]} modes did not turn fully, in {_num(num, 'block')}: "
+        "a machine that drifts hits them unequally. Take more prompts."
         for load, num in blocks.items()
         if 0 < num < modes[load]
     ]

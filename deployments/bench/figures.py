@@ -31,8 +31,8 @@ def bootstrap_ci(
     values: Sequence[float], seed: int, of_mean: bool = False, blocks: Sequence[int] | None = None
 ) -> tuple[float, float] | None:
     """95 % percentile interval of the median, or of the mean. One value a pair makes it a paired interval: prompts are
-    drawn, both answers of each together. Values that share what moves them are drawn as one: `blocks` says for each which
-    others it belongs to. None for fewer than three of what is drawn, which say nothing of their spread."""
+    drawn, both answers of each together. Values that share what moves them are drawn as one: `blocks` says for each
+    which others it belongs to. None for fewer than three of what is drawn, which say nothing of their spread."""
     of = np.arange(len(values)) if blocks is None else np.unique(np.asarray(blocks, dtype=int), return_inverse=True)[1]
     num = int(of.max()) + 1 if len(of) else 0
     if num < 3:
@@ -52,7 +52,8 @@ def _medians(ordered: npt.NDArray[np.float64], weights: npt.NDArray[np.int_]) ->
     reached = np.cumsum(weights, axis=1)
     num = reached[:, -1:]
     low, high = (np.argmax(reached > place, axis=1) for place in ((num - 1) // 2, num // 2))
-    return (ordered[low] + ordered[high]) / 2
+    found: npt.NDArray[np.float64] = (ordered[low] + ordered[high]) / 2
+    return found
 
 
 def share_ci(num_hits: int, num_tries: int) -> tuple[float, float] | None:
@@ -69,7 +70,8 @@ def sign_test(num_up: int, num_down: int) -> float:
     """Probability that signs which are as likely up as down differ by so many or more (exact, two-sided); 1 of none."""
     num = num_up + num_down
     tail = sum(math.comb(num, k) for k in range(min(num_up, num_down) + 1))
-    return min(1.0, 2 * tail / 2**num)
+    chance: float = 2 * tail / 2**num
+    return min(1.0, chance)
 
 
 def busy_s(intervals: Iterable[tuple[float, float]]) -> float:

@@ -22,23 +22,23 @@ _PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """All starts of the run that `folder` holds, this one last: each with ``started_at``, ``command``, ``machine``, and, once
-    it asked something, ``models`` by mode and what its ``server`` said of itself."""
+    """All starts of the run that `folder` holds, this one last: each with ``started_at``, ``command``, ``machine``,
+    and, once it asked something, ``models`` by mode and what its ``server`` said of itself."""
 
     folder: Path
     plan: Mapping[str, Any]
     runs: list[dict[str, Any]]
 
     def answered_by(self, models: Mapping[str, str], server: Mapping[str, Any]) -> None:
-        """Note who answers this start, or some of its modes. Raises RequestError if another model has answered one of them
-        before."""
+        """Note who answers this start, or some of its modes. Raises RequestError if another model has answered one of
+        them before."""
         for run in self.runs[:-1]:
             for mode, model in models.items():
                 before = run.get("models", {}).get(mode, model)
                 if before != model:
                     raise RequestError(
-                        f"{self.folder} holds answers of the model {before} in mode {mode}, and now {model} would answer. "
-                        "Use another --out, or the same model to go on.",
+                        f"{self.folder} holds answers of the model {before} in mode {mode}, and now {model} would "
+                        "answer. Use another --out, or the same model to go on.",
                         "model",
                     )
         own = self.runs[-1]
@@ -48,8 +48,8 @@ class Starts:
         self.write()
 
     def ran_on(self, lines: Iterable[Measurement]) -> dict[str, Any]:
-        """What `lines` were measured on: machine, server and models of the last start that measured, and the machines of
-        others before where they differ. Of a run without a line it is what this start has."""
+        """What `lines` were measured on: machine, server and models of the last start that measured, and the machines
+        of others before where they differ. Of a run without a line it is what this start has."""
         times = [line.started_at for line in lines]
         edges = pairwise([*(run["started_at"] for run in self.runs), float("inf")])
         measured = [
@@ -104,8 +104,8 @@ def _earlier(folder: Path, wanted: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _num_blocks(plan: Plan) -> dict[str, int] | None:
-    """Of each mode under each load whose blocks are of several prompts. Folders of versions that cut them otherwise, and
-    did not note it, are not gone on with."""
+    """Of each mode under each load whose blocks are of several prompts. Folders of versions that cut them otherwise,
+    and did not note it, are not gone on with."""
     return {str(load): count_groups(plan, load) for load in plan.loads if load.concurrency != 1} or None
 
 

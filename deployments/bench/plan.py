@@ -1,8 +1,8 @@
 """What a benchmark run will do, and in which order. Pure.
 
-Promises: the order and the times of arrival are pure functions of the plan; all modes answer a group of prompts one after
-another, in an order that turns from group to group, so that a machine that drifts hits all alike where there are as many
-groups as modes, or a multiple of that; in an open loop all modes meet the same arrivals.
+Promises: the order and the times of arrival are pure functions of the plan; all modes answer a group of prompts one
+after another, in an order that turns from group to group, so that a machine that drifts hits all alike where there are
+as many groups as modes, or a multiple of that; in an open loop all modes meet the same arrivals.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 from deployments.bench.problems import INSTRUCTION, Problem
 
 _BLOCK_FACTOR = 4
-"""With many requests at once a block is so many times the concurrency, so that the loop stays full most of the time; with
-few prompts it is less, down to once."""
+"""With many requests at once a block is so many times the concurrency, so that the loop stays full most of the time;
+with few prompts it is less, down to once."""
 _OPEN_BLOCK, _LEAST_OPEN_BLOCK = 32, 8
-"""Arrivals of one block in an open loop, and with few prompts: it begins and ends with an idle server, and the more there
-are, the less that counts."""
+"""Arrivals of one block in an open loop, and with few prompts: it begins and ends with an idle server, and the more
+there are, the less that counts."""
 _LEAST_GROUPS = 3
 """Fewer give no interval (`figures.bootstrap_ci`)."""
 
@@ -95,9 +95,9 @@ def blocks(plan: Plan) -> Iterator[Block]:
 
 
 def count_groups(plan: Plan, load: Load) -> int:
-    """How many groups of prompts `load` is asked in: each prompt by itself where one request runs at a time; else as many
-    as make blocks of a good size, but enough for the order of modes to turn whole and for an interval, as long as blocks
-    do not become too small."""
+    """How many groups of prompts `load` is asked in: each prompt by itself where one request runs at a time; else as
+    many as make blocks of a good size, but enough for the order of modes to turn whole and for an interval, as long as
+    blocks do not become too small."""
     if load.concurrency == 1:
         return plan.num_problems
     least, good = _LEAST_OPEN_BLOCK, _OPEN_BLOCK

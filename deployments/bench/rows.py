@@ -26,8 +26,8 @@ DEFINITIONS: Mapping[str, str] = {
     "speedup_vs_target": "median over prompts of (time per output token in the baseline / in this mode), for the same "
     "prompt under the same load in the same run",
     "speedup_ci95": "95 % interval of that median: percentile bootstrap, paired and seeded, over prompts; with several "
-    "requests at once and in an open loop over the blocks in which prompts were asked, since those of one block share the "
-    "state of the machine; none for fewer than three",
+    "requests at once and in an open loop over the blocks in which prompts were asked, since those of one block share "
+    "the state of the machine; none for fewer than three",
     "num_blocks": "how many prompts, or blocks of prompts, that interval is drawn from",
     "latency_ratio_vs_target": "median over prompts of (latency in the baseline / in this mode), whatever the "
     "answers' lengths",
@@ -40,8 +40,8 @@ DEFINITIONS: Mapping[str, str] = {
     "accuracy": "right final answers / requests whose answer could be judged; a failed request is a wrong answer",
     "accuracy_difference": "accuracy in this mode less accuracy in the baseline over the prompts judged in both; the "
     "interval is a bootstrap over prompts",
-    "accuracy_difference_p": "exact two-sided sign test over the prompts that one of the two has right and the other wrong: "
-    "how often chance alone would part them so far; a difference is called one below 0.05",
+    "accuracy_difference_p": "exact two-sided sign test over the prompts that one of the two has right and the other "
+    "wrong: how often chance alone would part them so far; a difference is called one below 0.05",
     "accept_rate": "accepted / (accepted + recovered) steps over all requests",
     "accept_rate_by_tokens": "the draft's tokens that were committed / all tokens that the draft wrote",
     "accept_rate_by_position": "accepted / judged draft steps, by how many steps before them were still undecided when "
@@ -73,8 +73,8 @@ class Objective:
 
 
 def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
-    """One entry for each prompt that was answered whole both by the variant `against` and by another one. Speeds by token
-    are None where the endpoint did not say how many tokens it wrote."""
+    """One entry for each prompt that was answered whole both by the variant `against` and by another one. Speeds by
+    token are None where the endpoint did not say how many tokens it wrote."""
     whole = {key: line for key, line in latest(lines).items() if line.is_whole}
     blocks: dict[object, int] = {}
     found = []

@@ -1,7 +1,7 @@
 """``lookahead bench``: every mode on the same prompts in one run, and a report of what that shows.
 
-Promises: what was measured is on disk at once; a run that was stopped goes on when the same command is given again, with
-the block in which it was stopped; the report says what it was measured on and how.
+Promises: what was measured is on disk at once; a run that was stopped goes on when the same command is given again,
+with the block in which it was stopped; the report says what it was measured on and how.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def bench(
     max_lookahead: Annotated[int | None, typer.Option(min=1, help="How many steps the draft may be ahead.")] = None,
     request_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one whole answer.")] = DEFAULT_TIMEOUT_S,
     traces: Annotated[bool, typer.Option("--traces", help="Keep the step trace of each request.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask blocks again in which a request failed.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask blocks again in which one failed.")] = False,
     api_key: ApiKey = None,
     json_output: Json = False,
 ) -> None:
@@ -143,7 +143,8 @@ def bench(
     console = words_console(json_output)
     manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
     starts = claim_folder(out, plan, describe_start(sys.argv[1:]))
-    run = Run(starts, addresses, out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key))
+    key = server_key(chosen, api_key)
+    run = Run(starts, addresses, out, plan, problems, manner, objective, chosen, url, model, key)
     report = _run(console, run)
     if json_output:
         print_json(report)

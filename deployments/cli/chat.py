@@ -86,7 +86,8 @@ def chat(
 
 
 def _check_text(message: Message) -> None:
-    """RequestError for what a terminal handed over that is no text: bytes that are not UTF-8 come as lone surrogates."""
+    """RequestError for what a terminal handed over that is no text: bytes that are not UTF-8 come as lone
+    surrogates."""
     try:
         message.content.encode()
     except UnicodeEncodeError as error:

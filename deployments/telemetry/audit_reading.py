@@ -1,8 +1,8 @@
 """Reads audit logs, and says in words why a step of a request stands.
 
 Promises: a line that is no record (torn by a crash, or damaged) is counted and passed over, never an error; records
-come in the order of their time, whichever file they are in, and each once, also while files are put aside; what was lost
-while the request ran is told with it.
+come in the order of their time, whichever file they are in, and each once, also while files are put aside; what was
+lost while the request ran is told with it.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _names(path: Path) -> list[list[Path]]:
 
 @contextmanager
 def _opened(names: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
-    """The files of one log, the oldest first. They are opened in the order of `names`: one that is put aside meanwhile is
-    met again under its next number, where the other way round it would be passed by."""
+    """The files of one log, the oldest first. They are opened in the order of `names`: one that is put aside meanwhile
+    is met again under its next number, where the other way round it would be passed by."""
     with ExitStack() as stack:
         found: dict[tuple[int, int], IO[bytes]] = {}
         for name in names:

@@ -1,8 +1,8 @@
 """The step trace of a request: when each draft step, target step and verdict ran, where, and what became of it.
 
 Promises: an observer of a pipeline that never raises and never waits; times are seconds since the request began, by the
-clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its answer
-is not whole. `as_dict` is the JSON that `/v1/traces/{id}` serves and that `lookahead trace` draws.
+clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its
+answer is not whole. `as_dict` is the JSON that `/v1/traces/{id}` serves and that `lookahead trace` draws.
 """
 
 from __future__ import annotations

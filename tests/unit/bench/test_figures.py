@@ -62,13 +62,14 @@ def test_values_of_one_block_are_drawn_together():
     same = [random.Random(3).uniform(0.5, 2.0) for _ in range(9)]
     assert bootstrap_ci(same, seed=3, blocks=range(9)) == bootstrap_ci(same, seed=3)
     values, blocks = [1.0, 1.0, 1.0, 5.0, 5.0, 9.0], [0, 0, 0, 1, 1, 2]
-    assert bootstrap_ci(values, seed=0, blocks=blocks) == (1.0, 9.0), "the third block alone, thrice, is one of 27 draws"
+    assert bootstrap_ci(values, seed=0, blocks=blocks) == (1.0, 9.0), "one draw of 27 has the third block alone"
     low, high = bootstrap_ci(values, seed=0, of_mean=True, blocks=blocks)
     assert (low, high) == (1.0, 9.0)
 
 
 def test_what_blocks_share_makes_their_interval_wider():
-    """Ten prompts in each of 12 blocks, which differ by the machine: over prompts the interval holds the truth too seldom."""
+    """Ten prompts in each of 12 blocks, which differ by the machine: over prompts the interval holds the truth too
+    seldom."""
     chance, held = np.random.default_rng(8), {"prompts": 0, "blocks": 0}
     blocks = np.repeat(np.arange(12), 10)
     for trial in range(60):

@@ -35,7 +35,7 @@ def test_a_folder_whose_blocks_were_cut_otherwise_is_refused(tmp_path):
     held = json.loads(path.read_text())
     held["plan"]["num_blocks"] = {"2 at once": 1, "0.5 a second": 1}
     path.write_text(json.dumps(held))
-    with pytest.raises(RequestError, match="num_blocks was 2 at once: 1, 0.5 a second: 1, now 2 at once: 2, 0.5 a second: 1"):
+    with pytest.raises(RequestError, match=r"was 2 at once: 1, 0\.5 a second: 1, now 2 at once: 2, 0\.5 a second: 1"):
         claim_folder(tmp_path, many, START)
     del held["plan"]["num_blocks"]
     path.write_text(json.dumps(held))

@@ -176,7 +176,7 @@ def test_a_block_of_several_users_that_was_not_asked_in_one_go_is_asked_as_a_who
         assert left() == [[0, 1, 2, 3]], "it was stopped"
         for index in (1, 3, 2):
             record.add(replace(LINE, concurrency=2, index=index, block_started_at=2.0))
-        assert left() == [[0, 1, 2, 3]], "it was stopped a second time, and every prompt has an answer from one of the two"
+        assert left() == [[0, 1, 2, 3]], "it was stopped again, and each prompt has one of two answers"
         record.add(replace(LINE, concurrency=2, index=0, block_started_at=2.0, error="It broke."))
         assert left() == []
         assert left(retry_failed=True) == [[0, 1, 2, 3]]

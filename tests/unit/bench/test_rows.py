@@ -181,7 +181,8 @@ def test_accuracies_are_compared_prompt_by_prompt():
 
 
 def test_few_prompts_that_differ_are_no_difference_in_accuracy():
-    """Four of twenty, all one way: the bootstrap's interval ends before 0, and chance does that in one of eight runs."""
+    """Four of twenty, all one way: the bootstrap's interval ends before 0, and chance does that in one of eight
+    runs."""
     lines = [line("target", index, 1.0, 10) for index in range(20)]
     lines += [line("lookahead", index, 1.0, 10, correct=index >= 4) for index in range(20)]
     _, own = rows(lines, ("target", "lookahead"), seed=0)

@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from actors.errors import ServiceError
+from actors.errors import RequestError, ServiceError
 from deployments.bench import vllm_server
+from deployments.bench.equal_hardware import needs_gpus, same
 from deployments.bench.figures import bootstrap_ci
 from deployments.bench.problems import synthetic
 from deployments.config import Config, load_profile, validate_config
@@ -33,9 +34,12 @@ def main(
 ) -> None:
     """Compare, and print one JSON document."""
     config = target_only(load_profile(profile))
-    vllm_server.check_hardware(config, (vllm_server.VARIANT,))
+    if needs_gpus(config):
+        raise RequestError(
+            "Both servers have to run at once, and GPUs hold one: take `lookahead bench` there.", "profile"
+        )
     levels = [int(level) for level in concurrency.split(",")]
-    with vllm_server.running(vllm_server.same(config)) as theirs, running(config) as ours:
+    with vllm_server.running(same(config)) as theirs, running(config) as ours:
         rows = asyncio.run(measure(config, {"ours": ours, "vllm": theirs}, levels, rounds, max_tokens))
     print(json.dumps(rows, indent=2))
 

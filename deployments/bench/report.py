@@ -36,7 +36,7 @@ def build(
     return {
         "headline": headline(table, against),
         "claims": [claim(row, against) for row in table if row["mode"] != against],
-        "notes": notes(table),
+        "notes": [*notes(table), *_apart(environment.get("apart", ()))],
         "baseline": against,
         "objective": asdict(objective) if objective.is_given else None,
         "complete": measured == plan.num_requests,
@@ -46,6 +46,15 @@ def build(
         "rows": table,
         "pairs": pairs(lines, against),
     }
+
+
+def _apart(modes: Sequence[str]) -> list[str]:
+    if not modes:
+        return []
+    return [
+        f"{', '.join(modes)}: asked after the other rows had ended, on the GPUs that they had, so not in turn with "
+        "them: a machine that drifts hits one more than the other."
+    ]
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> None:

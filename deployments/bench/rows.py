@@ -13,13 +13,13 @@ from itertools import zip_longest
 from statistics import mean, median
 from typing import Any
 
+from deployments.bench.equal_hardware import speculation_of
 from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci, sign_test
 from deployments.bench.plan import Load
 from deployments.bench.record import Measurement, latest
 from deployments.bench.time_use import PARTS
 from deployments.bench.token_counts import acceptance
 from deployments.bench.variants import address, baseline, wishes
-from deployments.bench.vllm_server import speculation_of
 
 DEFINITIONS: Mapping[str, str] = {
     "time_per_output_token": "latency of a request / its output tokens",

@@ -56,7 +56,7 @@ def _is_done(block: Block, asked: Mapping[Key, Measurement], retry_failed: bool)
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """One start of a run. `servers` are by mode."""
+    """One start of a run, or the part of it that `servers` answer: they are by mode."""
 
     servers: Mapping[str, Server]
     plan: Plan
@@ -66,8 +66,13 @@ class Runner:
     on_answer: Callable[[Measurement], None] = lambda measurement: None
 
     async def run(self) -> None:
-        """Ask all that is not recorded yet. Raises ServiceError if the server is gone or refuses a mode."""
-        work = remaining(self.plan, self.record, self.manner.retry_failed)
+        """Ask all that is not recorded yet of the modes that have a server. Raises ServiceError if one is gone or
+        refuses a mode."""
+        work = [
+            (block, indices)
+            for block, indices in remaining(self.plan, self.record, self.manner.retry_failed)
+            if block.mode in self.servers
+        ]
         if work:
             await self._warm_up()
         await review_all(self.record, self.problems, self.servers)
@@ -84,7 +89,7 @@ class Runner:
     async def _warm_up(self) -> None:
         """One short question in each mode, not measured: engines compile and caches fill on first use, and a mode that
         the server refuses shows before anything is recorded."""
-        for mode in self.plan.modes:
+        for mode in filter(self.servers.__contains__, self.plan.modes):
             question = self._question(mode, _WARM_UP, 0, _WARM_UP_TOKENS)
             reply = await ask(self.servers[mode].http, question, timeout_s=self.manner.timeout_s)
             if reply.error:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from actors.errors import RequestError
-from deployments.bench.vllm_server import speculation_of
+from deployments.bench.equal_hardware import speculation_of
 from deployments.sections import Fidelity
 from deployments.speculation_config import TokenSpeculation
 

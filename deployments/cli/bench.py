@@ -34,6 +34,7 @@ from deployments.cli.terminal import (
 from deployments.server.client import DEFAULT_TIMEOUT_S, connect, get_json, served_model
 
 if TYPE_CHECKING:
+    from deployments.bench.equal_hardware import VllmServer
     from deployments.bench.folder import Starts
     from deployments.bench.plan import Plan
     from deployments.bench.problems import Problem
@@ -46,8 +47,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started;
-    `addresses` are those that were given, with their passwords, by what is written of them."""
+    """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started.
+
+    `addresses` are those that were given, with their passwords, by what is written of them. `own` are vLLM's own
+    servers by mode; those of `apart` are started after the deployment, on its GPUs.
+    """
 
     starts: Starts
     addresses: Mapping[str, str]
@@ -60,6 +64,8 @@ class Run:
     url: str | None
     model: str | None
     api_key: str | None
+    own: Mapping[str, VllmServer]
+    apart: tuple[str, ...]
 
 
 def bench(
@@ -72,8 +78,8 @@ def bench(
         str,
         typer.Option(
             help="What to compare, commas between: MODE, MODE:WISH:WISH (lookahead:exact:ngram), 'plain' for a server "
-            "that is not lookahead, 'vllm' for vLLM's own server, started beside (on CPUs); @URL behind one asks "
-            "another server."
+            "that is not lookahead, 'vllm' for vLLM's own server, started beside (on GPUs: after the others); @URL "
+            "behind one asks another server."
         ),
     ] = "target,lookahead",
     data: Annotated[
@@ -112,13 +118,13 @@ def bench(
     Example: lookahead bench --profile local --modes target,lookahead --data synthetic --limit 20 --out runs/first
     """
     from deployments.bench.environment import describe_start, without_password
+    from deployments.bench.equal_hardware import needs_gpus, own_servers
     from deployments.bench.folder import claim_folder
     from deployments.bench.plan import Plan, describe_data
     from deployments.bench.problems import instruction, load
     from deployments.bench.rows import Objective
     from deployments.bench.runner import Manner
     from deployments.bench.variants import address, base_url
-    from deployments.bench.vllm_server import check_hardware
 
     chosen, url, named = chosen_config(profile, config, url), base_url(url) if url else None, _modes(modes)
     addresses = {without_password(place): place for place in (*map(address, named), url) if place is not None}
@@ -139,12 +145,12 @@ def bench(
         max_lookahead=max_lookahead,
         instruction=instruction(problems),
     )
-    check_hardware(chosen, plan.modes)
+    own = own_servers(chosen, plan.modes)
+    apart = tuple(own) if chosen is not None and needs_gpus(chosen) else ()
     console = words_console(json_output)
     manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
-    starts = claim_folder(out, plan, describe_start(sys.argv[1:]))
-    key = server_key(chosen, api_key)
-    run = Run(starts, addresses, out, plan, problems, manner, objective, chosen, url, model, key)
+    starts, key = claim_folder(out, plan, describe_start(sys.argv[1:])), server_key(chosen, api_key)
+    run = Run(starts, addresses, out, plan, problems, manner, objective, chosen, url, model, key, own, apart)
     report = _run(console, run)
     if json_output:
         print_json(report)
@@ -163,6 +169,7 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         "command": command,
         "runs": run.starts.runs,
         "plan": asdict(run.plan),
+        "apart": list(run.apart),
         **({"sandbox": sandbox.describe()} if any(problem.code for problem in run.problems) else {}),
         "config": hide_secrets(run.config.model_dump(mode="json")) if run.config else None,
     }
@@ -188,30 +195,38 @@ def _measure_missing(console: Console, run: Run, record: Record) -> None:
     """Ask and grade what is left."""
     from deployments.bench.review import review_all
     from deployments.bench.runner import remaining
-    from deployments.bench.vllm_server import for_variants
+    from deployments.bench.vllm_server import all_running, running
 
-    if remaining(run.plan, record, run.manner.retry_failed):
-        with server(run.config, run.url) as url, for_variants(run.config, run.plan.modes) as own:
-            asyncio.run(_measure(console, url, own, run, record))
-    else:
+    left = {block.mode for block, _ in remaining(run.plan, record, run.manner.retry_failed)}
+    together = [mode for mode in run.plan.modes if mode not in run.apart]
+    if left.intersection(together):
+        beside = {mode: server for mode, server in run.own.items() if mode in together}
+        with server(run.config, run.url) as url, all_running(beside) as own:
+            asyncio.run(_measure(console, _places(together, url, own), url, run, record))
+    for mode in filter(left.__contains__, run.apart):
+        console.print(f"{mode}: vLLM's own server gets the GPUs that the deployment had.", markup=False)
+        with running(run.own[mode]) as url:
+            asyncio.run(_measure(console, {mode: url}, None, run, record))
+    if not left:
         asyncio.run(review_all(record, run.problems, {}))
 
 
-async def _measure(console: Console, url: str, own: Mapping[str, str], run: Run, record: Record) -> None:
-    """Ask all that is left, with a progress bar. `own` are addresses of modes that have a server of their own."""
+async def _measure(console: Console, places: Mapping[str, str], ours: str | None, run: Run, record: Record) -> None:
+    """Ask all that is left of the modes in `places`, their servers' addresses, with a progress bar. The run's key and
+    model are for the server at `ours`."""
     from deployments.bench.record import Measurement
     from deployments.bench.runner import Runner, remaining
 
-    num_left = sum(len(indices) for _, indices in remaining(run.plan, record, run.manner.retry_failed))
+    left = remaining(run.plan, record, run.manner.retry_failed)
+    num_left = sum(len(indices) for block, indices in left if block.mode in places)
     async with AsyncExitStack() as stack:
-        places = _places(run.plan.modes, url, own)
-        servers = {place: await _connect(stack, place, run, place == url) for place in dict.fromkeys(places.values())}
+        servers = {place: await _connect(stack, place, run, place == ours) for place in dict.fromkeys(places.values())}
         by_mode = {mode: servers[place] for mode, place in places.items()}
         said = {place: await _version(found) for place, found in servers.items()}
-        others = {place: version for place, version in said.items() if place != url}
+        others = {place: version for place, version in said.items() if place != ours}
         run.starts.answered_by(
             {mode: found.model for mode, found in by_mode.items()},
-            {**said.get(url, {}), **({"others": others} if others else {})},
+            {**said.get(ours or "", {}), **({"others": others} if others else {})},
         )
         with progress_on(console, MofNCompleteColumn(), remaining=True) as progress:
             task = progress.add_task("warming up", total=num_left)

@@ -12,7 +12,8 @@ import pytest
 
 from actors.errors import RequestError, ServiceError
 from deployments.bench import vllm_server
-from deployments.bench.vllm_server import VllmServer, check_hardware, command, equal, for_variants, same, speculation_of
+from deployments.bench.equal_hardware import VllmServer, equal, own_servers, same, speculation_of
+from deployments.bench.vllm_server import all_running, command
 from deployments.config import load_profile, validate_config
 
 TARGET, DRAFT = "int8:package:qwen2.5-coder-1.5b-instruct", "short:int8:package:qwen2.5-coder-0.5b-instruct"
@@ -100,26 +101,13 @@ def test_each_row_that_needs_a_server_gets_one_and_no_other_does(monkeypatch: py
         started.remove(server.options.get("speculative_config"))
 
     monkeypatch.setattr(vllm_server, "running", fake)
-    with for_variants(load_profile("local"), ("target", "vllm", "vllm:none")) as urls:
+    with all_running(own_servers(load_profile("local"), ("target", "vllm", "vllm:none"))) as urls:
         assert urls == {"vllm": "http://server-1", "vllm:none": "http://server-2"}
         assert started == [DRAFT_MODEL, None]
     assert started == []
-    with for_variants(None, ("target",)) as urls:
-        assert urls == {}
-    with pytest.raises(RequestError, match="--profile or --config"), for_variants(None, ("vllm",)):
-        raise AssertionError("there is nothing to start")
-
-
-@pytest.mark.parametrize(
-    "placement", [{"num_gpus": 0.3}, {"num_gpus": 1}, {"placement_group_bundles": [{"CPU": 1, "GPU": 1}]}]
-)
-def test_on_gpus_the_other_ways_are_named(placement: dict[str, Any]) -> None:
-    for config in (pair({"placement": placement}), pair({}, {"placement": placement})):
-        check_hardware(config, ("target", "plain@http://x"))
-        with pytest.raises(RequestError, match=r"'vllm:none' would start .* plain@URL .* --url URL --modes plain"):
-            check_hardware(config, ("target", "vllm:none"))
-    for config in (load_profile("local"), None):
-        check_hardware(config, ("target", "vllm:none"))
+    assert own_servers(None, ("target", "plain")) == {}
+    with pytest.raises(RequestError, match="'vllm' needs --profile or --config"):
+        own_servers(None, ("target", "vllm"))
 
 
 def test_options_become_flags() -> None:

@@ -209,15 +209,3 @@ def test_server_that_is_not_there(lookahead, tmp_path):
 def test_unknown_profile(lookahead, tmp_path):
     end = lookahead("bench", "--profile", "nope", "--out", str(tmp_path / "run"))
     assert (end.code, "There is no profile 'nope'" in end.err) == (1, True)
-
-
-def test_vllm_s_own_server_on_gpus_is_refused_before_anything_starts(lookahead, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("deployments.cli.bench.server", None)  # nothing may be started
-    end = lookahead(
-        "bench", "--profile", "gpu-one", "--modes", "target,vllm:none", "--data", str(data), "--out",
-        str(tmp_path / "run"),
-    )  # fmt: skip
-    assert end.code == 1
-    assert "'vllm:none'" in end.err
-    assert "plain@URL" in end.err
-    assert not (tmp_path / "run").exists()

@@ -6,6 +6,8 @@ import json
 from base64 import b64encode
 from contextlib import contextmanager
 
+import pytest
+
 from tests.unit.cli import made_up
 from tests.unit.cli.conftest import lines_of, reviews_of
 from tests.unit.cli.speaking_server import SpeakingServer
@@ -125,6 +127,81 @@ def test_vllms_own_server_is_started_for_its_rows(server, lookahead, data, tmp_p
     assert (len(server.bodies), len(other.bodies)) == (4, 4)
     assert (end.json["baseline"], end.json["rows"][0]["num_pairs"]) == ("vllm:none", 3)
     assert end.json["rows"][1]["token_speculation"] == "none"
+
+
+@pytest.fixture
+def on_cards(server, lookahead, data, tmp_path, monkeypatch):
+    """Runs rows of profile gpu-one, whose deployment and vLLM's server are others; the outcome and what was started."""
+    other = SpeakingServer()
+    other.start()
+    events = []
+
+    @contextmanager
+    def ours(config, url):
+        events.append("deployment")
+        yield server.url
+        events.append("deployment ended")
+
+    @contextmanager
+    def theirs(wanted):
+        events.append(wanted.options["gpu_memory_utilization"])
+        yield other.url
+
+    monkeypatch.setattr("deployments.cli.bench.server", ours)
+    monkeypatch.setattr("deployments.bench.vllm_server.running", theirs)
+    monkeypatch.setattr("deployments.bench.runner.SETTLE_S", 0.01)
+
+    def run():
+        events.clear()
+        end = lookahead(
+            "bench", "--profile", "gpu-one", "--modes", "target,vllm:none,lookahead", "--data", str(data), "--out",
+            str(tmp_path / "run"), "--json",
+        )  # fmt: skip
+        return end, tuple(events)
+
+    yield run, other
+    other.stop()
+
+
+def test_on_gpus_vllms_server_gets_them_after_the_deployment(server, on_cards):
+    run, other = on_cards
+    end, events = run()
+    assert end.code == 0, end.err
+    assert events == ("deployment", "deployment ended", 0.85)
+    assert (len(server.bodies), len(other.bodies)) == (2 * 4, 4)
+    assert [(row["mode"], row["num_pairs"]) for row in end.json["rows"]] == [
+        ("target", 0),
+        ("vllm:none", 3),
+        ("lookahead", 3),
+    ]
+    assert end.json["complete"]
+    assert any("vllm:none: asked after the other rows had ended" in note for note in end.json["notes"])
+    assert list(end.json["environment"]["server"]["others"].values()) == [{"version": "9.9"}]
+    assert run()[1] == (), "nothing is started for a run that is complete"
+
+
+def test_on_gpus_only_what_is_left_is_started(server, on_cards, tmp_path):
+    run, _ = on_cards
+    assert run()[0].code == 0
+    requests = tmp_path / "run" / "requests.jsonl"
+    lines = requests.read_text().splitlines(keepends=True)
+
+    requests.write_text("".join(line for line in lines if json.loads(line)["mode"] != "vllm:none"))
+    end, events = run()
+    assert (end.code, events) == (0, (0.85,)), end.err
+    requests.write_text("".join(line for line in lines if json.loads(line)["mode"] != "target"))
+    end, events = run()
+    assert (end.code, events) == (0, ("deployment", "deployment ended")), end.err
+
+
+def test_a_row_that_cannot_be_is_refused_before_anything_starts(lookahead, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("deployments.cli.bench.server", None)
+    end = lookahead(
+        "bench", "--profile", "scripted", "--modes", "target,vllm", "--data", str(data), "--out", str(tmp_path / "run")
+    )
+    assert end.code == 1
+    assert "needs a model" in end.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_is_graded_while_a_request_is_measured(bench, monkeypatch):

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from actors.errors import RequestError
+from actors.errors import RequestError, ServiceError
 from deployments.bench import vllm_server
 from deployments.bench.equal_hardware import needs_gpus, same
 from deployments.bench.figures import bootstrap_ci
@@ -77,7 +77,8 @@ async def measure(
 async def _burst(
     http: httpx.AsyncClient, config: Config, url: str, concurrency: int, number: int, max_tokens: int
 ) -> float:
-    """Tokens per second over `concurrency` streams at once. Both servers get the same problems in a round."""
+    """Tokens per second over `concurrency` streams at once. Both servers get the same problems in a round. Raises
+    HTTPStatusError or ServiceError where one of them is refused or has no end."""
     problems = synthetic(concurrency, seed=1000 + number)
 
     async def one(question: str) -> int:
@@ -89,13 +90,16 @@ async def _burst(
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        tokens = 0
+        tokens = None
         async with http.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+            answer.raise_for_status()
             async for line in answer.aiter_lines():
                 if line.startswith("data: {"):
                     chunk = json.loads(line[len("data: ") :])
                     tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
-        return tokens
+        if tokens is None:
+            raise ServiceError(f"{url} did not say how many tokens it wrote: the answer is not whole.")
+        return int(tokens)
 
     start = time.perf_counter()
     counts = await asyncio.gather(*(one(problem.question) for problem in problems))

@@ -1,11 +1,13 @@
 """What the rows of a report show, in sentences.
 
 Promises: a claim follows from the rows alone; a difference whose interval holds 1 is not called a gain, and a loss is
-called a loss; the headline says how many modes its mode was chosen from.
+called a loss; a difference in accuracy is one that chance alone hardly makes; the headline says how many modes its mode
+was chosen from.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from deployments.bench.plan import Load
 Row = Mapping[str, Any]
 _FEW = 8
 """A bootstrap of fewer values holds the true median less often than it says."""
+_CHANCE = 0.05
+"""A difference in accuracy that chance alone makes as often as this, or more often, is not called one."""
 
 
 def load_of(row: Row) -> Load:
@@ -36,11 +40,13 @@ def headline(rows: Sequence[Row], against: str) -> str:
     first = [row for row in others if load_of(row) == load_of(others[0])]
     compared = [row for row in first if row["speedup_vs_target"] is not None]
     if not compared:
-        return f"Nothing can be compared: no prompt was answered whole both by {against} and by another mode."
-    best = max(compared, key=lambda row: (row["speedup_ci95"] or (0.0,))[0])
+        return _why_nothing(first, against)
+    best = max(compared, key=_rank)
     text = _verdict(best, against)
     if len(first) > 1:
-        text += f", of {len(first)} modes the one whose interval begins highest"
+        has_interval = best["speedup_ci95"] is not None
+        how = "the one whose interval begins highest" if has_interval else "the highest, and none has an interval"
+        text += f", of {len(first)} modes {how}"
     text += _accuracy_clause(best, short=True)
     elsewhere = [row for row in others if row["mode"] == best["mode"] and row["speedup_vs_target"] and row is not best]
     if elsewhere:
@@ -49,46 +55,113 @@ def headline(rows: Sequence[Row], against: str) -> str:
     return text + "."
 
 
+def _rank(row: Row) -> tuple[bool, float]:
+    """Where the interval begins; rows without one come behind, by what was measured."""
+    interval = row["speedup_ci95"]
+    return interval is not None, interval[0] if interval else row["speedup_vs_target"]
+
+
+def _why_nothing(rows: Sequence[Row], against: str) -> str:
+    if all(row["latency_ratio_vs_target"] is None for row in rows):
+        return f"Nothing can be compared: no prompt was answered whole both by {against} and by another mode."
+    return (
+        f"No speed by token can be compared: no prompt has a token count both from {against} and from another mode. "
+        "Latencies can."
+    )
+
+
 def claim(row: Row, against: str) -> str:
     """One sentence on what a row shows against the variant `against` under the same load."""
-    if row["speedup_vs_target"] is None:
-        where = describe_load(load_of(row))
+    if row["speedup_vs_target"] is not None:
+        return f"{_verdict(row, against)}{_accuracy_clause(row)}."
+    where, ratio, interval = describe_load(load_of(row)), row["latency_ratio_vs_target"], row["latency_ratio_ci95"]
+    if ratio is None:
         return f"With {where}: no prompt was answered whole both by {row['mode']} and by {against}."
-    return f"{_verdict(row, against)}{_accuracy_clause(row)}."
+    spread = f"95 % interval {interval[0]:.2f} to {interval[1]:.2f}, " if interval else ""
+    return (
+        f"With {where}: no prompt has a token count both from {row['mode']} and from {against}, so there is no speed "
+        f"by token; a whole answer of {against} took {ratio:.2f} times as long "
+        f"({spread}{_num(row['num_latency_pairs'], 'prompt')}){_accuracy_clause(row)}."
+    )
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What a reader has to know about the figures: failures, answers that were cut, what was not graded, lateness."""
-    failed = sum(row["num_failed"] for row in rows)
-    cut = sum(row["num_cut_at_max_tokens"] for row in rows)
+    """What a reader has to know about the figures: failures, answers that were cut or not counted, lateness."""
     late = max((row["sent_late_max_s"] for row in rows), default=0.0)
-    found = []
-    if failed:
-        reasons = {reason: 0 for row in rows for reason in row["failures"]}
-        for row in rows:
-            for reason, number in row["failures"].items():
-                reasons[reason] += number
-        most = max(reasons, key=lambda reason: reasons[reason])
+    found = [*_failures(rows), *_cut_answers(rows)]
+    if uncounted := dict.fromkeys(row["mode"] for row in rows if row["num_without_token_count"]):
         found.append(
-            f"{failed} requests failed; they count as failed, as wrong answers and as outside the objective. "
-            f"The most frequent reason, {reasons[most]} times: {most}"
+            f"Answers came without a token count (no `usage` in the stream) from {', '.join(uncounted)}: they have no "
+            "speed by token and add nothing to tokens a second."
         )
-    if cut:
-        found.append(f"{cut} answers were cut at the token limit; they are whole answers here, and mostly wrong ones.")
-    if any(row["speedup_ci95"] and row["num_pairs"] < _FEW for row in rows):
-        found.append(f"Intervals of fewer than {_FEW} prompts are narrower than they should be: take more prompts.")
+    if any(row["speedup_ci95"] and row["num_blocks"] < _FEW for row in rows):
+        found.append(
+            f"Intervals of fewer than {_FEW} prompts, or blocks of prompts, are narrower than they should be: "
+            "take more prompts."
+        )
+    found += _unturned(rows)
     if late > 0.1:
         found.append(f"The client sent requests up to {late:.2f} s after their time: it was short of CPU itself.")
     return found
 
 
+def _failures(rows: Sequence[Row]) -> list[str]:
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        reasons.update(row["failures"])
+    if not reasons:
+        return []
+    ((most, number),) = reasons.most_common(1)
+    return [
+        f"{reasons.total()} requests failed; they count as failed, as wrong answers and as outside the objective. "
+        f"The most frequent reason, {number} times: {most}"
+    ]
+
+
+def _cut_answers(rows: Sequence[Row]) -> list[str]:
+    cut, graded, wrong = (
+        sum(row[name] for row in rows) for name in ("num_cut_at_max_tokens", "num_cut_graded", "num_cut_wrong")
+    )
+    grades = f", and {wrong} of the {graded} that were graded are wrong" if graded else ""
+    return [f"{cut} answers were cut at the token limit; they are whole answers here{grades}."] if cut else []
+
+
+def _unturned(rows: Sequence[Row]) -> list[str]:
+    """The loads under which not every mode was the first one once."""
+    modes: Counter[Load] = Counter(map(load_of, rows))
+    blocks: Counter[Load] = Counter()
+    for row in rows:
+        blocks[load_of(row)] = max(blocks[load_of(row)], row["num_blocks"])
+    return [
+        f"With {describe_load(load)} the order of {modes[load]} modes did not turn fully, in {_num(num, 'block')}: "
+        "a machine that drifts hits them unequally. Take more prompts."
+        for load, num in blocks.items()
+        if 0 < num < modes[load]
+    ]
+
+
+def _num(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _drawn(row: Row) -> str:
+    """How many prompts a figure is of, and in how many blocks they came."""
+    prompts = _num(row["num_pairs"], "prompt")
+    return prompts if row["num_blocks"] >= row["num_pairs"] else f"{prompts} in {_num(row['num_blocks'], 'block')}"
+
+
+def _too_few(row: Row) -> str:
+    """Why there is no interval."""
+    is_many = row["num_pairs"] > max(2, row["num_blocks"])
+    return f"{_drawn(row)}, {'too few blocks for an interval' if is_many else 'an anecdote'}"
+
+
 def _verdict(row: Row, against: str) -> str:
     where, speedup, interval = describe_load(load_of(row)), row["speedup_vs_target"], row["speedup_ci95"]
     if interval is None:
-        few = f"{row['num_pairs']} prompts, an anecdote"
-        return f"With {where} {row['mode']} has {speedup:.2f} times the speed of {against} ({few})"
+        return f"With {where} {row['mode']} has {speedup:.2f} times the speed of {against} ({_too_few(row)})"
     low, high = interval
-    spread = f"95 % interval {low:.2f} to {high:.2f}, {row['num_pairs']} prompts"
+    spread = f"95 % interval {low:.2f} to {high:.2f}, {_drawn(row)}"
     if low > 1:
         return f"With {where} {row['mode']} is {speedup:.2f} times as fast as {against} ({spread})"
     if high < 1:
@@ -100,7 +173,7 @@ def _short_verdict(row: Row) -> str:
     """The ratio, and what its interval allows to say."""
     speedup, interval = row["speedup_vs_target"], row["speedup_ci95"]
     if interval is None:
-        return f"it is {speedup:.2f} times, of {row['num_pairs']} prompts"
+        return f"it is {speedup:.2f} times ({_too_few(row)})"
     spread = f"({interval[0]:.2f} to {interval[1]:.2f})"
     if interval[0] > 1:
         return f"it is {speedup:.2f} times as fast {spread}"
@@ -112,10 +185,18 @@ def _accuracy_clause(row: Row, short: bool = False) -> str:
     difference, interval = row["accuracy_difference"], row["accuracy_difference_ci95"]
     if difference is None or row["accuracy"] is None:
         return ""
-    points = f"{abs(100 * difference):.0f} points {'higher' if difference > 0 else 'lower'}"
+    share = f"{row['accuracy']:.0%}"
     if interval is None:
-        return f"; accuracy {row['accuracy']:.0%}, {points}"
-    spread = f"interval {100 * interval[0]:+.0f} to {100 * interval[1]:+.0f}"
-    if interval[0] <= 0 <= interval[1]:
-        return "; no difference in accuracy is shown" + ("" if short else f", {row['accuracy']:.0%} ({spread})")
-    return f"; accuracy is {points}, {row['accuracy']:.0%}" + ("" if short else f" ({spread})")
+        return f"; accuracy {share}, {_points(difference)}"
+    low, high, chance = 100 * interval[0], 100 * interval[1], row["accuracy_difference_p"]
+    details = f" (interval {low:+.0f} to {high:+.0f}, sign test p = {chance:.2g})"
+    if chance >= _CHANCE:
+        return "; no difference in accuracy is shown" + ("" if short else f", {share}{details}")
+    return f"; accuracy is {_points(difference)}, {share}" + ("" if short else details)
+
+
+def _points(difference: float) -> str:
+    size = abs(100 * difference)
+    if not size:
+        return "the same"
+    return f"{size:.{0 if size >= 1 else 1}f} points {'higher' if difference > 0 else 'lower'}"

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,13 @@ _PACKAGES = (
 _SECRET_OPTIONS = ("--api-key",)
 _SECRET_NAME = re.compile(r"(key|token|secret|password)s?$", re.IGNORECASE)
 _HIDDEN = "***"
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+"""User and password in an address."""
+
+
+def describe_start(arguments: Sequence[str]) -> dict[str, Any]:
+    """When a benchmark was started, how, and where."""
+    return {"started_at": time.time(), "command": describe_command(arguments), "machine": describe_machine()}
 
 
 def describe_machine() -> dict[str, Any]:
@@ -55,14 +63,26 @@ def describe_command(arguments: Sequence[str]) -> str:
         elif option in _SECRET_OPTIONS and "=" in argument:
             shown.append(f"{option}={_HIDDEN}")
         else:
-            shown.append(shlex.quote(argument))
+            parts = argument.split(",") if "--modes" in (before, option) else [argument]
+            shown.append(shlex.quote(",".join(map(_mask_address, parts))))
     return " ".join(["lookahead", *shown])
+
+
+def without_password(address: str) -> str:
+    """An address, or a row of a benchmark that names one, without user and password."""
+    return _USERINFO.sub("", address)
+
+
+def _mask_address(text: str) -> str:
+    return _USERINFO.sub(f"{_HIDDEN}@", text)
 
 
 def hide_secrets(value: Any) -> Any:
     """A dumped configuration without keys, tokens and passwords, wherever they stand in it."""
     if isinstance(value, dict):
         return {k: _mask(v) if _SECRET_NAME.search(str(k)) else hide_secrets(v) for k, v in value.items()}
+    if isinstance(value, str):
+        return _mask_address(value)
     return [hide_secrets(item) for item in value] if isinstance(value, list) else value
 
 

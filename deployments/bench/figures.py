@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 _NUM_RESAMPLES = 4000
 _LEVEL = 0.95
@@ -26,15 +27,33 @@ def quantile(values: Sequence[float], share: float) -> float | None:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def bootstrap_ci(values: Sequence[float], seed: int, of_mean: bool = False) -> tuple[float, float] | None:
-    """95 % percentile interval of the median, or of the mean; None for fewer than three values, which say nothing of
-    their spread. One value a pair makes it a paired interval: prompts are drawn, both answers of each together."""
-    if len(values) < 3:
+def bootstrap_ci(
+    values: Sequence[float], seed: int, of_mean: bool = False, blocks: Sequence[int] | None = None
+) -> tuple[float, float] | None:
+    """95 % percentile interval of the median, or of the mean. One value a pair makes it a paired interval: prompts are
+    drawn, both answers of each together. Values that share what moves them are drawn as one: `blocks` says for each
+    which others it belongs to. None for fewer than three of what is drawn, which say nothing of their spread."""
+    of = np.arange(len(values)) if blocks is None else np.unique(np.asarray(blocks, dtype=int), return_inverse=True)[1]
+    num = int(of.max()) + 1 if len(of) else 0
+    if num < 3:
         return None
-    draws = np.random.default_rng(seed).choice(np.asarray(values, dtype=float), size=(_NUM_RESAMPLES, len(values)))
-    centres = np.mean(draws, axis=1) if of_mean else np.median(draws, axis=1)
+    draws = np.random.default_rng(seed).integers(num, size=(_NUM_RESAMPLES, num))
+    cells = (draws + num * np.arange(_NUM_RESAMPLES)[:, None]).ravel()
+    times_drawn = np.bincount(cells, minlength=num * _NUM_RESAMPLES).reshape(_NUM_RESAMPLES, num)
+    order = np.argsort(values, kind="stable")
+    ordered, weights = np.asarray(values, dtype=float)[order], times_drawn[:, of[order]]
+    centres = weights @ ordered / weights.sum(axis=1) if of_mean else _medians(ordered, weights)
     low, high = np.quantile(centres, ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2))
     return float(low), float(high)
+
+
+def _medians(ordered: npt.NDArray[np.float64], weights: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+    """Of `ordered` values, each there as often as a row of `weights` says: a median a row."""
+    reached = np.cumsum(weights, axis=1)
+    num = reached[:, -1:]
+    low, high = (np.argmax(reached > place, axis=1) for place in ((num - 1) // 2, num // 2))
+    found: npt.NDArray[np.float64] = (ordered[low] + ordered[high]) / 2
+    return found
 
 
 def share_ci(num_hits: int, num_tries: int) -> tuple[float, float] | None:
@@ -45,6 +64,14 @@ def share_ci(num_hits: int, num_tries: int) -> tuple[float, float] | None:
     middle = (share + z2 / (2 * num_tries)) / (1 + z2 / num_tries)
     spread = math.sqrt(share * (1 - share) / num_tries + z2 / (4 * num_tries**2)) * _Z95 / (1 + z2 / num_tries)
     return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+def sign_test(num_up: int, num_down: int) -> float:
+    """Probability that signs which are as likely up as down differ by so many or more (exact, two-sided); 1 of none."""
+    num = num_up + num_down
+    tail = sum(math.comb(num, k) for k in range(min(num_up, num_down) + 1))
+    chance: float = 2 * tail / 2**num
+    return min(1.0, chance)
 
 
 def busy_s(intervals: Iterable[tuple[float, float]]) -> float:

@@ -25,7 +25,7 @@ def main(
     max_lookahead: Annotated[int, typer.Option(help="Depth of that run.")] = 4,
 ) -> None:
     """Print a row for each lookahead request, and the median ratio."""
-    lines = (folder / "requests.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "requests.jsonl").read_text(encoding="utf-8").split("\n")
     requests = [json.loads(line) for line in lines if line.strip()]
     rows = [row(r["trace"], max_lookahead) for r in requests if r["mode"] == "lookahead" and r.get("trace")]
     rows = [r for r in rows if r is not None]

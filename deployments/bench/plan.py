@@ -1,31 +1,31 @@
-"""What a benchmark run will do, in which order, and whether a folder holds the same run already.
+"""What a benchmark run will do, and in which order. Pure.
 
-Promises: the order and the times of arrival are pure functions of the plan; all modes meet each prompt within one
-block, in an order that turns from block to block, so that a machine that drifts hits all alike; in an open loop all
-modes meet the same arrivals; a folder never mixes two plans.
+Promises: the order and the times of arrival are pure functions of the plan; all modes answer a group of prompts one
+after another, in an order that turns from group to group, so that a machine that drifts hits all alike where there are
+as many groups as modes, or a multiple of that; in an open loop all modes meet the same arrivals.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.errors import RequestError
 from deployments.bench.problems import INSTRUCTION, Problem
 
 _BLOCK_FACTOR = 4
-"""With many requests at once a block is so many times the concurrency, so that the loop stays full most of the time."""
-_OPEN_BLOCK = 32
-"""Arrivals of one block in an open loop: it begins and ends with an idle server, and the more there are, the less that
-counts."""
-_PLAN_FILE = "plan.json"
-REQUESTS_FILE = "requests.jsonl"
+"""With many requests at once a block is so many times the concurrency, so that the loop stays full most of the time;
+with few prompts it is less, down to once."""
+_OPEN_BLOCK, _LEAST_OPEN_BLOCK = 32, 8
+"""Arrivals of one block in an open loop, and with few prompts: it begins and ends with an idle server, and the more
+there are, the less that counts."""
+_LEAST_GROUPS = 3
+"""Fewer give no interval (`figures.bootstrap_ci`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Block:
 def blocks(plan: Plan) -> Iterator[Block]:
     """The run in order: per load, groups of prompts, each asked in every mode before the next group."""
     for load in plan.loads:
-        num_groups = max(1, round(plan.num_problems / _block_size(load)))
+        num_groups = count_groups(plan, load)
         edges = [round(plan.num_problems * group / num_groups) for group in range(num_groups + 1)]
         for group in range(num_groups):
             turn = group % len(plan.modes)
@@ -94,10 +94,21 @@ def blocks(plan: Plan) -> Iterator[Block]:
                 yield Block(mode, load, tuple(range(edges[group], edges[group + 1])))
 
 
-def _block_size(load: Load) -> int:
-    if load.concurrency is None:
-        return _OPEN_BLOCK
-    return 1 if load.concurrency == 1 else load.concurrency * _BLOCK_FACTOR
+def count_groups(plan: Plan, load: Load) -> int:
+    """How many groups of prompts `load` is asked in: each prompt by itself where one request runs at a time; else as
+    many as make blocks of a good size, but enough for the order of modes to turn whole and for an interval, as long as
+    blocks do not become too small."""
+    if load.concurrency == 1:
+        return plan.num_problems
+    least, good = _LEAST_OPEN_BLOCK, _OPEN_BLOCK
+    if load.concurrency is not None:
+        least, good = load.concurrency, load.concurrency * _BLOCK_FACTOR
+    num_modes, most = len(plan.modes), max(1, plan.num_problems // least)
+    if num_modes == 1:
+        return max(1, round(plan.num_problems / good))
+    num_turns = max(math.ceil(_LEAST_GROUPS / num_modes), round(plan.num_problems / good / num_modes))
+    wanted = num_turns * num_modes
+    return wanted if wanted <= most else most - most % num_modes or most
 
 
 def arrivals(seed: int, rate: float, indices: Iterable[int]) -> list[float]:
@@ -119,46 +130,3 @@ def fingerprint(value: Any) -> str:
 def describe_data(source: str, problems: Sequence[Problem]) -> str:
     """The name of the data with its fingerprint."""
     return f"{Path(source).name} #{fingerprint([asdict(problem) for problem in problems])}"
-
-
-def claim_folder(folder: Path, plan: Plan, command: str) -> list[dict[str, Any]]:
-    """Note in `folder` that `plan` runs there; all starts so far, this one last.
-
-    Raises RequestError if the folder holds measured requests of a run with other settings, and names them.
-    """
-    path = folder / _PLAN_FILE
-    runs: list[dict[str, Any]] = []
-    wanted = json.loads(json.dumps(asdict(plan)))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists() and _has_requests(folder):
-            held = json.loads(path.read_text(encoding="utf-8"))
-            _check_same(folder, held["plan"], wanted)
-            runs = held["runs"]
-        runs.append({"started_at": time.time(), "command": command})
-        path.write_text(json.dumps({"plan": wanted, "runs": runs}, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"The folder {folder} cannot be used: {error.strerror}.", "out") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path} is broken ({error}); use another --out.", "out") from error
-    return runs
-
-
-def _has_requests(folder: Path) -> bool:
-    path = folder / REQUESTS_FILE
-    return path.exists() and path.stat().st_size > 0
-
-
-def _check_same(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    names = [name for name in wanted if held.get(name) != wanted[name]]
-    if names:
-        listed = "; ".join(f"{name} was {_short(held.get(name))}, now {_short(wanted[name])}" for name in names)
-        raise RequestError(
-            f"{folder} holds a run with other settings ({listed}). Use another --out, or the same settings to go on.",
-            "out",
-        )
-
-
-def _short(value: Any) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

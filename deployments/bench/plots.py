@@ -30,6 +30,7 @@ def speed_ups(rows: Sequence[Row], pairs: Sequence[Mapping[str, Any]], against: 
     shown = [row for row in rows if row["mode"] != against and row["speedup_vs_target"]]
     if not shown:
         return ""
+    pairs = [pair for pair in pairs if pair["speedup"] is not None]
     ratios = [pair["speedup"] for pair in pairs]
     low, high = min([0.7, *ratios]) / 1.06, max([1.5, *ratios]) * 1.06
     x, tall = logarithmic(low, high, EDGE + 6, WIDTH - EDGE - 6), 46.0

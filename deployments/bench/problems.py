@@ -74,7 +74,7 @@ def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
     or with HumanEval's `prompt`, `test` and `entry_point`."""
     problems: list[Problem] = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"The data file {path} cannot be read: {error}.", "data") from error
     for number, line in enumerate(lines, start=1):
@@ -93,6 +93,9 @@ def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
 def _parse(line: str, where: str) -> Problem:
     try:
         data = json.loads(line)
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is not text.", "data") from error
     except ValueError as error:
         raise RequestError(f"{where}: not JSON ({error}).", "data") from error
     if isinstance(data, dict) and all(isinstance(data.get(name), str) for name in _CODE_FIELDS):

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from actors.errors import RequestError
-from deployments.bench.plan import REQUESTS_FILE, Load
+from deployments.bench.plan import Load
 
 Key = tuple[Load, str, int]
+REQUESTS_FILE = "requests.jsonl"
 _REVIEWS_FILE = "reviews.jsonl"
 _Line = TypeVar("_Line", "Measurement", "Review")
 
@@ -140,10 +141,6 @@ class Record:
         """Append what was found out about `line`."""
         self._write(self._reviews_path, asdict(review))
         self.lines[self.lines.index(line)] = replace(line, review=review)
-
-    def settled(self, retry_failed: bool) -> set[Key]:
-        """Requests that need no asking: answered, or failed where failures are not tried again."""
-        return {key for key, line in latest(self.lines).items() if line.is_whole or not retry_failed}
 
     def _write(self, path: Path, data: dict[str, Any]) -> None:
         file = self._files.get(path)

@@ -68,17 +68,14 @@ def _notes(report: Mapping[str, Any]) -> str:
 
 
 def _facts(report: Mapping[str, Any]) -> str:
-    """What a reader asks first: on which machine, over which data, how many requests."""
+    """What a reader asks first: on which machine, which model, over which data, how many requests."""
     environment = report["environment"]
     plan = environment.get("plan") or {}
-    machine = [environment.get("cpu"), f"{environment['num_cores']} cores" if "num_cores" in environment else None]
-    machine += [
-        *environment.get("gpus", ()),
-        f"{environment['memory_gib']} GiB" if "memory_gib" in environment else None,
-    ]
+    machines = map(_machine, (*environment.get("earlier_machines", ()), environment))
     facts = {
-        "machine": ", ".join(str(fact) for fact in machine if fact),
+        "machine": "; then ".join(dict.fromkeys(machines)),
         "server": plan.get("server"),
+        "model": _models(environment.get("models") or {}),
         "data": f"{plan['data']}, {plan['num_problems']} problems" if "data" in plan else None,
         "asked": f"{sum(row['num_requests'] for row in report['rows'])} requests",
         "sampling": f"temperature {plan['temperature']:g}, at most {plan['max_tokens']} tokens, seed {plan['seed']}"
@@ -87,6 +84,18 @@ def _facts(report: Mapping[str, Any]) -> str:
         "code": environment.get("sandbox"),
     }
     return "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items() if v)
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    words = [facts.get("cpu"), f"{facts['num_cores']} cores" if "num_cores" in facts else None, *facts.get("gpus", ())]
+    words += [f"{facts['memory_gib']} GiB" if "memory_gib" in facts else None]
+    return ", ".join(str(word) for word in words if word)
+
+
+def _models(models: Mapping[str, str]) -> str:
+    """Who answered: one name, or each mode with its own."""
+    names = list(dict.fromkeys(models.values()))
+    return names[0] if len(names) == 1 else "; ".join(f"{mode}: {model}" for mode, model in models.items())
 
 
 def _legend(rows: Sequence[Row], against: str) -> str:

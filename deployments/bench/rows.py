@@ -14,18 +14,21 @@ from statistics import mean, median
 from typing import Any
 
 from deployments.bench.equal_hardware import speculation_of
-from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci
+from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci, sign_test
 from deployments.bench.plan import Load
 from deployments.bench.record import Measurement, latest
 from deployments.bench.time_use import PARTS
 from deployments.bench.token_counts import acceptance
-from deployments.bench.variants import baseline, wishes
+from deployments.bench.variants import address, baseline, wishes
 
 DEFINITIONS: Mapping[str, str] = {
     "time_per_output_token": "latency of a request / its output tokens",
     "speedup_vs_target": "median over prompts of (time per output token in the baseline / in this mode), for the same "
     "prompt under the same load in the same run",
-    "speedup_ci95": "95 % interval of that median: percentile bootstrap over prompts, paired and seeded",
+    "speedup_ci95": "95 % interval of that median: percentile bootstrap, paired and seeded, over prompts; with several "
+    "requests at once and in an open loop over the blocks in which prompts were asked, since those of one block share "
+    "the state of the machine; none for fewer than three",
+    "num_blocks": "how many prompts, or blocks of prompts, that interval is drawn from",
     "latency_ratio_vs_target": "median over prompts of (latency in the baseline / in this mode), whatever the "
     "answers' lengths",
     "wall_s": "closed loop: seconds in which at least one request of the mode was in flight; open loop: from the first "
@@ -37,6 +40,8 @@ DEFINITIONS: Mapping[str, str] = {
     "accuracy": "right final answers / requests whose answer could be judged; a failed request is a wrong answer",
     "accuracy_difference": "accuracy in this mode less accuracy in the baseline over the prompts judged in both; the "
     "interval is a bootstrap over prompts",
+    "accuracy_difference_p": "exact two-sided sign test over the prompts that one of the two has right and the other "
+    "wrong: how often chance alone would part them so far; a difference is called one below 0.05",
     "accept_rate": "accepted / (accepted + recovered) steps over all requests",
     "accept_rate_by_tokens": "the draft's tokens that were committed / all tokens that the draft wrote",
     "accept_rate_by_position": "accepted / judged draft steps, by how many steps before them were still undecided when "
@@ -68,23 +73,26 @@ class Objective:
 
 
 def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
-    """One entry for each prompt that was answered whole both by the variant `against` and by another one."""
-    whole = {key: line for key, line in latest(lines).items() if line.is_whole and line.output_tokens > 0}
+    """One entry for each prompt that was answered whole both by the variant `against` and by another one. Speeds by
+    token are None where the endpoint did not say how many tokens it wrote."""
+    whole = {key: line for key, line in latest(lines).items() if line.is_whole}
+    blocks: dict[object, int] = {}
     found = []
     for (load, mode, index), line in sorted(whole.items(), key=lambda item: (item[0][0].order, *item[0][1:])):
         base = whole.get((load, against, index))
         if mode == against or base is None:
             continue
-        base_s, own_s = base.latency_s / base.output_tokens, line.latency_s / line.output_tokens
+        base_s, own_s = _s_per_token(base), _s_per_token(line)
         found.append(
             {
                 "concurrency": load.concurrency,
                 "rate": load.rate,
                 "mode": mode,
                 "index": index,
+                "block": blocks.setdefault((load, mode, _shared(base, line)), len(blocks)),
                 "target_s_per_token": base_s,
                 "s_per_token": own_s,
-                "speedup": base_s / own_s,
+                "speedup": None if base_s is None or own_s is None else base_s / own_s,
                 "latency_ratio": base.latency_s / line.latency_s,
                 "target_output_tokens": base.output_tokens,
                 "output_tokens": line.output_tokens,
@@ -93,6 +101,15 @@ def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _shared(base: Measurement, line: Measurement) -> object:
+    """Equal for pairs that met the machine in the same state: of two blocks, or of one prompt where it is a block."""
+    return line.index if line.concurrency == 1 else (base.block_started_at, line.block_started_at)
+
+
+def _s_per_token(line: Measurement) -> float | None:
+    return line.latency_s / line.output_tokens if line.output_tokens else None
 
 
 def rows(
@@ -114,7 +131,7 @@ def rows(
     return [
         {
             "mode": mode,
-            "token_speculation": speculation_of(mode) or wishes(mode).get("token_speculation", token_speculation),
+            "token_speculation": _token_speculation(mode, token_speculation),
             "concurrency": load.concurrency,
             "rate": load.rate,
             **_counts(groups[load, mode], num_lines[load, mode], objective or Objective()),
@@ -128,6 +145,13 @@ def rows(
     ]
 
 
+def _token_speculation(mode: str, configured: str | None) -> str | None:
+    """How the target speculates on tokens in the row `mode`; None where another server answers it, which knows that
+    alone."""
+    asked: str | None = speculation_of(mode) or wishes(mode).get("token_speculation")
+    return asked or (None if address(mode) else configured)
+
+
 def _counts(group: Sequence[Measurement], num_lines: int, objective: Objective) -> dict[str, Any]:
     whole = [line for line in group if line.is_whole]
     wall, tokens, num_met = _wall_s(group), sum(line.output_tokens for line in whole), sum(map(objective.is_met, group))
@@ -138,6 +162,7 @@ def _counts(group: Sequence[Measurement], num_lines: int, objective: Objective) 
         "num_tried_again": num_lines - len(group),
         "wall_s": wall,
         "output_tokens": tokens,
+        "num_without_token_count": sum(map(_is_uncounted, whole)),
         "tokens_per_s": tokens / wall if wall else 0.0,
         "requests_per_s": len(whole) / wall if wall else 0.0,
         "mean_in_flight": sum(line.latency_s for line in group) / wall if wall else 0.0,
@@ -150,6 +175,10 @@ def _counts(group: Sequence[Measurement], num_lines: int, objective: Objective) 
         "share_in_objective": num_met / len(group) if objective.is_given else None,
         "goodput_per_s": (num_met / wall if wall else 0.0) if objective.is_given else None,
     }
+
+
+def _is_uncounted(line: Measurement) -> bool:
+    return not line.output_tokens and (line.usage or {}).get("completion_tokens") is None
 
 
 def _seconds(name: str, values: Sequence[float | None]) -> dict[str, float | None]:
@@ -185,8 +214,14 @@ def _steps(group: Sequence[Measurement]) -> dict[str, Any]:
         "num_recovered_steps": recovered,
         "num_target_steps": target,
         "num_draft_steps": drafted,
-        "num_cut_at_max_tokens": sum(line.finish_reason == "length" for line in group),
+        **_cut([line.correct for line in group if line.finish_reason == "length"]),
     }
+
+
+def _cut(grades: Sequence[bool | None]) -> dict[str, int]:
+    """About the answers that were cut at the token limit, each right, wrong or not graded."""
+    names = ("num_cut_at_max_tokens", "num_cut_graded", "num_cut_wrong")
+    return dict(zip(names, (len(grades), len(grades) - grades.count(None), grades.count(False)), strict=True))
 
 
 def _accuracy(group: Sequence[Measurement], base: Sequence[Measurement], seed: int) -> dict[str, Any]:
@@ -200,6 +235,7 @@ def _accuracy(group: Sequence[Measurement], base: Sequence[Measurement], seed: i
         "num_graded": len(judged),
         "accuracy_difference": mean(changes) if changes else None,
         "accuracy_difference_ci95": bootstrap_ci(changes, seed, of_mean=True),
+        "accuracy_difference_p": sign_test(changes.count(1.0), changes.count(-1.0)) if changes else None,
     }
 
 
@@ -211,16 +247,17 @@ def _ratios(is_baseline: bool, ratios: Sequence[Mapping[str, Any]], seed: int) -
             "latency_ratio_vs_target": 1.0,
             "latency_ratio_ci95": None,
             "num_pairs": 0,
+            "num_latency_pairs": 0,
+            "num_blocks": 0,
         }
-    speedups = [float(p["speedup"]) for p in ratios]
-    latencies = [float(p["latency_ratio"]) for p in ratios]
-    return {
-        "speedup_vs_target": median(speedups) if speedups else None,
-        "speedup_ci95": bootstrap_ci(speedups, seed),
-        "latency_ratio_vs_target": median(latencies) if latencies else None,
-        "latency_ratio_ci95": bootstrap_ci(latencies, seed),
-        "num_pairs": len(speedups),
-    }
+    counted = [pair for pair in ratios if pair["speedup"] is not None]
+    found: dict[str, Any] = {}
+    for name, some in (("speedup", counted), ("latency_ratio", ratios)):
+        values = [float(pair[name]) for pair in some]
+        found[f"{name}_vs_target"] = median(values) if values else None
+        found[f"{name}_ci95"] = bootstrap_ci(values, seed, blocks=[pair["block"] for pair in some])
+    num_blocks = len({pair["block"] for pair in counted or ratios})
+    return {**found, "num_pairs": len(counted), "num_latency_pairs": len(ratios), "num_blocks": num_blocks}
 
 
 def _from_traces(group: Sequence[Measurement]) -> dict[str, Any]:

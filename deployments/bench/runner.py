@@ -1,9 +1,10 @@
 """Asks every question of a plan and records every answer.
 
 Promises: in a closed loop never more than `concurrency` requests are in flight, in an open loop each is sent at its
-time whoever else was answered; a request that was recorded is not asked again; a failure is recorded like an answer;
-what is not measuring happens between the blocks; a server that is gone ends the run at once with what was measured so
-far kept.
+time whoever else was answered; what was recorded is not asked again, but with its whole block where the block was not
+asked in one go; a failure is recorded like an answer; what is not measuring happens between the blocks, except that a
+trace which is to be kept is fetched by the user who was answered, before the next question; a server that is gone ends
+the run at once with what was measured so far kept.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from actors.errors import ServiceError
 from actors.messages import Message
 from deployments.bench.plan import Block, Plan, arrivals, blocks
 from deployments.bench.problems import Problem
-from deployments.bench.record import Measurement, Record
+from deployments.bench.record import Key, Measurement, Record, latest
 from deployments.bench.review import Server, fetch_trace, review_all
 from deployments.bench.variants import wishes
 from deployments.server.client import Question, Reply, ask
@@ -33,7 +34,7 @@ SETTLE_S = 1.2
 @dataclass(frozen=True, slots=True)
 class Manner:
     """What may differ between two starts of one run: seconds for each request, whether to keep step traces, whether to
-    ask again what failed."""
+    ask blocks again in which a request failed."""
 
     timeout_s: float
     traces: bool = False
@@ -41,12 +42,16 @@ class Manner:
 
 
 def remaining(plan: Plan, record: Record, retry_failed: bool) -> list[tuple[Block, deque[int]]]:
-    """What is still to be asked, in order: each block with its prompts that are not settled."""
-    settled = record.settled(retry_failed)
-    work = [
-        (block, deque(i for i in block.indices if (block.load, block.mode, i) not in settled)) for block in blocks(plan)
-    ]
-    return [(block, indices) for block, indices in work if indices]
+    """What is still to be asked, in order: each block with its prompts. A block is asked in one go or again as a whole:
+    what is left of it would meet fewer others than the rest did, and pass for the same load."""
+    asked = latest(record.lines)
+    return [(block, deque(block.indices)) for block in blocks(plan) if not _is_done(block, asked, retry_failed)]
+
+
+def _is_done(block: Block, asked: Mapping[Key, Measurement], retry_failed: bool) -> bool:
+    lines = [asked.get((block.load, block.mode, index)) for index in block.indices]
+    found = [line for line in lines if line is not None and (line.is_whole or not retry_failed)]
+    return len(found) == len(lines) and len({line.block_started_at for line in found}) == 1
 
 
 @dataclass(frozen=True, slots=True)

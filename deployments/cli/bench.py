@@ -1,7 +1,7 @@
 """``lookahead bench``: every mode on the same prompts in one run, and a report of what that shows.
 
-Promises: what was measured is on disk at once and is never asked again; a run that was stopped goes on when the same
-command is given again; the report says what it was measured on and how.
+Promises: what was measured is on disk at once; a run that was stopped goes on when the same command is given again,
+with the block in which it was stopped; the report says what it was measured on and how.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from deployments.server.client import DEFAULT_TIMEOUT_S, connect, get_json, serv
 
 if TYPE_CHECKING:
     from deployments.bench.equal_hardware import VllmServer
+    from deployments.bench.folder import Starts
     from deployments.bench.plan import Plan
     from deployments.bench.problems import Problem
     from deployments.bench.record import Record
@@ -48,9 +49,12 @@ if TYPE_CHECKING:
 class Run:
     """One start of a benchmark: what to ask, whom, how, and where it goes. `url` is None where `config` is started.
 
-    `own` are vLLM's own servers by mode; those of `apart` are started after the deployment, on its GPUs.
+    `addresses` are those that were given, with their passwords, by what is written of them. `own` are vLLM's own
+    servers by mode; those of `apart` are started after the deployment, on its GPUs.
     """
 
+    starts: Starts
+    addresses: Mapping[str, str]
     out: Path
     plan: Plan
     problems: list[Problem]
@@ -103,7 +107,7 @@ def bench(
     max_lookahead: Annotated[int | None, typer.Option(min=1, help="How many steps the draft may be ahead.")] = None,
     request_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one whole answer.")] = DEFAULT_TIMEOUT_S,
     traces: Annotated[bool, typer.Option("--traces", help="Keep the step trace of each request.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed before.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask blocks again in which one failed.")] = False,
     api_key: ApiKey = None,
     json_output: Json = False,
 ) -> None:
@@ -113,20 +117,24 @@ def bench(
 
     Example: lookahead bench --profile local --modes target,lookahead --data synthetic --limit 20 --out runs/first
     """
+    from deployments.bench.environment import describe_start, without_password
     from deployments.bench.equal_hardware import needs_gpus, own_servers
+    from deployments.bench.folder import claim_folder
     from deployments.bench.plan import Plan, describe_data
     from deployments.bench.problems import instruction, load
     from deployments.bench.rows import Objective
     from deployments.bench.runner import Manner
-    from deployments.bench.variants import base_url
+    from deployments.bench.variants import address, base_url
 
-    chosen, url = chosen_config(profile, config, url), base_url(url) if url else None
+    chosen, url, named = chosen_config(profile, config, url), base_url(url) if url else None, _modes(modes)
+    addresses = {without_password(place): place for place in (*map(address, named), url) if place is not None}
+    url = without_password(url) if url else None
     problems = load(data, limit, seed)
     plan = Plan(
         server=_describe_server(chosen, profile or str(config), url),
         data=describe_data(data, problems),
         num_problems=len(problems),
-        modes=_modes(modes),
+        modes=tuple(map(without_password, named)),
         concurrency=tuple(map(int, _levels(concurrency or ("" if rate else "1"), "concurrency", whole=True))),
         rates=_levels(rate or "", "rate"),
         max_tokens=max_tokens,
@@ -141,7 +149,8 @@ def bench(
     apart = tuple(own) if chosen is not None and needs_gpus(chosen) else ()
     console = words_console(json_output)
     manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
-    run = Run(out, plan, problems, manner, objective, chosen, url, model, server_key(chosen, api_key), own, apart)
+    starts, key = claim_folder(out, plan, describe_start(sys.argv[1:])), server_key(chosen, api_key)
+    run = Run(starts, addresses, out, plan, problems, manner, objective, chosen, url, model, key, own, apart)
     report = _run(console, run)
     if json_output:
         print_json(report)
@@ -152,18 +161,15 @@ def bench(
 def _run(console: Console, run: Run) -> dict[str, Any]:
     """Measure what is missing in the folder and write the report there, also of a run that a failure ended early."""
     from deployments.bench import report, sandbox
-    from deployments.bench.environment import describe_command, describe_machine, hide_secrets
-    from deployments.bench.plan import claim_folder
-    from deployments.bench.record import Record
+    from deployments.bench.environment import hide_secrets
+    from deployments.bench.record import Record, latest
 
-    command = describe_command(sys.argv[1:])
+    command = run.starts.runs[-1]["command"]
     environment = {
         "command": command,
-        "runs": claim_folder(run.out, run.plan, command),
+        "runs": run.starts.runs,
         "plan": asdict(run.plan),
-        "server": None,
         "apart": list(run.apart),
-        **describe_machine(),
         **({"sandbox": sandbox.describe()} if any(problem.code for problem in run.problems) else {}),
         "config": hide_secrets(run.config.model_dump(mode="json")) if run.config else None,
     }
@@ -171,47 +177,43 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         if record.lines:
             console.print(f"Going on: {len(record.lines)} requests are in {run.out} already.", markup=False)
         try:
-            environment["server"] = _measure_missing(console, run, record)
+            _measure_missing(console, run, record)
         except KeyboardInterrupt:
-            done = f"Stopped; {len(record.lines)} of {run.plan.num_requests} requests are kept. Go on with:"
+            done = f"Stopped; {len(latest(record.lines))} of {run.plan.num_requests} requests are kept. Go on with:"
             console.print(done, style="yellow", markup=False)
             console.print(f"  {command}", markup=False, soft_wrap=True)
             raise
         finally:
+            environment |= run.starts.ran_on(latest(record.lines).values())
             built = report.build(run.plan, record.lines, environment, _token_speculation(run.config), run.objective)
             if record.lines:
                 report.write(run.out, built)
     return built
 
 
-def _measure_missing(console: Console, run: Run, record: Record) -> Any:
-    """Ask and grade what is left; what the servers say of themselves, or None if nothing was asked."""
+def _measure_missing(console: Console, run: Run, record: Record) -> None:
+    """Ask and grade what is left."""
     from deployments.bench.review import review_all
     from deployments.bench.runner import remaining
     from deployments.bench.vllm_server import all_running, running
 
     left = {block.mode for block, _ in remaining(run.plan, record, run.manner.retry_failed)}
     together = [mode for mode in run.plan.modes if mode not in run.apart]
-    said: dict[str, Any] = {}
     if left.intersection(together):
         beside = {mode: server for mode, server in run.own.items() if mode in together}
         with server(run.config, run.url) as url, all_running(beside) as own:
-            said = asyncio.run(_measure(console, _places(together, url, own), url, run, record))
+            asyncio.run(_measure(console, _places(together, url, own), url, run, record))
     for mode in filter(left.__contains__, run.apart):
         console.print(f"{mode}: vLLM's own server gets the GPUs that the deployment had.", markup=False)
         with running(run.own[mode]) as url:
-            found = asyncio.run(_measure(console, {mode: url}, None, run, record))
-        said.setdefault("others", {}).update(found["others"])
+            asyncio.run(_measure(console, {mode: url}, None, run, record))
     if not left:
         asyncio.run(review_all(record, run.problems, {}))
-    return said or None
 
 
-async def _measure(
-    console: Console, places: Mapping[str, str], ours: str | None, run: Run, record: Record
-) -> dict[str, Any]:
-    """Ask all that is left of the modes in `places`, their servers' addresses, with a progress bar; what the servers
-    say of themselves. The run's key and model are for the server at `ours`."""
+async def _measure(console: Console, places: Mapping[str, str], ours: str | None, run: Run, record: Record) -> None:
+    """Ask all that is left of the modes in `places`, their servers' addresses, with a progress bar. The run's key and
+    model are for the server at `ours`."""
     from deployments.bench.record import Measurement
     from deployments.bench.runner import Runner, remaining
 
@@ -219,6 +221,13 @@ async def _measure(
     num_left = sum(len(indices) for block, indices in left if block.mode in places)
     async with AsyncExitStack() as stack:
         servers = {place: await _connect(stack, place, run, place == ours) for place in dict.fromkeys(places.values())}
+        by_mode = {mode: servers[place] for mode, place in places.items()}
+        said = {place: await _version(found) for place, found in servers.items()}
+        others = {place: version for place, version in said.items() if place != ours}
+        run.starts.answered_by(
+            {mode: found.model for mode, found in by_mode.items()},
+            {**said.get(ours or "", {}), **({"others": others} if others else {})},
+        )
         with progress_on(console, MofNCompleteColumn(), remaining=True) as progress:
             task = progress.add_task("warming up", total=num_left)
 
@@ -227,11 +236,7 @@ async def _measure(
                 if line.error:
                     console.print(f"prompt {line.index}, {line.mode}: {line.error}", style="red", markup=False)
 
-            by_mode = {mode: servers[place] for mode, place in places.items()}
             await Runner(by_mode, run.plan, run.problems, record, run.manner, on_answer).run()
-        versions = {place: await _version(found) for place, found in servers.items()}
-    others = {place: version for place, version in versions.items() if place != ours}
-    return {**versions.get(ours or "", {}), **({"others": others} if others else {})}
 
 
 def _places(modes: Iterable[str], url: str, own: Mapping[str, str]) -> dict[str, str]:
@@ -246,7 +251,8 @@ async def _connect(stack: AsyncExitStack, place: str, run: Run, is_ours: bool) -
     from deployments.bench.review import Server
     from deployments.bench.token_counts import TokenCounter
 
-    http = await stack.enter_async_context(connect(place, run.api_key if is_ours else None))
+    address = run.addresses.get(place, place)
+    http = await stack.enter_async_context(connect(address, run.api_key if is_ours else None))
     return Server(http, (run.model if is_ours else None) or await served_model(http), TokenCounter(http))
 
 
@@ -259,10 +265,11 @@ async def _version(found: Server) -> dict[str, Any]:
 
 
 def _modes(text: str) -> tuple[str, ...]:
+    from deployments.bench.environment import without_password
     from deployments.bench.variants import address, wishes
 
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
+    if not names or len(set(map(without_password, names))) != len(names):
         raise RequestError(f"--modes {text!r} must name modes, each once, with commas between.", "modes")
     for name in names:
         wishes(name)

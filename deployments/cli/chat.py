@@ -71,6 +71,8 @@ def chat(
                 asked = Question(messages, model, max_tokens, temperature, None, speculation)
                 return await ask(http, asked, printer(console), timeout)
 
+        for message in messages:
+            _check_text(message)
         reply = asyncio.run(exchange())
         if json_output:
             print_json(reply.as_dict())
@@ -81,6 +83,15 @@ def chat(
         turn((*messages, Message("user", question)))
     else:
         _converse(console, messages, turn)
+
+
+def _check_text(message: Message) -> None:
+    """RequestError for what a terminal handed over that is no text: bytes that are not UTF-8 come as lone
+    surrogates."""
+    try:
+        message.content.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"The {message.role} message is not text in UTF-8.", "question") from error
 
 
 def _converse(console: Console, messages: tuple[Message, ...], turn: Callable[[tuple[Message, ...]], Reply]) -> None:

@@ -111,19 +111,22 @@ def server_missing(url: str) -> ServiceError:
 
 @asynccontextmanager
 async def connect(url: str, api_key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client for the server at `url`. Proxies of the environment are not used for this machine's own address."""
+    """A client for the server at `url`. Proxies of the environment are not used for this machine's own address. A user
+    and password in `url` are sent, and stand in no error."""
     try:
         base = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise RequestError(f"{url!r} is not an address: {error}.", "url") from error
     if base.scheme not in ("http", "https") or not base.host:
         raise RequestError(f"{url!r} is not an address like http://127.0.0.1:8000.", "url")
+    user = (base.username, base.password) if base.userinfo else None
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
     limits = httpx.Limits(max_connections=None)
     trust_env = base.host not in _LOOPBACK
+    base = base.copy_with(userinfo=b"")
     async with httpx.AsyncClient(
-        base_url=base, headers=headers, timeout=timeout, limits=limits, trust_env=trust_env
+        base_url=base, auth=user, headers=headers, timeout=timeout, limits=limits, trust_env=trust_env
     ) as http:
         yield http
 

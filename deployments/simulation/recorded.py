@@ -39,7 +39,7 @@ def read_traces(path: Path) -> list[Trace]:
     """The traces of a run, which `path` is the folder or the file of; RequestError if it cannot be read."""
     file = path / "requests.jsonl" if path.is_dir() else path
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise RequestError(f"The recorded run {file} cannot be read: {error}.", "recorded") from error
     return [read_trace(line["trace"]) for line in lines if isinstance(line, dict) and line.get("trace")]

@@ -136,7 +136,7 @@ def read_rows(folder: Path) -> list[Row]:
 def _read_lines(folder: Path) -> list[dict[str, Any]]:
     file = folder / "requests.jsonl" if folder.is_dir() else folder
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise RequestError(f"The recorded run {file} cannot be read: {error}.", "folder") from error
 

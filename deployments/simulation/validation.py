@@ -222,7 +222,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["plan"]
         text = (folder / "requests.jsonl").read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+        lines = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"{folder} is no folder of `lookahead bench`: {error}.", "validate") from error
     found = [line for line in lines if line.get("trace") and not line.get("error") and line.get("concurrency") == 1]
@@ -243,9 +243,16 @@ def predict(
     cut: Cut = cut_at_words,
     tell: Callable[[float], None] = lambda part: None,
 ) -> tuple[list[Answer], str]:
-    """Every answer of the run in `folder`, predicted; and the mode that others are measured against."""
+    """Every answer of the run in `folder`, predicted; and the mode that others are measured against. RequestError where
+    that mode has no trace."""
     plan, lines = read_run(folder)
     against = baseline(plan["modes"])
+    if all(line["mode"] != against for line in lines):
+        raise RequestError(
+            f"The run in {folder} measures its modes against {against}, of which it holds no answered request with a "
+            "trace. Rows that are not ours have none: add a row of mode target, and --traces.",
+            "validate",
+        )
     lines.sort(key=lambda line: float(line.get("started_at") or 0.0))
     alone, replayer = Replayer(config, costs, plan, cut), Replayer(config, costs, plan, cut)
     scales: dict[int, float] = {}

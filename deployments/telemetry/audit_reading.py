@@ -1,20 +1,26 @@
 """Reads audit logs, and says in words why a step of a request stands.
 
 Promises: a line that is no record (torn by a crash, or damaged) is counted and passed over, never an error; records
-come in the order of their time, whichever file they are in; what was lost while the request ran is told with it.
+come in the order of their time, whichever file they are in, and each once, also while files are put aside; what was
+lost while the request ran is told with it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from actors.errors import RequestError
 
+_FILE = re.compile(r"(audit-.+?)(?:\.(\d+))?\.jsonl")
+"""A log's name, and the number of a file of it that was put aside."""
 Record = dict[str, Any]
 ALWAYS = (b'{"record":"settings"', b'{"record":"lost"')
 """Lines of these are about all requests of a file."""
@@ -43,12 +49,39 @@ class Audited:
         return [d for d in self.decisions if _covers(d, step)]
 
 
-def audit_files(path: Path) -> list[Path]:
-    """The log itself, or those in a folder. RequestError where there is none."""
-    found = sorted(path.glob("audit-*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
-    if not found:
+def _names(path: Path) -> list[list[Path]]:
+    """What the files of each log are called, the one that grows first: of the log at `path`, or of all in that folder.
+    RequestError where there is none."""
+    if path.is_file():
+        return [[path]]
+    highest: dict[str, int] = {}
+    for file in path.glob("audit-*.jsonl") if path.is_dir() else ():
+        if named := _FILE.fullmatch(file.name):
+            highest[named[1]] = max(highest.get(named[1], 0), int(named[2] or 0))
+    if not highest:
         raise RequestError(f"There is no audit log at {path}.", "log")
-    return found
+    return [
+        [path / f"{log}.jsonl", *(path / f"{log}.{number}.jsonl" for number in range(1, last + 2))]
+        for log, last in sorted(highest.items())
+    ]
+
+
+@contextmanager
+def _opened(names: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
+    """The files of one log, the oldest first. They are opened in the order of `names`: one that is put aside meanwhile
+    is met again under its next number, where the other way round it would be passed by."""
+    with ExitStack() as stack:
+        found: dict[tuple[int, int], IO[bytes]] = {}
+        for name in names:
+            try:
+                file = stack.enter_context(name.open("rb"))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise RequestError(f"{name} cannot be read: {error.strerror}.", "log") from error
+            status = os.fstat(file.fileno())
+            found.setdefault((status.st_dev, status.st_ino), file)
+        yield [*reversed(found.values())]
 
 
 def find(path: Path, request_id: str, run: int | None = None) -> Audited:
@@ -58,12 +91,11 @@ def find(path: Path, request_id: str, run: int | None = None) -> Audited:
     """
     records: list[Record] = []
     damaged = 0
-    for file in audit_files(path):
-        for record in _read(file, request_id):
-            if record is None:
-                damaged += 1
-            else:
-                records.append(record)
+    for names in _names(path):
+        with _opened(names) as files:
+            found = [record for file in files for record in _read(file, request_id)]
+        records += [record for record in found if record is not None]
+        damaged += found.count(None)
     records.sort(key=lambda record: float(record["time"]))
     own = [record for record in records if record.get("request_id") == request_id]
     if not own:
@@ -101,18 +133,17 @@ def _overlap(lost: Record, own: list[Record]) -> bool:
     return float(lost.get("since", 0)) <= ended and float(lost.get("until", 0)) >= began
 
 
-def _read(file: Path, request_id: str) -> Iterator[Record | None]:
+def _read(file: IO[bytes], request_id: str) -> Iterator[Record | None]:
     """The records about `request_id` or about all requests; None for a line that is none."""
     named = json.dumps(request_id).encode()
     try:
-        with file.open("rb") as lines:
-            for line in lines:
-                if not line.endswith(b"}\n"):
-                    yield None
-                elif named in line or line.startswith(ALWAYS):
-                    yield _record(line)
+        for line in file:
+            if not line.endswith(b"}\n"):
+                yield None
+            elif named in line or line.startswith(ALWAYS):
+                yield _record(line)
     except OSError as error:
-        raise RequestError(f"{file} cannot be read: {error.strerror}.", "log") from error
+        raise RequestError(f"{file.name} cannot be read: {error.strerror}.", "log") from error
 
 
 def _record(line: bytes) -> Record | None:

@@ -1,8 +1,8 @@
 """The step trace of a request: when each draft step, target step and verdict ran, where, and what became of it.
 
 Promises: an observer of a pipeline that never raises and never waits; times are seconds since the request began, by the
-clock that is handed in; what is still running when a request ends is closed as cancelled. `as_dict` is the JSON that
-`/v1/traces/{id}` serves and that `lookahead trace` draws.
+clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its
+answer is not whole. `as_dict` is the JSON that `/v1/traces/{id}` serves and that `lookahead trace` draws.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ class TraceRecorder:
             return
         self._duration_s, self._error = self._now(), error
         for call in list(self._running):
-            self._end(call, "target" if self._running[call].kind == "answer" and error is None else "cancelled")
+            is_whole = self._running[call].kind == "answer" and self._summary is not None
+            self._end(call, "target" if is_whole else "cancelled")
         for span in self._spans:
             span.outcome = span.outcome or "cancelled"
 

@@ -109,6 +109,29 @@ def test_no_file_is_kept_beside_the_one_that_grows(tmp_path: Path) -> None:
     assert lines(audit.path)[-1]["position"] == 99
 
 
+def test_nothing_is_passed_by_or_told_twice_where_a_file_is_put_aside_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, first, second = (tmp_path / f"audit-a{number}.jsonl" for number in ("", ".1", ".2"))
+    for position, file in ((0, first), (1, current)):
+        file.write_text(json.dumps(decision(position), separators=(",", ":")) + "\n")
+    opened: list[Path] = []
+    open_file = Path.open
+
+    def open_and_put_aside(file: Path, *arguments: Any, **options: Any) -> Any:
+        found = open_file(file, *arguments, **options)
+        if not opened:
+            first.replace(second)
+            current.replace(first)
+            current.touch()
+        opened.append(file)
+        return found
+
+    monkeypatch.setattr(Path, "open", open_and_put_aside)
+    assert [d["position"] for d in find(tmp_path, "r").decisions] == [0, 1]
+    assert len(opened) == 3
+
+
 def test_a_line_torn_by_a_crash_is_ended_and_passed_over(tmp_path: Path) -> None:
     audit = log(tmp_path)
     audit.append(decision(0))

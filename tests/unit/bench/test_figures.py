@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci
+from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci, sign_test
 
 
 def test_quantiles():
@@ -55,6 +55,37 @@ def test_wilson():
     assert (low, high) == (pytest.approx(0.490, abs=1e-3), pytest.approx(0.943, abs=1e-3))
     assert share_ci(0, 0) is None
     assert share_ci(0, 5)[0] == 0.0
+
+
+def test_values_of_one_block_are_drawn_together():
+    assert bootstrap_ci([1.0, 1.1, 2.0, 2.1], seed=0, blocks=[0, 0, 7, 7]) is None, "two blocks say nothing"
+    same = [random.Random(3).uniform(0.5, 2.0) for _ in range(9)]
+    assert bootstrap_ci(same, seed=3, blocks=range(9)) == bootstrap_ci(same, seed=3)
+    values, blocks = [1.0, 1.0, 1.0, 5.0, 5.0, 9.0], [0, 0, 0, 1, 1, 2]
+    assert bootstrap_ci(values, seed=0, blocks=blocks) == (1.0, 9.0), "one draw of 27 has the third block alone"
+    low, high = bootstrap_ci(values, seed=0, of_mean=True, blocks=blocks)
+    assert (low, high) == (1.0, 9.0)
+
+
+def test_what_blocks_share_makes_their_interval_wider():
+    """Ten prompts in each of 12 blocks, which differ by the machine: over prompts the interval holds the truth too
+    seldom."""
+    chance, held = np.random.default_rng(8), {"prompts": 0, "blocks": 0}
+    blocks = np.repeat(np.arange(12), 10)
+    for trial in range(60):
+        values = 1.0 + chance.normal(0, 0.1, 12)[blocks] + chance.normal(0, 0.05, 120)
+        for name, kind in (("prompts", None), ("blocks", blocks)):
+            low, high = bootstrap_ci(values, trial, blocks=kind)
+            held[name] += low <= 1.0 <= high
+    assert held["blocks"] >= 50 > held["prompts"]
+
+
+def test_signs_by_hand():
+    assert sign_test(0, 0) == sign_test(3, 3) == sign_test(4, 3) == 1.0
+    assert sign_test(4, 0) == sign_test(0, 4) == pytest.approx(0.125)
+    assert sign_test(5, 0) == pytest.approx(0.0625)
+    assert sign_test(6, 0) == pytest.approx(0.03125)
+    assert sign_test(1, 8) == pytest.approx(20 / 512)
 
 
 def test_interval_of_the_mean_covers_the_true_mean():

@@ -1,4 +1,4 @@
-"""The order of a run, the folder that belongs to one run alone, and the file that survives being stopped."""
+"""The order of a run, and the file that survives being stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import RequestError
-from deployments.bench.plan import Load, Plan, arrivals, blocks, claim_folder
+from deployments.bench.plan import Load, Plan, arrivals, blocks, count_groups
 from deployments.bench.record import Measurement, Record, Review
 from deployments.bench.runner import remaining
 
@@ -63,10 +63,39 @@ def test_modes_take_turns_prompt_by_prompt():
 
 
 def test_with_many_at_once_a_block_fills_the_loop_and_one_mode_runs_at_a_time():
-    plan = replace(PLAN, num_problems=33, concurrency=(4,))
+    plan = replace(PLAN, num_problems=66, concurrency=(4,))
     groups = [block.indices for block in blocks(plan)]
     assert {len(indices) for indices in groups} == {16, 17}
     assert groups[0] == groups[1]
+
+
+@pytest.mark.parametrize(
+    ("num_problems", "num_modes", "concurrency", "num_groups"),
+    [(20, 2, 4, 4), (48, 2, 16, 2), (32, 3, 8, 3), (100, 2, 16, 4), (20, 7, 4, 5), (3, 2, 4, 1), (300, 7, 4, 21)],
+)
+def test_with_few_prompts_the_order_of_modes_still_turns(num_problems, num_modes, concurrency, num_groups):
+    modes = tuple("abcdefg"[:num_modes])
+    plan = replace(PLAN, num_problems=num_problems, modes=modes, concurrency=(concurrency,))
+    order = list(blocks(plan))
+    first = Counter(block.mode for block in order[::num_modes])
+    assert len(order) == num_groups * num_modes
+    assert min(len(block.indices) for block in order) >= min(concurrency, num_problems)
+    if num_problems >= num_modes * concurrency:
+        assert {first[mode] for mode in modes} == {num_groups // num_modes}
+
+
+@given(st.integers(1, 300), st.integers(2, 8), st.integers(2, 33), st.sampled_from([None, 0.5]))
+def test_there_is_a_whole_turn_wherever_every_block_can_be_full(num_problems, num_modes, concurrency, rate):
+    plan = replace(PLAN, num_problems=num_problems, modes=tuple("abcdefgh"[:num_modes]))
+    num_groups = count_groups(plan, Load(concurrency) if rate is None else Load(rate=rate))
+    least = concurrency if rate is None else 8
+    assert 1 <= num_groups <= max(1, num_problems // least)
+    if num_problems >= num_modes * least:
+        assert num_groups % num_modes == 0
+
+
+def test_one_mode_alone_is_not_cut_up():
+    assert len(list(blocks(replace(PLAN, num_problems=20, modes=("target",), concurrency=(4,))))) == 1
 
 
 def test_arrivals_come_at_their_rate_and_depend_on_the_prompt_alone():
@@ -80,7 +109,7 @@ def test_arrivals_come_at_their_rate_and_depend_on_the_prompt_alone():
 
 
 def test_open_loops_follow_closed_ones_in_blocks_of_their_own():
-    plan = replace(PLAN, num_problems=70, concurrency=(1,), rates=(0.5, 2.0))
+    plan = replace(PLAN, num_problems=140, concurrency=(1,), rates=(0.5, 2.0))
     loads = list(dict.fromkeys(block.load for block in blocks(plan)))
     assert loads == [Load(concurrency=1), Load(rate=0.5), Load(rate=2.0)]
     assert {len(block.indices) for block in blocks(plan) if block.load.rate} == {35}
@@ -100,28 +129,6 @@ def test_reviews_are_kept_beside_the_line_they_are_about(tmp_path):
         assert record.lines[0].correct is True
         assert record.lines[0].review.positions == [[1, 2]]
         assert record.lines[2].correct is None
-
-
-def test_folder_belongs_to_one_plan(tmp_path):
-    folder = tmp_path / "run"
-    assert len(claim_folder(folder, PLAN, "lookahead bench")) == 1
-    with Record(folder) as record:
-        record.add(LINE)
-    assert len(claim_folder(folder, PLAN, "lookahead bench")) == 2
-    with pytest.raises(RequestError, match="max_tokens was 10, now 11"):
-        claim_folder(folder, replace(PLAN, max_tokens=11), "lookahead bench")
-
-
-def test_folder_without_measurements_can_be_taken_over(tmp_path):
-    claim_folder(tmp_path, PLAN, "a typo")
-    assert len(claim_folder(tmp_path, replace(PLAN, modes=("target",)), "right")) == 1
-
-
-def test_broken_plan_is_said_to_be_broken(tmp_path):
-    (tmp_path / "plan.json").write_text("{")
-    (tmp_path / "requests.jsonl").write_text("x\n")
-    with pytest.raises(RequestError, match="is broken"):
-        claim_folder(tmp_path, PLAN, "c")
 
 
 def test_record_survives_any_cut(tmp_path):
@@ -155,6 +162,24 @@ def test_what_is_settled_is_not_asked_again(tmp_path):
         assert ("target", 1) in left
         record.add(replace(LINE, index=1))
         assert len(remaining(PLAN, record, retry_failed=True)) == 10
+
+
+def test_a_block_of_several_users_that_was_not_asked_in_one_go_is_asked_as_a_whole(tmp_path):
+    plan = replace(PLAN, num_problems=4, modes=("target",), concurrency=(2,))
+
+    def left(retry_failed=False):
+        return [list(indices) for _, indices in remaining(plan, record, retry_failed)]
+
+    with Record(tmp_path) as record:
+        for index in (2, 0, 1):
+            record.add(replace(LINE, concurrency=2, index=index, block_started_at=1.0))
+        assert left() == [[0, 1, 2, 3]], "it was stopped"
+        for index in (1, 3, 2):
+            record.add(replace(LINE, concurrency=2, index=index, block_started_at=2.0))
+        assert left() == [[0, 1, 2, 3]], "it was stopped again, and each prompt has one of two answers"
+        record.add(replace(LINE, concurrency=2, index=0, block_started_at=2.0, error="It broke."))
+        assert left() == []
+        assert left(retry_failed=True) == [[0, 1, 2, 3]]
 
 
 def test_lines_are_json_that_others_can_read(tmp_path):

@@ -130,12 +130,21 @@ def test_gsm8k_answers_are_understood(tmp_path):
     assert len(read_problems(path, limit=2)) == 2
 
 
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    path = tmp_path / "data.jsonl"
+    questions = ["Two\u2028lines?", "Two\u0085more?", "One?"]
+    path.write_text("\r\n".join(json.dumps({"question": text}, ensure_ascii=False) for text in questions))
+    assert [problem.question for problem in read_problems(path)] == questions
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("", "holds no problem"),
         ("{}", "line 1: there is no 'question'"),
         ('{"question": "a"}\nhello', "line 2: not JSON"),
+        ('{"question": "a"}\n{"question": "b \\ud83d"}', "line 2: half of a surrogate pair"),
+        ('{"question": "a", "answer": "\\udc00"}', "line 1: half of a surrogate pair"),
     ],
 )
 def test_broken_files_name_the_line(tmp_path, content, words):

@@ -11,7 +11,7 @@ import pytest
 
 from deployments.bench import report
 from deployments.bench.claims import claim, headline, notes
-from deployments.bench.environment import describe_command, describe_machine, hide_secrets
+from deployments.bench.environment import describe_command, describe_machine, hide_secrets, without_password
 from deployments.bench.plan import Plan
 from deployments.bench.record import Review
 from deployments.bench.report_page import page
@@ -32,9 +32,11 @@ def built(ratio=2.0, num_problems=4, **rest):
 
 def row(speedup, interval, **rest):
     fields = {
-        "mode": "lookahead", "concurrency": 1, "num_pairs": 9, "accuracy": None, "accuracy_difference": None,
-        "accuracy_difference_ci95": None, "num_failed": 0, "failures": {}, "num_cut_at_max_tokens": 0,
-        "sent_late_max_s": 0.0,
+        "mode": "lookahead", "concurrency": 1, "num_pairs": 9, "num_latency_pairs": 9, "num_blocks": 9,
+        "latency_ratio_vs_target": speedup, "latency_ratio_ci95": interval, "num_without_token_count": 0,
+        "num_cut_at_max_tokens": 0, "num_cut_graded": 0, "num_cut_wrong": 0, "accuracy": None,
+        "accuracy_difference": None, "accuracy_difference_ci95": None, "accuracy_difference_p": None, "num_failed": 0,
+        "failures": {}, "sent_late_max_s": 0.0,
     }  # fmt: skip
     return {**fields, "speedup_vs_target": speedup, "speedup_ci95": interval, **rest}
 
@@ -54,16 +56,22 @@ def test_claim_is_no_more_than_the_interval_allows(speedup, interval, words):
 
 
 @pytest.mark.parametrize(
-    ("interval", "words"),
+    ("difference", "interval", "chance", "words"),
     [
-        ((-0.4, 0.1), "; no difference in accuracy is shown, 25% (interval -40 to +10)."),
-        ((-0.4, -0.1), "; accuracy is 25 points lower, 25% (interval -40 to -10)."),
-        (None, "; accuracy 25%, 25 points lower."),
+        (-0.25, (-0.4, 0.1), 0.2, "no difference in accuracy is shown, 25% (interval -40 to +10, sign test p = 0.2)."),
+        (-0.25, (-0.4, -0.1), 0.1, "no difference in accuracy is shown, 25% (interval -40 to -10, sign test p = 0.1)."),
+        (-0.25, (-0.4, -0.1), 0.03, "accuracy is 25 points lower, 25% (interval -40 to -10, sign test p = 0.03)."),
+        (0.004, (0.001, 0.007), 0.03, "accuracy is 0.4 points higher, 25% (interval +0 to +1, sign test p = 0.03)."),
+        (-0.25, None, 1.0, "accuracy 25%, 25 points lower."),
+        (0.0, None, 1.0, "accuracy 25%, the same."),
     ],
 )
-def test_claim_tells_whether_accuracies_differ(interval, words):
-    found = row(1.5, (1.2, 1.8), accuracy=0.25, accuracy_difference=-0.25, accuracy_difference_ci95=interval)
-    assert claim(found, "target").endswith(words)
+def test_claim_tells_whether_accuracies_differ(difference, interval, chance, words):
+    found = row(
+        1.5, (1.2, 1.8), accuracy=0.25, accuracy_difference=difference, accuracy_difference_ci95=interval,
+        accuracy_difference_p=chance,
+    )  # fmt: skip
+    assert claim(found, "target").endswith(f"; {words}")
 
 
 def test_headline_tells_the_best_mode_of_how_many_and_its_worst_load():
@@ -81,25 +89,54 @@ def test_headline_tells_the_best_mode_of_how_many_and_its_worst_load():
     assert headline([base, row(None, None)], "target").startswith("Nothing can be compared")
 
 
-def test_notes_name_failures_cuts_and_lateness():
-    found = notes(
-        [
-            row(
-                1.0,
-                None,
-                num_failed=3,
-                failures={"Timeout.": 1, "Lost.": 2},
-                num_cut_at_max_tokens=2,
-                sent_late_max_s=0.5,
-            )
-        ]
+def test_headline_of_modes_without_an_interval_claims_none():
+    few = {"num_pairs": 2, "num_blocks": 2}
+    base, one, other = row(1.0, None, mode="target"), row(1.5, None, **few), row(1.9, None, mode="b", **few)
+    text = headline([base, one, other], "target")
+    assert text == (
+        "With one request at a time b has 1.90 times the speed of target (2 prompts, an anecdote), of 2 modes the "
+        "highest, and none has an interval."
     )
-    assert "3 requests failed" in found[0]
-    assert "2 times: Lost." in found[0]
-    assert found[1].startswith("2 answers were cut")
+    assert "interval begins highest" in headline([base, row(1.2, (1.1, 1.3)), other], "target")
+
+
+def test_answers_without_token_counts_are_compared_by_latency_and_named():
+    found = row(None, None, latency_ratio_vs_target=1.5, latency_ratio_ci95=(1.2, 1.8), num_without_token_count=9)
+    base = row(1.0, None, mode="plain")
+    assert headline([base, found], "plain").startswith("No speed by token can be compared: no prompt has a token count")
+    assert claim(found, "plain").endswith(
+        "there is no speed by token; a whole answer of plain took 1.50 times as long (95 % interval 1.20 to 1.80, "
+        "9 prompts)."
+    )
+    assert notes([base, found]) == [
+        "Answers came without a token count (no `usage` in the stream) from lookahead: they have no speed by token and "
+        "add nothing to tokens a second."
+    ]
+
+
+def test_notes_name_failures_cuts_and_lateness():
+    cut = {"num_cut_at_max_tokens": 2, "num_cut_graded": 2, "num_cut_wrong": 1}
+    late = row(1.0, None, num_failed=3, failures={"Timeout.": 1, "Lost.": 2}, sent_late_max_s=0.5, **cut)
+    found = notes([late, row(1.0, None, num_failed=1, failures={"Lost.": 1})])
+    assert "4 requests failed" in found[0]
+    assert "3 times: Lost." in found[0]
+    assert found[1] == (
+        "2 answers were cut at the token limit; they are whole answers here, and 1 of the 2 that were graded are wrong."
+    )
     assert "0.50 s after their time" in found[2]
+    ungraded = notes([row(1.0, None, num_cut_at_max_tokens=2)])
+    assert ungraded == ["2 answers were cut at the token limit; they are whole answers here."]
     assert notes([row(1.0, None), row(1.5, (1.2, 1.8))]) == []
-    assert "take more prompts" in notes([row(1.5, (1.2, 1.8), num_pairs=5)])[0]
+    assert "take more prompts" in notes([row(1.5, (1.2, 1.8), num_blocks=5)])[0]
+
+
+def test_a_note_says_where_the_order_of_modes_did_not_turn_fully():
+    base = row(1.0, None, mode="target", num_blocks=0, concurrency=8)
+    others = [row(1.5, None, mode=mode, num_blocks=2, num_pairs=20, concurrency=8) for mode in ("a", "b")]
+    (note,) = notes([base, *others])
+    assert note.startswith("With 8 requests at once the order of 3 modes did not turn fully, in 2 blocks: a machine")
+    assert notes([base, others[0]]) == []
+    assert "20 prompts in 2 blocks, too few blocks for an interval" in headline([base, *others], "target")
 
 
 def test_report_has_the_contract():
@@ -171,11 +208,21 @@ def test_command_hides_keys():
     assert shown == "lookahead bench --api-key *** --api-key=*** --out 'my runs'"
 
 
+def test_command_hides_passwords_in_addresses():
+    modes = "target,plain@http://x,plain@https://bob:geheim@y/v1"
+    shown = describe_command(["bench", "--url", "http://ann:a,b@c@host:8000/v1", "--modes", modes])
+    assert shown == (
+        "lookahead bench --url 'http://***@host:8000/v1' --modes 'target,plain@http://x,plain@https://***@y/v1'"
+    )
+    assert describe_command(["--url=http://ann:geheim@host"]) == "lookahead '--url=http://***@host'"
+    assert without_password("plain@http://bob:geheim@y/a@b") == "plain@http://y/a@b"
+
+
 def test_config_hides_secrets_and_keeps_numbers():
     config = {
         "gateway": {"api_keys": ["abc"]},
         "target": {"placement": {"env": {"HF_TOKEN": "abc"}}, "engine": {"options": {"max_tokens": 3}}},
-        "list": [{"password": "abc"}],
+        "list": [{"password": "abc"}, "http://ann:abc@host/path"],
     }
     hidden = hide_secrets(config)
     assert "abc" not in json.dumps(hidden)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from deployments.bench.claims import claim
 from deployments.bench.record import Measurement, Review
 from deployments.bench.rows import Objective, pairs, rows
 from deployments.bench.time_use import PARTS
@@ -47,10 +48,24 @@ def test_pairs_are_of_one_prompt_and_one_concurrency_and_whole():
         line("lookahead", 0, 1.0, 10, concurrency=4),
         line("target", 2, 1.0, 10),
         line("lookahead", 2, 1.0, 10, error="It broke."),
-        line("target", 3, 1.0, 0),
-        line("lookahead", 3, 1.0, 10),
     ]
     assert pairs(lines, "target") == []
+
+
+def test_answers_without_token_counts_are_paired_by_latency_alone():
+    lines = [line("plain", index, 3.0, 0) for index in range(4)]
+    lines += [line("lookahead", index, 2.0, 10 if index else 0, usage={"completion_tokens": 0}) for index in range(4)]
+    assert [pair["speedup"] for pair in pairs(lines, "plain")] == [None] * 4
+    base, own = rows(lines, ("plain", "lookahead"), seed=0)
+    assert (base["num_without_token_count"], own["num_without_token_count"]) == (4, 0), "0 is a count"
+    assert (own["speedup_vs_target"], own["num_pairs"]) == (None, 0)
+    assert (own["latency_ratio_vs_target"], own["latency_ratio_ci95"], own["num_latency_pairs"]) == (1.5, (1.5, 1.5), 4)
+
+
+def test_what_was_cut_is_told_with_its_grades():
+    lines = [line("target", n, 1.0, 10, correct=c, finish_reason="length") for n, c in enumerate((True, False, None))]
+    (row,) = rows([*lines, line("target", 3, 1.0, 10, correct=False)], ("target",), seed=0)
+    assert (row["num_cut_at_max_tokens"], row["num_cut_graded"], row["num_cut_wrong"]) == (3, 2, 1)
 
 
 def test_row_has_the_contract_and_the_median_of_ratios():
@@ -114,6 +129,22 @@ def test_row_of_an_open_loop_counts_idle_time_and_is_paired_under_its_rate():
     assert other["speedup_vs_target"] is None
 
 
+def test_intervals_of_several_users_are_drawn_from_blocks():
+    def asked(mode, latency_s, block):
+        return line(mode, index, latency_s, 10, start=100.0 * block, concurrency=4, block_started_at=100.0 * block)
+
+    lines = []
+    for index in range(12):
+        group = index // 4
+        lines += [asked("target", 2.0, 2 * group), asked("lookahead", 2.0 / (1 + group), 2 * group + 1)]
+    _, own = rows(lines, ("target", "lookahead"), seed=0)
+    assert (own["num_pairs"], own["num_blocks"], own["speedup_vs_target"]) == (12, 3, 2.0)
+    assert own["speedup_ci95"] == own["latency_ratio_ci95"] == pytest.approx((1.0, 3.0))
+    _, own = rows([one for one in lines if one.index < 8], ("target", "lookahead"), seed=0)
+    assert (own["num_pairs"], own["num_blocks"], own["speedup_ci95"], own["latency_ratio_ci95"]) == (8, 2, None, None)
+    assert "(8 prompts in 2 blocks, too few blocks for an interval)" in claim(own, "target")
+
+
 def test_goodput_counts_what_kept_the_whole_objective():
     lines = [
         line("target", 0, 2.0, 10, ttft_s=0.5),
@@ -146,6 +177,18 @@ def test_accuracies_are_compared_prompt_by_prompt():
     assert base["accuracy_difference"] is None
     assert own["accuracy_difference"] == pytest.approx((1 - 1 - 1) / 3)
     assert own["accuracy_difference_ci95"][0] == -1.0
+    assert (base["accuracy_difference_p"], own["accuracy_difference_p"]) == (None, 1.0)
+
+
+def test_few_prompts_that_differ_are_no_difference_in_accuracy():
+    """Four of twenty, all one way: the bootstrap's interval ends before 0, and chance does that in one of eight
+    runs."""
+    lines = [line("target", index, 1.0, 10) for index in range(20)]
+    lines += [line("lookahead", index, 1.0, 10, correct=index >= 4) for index in range(20)]
+    _, own = rows(lines, ("target", "lookahead"), seed=0)
+    assert own["accuracy_difference_ci95"][1] < 0
+    assert own["accuracy_difference_p"] == pytest.approx(0.125)
+    assert "no difference in accuracy is shown" in claim(own, "target")
 
 
 def test_what_the_traces_said_is_summed_over_requests():

@@ -71,3 +71,9 @@ def test_rows_are_paired_with_the_baseline_and_name_their_token_speculation():
     assert [row["token_speculation"] for row in (plain, ngram, lookahead)] == ["none", "ngram", "hints"]
     (row,) = rows([line("vllm", 0, 1.0, 10)], ("vllm",), seed=0, token_speculation="hints")
     assert row["token_speculation"] == "best"
+
+
+def test_another_server_s_token_speculation_is_not_known():
+    variants = ("plain@http://x", "target:ngram@http://x", "plain")
+    found = rows([line(mode, 0, 1.0, 10) for mode in variants], variants, seed=0, token_speculation="hints")
+    assert [row["token_speculation"] for row in found] == [None, "ngram", "hints"]

@@ -75,6 +75,32 @@ def test_finished_run_asks_nothing(server, bench):
     assert len(server.bodies) == asked
 
 
+def test_a_finished_run_keeps_what_it_was_measured_on(bench, monkeypatch, tmp_path):
+    from deployments.bench import environment
+
+    assert bench("--model", "small").code == 0
+    before = json.loads((tmp_path / "run" / "report.json").read_text())["environment"]
+    monkeypatch.setattr(environment, "describe_machine", lambda: {"cpu": "another"})
+    end = bench("--model", "small", "--json")
+    after = end.json["environment"]
+    names = ("server", "models", "cpu", "packages")
+    assert [after[name] for name in names] == [before[name] for name in names]
+    assert (after["server"], after["models"]) == ({"version": "9.9"}, {"target": "small", "lookahead": "small"})
+    assert after["runs"][1]["machine"] == {"cpu": "another"}
+    assert "<dt>model</dt><dd>small</dd>" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_another_model_in_the_same_folder_is_refused_before_it_is_asked(server, bench, tmp_path):
+    assert bench("--model", "small").code == 0
+    path = tmp_path / "run" / "requests.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+    asked = len(server.bodies)
+    end = bench("--model", "big")
+    assert (end.code, len(server.bodies)) == (1, asked)
+    assert "holds answers of the model small in mode target, and now big would answer" in end.err
+    assert bench("--model", "small").code == 0
+
+
 def test_other_settings_in_the_same_folder_are_refused(bench):
     assert bench().code == 0
     end = bench("--seed", "9")

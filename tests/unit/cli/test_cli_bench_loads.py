@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from contextlib import contextmanager
 
 import pytest
@@ -73,6 +74,27 @@ def test_one_run_may_compare_two_servers(server, bench):
     assert end.json["baseline"] == f"plain@{other.url}"
     assert end.json["rows"][0]["num_pairs"] == 3
     assert end.json["environment"]["server"]["others"] == {other.url: {"version": "9.9"}}
+
+
+def test_passwords_in_addresses_are_sent_and_written_nowhere(server, lookahead, data, tmp_path, monkeypatch):
+    other = SpeakingServer()
+    other.start()
+    ours, theirs = (place.url.replace("://", f"://{who}:geheim@") for place, who in ((server, "ann"), (other, "bob")))
+    monkeypatch.setattr("deployments.bench.runner.SETTLE_S", 0.01)
+    try:
+        end = lookahead(
+            "bench", "--url", ours, "--modes", f"target,plain@{theirs}", "--data", str(data), "--out",
+            str(tmp_path / "run"), "--json",
+        )  # fmt: skip
+    finally:
+        other.stop()
+    assert end.code == 0, end.err
+    basic = {who: "Basic " + b64encode(f"{who}:geheim".encode()).decode() for who in ("ann", "bob")}
+    assert (server.keys, other.keys) == ({basic["ann"]}, {basic["bob"]})
+    assert [row["mode"] for row in end.json["rows"]] == ["target", f"plain@{other.url}"]
+    written = [file.read_text() for file in (tmp_path / "run").iterdir()]
+    assert len(written) == 5
+    assert "geheim" not in "".join([*written, end.out, end.err])
 
 
 def test_vllms_own_server_is_started_for_its_rows(server, lookahead, data, tmp_path, monkeypatch):

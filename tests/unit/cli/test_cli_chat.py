@@ -39,6 +39,13 @@ def test_options_reach_the_server(server, lookahead):
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
 
 
+@pytest.mark.parametrize("arguments", [("caf\udce9?",), ("Hi", "--system", "Be \udce9.")])
+def test_bytes_that_are_no_text_are_refused_with_a_sentence(server, lookahead, arguments):
+    end = lookahead("chat", *arguments, "--url", server.url)
+    assert (end.code, server.bodies) == (1, [])
+    assert "message is not text in UTF-8." in end.err
+
+
 def test_json_is_the_only_thing_on_stdout(server, lookahead):
     server.reasoning = True
     end = lookahead("chat", "What is 6 * 7?", "--url", server.url, "--json")
@@ -58,6 +65,8 @@ def test_missing_server_is_one_sentence_that_says_what_to_do(lookahead):
     assert end.out == ""
     assert end.err.startswith("lookahead: No server answers at http://127.0.0.1:9")
     assert "lookahead serve" in end.err
+    end = lookahead("chat", "Hi", "--url", "http://ann:geheim@127.0.0.1:9")
+    assert end.err.startswith("lookahead: No server answers at http://127.0.0.1:9")
     assert "Traceback" not in end.err
 
 

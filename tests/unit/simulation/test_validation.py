@@ -13,6 +13,8 @@ from deployments.config import Config, validate_config
 from deployments.coordinator.control.ways import FIRST_TRY
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts
 from deployments.simulation.cutting import cut_at_words as cut
+from deployments.simulation.recorded import read_traces
+from deployments.simulation.replay import read_rows
 from deployments.simulation.replay_engine import PassCost
 from deployments.simulation.replay_text import Vocabulary, replay_text
 from deployments.simulation.validation import Replayer, compare, predict, read_run
@@ -158,3 +160,20 @@ def test_a_folder_that_is_no_run_says_so(tmp_path) -> None:
     (tmp_path / "requests.jsonl").write_text('{"mode": "target"}\n')
     with pytest.raises(RequestError, match="no answered request"):
         read_run(tmp_path)
+
+
+def test_only_a_line_feed_ends_a_line_of_a_run(tmp_path) -> None:
+    line = {"mode": "target", "concurrency": 1, "question": "Two\u2028lines?", "trace": seed_trace("target:none")}
+    (tmp_path / "plan.json").write_text(json.dumps({"plan": PLAN}))
+    (tmp_path / "requests.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n")
+    assert read_run(tmp_path) == (PLAN, [line])
+    assert len(read_traces(tmp_path)) == 1
+    with pytest.raises(RequestError, match="nothing to replay"):
+        read_rows(tmp_path)
+
+
+def test_a_baseline_without_a_trace_is_named(tmp_path) -> None:
+    record(tmp_path)
+    (tmp_path / "plan.json").write_text(json.dumps({"plan": PLAN | {"modes": ["lookahead:exact", "vllm"]}}))
+    with pytest.raises(RequestError, match="against vllm, of which it holds no answered request with a trace"):
+        predict(config(), costs(), tmp_path)

@@ -35,7 +35,7 @@ def profile_text(plan: Plan) -> str:
     )
     if (level := data["speculation"].get("fidelity", EXACT)) != EXACT:
         head += (
-            f"# Its users are predicted at fidelity {level}, which keeps steps that a verifier finds equal. Measure the\n"
+            f"# Predicted at fidelity {level}, which keeps steps that a verifier finds equal. Measure the\n"
             "# accuracy on your questions first (lookahead bench), or set `speculation.fidelity: exact`.\n"
         )
     if question.costs is not None and not read_costs(question.costs).settings:

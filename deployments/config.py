@@ -21,7 +21,7 @@ from deployments.autoscaling_config import AutoscalingConfig
 from deployments.gateway_config import ApiKeyConfig, GatewayConfig
 from deployments.sections import PlacementConfig, Strict, WriterConfig
 from deployments.speculation_config import Mode, SpeculationConfig
-from deployments.verifier_config import EmbeddingCheck, VerifierConfig
+from deployments.verifier_config import EmbeddingCheck, VerifierConfig, judges_alone
 
 
 class ReasoningConfig(Strict):
@@ -98,6 +98,15 @@ class Config(Strict):
             section = getattr(self, name)
             if section is not None and section.placement.autoscaling is not None:
                 raise ValueError(f"{name}.placement.autoscaling is Serve's own and cannot stand beside autoscaling")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_steps_alone(self) -> Config:
+        name = self.speculation.specreason.verifier
+        if name in self.verifier.verifiers and not judges_alone(self.verifier.verifiers[name]):
+            raise ValueError(
+                f"speculation.specreason.verifier is {name!r}, none of whose checks can judge a draft step alone"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,8 +13,8 @@ from actors.errors import ConfigError
 from deployments.config import Config, validate_config
 
 SECTIONS = ("speculation", "verifiers")
-FIXED = frozenset({"replica_timeout_s"})
-"""Settings of `speculation` that connections are made with."""
+FIXED = frozenset({"replica_timeout_s", "mode", "fidelities"})
+"""Settings of `speculation` that connections are made with, and those that gateways go by, which take no changes."""
 
 
 def changed(started: Config, user_config: Mapping[str, Any] | None) -> Config:
@@ -29,7 +29,7 @@ def changed(started: Config, user_config: Mapping[str, Any] | None) -> Config:
     if not isinstance(speculation, Mapping) or not isinstance(verifiers, Mapping):
         raise ConfigError("user_config: speculation and verifiers are mappings of settings.")
     if fixed := sorted(FIXED & set(speculation)):
-        raise ConfigError(f"user_config: speculation.{fixed[0]} cannot change while replicas run.")
+        raise ConfigError(f"user_config: speculation.{fixed[0]} cannot change while replicas run; it needs a restart.")
     if new := sorted(set(verifiers) - set(started.verifier.verifiers)):
         raise ConfigError(f"user_config: the verifier {new[0]!r} is new; only checks of those that run can change.")
     data = started.model_dump()

@@ -5,10 +5,14 @@ Promises: a check has here the settings that its class in `actors/verifiers/` ta
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from actors.errors import ConfigError
+from actors.verifiers.check import Calibration as Curve
+from actors.verifiers.check import Zones
 from deployments.sections import PlacementConfig, Strict, WriterConfig
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -16,6 +20,23 @@ EngineName = Literal["target", "draft", "own"]
 """Who is asked: the target's engine, the draft's, or `verifier.judge`."""
 Calibration = tuple[tuple[float, Fraction], ...]
 """Points ``[score, probability]``, as `lookahead calibrate` writes them: the measured probability of agreement."""
+
+
+class Scored(Strict):
+    """Base of the checks with a score of at most `top`: accepts at `accept` or more, rejects below `reject`."""
+
+    top: ClassVar[float] = 1.0
+    accept: float
+    reject: float
+    calibration: Calibration = ()
+
+    @model_validator(mode="after")
+    def _zones_can_be(self) -> Scored:
+        try:
+            Zones(self.accept, self.reject, Curve.of(self.calibration), self.top)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return self
 
 
 class ExactCheck(Strict):
@@ -36,17 +57,16 @@ class SamePolarityCheck(Strict):
     kind: Literal["same_polarity"] = "same_polarity"
 
 
-class EmbeddingCheck(Strict):
+class EmbeddingCheck(Scored):
     """Cosine similarity of sentence embeddings: accepts at `accept` or more, rejects below `reject`, else unsure."""
 
     kind: Literal["embedding"] = "embedding"
     model: str = "package:all-minilm-l6-v2"
     accept: Fraction = 0.85
     reject: Fraction = 0.85
-    calibration: Calibration = ()
 
 
-class JudgeCheck(Strict):
+class JudgeCheck(Scored):
     """An LLM asked whether two steps mean the same; decides by the probability of its two labels."""
 
     kind: Literal["judge"] = "judge"
@@ -55,12 +75,12 @@ class JudgeCheck(Strict):
     reject: Fraction = 0.7
     max_chars: PositiveInt = 6000
     answer_prefix: str = ""
-    calibration: Calibration = ()
 
 
-class ScoreCheck(Strict):
+class ScoreCheck(Scored):
     """SpecReason's: an LLM marks the draft step alone from 0 to 9; the target's step is not needed."""
 
+    top: ClassVar[float] = 9.0
     kind: Literal["score"] = "score"
     engine: EngineName = "target"
     accept: Annotated[float, Field(ge=0.0, le=9.0)] = 7.0
@@ -68,20 +88,18 @@ class ScoreCheck(Strict):
     mark: Literal["expected", "greedy"] = "expected"
     max_chars: PositiveInt = 6000
     answer_prefix: str = ""
-    calibration: Calibration = ()
 
 
-class SelfConfidenceCheck(Strict):
+class SelfConfidenceCheck(Scored):
     """The mean probability that the draft itself gives the tokens of its step; for models of one vocabulary."""
 
     kind: Literal["self_confidence"] = "self_confidence"
     engine: Literal["draft"] = "draft"
     accept: Fraction = 0.95
     reject: Fraction = 0.0
-    calibration: Calibration = ()
 
 
-class LikelihoodCheck(Strict):
+class LikelihoodCheck(Scored):
     """The mean probability that the target gives the tokens of the draft step; the target's step is not needed."""
 
     kind: Literal["likelihood"] = "likelihood"
@@ -90,7 +108,6 @@ class LikelihoodCheck(Strict):
     reject: Fraction = 0.8
     floor: Fraction = 0.01
     """A step with a token below it is rejected."""
-    calibration: Calibration = ()
 
 
 class AlwaysCheck(Strict):
@@ -136,6 +153,15 @@ Check = Annotated[
     | ScriptedCheck,
     Field(discriminator="kind"),
 ]
+
+
+Lone = ScoreCheck | LikelihoodCheck | SelfConfidenceCheck | AlwaysCheck | NeverCheck | RandomCheck | ScriptedCheck
+"""Checks that decide about a draft step alone, without one of the target to compare it with."""
+
+
+def judges_alone(checks: Sequence[Check]) -> bool:
+    """Whether a verifier of `checks` can decide about a draft step alone, as mode ``specreason`` asks it to."""
+    return any(isinstance(check, Lone) for check in checks)
 
 
 class VerifierConfig(Strict):

@@ -3,8 +3,9 @@
 Promises: two different formulas, programs or numbers never become equal. So nothing is dropped that could carry
 meaning: case stays (``X`` is not ``x``), indentation and line ends stay (Python), superscripts stay (NFKC would write
 ``x²`` as ``x2``), and marks are folded to one form, not removed (a line that begins with ``- 5`` may be a list or a
-minus). Code, between fences or indented, keeps all but its characters' widths. Elsewhere list marks are folded where a
-list can be seen, and formulas where nothing looks like a program: ``$DIR /$NAME`` is two variables.
+minus). Code keeps all but its characters' widths: lines between fences, whether the fence stands in the step or before
+it, indented lines, and lines with a back quote. Elsewhere list marks are folded where a list can be seen, and formulas
+where nothing looks like a program: ``$DIR /$NAME`` is two variables.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ _NO_MATHS = re.compile(r"[=+\-*/<>^_]\s*\Z|[\"`]|(?:^|\s)-[A-Za-z]{2}")
 _STRONG = re.compile(r"(?<![\w*)\]])\*\*(?=[^\W\d_])([^*\n]*\w{2}[.:!?]?)\*\*(?![\w*(])")
 _NUMBERING = re.compile(r"^( *\d+)\)(?= )")
 _QUOTES = re.compile("[\"'`]")
-_FENCES = ("```", "~~~")
+_FENCE = re.compile(r"\s*(?:```[^`]*$|~~~)")
+"""A line that opens or closes a block of code; back quotes that close on the same line are none."""
 _INDENT = 4
 """So many blanks before a line make it code, as in Markdown."""
 
@@ -54,51 +56,67 @@ class ExactCheck:
     """Accepts steps whose normalised texts are equal; else unsure."""
 
     name = "exact"
-    reads_context = False
+    reads_context = True  # a line of code is a step like any other, and what makes it code stands before it
 
     async def check(self, request: JudgeRequest) -> Opinion:
         steps = both_steps(request)
         if isinstance(steps, Opinion):
             return steps
         draft, target = steps
-        if normalise(draft.text) == normalise(target.text):
+        is_code = _ends_in_code(request.question) or _ends_in_code(_before(request))
+        if normalise(draft.text, is_code) == normalise(target.text, is_code):
             return Opinion(Decision.ACCEPT, "the texts are equal", probability=1.0)
         return Opinion(Decision.UNSURE, "the texts are not equal")
 
 
-def normalise(text: str) -> str:
+def normalise(text: str, begins_in_code: bool = False) -> str:
     """`text` with one form for each way to set the same thing: character widths, and outside of code quotation marks,
-    blanks within a line, blank lines, bold words, list marks, the marks around formulas and the spacing inside them."""
+    blanks within a line, blank lines, bold words, list marks, the marks around formulas and the spacing inside them.
+    Code that it begins in lasts until the fence that closes it."""
     text = "".join(
         unicodedata.normalize("NFKC", c) if unicodedata.decomposition(c).startswith(_WIDTHS) else c for c in text
     )
     lines = normal_form("NFC", text).strip("\n").splitlines()
     normalised: list[str] = []
-    for is_code, block in groupby(zip(_are_code(lines), lines, strict=True), key=itemgetter(0)):
+    for is_code, block in groupby(zip(_are_code(lines, begins_in_code), lines, strict=True), key=itemgetter(0)):
         written = [line for _, line in block]
-        normalised += written if is_code else _prose(written)
+        normalised += written if is_code else _prose(written, normalised[-1:])
     return "\n".join(normalised)
 
 
-def _are_code(lines: Sequence[str]) -> list[bool]:
-    """For each line whether it is code. Where a fence is open at one end of the text nobody knows which side is code:
-    all of it."""
-    fences = [line.lstrip().startswith(_FENCES) for line in lines]
+def _before(request: JudgeRequest) -> str:
+    """What was written before the steps: all of it where it was sent, else its last words."""
+    pieces = request.prefix.pieces if request.prefix is not None else ()
+    return "".join(piece.text for piece in pieces) or request.context
+
+
+def _ends_in_code(text: str) -> bool:
+    """Whether a fence is open at the end of `text`. A question of a chat ends its own; one whose fence is open counts
+    all the same, since the question may be a text that the steps continue."""
+    return sum(_FENCE.match(line) is not None for line in text.splitlines()) % 2 == 1
+
+
+def _are_code(lines: Sequence[str], inside: bool) -> list[bool]:
+    """For each line whether it is code, where the first is `inside` a fence or not. With a fence that has no other one
+    in the text, all of it is: the fence may be another's inner one."""
+    fences = [_FENCE.match(line) is not None for line in lines]
     is_open = sum(fences) % 2 == 1
-    codes, inside = [], False
+    codes = []
     for line, is_fence in zip(lines, fences, strict=True):
         is_indented = line.expandtabs(_INDENT).startswith(" " * _INDENT) and not line.isspace()
-        codes.append(is_open or inside or is_fence or is_indented)
+        codes.append(is_open or inside or is_fence or is_indented or "`" in line)
         inside ^= is_fence
     return codes
 
 
-def _prose(lines: Sequence[str]) -> list[str]:
+def _prose(lines: Sequence[str], before: Sequence[str]) -> list[str]:
+    """`lines` without their setting; `before` is the line of code that they follow, if there is one."""
     text = _MATHS.sub(_formula, "\n".join(lines).translate(_SIGNS))
+    # One blank before a text is how tokenizers begin a word; before another line it is indentation.
+    text = text.removeprefix(" ") if not before and text[1:2] != " " else text
     lines = [_line(line) for line in text.splitlines()]
-    folded = [
-        ITEM_MARK.sub(r"\1-", line) if is_item else line for line, is_item in zip(lines, are_items(lines), strict=True)
-    ]
+    items = are_items([*before, *lines])[len(before) :]
+    folded = [ITEM_MARK.sub(r"\1-", line) if is_item else line for line, is_item in zip(lines, items, strict=True)]
     return [_STRONG.sub(r"\1", line) for line in folded if line]
 
 
@@ -107,7 +125,8 @@ def _formula(found: re.Match[str]) -> str:
     is_touched = _TOUCHED_BEFORE.match(whole[max(0, found.start() - 1) : found.start()]) or _TOUCHED_BEHIND.match(
         whole, found.end()
     )
-    if is_touched or _NO_MATHS.search(text) or not _MATHS_SIGN.search(text):
+    is_shell = found.lastgroup in {"round", "square"} and "$" in text
+    if is_touched or is_shell or _NO_MATHS.search(text) or not _MATHS_SIGN.search(text):
         return found[0]
     text = " ".join(_MATHS_SPACING.sub(" ", text.replace(r"\dfrac", r"\frac")).split())
     text = _MATHS_OPERATOR.sub(r"\1", text)
@@ -115,10 +134,10 @@ def _formula(found: re.Match[str]) -> str:
 
 
 def _line(text: str) -> str:
-    text = text.expandtabs(4)
-    # Blanks between quotation marks may be a program's.
-    words = [text.strip()] if _QUOTES.search(text) else text.split()
+    words = text.strip()
+    if not words:
+        return ""
+    if not _QUOTES.search(words):  # blanks and tabs between quotation marks may be a program's
+        words = " ".join(words.split())
     indent = len(text) - len(text.lstrip())
-    # One blank before a line is how tokenizers begin a word; two or more are indentation.
-    text = (" " * indent if indent > 1 else "") + " ".join(words) if any(words) else ""
-    return _NUMBERING.sub(r"\1.", text)
+    return _NUMBERING.sub(r"\1.", " " * indent + words)

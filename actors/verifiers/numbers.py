@@ -6,10 +6,10 @@ Promises: this check only ever rejects; it is a necessary condition, put before 
 the time of a step, a wrong acceptance the answer.
 
 Read as equal: ``1,234.50`` and ``1234.5``, ``$5`` and ``5``, ``3/4`` and ``\\frac{3}{4}``, ``50%`` and ``50 percent``,
-``1.5 * 10^3`` and ``1500``, ``10⁻³`` and ``10^{-3}``, ``two`` and ``2``. Not numbers: ``1.`` and ``Step 2:`` at the
-beginning of a line, but two steps with other ones there are rejected: a step that begins in mid-sentence may begin so
-too. ``one`` is left alone, since it is a pronoun more often than a number; ``first`` and ``second`` are left to
-`same_polarity`.
+``1.5 * 10^3`` and ``1500``, ``10⁻³`` and ``10^{-3}``, ``0xFF`` and ``255``, ``two`` and ``2``. Not numbers: ``1.`` and
+``Step 2:`` at the beginning of a line, but two steps with other ones there are rejected: a step that begins in
+mid-sentence may begin so too. ``one`` is left alone, since it is a pronoun more often than a number; ``first`` and
+``second`` are left to `same_polarity`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ _NUMBER = re.compile(
     (?: (?P<minus>[-±∓])[ \t]* (?P<opened>[({\[|√][({\[|√ \t]*(?=[$€£]?[\d.]))?
       | (?P<root>√[({\[ \t]*(?=[$€£]?[\d.])) )?
     (?P<money>[$€£])? (?P<inner_minus>-(?=[\d.]))?
-    (?P<digits> \d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)? | \d+(?:\.\d+)? | (?<![\d.])\.\d+ )
+    (?P<digits> (?<![\w.])0[xX][0-9a-fA-F]{1,512}(?!\w)
+      | \d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)? | \d+(?:\.\d+)? | (?<![\d.])\.\d+ )
     (?: [eE](?P<exponent>[+-]?\d{1,4})(?!\w) | \s*[×x*·]\s*10\s*(?:\^|\*\*)\s*\{?(?P<power>[+-]?\d{1,4})(?!\d)\}? )?
     (?P<unit> \s*(?:%|percent\b|per\ cent\b) | [kK]\b | (?:[MBT]n?|[mbt]n)\b | (?(money)(?:\ [MBT]n?|[mbt])\b|(?!)) )?
     (?P<whole> [ \t]+(?:(?:and|&)[ \t]+)?(?=\d+\s*/\s*\d) )?
@@ -208,6 +209,8 @@ def _plain_character(character: str) -> str:
 
 def _number(text: str, match: re.Match[str]) -> Quantity:
     digits, power = match["digits"].replace(",", ""), match["exponent"] or match["power"] or "0"
+    if digits[1:2] in {"x", "X"}:
+        digits = str(int(digits, 16))
     value = Decimal(f"{digits}e{power}")
     unit = (match["unit"] or "").strip().lower()
     unit = "%" if unit.startswith("per") else unit.rstrip("n")

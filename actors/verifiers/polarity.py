@@ -2,10 +2,11 @@
 
 Promises: this check only ever rejects; it is a necessary condition for what embeddings are blind to ("is" and "is not",
 "add" and "subtract", "more" and "less" lie at cosines around .9). It is symmetric, and equal texts pass. It reads words
-of English, and signs; steps in another language are compared by their signs alone. Where a text can be read in two
+of English, and signs; steps whose words in another language differ are rejected. Where a text can be read in two
 ways, the reading that rejects is taken: a wrong rejection costs the time of a step, a wrong acceptance the answer.
 
-Negations: as many in both. Opposites ("more" against "less"), units ("hours" against "minutes", "kg" against "g", "$"
+Negations, with a minus that stands before no number: as many in both. Comparisons and powers in signs: where the other
+text has some as well. Opposites ("more" against "less"), units ("hours" against "minutes", "kg" against "g", "$"
 against "cents") and operations (words and signs, "subtract" is "-"): in their order, one may be said once more or once
 less, but none may stand in the place of another. What it does not see: who does what ("Tom pays Ann"), and other words
 of one kind ("red" and "blue").
@@ -18,8 +19,8 @@ from collections.abc import Mapping, Sequence
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
-from actors.verifiers.lists import are_items
-from actors.verifiers.normal_form import normal_form
+from actors.verifiers.language import find_unread
+from actors.verifiers.signs import line_operators, plain
 from actors.verifiers.units import units
 
 _NEGATION = re.compile(
@@ -27,6 +28,17 @@ _NEGATION = re.compile(
     r"|invalid|unequal|irrational|undefined|inconsistent|false|wrong\w*|non-(?=[a-z])|non(?!etheless)[a-z]\w*)\b"
     r"|[≠∉∌∄∤∦≢⊄⊅⊈⊉]",
     re.IGNORECASE,
+)
+
+_LETTER = r"[^\W\d_](?![^\W\d_])"
+"""One that stands alone: a variable."""
+# A minus is a negation where nothing stands before it that it could take something from, or a word and a blank ("is
+# -x"). Before a number it is left to `same_numbers`; before a blank ("= - x") no word may follow, as behind a dash.
+_NO_OPERAND = r"(?:(?<![-\w)\]}%!°∞€£¢|])(?<![\w)\]}%!°∞€£¢|] )|(?<=[^\W\d_]{2} )(?=\S\S))"
+_OPENED = r"(?:(?:[({\[|√]|\\[(\[]|(?:frac|sqrt)\b) ?)"
+_NAME = r"(?!(?:frac|sqrt)\b)(?:∞|\\[a-z]|[^\W\d_])"
+_MINUS = re.compile(
+    rf"{_NO_OPERAND}[-±](?={_OPENED}{{0,4}}{_NAME}| {_OPENED}{{1,4}}{_NAME}| (?:∞|\\[a-z]|{_LETTER}))", re.IGNORECASE
 )
 
 _OPPOSITES: Sequence[Mapping[str, str]] = (
@@ -50,6 +62,8 @@ _OPPOSITES: Sequence[Mapping[str, str]] = (
     {"begins": r"(?:begin\w*|began|start\w*)\b", "ends": r"(?:end|ends|ended|ending)\b"},
     {"all": r"(?:all|every|always)\b", "some": r"(?:some|sometimes)\b"},
     {"both": r"both\b", "either": r"either\b"},
+    {"and": r"and\b|&&|∧", "or": r"or\b|\|\||∨"},  # noqa: RUF001
+    {"intersection": r"intersections?\b|∩", "union": r"unions?\b|∪"},  # noqa: RUF001
     {"even": r"even\b", "odd": r"odd\b"},
     {"positive": r"positive\b", "negative": r"negative\b"},
     {"multiple": r"multiples?\b", "divisor": r"(?:divisors?|factors?)\b"},
@@ -63,53 +77,42 @@ _OPPOSITES: Sequence[Mapping[str, str]] = (
 )
 """Words that stand in one another's place and change the meaning; each begins a word."""
 
-# A sign is an operation between operands: a number, a bracket, or a letter that stands alone.
-_LEFT = r"(?:(?<=[\d)\]}%€£¢])|(?<=(?<![A-Za-z])[A-Za-z]))\s*"
-_RIGHT = r"(?=\s*(?:[-+]\s*)?(?:[$€£]\s*)?(?:[(\[{.\d√]|[A-Za-z]\b|frac\b|sqrt\b))"
+# A sign is an operation between operands: a number, a bracket, or a letter that stands alone. Between words and names
+# it is one with blanks around it, if what follows is no word that a dash stands before ("the total - which is 5"); a
+# plus or an asterisk also without.
+_LEFT = r"(?:(?<=[\d)\]}%!°∞€£¢])|(?<=(?<![^\W\d_])[^\W\d_]))\s*"
+_RIGHT = rf"(?=\s*(?:[-+]\s*)?(?:[$€£]\s*)?(?:[(\[{{.\d√∞]|\\[a-z(\[]|{_LETTER}|frac\b|sqrt\b))"
+_AFTER_DASH = (
+    "which|that|so|and|but|or|not|the|an|it|he|she|we|they|this|these|those|there|then|you|because|since|as|if|where"
+    "|when|who|what|with|for|in|of|to|is|are|our|her|his|its|their|just|only|all|both|each|some|now|also"
+)
+_WORD_LEFT = r"(?<=[\w)\]}'\"|])\s+"
+_WORD_RIGHT = rf"\s+(?=[\\\w(\[{{'\"|])(?!(?:{_AFTER_DASH})\b)"
+
+
+def _between(sign: str) -> str:
+    """The pattern of a sign between two operands of any kind."""
+    return rf"{_LEFT}{sign}{_RIGHT}|{_WORD_LEFT}{sign}{_WORD_RIGHT}"
+
+
+_AREAS = r"(?:(?:kilo|centi|milli)?met(?:er|re)|feet|foot|inch|yard|mile|unit|[ckm]?m\b|ft\b|in\b)"
+_EXPONENT = rf"(?:[({{\d∞\\]|-\s?[\w(]|{_LETTER})"
+_POWER = (
+    rf"\b(?:squar(?:ed|ing)|cub(?:ed|ing)|to the power|the (?:square|cube) of|(?:square|cubic) (?={_AREAS}))\b"
+    rf"|(?<=[\w)\]}}])\s*\^(?=\s*{_EXPONENT})|\*\*="
+    rf"|(?<=[\w)\]}}])(?:\*\*|\s+\*\*\s+)(?={_EXPONENT})"  # with a blank on one side it is bold type
+)
 _OPERATIONS: Mapping[str, str] = {
-    "add": rf"\b(?:add(?:s|ed|ing|ition)?|plus|sum(?:s|med|ming)?)\b|{_LEFT}\+{_RIGHT}",
-    "subtract": rf"\b(?:subtract\w*|minus|deduct\w*|tak(?:es?|en|ing) away|remov\w+|difference)\b|{_LEFT}-{_RIGHT}",
-    "multiply": rf"\b(?:multipl(?:y|ies|ied|ying|ication)|times|product)\b|{_LEFT}[*×·](?!\*){_RIGHT}"  # noqa: RUF001
-    r"|(?<=\d)\s*x\s*(?=[$€£]?\d)",
-    "divide": rf"\b(?:divid\w+|division|quotient|split\w*|frac)\b|{_LEFT}[/÷]{_RIGHT}",
-    "raise": rf"\b(?:squared|cubed|to the power)\b|{_LEFT}(?:\^|\*\*)(?=\s*(?:[({{\d]|-\d|[A-Za-z]\b))",
+    "add": rf"\b(?:add(?:s|ed|ing|ition)?|plus|sum(?:s|med|ming)?)\b|\+[+=]|(?<=\w)\+(?=[\w(])|{_between('[+]')}",
+    "subtract": r"\b(?:subtract\w*|minus|deduct\w*|tak(?:es?|en|ing) away|remov\w+|difference)\b"
+    r"|(?<!-)-=|(?<=[\w\])])--(?![-\w>])|(?<![-\w])--(?=\w+[;)\]])"
+    rf"|{_LEFT}-{_RIGHT}|{_WORD_LEFT}-{_WORD_RIGHT}(?!\d)",
+    "multiply": r"\b(?:multipl(?:y|ies|ied|ying|ication)|times|product)\b|(?<!\*)\*=|(?<=\w)\*(?=[\w(])"
+    rf"|{_between('[*×·](?![*])')}|(?<=\d)\s*x\s*(?=[$€£]?\d)",  # noqa: RUF001
+    "divide": rf"\b(?:divid\w+|division|quotient|split\w*|frac)\b|/=|{_between('[/÷]')}",
+    "raise": _POWER,
     "root": r"\b(?:square root|cube root|sqrt)\b|√",
 }
-
-# Every pattern here reads a run of blanks, signs or letters from its beginning only and in one way, so time grows with
-# the length of a text and not with its square.
-_PLAIN = [
-    (re.compile(pattern, re.IGNORECASE | re.MULTILINE), plain)
-    for pattern, plain in (
-        (r"^[^\S\n]*(?:>|[-+*•])\s+", " "),  # quotations compare nothing, list marks are no operations
-        (r"<-+>?|(?<!-)-+>|(?<!=)=+>", " "),  # nor are arrows
-        # A dollar sign that is left behind the marks of formulas, in front of a number, is money.
-        (r"\$\$|(?<![\\$])\$(\S|\S[^$\n]{0,400}?\S)\$(?!\d)", r" \1 "),
-        (r"\\(?=\$)", ""),
-        (r"\$(?!\.?\d)", " "),
-        (r"</?[a-z]+\d?(?: [a-z-]+=\"[^\"\n]{0,80}\")*/?>", " "),  # nor is markup
-        (r"\\(?:times|cdot)(?![a-z])", " × "),  # noqa: RUF001
-        (r"\\div(?![a-z])", " ÷ "),
-        (r"\\[dt]?frac(?![a-z])", " frac "),
-        (r"\\sqrt(?![a-z])", " sqrt "),
-        (r"\\neq?(?![a-z])|!=", " ≠ "),
-        (r"\\(?:not|notin|nmid|nparallel|nexists|nsubseteq)(?![a-z])", " not "),
-        (r"\\lt(?![a-z])", " < "),
-        (r"\\gt(?![a-z])", " > "),
-        (r"\\(?:left|right|quad|qquad)(?![a-z])|\\[,;:!]", " "),
-        (r"\\(?:geq?|geqslant)(?![a-z])|>=|\bat least\b|\bor more\b|\b(?:not?) (?:less|fewer|smaller) than\b", " ≥ "),
-        (
-            r"\\(?:leq?|leqslant)(?![a-z])|<=|\bat most\b|\bup to\b|\bor (?:less|fewer)\b"
-            r"|\b(?:not?) (?:more|greater|larger|bigger|higher) than\b",
-            " ≤ ",
-        ),
-        (r"\bno longer\b|\bcan not\b", " not "),
-        (r"\bnot only\b|\b(?:whether )?or not\b|\bno\. ?(?=\d)|\bmore or less\b|\b(?:at|in) (?:first|last)\b", " "),
-        (r"[^\S\n]+", " "),
-    )
-]
-_LINE_OPERATOR = re.compile(r"\s*([-+*])\s")
-_SIGNS = str.maketrans({"−": "-", "–": "-", "—": " ", "’": "'", "⁄": "/", "∗": "*"})  # noqa: RUF001
 
 
 class SamePolarityCheck:
@@ -130,36 +133,22 @@ class SamePolarityCheck:
 
 def find_contradiction(draft: str, target: str) -> str | None:
     """How the two texts contradict each other, in words, or None if they do not. Symmetric but for the words."""
-    ours, theirs = _plain(draft), _plain(target)
-    negated, their_negated = (_NEGATION.findall(text) for text in (ours, theirs))
+    ours, theirs = plain(draft), plain(target)
+    negated, their_negated = ([*_NEGATION.findall(text), *_MINUS.findall(text)] for text in (ours, theirs))
     if len(negated) != len(their_negated):
         return f"{_quoted(negated)} against {_quoted(their_negated)}: the steps do not deny as often"
-    senses = [*_senses(ours), _line_operators(draft)]
-    their_senses = [*_senses(theirs), _line_operators(target)]
-    for one, other in zip(senses, their_senses, strict=True):
-        shorter, longer = sorted((one, other), key=len)
+    for what, sign, any_form in _IN_BOTH:
+        for one, other in ((ours, theirs), (theirs, ours)):
+            if sign.search(one) and not any_form.search(other):
+                return f"only one of the two steps has {what}"
+    senses = [*_senses(ours), line_operators(draft)]
+    their_senses = [*_senses(theirs), line_operators(target)]
+    for one_list, other_list in zip(senses, their_senses, strict=True):
+        shorter, longer = sorted((one_list, other_list), key=len)
         rest = iter(longer)
         if not all(sense in rest for sense in shorter):
-            return f"{_listed(one)} in one step stands against {_listed(other)} in the other"
-    return None
-
-
-def _plain(text: str) -> str:
-    """One form for each way to write a sign, relations said in words as signs, and what only looks like one away."""
-    text = normal_form("NFKC", text).translate(_SIGNS)
-    for pattern, plain in _PLAIN:
-        text = pattern.sub(plain, text)
-    return text
-
-
-def _line_operators(text: str) -> list[str]:
-    """The signs that begin lines and mark no lists: what they operate on stands on another line, or before the step."""
-    lines = [line.rstrip() for line in text.translate(_SIGNS).splitlines()]
-    return [
-        found[1]
-        for line, is_item in zip(lines, are_items(lines), strict=True)
-        if not is_item and (found := _LINE_OPERATOR.match(line))
-    ]
+            return f"{_listed(one_list)} in one step stands against {_listed(other_list)} in the other"
+    return find_unread(draft, target)
 
 
 def _scan(senses: Mapping[str, str], begins_word: bool) -> re.Pattern[str]:
@@ -169,6 +158,9 @@ def _scan(senses: Mapping[str, str], begins_word: bool) -> re.Pattern[str]:
 
 
 _SCANS = [*(_scan(senses, True) for senses in _OPPOSITES), _scan(_OPERATIONS, False)]
+_POWERS = re.compile(_POWER, re.IGNORECASE)
+_IN_BOTH = (("a comparison", re.compile("[<>≤≥]"), _SCANS[0]), ("a power", _POWERS, _POWERS))
+"""What may not stand in one text alone: its sign, and all that says the same in the other one."""
 
 
 def _senses(text: str) -> list[list[str]]:

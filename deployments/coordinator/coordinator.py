@@ -37,7 +37,7 @@ from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
-from deployments.verifier_config import ExactCheck, NeverCheck
+from deployments.verifier_config import ExactCheck, NeverCheck, judges_alone
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +83,7 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
         )
     named = defaults.specreason.verifier if scores else defaults.fidelities[wishes.fidelity or defaults.fidelity]
     verifier = wishes.verifier or named
-    if verifier not in config.verifier.verifiers:
-        known = ", ".join(config.verifier.verifiers)
-        raise RequestError(f"There is no verifier {verifier!r}; there are: {known}.", "speculation.verifier")
+    _check_verifier(config, verifier, scores)
     accepts_only_equal = not scores and all(
         isinstance(check, ExactCheck | NeverCheck) for check in config.verifier.verifiers[verifier]
     )
@@ -100,6 +98,21 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     may_guide = is_simple and token_speculation == "hints" and is_open
     checked_by = None if accepts_only_equal else verifier
     return Plan(mode, depth, checked_by, token_speculation, branches, is_controlled, may_guide)
+
+
+def _check_verifier(config: Config, verifier: str, scores: bool) -> None:
+    """RequestError unless there is such a verifier and, where it `scores`, it can judge a draft step alone."""
+    verifiers = config.verifier.verifiers
+    if verifier not in verifiers:
+        known = ", ".join(verifiers)
+        raise RequestError(f"There is no verifier {verifier!r}; there are: {known}.", "speculation.verifier")
+    if scores and not judges_alone(verifiers[verifier]):
+        able = ", ".join(name for name, checks in verifiers.items() if judges_alone(checks)) or "none"
+        raise RequestError(
+            f"Mode 'specreason' has draft steps judged alone, which no check of {verifier!r} can do. "
+            f"Verifiers that can: {able}.",
+            "speculation.verifier",
+        )
 
 
 class Coordinator:

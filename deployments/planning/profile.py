@@ -16,6 +16,8 @@ from deployments.planning.search import Layout
 from deployments.simulation.cost_file import read_costs
 from deployments.simulation.hardware import MODELS
 
+EXACT = "exact"
+"""The fidelity whose text is the target's own; it is the configuration's default."""
 LEAST_BATCHED_TOKENS = 8192
 """In one pass, so that prompts are read in few of them beside the sequences that write."""
 
@@ -31,6 +33,11 @@ def profile_text(plan: Plan) -> str:
         f"# Planned by lookahead plan ({source}): {layout.words} GPUs, {plan.chosen.predicted.users:.0f} users;\n"
         f"# simulated: {pace:.1f} tokens/s a user. Judge and accept rate are assumed: measure with lookahead bench.\n"
     )
+    if (level := data["speculation"].get("fidelity", EXACT)) != EXACT:
+        head += (
+            f"# Predicted at fidelity {level}, which keeps steps that a verifier finds equal. Measure the\n"
+            "# accuracy on your questions first (lookahead bench), or set `speculation.fidelity: exact`.\n"
+        )
     if question.costs is not None and not read_costs(question.costs).settings:
         head += (
             "# The cost file says nothing of reasoning, steps and checks: add `reasoning`, `speculation.scope` and\n"

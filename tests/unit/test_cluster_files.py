@@ -111,6 +111,8 @@ def test_profile_is_a_reasoning_deployment(config: Config) -> None:
     assert config.speculation.scope == "think"
     kinds = {name: [check.kind for check in checks] for name, checks in config.verifier.verifiers.items()}
     fidelities = config.speculation.fidelities
+    assert config.speculation.fidelity == "exact", "what a judge finds equal is kept only where somebody asked for it"
+    assert set(fidelities) == {"exact", "strict", "balanced", "fast"}
     conditions = ["exact", "same_numbers", "same_polarity"]
     assert kinds[fidelities["balanced"]] == kinds[fidelities["strict"]] == [*conditions, "judge"]
     assert kinds[fidelities["fast"]] == ["exact", "same_numbers", "embedding"]

@@ -25,6 +25,9 @@ def test_specreason_needs_a_verifier_and_keeps_no_fidelity() -> None:
         settle(config(), request(mode="specreason"))
     assert settle(config(specreason={"verifier": "numbers"}), request(mode="specreason")).verifier == "numbers"
     assert settle(config(), request(mode="specreason", verifier="never")).verifier == "never"
+    with pytest.raises(RequestError, match=r"no check of 'exact' can do\. Verifiers that can: numbers,") as refused:
+        settle(config(), request(mode="specreason", verifier="exact"))
+    assert refused.value.param == "speculation.verifier"
     with pytest.raises(RequestError, match="fidelity"):
         settle(config(), request(mode="specreason", verifier="always", fidelity="exact"))
 

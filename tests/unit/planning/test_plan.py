@@ -110,6 +110,8 @@ def test_a_plan_says_why_and_its_profile_can_be_served(alpha: float) -> None:
     assert config.target.placement.num_replicas == layout.num_targets
     assert (config.speculation.mode == "lookahead") == (layout.depth > 0) == (alpha > 0.5)
     assert (config.draft is not None) == (layout.depth > 0)
+    judged = config.speculation.fidelity != "exact"
+    assert ("# accuracy on your questions first (lookahead bench)" in text) == judged == (layout.depth > 0)
     if layout.target_gpus > 1:
         assert len(config.target.placement.placement_group_bundles or []) == layout.target_gpus
     assert len(why(answer)) == 3

@@ -1,14 +1,19 @@
-"""The checks that can be configured are the checks that can be built, with the same settings and the same defaults."""
+"""The checks that can be configured are the checks that can be built, with the same settings and the same defaults.
+What a check would refuse the configuration refuses."""
 
 from __future__ import annotations
 
 import inspect
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
+from actors.errors import ConfigError
+from actors.messages import Ending, JudgeRequest, Step
 from actors.verifiers import CHECKS
-from deployments.verifier_config import Check
+from actors.verifiers.check import Decision
+from deployments.config import Config, validate_config
+from deployments.verifier_config import Check, judges_alone
 
 SECTIONS = {section().kind: section for section in get_args(get_args(Check)[0])}
 
@@ -23,3 +28,55 @@ def test_settings_and_defaults_agree(kind):
     parameters = inspect.signature(CHECKS[kind]).parameters
     assert {name: p.default for name, p in parameters.items() if name != "scorer"} == settings
     assert ("scorer" in parameters) == ("engine" in SECTIONS[kind].model_fields)
+
+
+def deployment(*checks: dict[str, Any], scorer: str = "score") -> Config:
+    """A configuration with a verifier `v` of `checks`, and `scorer` for mode ``specreason``."""
+    writer = {"model": "scripted", "engine": {"kind": "scripted"}}
+    return validate_config(
+        {
+            "served_model_name": "m",
+            "target": writer,
+            "draft": writer,
+            "verifier": {"verifiers": {"exact": [{"kind": "exact"}], "v": list(checks)}},
+            "speculation": {"specreason": {"verifier": scorer}},
+        },
+        "the test",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kind": "embedding", "accept": 0.7}, "accepts from 0.7 and rejects below 0.85"),
+        ({"kind": "judge", "reject": 0.9}, "accepts from 0.7 and rejects below 0.9"),
+        ({"kind": "likelihood", "accept": 0.5}, "accepts from 0.5 and rejects below 0.8"),
+        ({"kind": "self_confidence", "reject": 1.0}, "accepts from 0.95 and rejects below 1.0"),
+        ({"kind": "score", "accept": 3}, "accepts from 3.0 and rejects below 7.0"),
+        ({"kind": "judge", "calibration": [[0.5, 0.6], [0.6, 0.5]]}, "the scores must rise"),
+    ],
+)
+def test_zones_that_cross_are_refused_before_anything_starts(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        deployment(settings)
+
+
+def test_zones_may_lie_anywhere_on_the_scale_of_a_check() -> None:
+    [score] = deployment({"kind": "score", "accept": 8.5, "reject": 2}).verifier.verifiers["v"]
+    assert (score.accept, score.reject) == (8.5, 2.0)
+
+
+@pytest.mark.parametrize("kinds", [("exact",), ("exact", "same_numbers", "same_polarity", "embedding"), ("judge",)])
+def test_specreason_needs_a_check_that_judges_a_step_alone(kinds: tuple[str, ...]) -> None:
+    checks = [{"kind": kind} for kind in kinds]
+    with pytest.raises(ConfigError, match=r"specreason\.verifier is 'v', none of whose checks"):
+        deployment(*checks, scorer="v")
+    for lone in ("score", "likelihood", "self_confidence", "always", "never", "random", "scripted"):
+        deployment(*checks, {"kind": lone}, scorer="v")
+
+
+@pytest.mark.parametrize("kind", sorted(set(CHECKS) - {"embedding", "judge", "score", "likelihood", "self_confidence"}))
+async def test_checks_that_are_said_to_judge_alone_are_those_that_do(kind: str) -> None:
+    alone = JudgeRequest("s", "v", "?", "", Step("So 5.", (1,), "v", Ending.BOUNDARY), None)
+    is_sure = (await CHECKS[kind]().check(alone)).decision is not Decision.UNSURE
+    assert judges_alone([SECTIONS[kind]()]) == (is_sure or kind == "scripted")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.messages import Ending
+from actors.messages import Ending, Piece, Prefix
+from actors.verifier import StepVerifier
 from actors.verifiers.check import Decision
 from actors.verifiers.exact import ExactCheck, normalise
 
@@ -30,6 +33,8 @@ SAME = [
     (r"So (\(x = 5\)), **\(y + 1\)**.", r"So ($x=5$), **$y+1$**."),
     (r"So \(f'(x) = 2\).", r"So $f'(x)=2$."),
     ("```\na  b\n```\nSo  5.\n", "```\na  b\n```\n\nSo 5."),
+    ("```f(a)``` is called.\nSo  5.", "```f(a)``` is called.\nSo 5."),
+    ("Use `a` here.\n\n* apples\n* pears", "Use `a` here.\n\n- apples\n- pears"),
 ]
 
 DIFFERENT = [
@@ -75,7 +80,27 @@ DIFFERENT = [
     ('print("a  b")\n```', 'print("a b")\n```'),
     ('    print("a  b")', '    print("a b")'),
     ("```\n“\n```", '```\n"\n```'),
+    ("if a:\n b()\n c()", "if a:\n b()\nc()"),
+    ("print('a\tb')", "print('a    b')"),
+    ("print('a\tb')", "print('a b')"),
+    (r"Run \(a $x * b\) now", r"Run \(a $x*b\) now"),
+    (r"So \[a$ * b\]", r"So \[a$*b\]"),
+    (r"Run `grep \(a *b\) f` now", r"Run `grep \(a*b\) f` now"),
+    ("```grep \\(a * b\\) c```", "```grep \\(a*b\\) c```"),
+    ("Take `(price`\n* count of\n* pears", "Take `(price`\n- count of\n- pears"),
 ]
+
+CODE = [
+    ("*   *", "* *"),
+    (r"grep \(a *b\) f", r"grep \(a*b\) f"),
+    ("a  b\n```\n", "a b\n```\n"),
+    ("* ab\n* cd", "- ab\n- cd"),
+    ("“", '"'),
+]
+"""Equal in a text, and other programs in a block of code."""
+
+OPEN = ["Run this:\n```bash\n", "```\na\n```\n\nThen:\n~~~\nb\n", "Call ```f(a)``` so:\n```\n"]
+CLOSED = ["", "Run this:\n```bash\nls\n```\n", "Call ```f(a)``` so:\n"]
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
@@ -86,6 +111,29 @@ async def test_accepts_what_is_only_set_otherwise(make_request, one, other):
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 async def test_is_unsure_of_what_may_mean_something_else(make_request, one, other):
     assert (await ExactCheck().check(make_request(one, other))).decision is Decision.UNSURE
+
+
+@pytest.mark.parametrize(("one", "other"), CODE)
+async def test_lines_are_code_until_the_fence_that_was_opened_before_them_closes(make_request, one, other):
+    verifier = StepVerifier({"v": [ExactCheck()]})  # which remembers verdicts, those for another text before them too
+    for accepted, texts in ((True, CLOSED), (False, OPEN)):
+        for text in texts:
+            for request in (
+                make_request(one, other, verifier="v", context=text),
+                make_request(one, other, verifier="v", question=text),
+                replace(make_request(one, other, verifier="v"), prefix=Prefix((1,), (Piece(text + "a\n", (2,), "v"),))),
+            ):
+                assert (await verifier.judge(request)).accepted == (accepted and "```" not in one)
+
+
+async def test_behind_the_fence_that_closes_a_step_is_a_text_again(make_request):
+    code = "a  b\n```\nSo  5.\n```\nc  d"
+    for other, decision in (
+        ("a  b\n```\nSo 5.\n```\nc  d", Decision.ACCEPT),
+        ("a b\n```\nSo  5.\n```\nc  d", Decision.UNSURE),
+        ("a  b\n```\nSo  5.\n```\nc d", Decision.UNSURE),
+    ):
+        assert (await ExactCheck().check(make_request(code, other, context=OPEN[0]))).decision is decision
 
 
 async def test_rejects_where_only_one_ends_the_text(make_request):

@@ -54,6 +54,8 @@ READ = [
     ("$5M, 5bn, $5m, $5 B, 5 m, 5b", ["5m", "5b", "5m", "5b", "5", "5"]),
     ("a fifth, two sixths, the fourth", ["1fifth", "2", "1sixth", "1fourth"]),
     ("5\\,\\%, 5 \\text{ percent}", ["5%", "5%"]),
+    ("0xFF, 0x1e5, -0x10, (0xa)", ["255", "485", "-16", "10"]),
+    ("0x + 5, 10x5, 0xfg", ["0", "5", "10", "5", "0"]),
 ]
 
 SAME = [
@@ -73,6 +75,7 @@ SAME = [
     ("10 minus five", "10 - 5"),
     ("\\(5m = 10\\)", "$5m = 10$"),
     ("\\sqrt{16} = 4", "The square root of 16 is 4"),
+    ("mask = 0xff", "mask = 0xFF"),
 ]
 
 DIFFERENT = [
@@ -134,6 +137,8 @@ DIFFERENT = [
     ("Step 2: add 3", "Step 3: add 3"),
     ("Then:\n4. Add", "Then:\n5. Add"),
     ("5\\,\\%", "5"),
+    ("mask = 0xFF", "mask = 0xFE"),
+    ("0xA000", "0xB000"),
 ]
 
 

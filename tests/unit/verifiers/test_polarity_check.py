@@ -62,6 +62,38 @@ SAME = [
     ("* apples\n* pears", "- apples\n- pears"),
     ("Bags\n- apples, 3 + 4", "Bags: apples, 3 + 4"),
     ("- Tom: 5", "Tom: 5"),
+    ("Total = subtotal + tax", "The total is subtotal + tax."),
+    ("The total - which is 5 + 3 - is 8.", "The total, which is 5 + 3, is 8."),
+    ("Tom - he is 5 - and Ann have 3 + 4 = 7.", "Tom (he is 5) and Ann have 3 + 4 = 7."),
+    (r"$\alpha+\beta$", "α + β"),  # noqa: RUF001
+    ("Use --force here.", "Use it by force here."),
+    ("so y = - x", "so y = -x"),
+    (r"x = -\frac{1}{2}", "x = -1/2"),
+    (r"x = -\frac{a}{2}", "x = -a/2"),
+    ("-(2x + 1)", "- (2x + 1)"),
+    ("The answer is -x.", "So we get -x."),
+    ("So n - k is left.", "Then we have n - k left."),
+    ("a well-known top-k list", "the list"),
+    ("x <- 5", "x = 5"),
+    ("x is greater than or equal to 5", "x ≥ 5"),
+    ("The numbers add up to 12.", "The sum is 12."),
+    ("x² = 16", "x^2 = 16"),
+    ("12 m²", "12 square meters"),
+    ("1.5 * 10^3", "1500"),
+    (r"an angle of $90^\circ$", "an angle of 90 degrees"),
+    (r"the $5^{th}$ term", "the 5th term"),
+    ("We have a **5** here.", "We have a 5 here."),
+    ("the square of 5 is 25", "5^2 = 25"),
+    ("x < -2 or x > 2", "Either x < -2 or x > 2."),
+    (r"$A \cap B$", "A ∩ B"),
+    (r"$p \lor q$", "p ∨ q"),  # noqa: RUF001
+    ("Total cost: 5 * 3 = 15 dollars", "Cost, total: 5 * 3 = 15 dollars"),
+    ("for el in items: print(el)", "for el in data: print(el)"),
+    ("public static void main(String args)", "static public void main(String args)"),
+    ("αβ = 5", "βα = 5"),
+    ("José has 5 apples.", "So José has 5 apples."),
+    ("总数是 12 个。", "总数是 12个。"),
+    ("Die Summe ist 5 + 3 = 8.", "Die Summe ist 5 + 3 = 8!"),
 ]
 
 DIFFERENT = [
@@ -127,6 +159,69 @@ DIFFERENT = [
     ("* count)", "- count)"),
     ("10\n- 5", "10\n+ 5"),
     ("- We add 3 to 4.", "We subtract 3 from 4."),
+    ("Total = subtotal + tax", "Total = subtotal - tax"),
+    ("price * count", "price + count"),
+    ("price*count", "price+count"),
+    ("price × count", "price ÷ count"),  # noqa: RUF001
+    (r"$\alpha + \beta$", r"$\alpha - \beta$"),
+    (r"$\alpha+\beta$", r"$\alpha-\beta$"),
+    (r"\text{price} \times \text{count}", r"\text{price} + \text{count}"),
+    ("α + β", "α - β"),  # noqa: RUF001
+    ("a_i + b_i", "a_i - b_i"),
+    ("a_i+b_i", "a_i-b_i"),
+    ("x_total + y_total", "x_total - y_total"),
+    ("x += 5", "x -= 5"),
+    ("x *= 5", "x /= 5"),
+    ("x **= 2", "x *= 2"),
+    ("i++", "i--"),
+    ("for (;;++i)", "for (;;--i)"),
+    ("y = -x + 3", "y = x + 3"),
+    ("y = - x", "y = x"),
+    ("The answer is -x.", "The answer is x."),
+    ("y = -tax", "y = tax"),
+    ("-(x + 1)", "(x + 1)"),
+    (r"$-\left(x+1\right)$", r"$\left(x+1\right)$"),
+    (r"= -\infty", r"= \infty"),
+    ("= -∞", "= ∞"),
+    ("e^{-x}", "e^{x}"),
+    (r"-\pi/2", r"\pi/2"),
+    (r"-\frac{\pi}{2}", r"\frac{\pi}{2}"),
+    (r"\lim_{x \to -\infty}", r"\lim_{x \to \infty}"),
+    (r"The slope is $-\frac{a}{b}$.", r"The slope is $\frac{a}{b}$."),
+    ("|a| - |b|", "|a| + |b|"),
+    ("self.x - other.x", "self.x + other.x"),
+    (r"-\sin x", r"\sin x"),
+    ("x<-2", "x>-2"),
+    ("x<-y", "x>-y"),
+    ("So x > 5.", "So x = 5."),
+    ("So x is greater than 5.", "So x is 5."),
+    ("x ≥ 5", "x = 5"),
+    ("x is at least 5", "x is 5"),
+    ("x^2 = 16", "2x = 16"),
+    ("x² = 16", "2x = 16"),
+    ("2^x = 8", "2x = 8"),
+    ("x squared is 16", "2x is 16"),
+    ("price ** 2", "price * 2"),
+    ("x < -2 or x > 2", "x < -2 and x > 2"),
+    ("p ∧ q", "p ∨ q"),  # noqa: RUF001
+    (r"$p \land q$", r"$p \lor q$"),
+    (r"$p \wedge q$", "p or q"),
+    (r"$\neg p$", "p"),
+    ("A ∩ B", "A ∪ B"),  # noqa: RUF001
+    (r"$A \cap B$", r"$A \cup B$"),
+    ("a && b", "a || b"),
+    ("Die Zahl 91 ist eine Primzahl.", "Die Zahl 91 ist keine Primzahl."),
+    ("Le nombre 91 est premier.", "Le nombre 91 est pair."),
+    ("El número 91 es primo.", "El número 91 es par."),
+    ("Talet 91 är ett primtal.", "Talet 91 är jämnt."),
+    ("Nambari hii haiwezi kugawanywa kwa mbili kamwe", "Nambari hii inaweza kugawanywa kwa mbili kabisa"),
+    ("91是质数。", "91不是质数。"),
+    ("一共有三个苹果", "一共有五个苹果"),
+    ("x = 三", "x = 五"),
+    ("Число 91 простое.", "Число 91 составное."),
+    ("Ο αριθμός δεν είναι πρώτος.", "Ο αριθμός είναι πρώτος."),  # noqa: RUF001
+    ("이것은 소수이다", "이것은 소수가 아니다"),
+    ("संख्या है", "संख्या हो"),
 ]
 
 
@@ -156,7 +251,18 @@ async def test_other_endings_are_rejected(make_request):
     assert (await SamePolarityCheck().check(request)).decision is Decision.REJECT
 
 
+def test_says_which_words_it_does_not_read():
+    assert find_contradiction("Das ist rot.", "Das ist blau.") == (
+        "the steps differ in words of another language, which this check does not read"
+    )
+    assert find_contradiction("2 и 3", "2 или 3") == (
+        "the steps differ in letters of another language, which this check does not read"
+    )
+    assert find_contradiction("So x > 5.", "So x = 5.") == "only one of the two steps has a comparison"
+
+
 TEXT = "not no more less > < ≥ at least add subtract + - * / x 3 5 ( ) even odd isn't the 3-4"
+TEXT += " -x ** ^ und ist 是 -- += or and"
 WORDS = st.lists(st.sampled_from([*TEXT.split(), "\n"]), max_size=12).map(" ".join) | st.text(max_size=40)
 
 

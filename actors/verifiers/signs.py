@@ -1,0 +1,95 @@
+"""Signs: one form for each way to write them, so that patterns need to know one only.
+
+Promises: time that grows with the text. What only looks like a sign (quotations, list marks, arrows, markup, degrees)
+is gone; relations that are said in words ("at least 5", "is greater than 5") are signs; a LaTeX command for a letter is
+a letter. Which letter it was is lost: who compares letters reads the text itself.
+"""
+
+from __future__ import annotations
+
+import re
+
+from actors.verifiers.lists import are_items
+from actors.verifiers.normal_form import normal_form
+
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|phi|chi|psi"
+    "|omega"
+)
+_MORE, _LESS = "(?:greater|larger|bigger|more|higher)", "(?:less|fewer|smaller|lower)"
+_IS = r"\b(?:is|are|be|was|were) (?:strictly )?"
+_A_NUMBER = r"(?=[^\w\n]{0,4}(?:\d|[a-z]\b))"
+
+# Every pattern here reads a run of blanks, signs or letters from its beginning only and in one way, so time grows with
+# the length of a text and not with its square.
+_PLAIN = [
+    (re.compile(pattern, re.IGNORECASE | re.MULTILINE), plain)
+    for pattern, plain in (
+        (r"^[^\S\n]*(?:>|[-+*•])\s+", " "),  # quotations compare nothing, list marks are no operations
+        (r"<-+>|<-+(?![->\w.(\\$])|(?<!-)-+>|(?<!=)=+>", " "),  # nor are arrows, but "x<-2" is a comparison
+        # A dollar sign that is left behind the marks of formulas, in front of a number, is money.
+        (r"\$\$|(?<![\\$])\$(\S|\S[^$\n]{0,400}?\S)\$(?!\d)", r" \1 "),
+        (r"\\(?=\$)", ""),
+        (r"\$(?!\.?\d)", " "),
+        (r"</?[a-z]+\d?(?: [a-z-]+=\"[^\"\n]{0,80}\")*/?>", " "),  # nor is markup
+        (r"\^ ?\{? ?\\(?:circ|prime)(?![a-z]) ?\}?", "°"),
+        (r"\^ ?\{? ?(?:\\(?:text|mathrm) ?\{ ?)?(?:st|nd|rd|th)\b", " "),
+        # A minus stays beside what it stands before.
+        (rf"(-?)\\(?:var)?(?:{_GREEK})(?![a-z])", r" \1α "),  # noqa: RUF001
+        (r"(-?)\\infty(?![a-z])", r" \1∞ "),
+        (r"\\(?:pm|mp)(?![a-z])", " ± "),
+        (r"\\(?:times|cdot)(?![a-z])", " × "),  # noqa: RUF001
+        (r"\\div(?![a-z])", " ÷ "),
+        (r"(-?)\\[dt]?frac(?![a-z])", r" \1frac "),
+        (r"(-?)\\sqrt(?![a-z])", r" \1sqrt "),
+        # "1.5 * 10^3" is one number, as `same_numbers` reads it.
+        (r"(?<=\d)\s{0,4}[×x*·]\s{0,4}10 ?(?:\^|\*\*) ?\{?[+-]?\d{1,4}(?!\d)\}?", " "),  # noqa: RUF001
+        (r"\\neq?(?![a-z])|!=", " ≠ "),
+        (r"\\(?:l?not|neg|notin|nmid|nparallel|nexists|nsubseteq)(?![a-z])|¬", " not "),
+        (r"\\(?:land|wedge)(?![a-z])", " ∧ "),
+        (r"\\(?:lor|vee)(?![a-z])", " ∨ "),  # noqa: RUF001
+        (r"\\(?:big)?cap(?![a-z])", " ∩ "),
+        (r"\\(?:big)?cup(?![a-z])", " ∪ "),  # noqa: RUF001
+        (r"\\lt(?![a-z])", " < "),
+        (r"\\gt(?![a-z])", " > "),
+        (r"\\(?:left|right|quad|qquad)(?![a-z])|\\[,;:!]", " "),
+        (r"\b(?:add\w*|sum\w*|com\w+|came|round\w*) up to\b", " "),
+        (
+            rf"\\(?:geq?|geqslant)(?![a-z])|>=|\bat least\b|\bor more\b|\b(?:not?) {_LESS} than\b"
+            rf"|\b{_MORE} than or equal to\b",
+            " ≥ ",
+        ),
+        (
+            r"\\(?:leq?|leqslant)(?![a-z])|<=|\bat most\b|\bup to\b|\bor (?:less|fewer)\b"
+            rf"|\b(?:not?) {_MORE} than\b|\b{_LESS} than or equal to\b",
+            " ≤ ",
+        ),
+        (rf"{_IS}{_MORE} than{_A_NUMBER}", " > "),
+        (rf"{_IS}{_LESS} than{_A_NUMBER}", " < "),
+        (r"\bno longer\b|\bcan not\b", " not "),
+        (r"\bnot only\b|\b(?:whether )?or not\b|\bno\. ?(?=\d)|\bmore or less\b|\b(?:at|in) (?:first|last)\b", " "),
+        (r"[^\S\n]+", " "),
+    )
+]
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+")
+_LINE_OPERATOR = re.compile(r"\s*([-+*])\s")
+_SIGNS = str.maketrans({"−": "-", "–": "-", "—": " ", "’": "'", "⁄": "/", "∗": "*"})  # noqa: RUF001
+
+
+def plain(text: str) -> str:
+    """One form for each way to write a sign, relations said in words as signs, and what only looks like one away."""
+    text = _RAISED.sub(lambda run: "^" + run[0], text)  # the normal form of x² is x2
+    text = normal_form("NFKC", text).translate(_SIGNS)
+    for pattern, sign in _PLAIN:
+        text = pattern.sub(sign, text)
+    return text
+
+
+def line_operators(text: str) -> list[str]:
+    """The signs that begin lines and mark no lists: what they operate on stands on another line, or before the step."""
+    lines = [line.rstrip() for line in text.translate(_SIGNS).splitlines()]
+    return [
+        found[1]
+        for line, is_item in zip(lines, are_items(lines), strict=True)
+        if not is_item and (found := _LINE_OPERATOR.match(line))
+    ]

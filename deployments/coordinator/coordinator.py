@@ -286,9 +286,12 @@ class Coordinator:
         return rendered
 
     def _draft_is_away(self) -> None:
-        """It did not answer: nobody waits for it for a while."""
+        """It did not answer: nobody waits for it for a while. Those that waited at the same time count as one."""
+        now = asyncio.get_running_loop().time()
+        if now < self._draft_away_until:
+            return
         self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
-        self._draft_away_until = asyncio.get_running_loop().time() + self._draft_away_s
+        self._draft_away_until = now + self._draft_away_s
 
     async def _mark_ids(self, prompt: Prompt) -> tuple[TokenIds, TokenIds] | None:
         """The target's tokens of the marks that close and open the reasoning; None: `prompt` has no marks."""

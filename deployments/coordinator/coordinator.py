@@ -14,7 +14,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -245,7 +245,7 @@ class Coordinator:
             self._mark_ids(request.prompt),
             self._draft_prompt(request.prompt, drafts),
         )
-        marks = self._marks(prompt, *mark_ids) if mark_ids is not None else Marks()
+        marks = await self._marks(request.prompt, prompt, *mark_ids) if mark_ids is not None else Marks()
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
         settings = SessionSettings(
@@ -299,9 +299,12 @@ class Coordinator:
         return rendered
 
     def _draft_is_away(self) -> None:
-        """It did not answer: nobody waits for it for a while."""
+        """It did not answer: nobody waits for it for a while. Those that waited at the same time count as one."""
+        now = asyncio.get_running_loop().time()
+        if now < self._draft_away_until:
+            return
         self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
-        self._draft_away_until = asyncio.get_running_loop().time() + self._draft_away_s
+        self._draft_away_until = now + self._draft_away_s
 
     async def _mark_ids(self, prompt: Prompt) -> tuple[TokenIds, TokenIds] | None:
         """The target's tokens of the marks that close and open the reasoning; None: `prompt` has no marks."""
@@ -313,17 +316,38 @@ class Coordinator:
         bare, close, opening = await asyncio.gather(*encoded)
         return _within(bare, close), _within(bare, opening)
 
-    def _marks(self, prompt: TokenIds, close: TokenIds, opening: TokenIds) -> Marks:
-        """The reasoning marks, and whether this prompt leaves the reasoning open."""
+    async def _marks(self, prompt: Prompt, token_ids: TokenIds, close: TokenIds, opening: TokenIds) -> Marks:
+        """The reasoning marks, and whether `prompt`, encoded as `token_ids`, leaves the reasoning open."""
         reasoning = self._config.reasoning
-        closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in (close, opening))
-        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and closed_at <= opened_at)
+        is_closed = _closes(token_ids, close, opening)
+        if is_closed:  # a message that ends with the mark closes nothing
+            is_closed = _closes(await self._behind_messages(prompt, token_ids), close, opening)
+        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not is_closed)
+
+    async def _behind_messages(self, prompt: Prompt, token_ids: TokenIds) -> TokenIds:
+        """The end of `token_ids`, which are those of `prompt`, that the template wrote behind the last message: what is
+        the same with another one."""
+        *before, last = prompt.messages
+        other = replace(prompt, messages=(*before, replace(last, content=f"{last.content}.")))
+        try:
+            other_ids = await self._roles.target.encode(other)
+        except RequestError:  # there is no room for one token more
+            return token_ids
+        pairs = zip(reversed(token_ids), reversed(other_ids), strict=False)
+        num_same = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        return token_ids[len(token_ids) - num_same :]
 
 
 def _within(bare: TokenIds, token_ids: TokenIds) -> TokenIds:
     """`token_ids` without those that a tokenizer puts around all texts, also the `bare` one."""
     start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(bare, token_ids, strict=False))))
     return token_ids[start : len(token_ids) - len(bare) + start]
+
+
+def _closes(prompt: TokenIds, close: TokenIds, opening: TokenIds) -> bool:
+    """Whether the end of `prompt` closes the reasoning, and opens it no more."""
+    closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in (close, opening))
+    return closed_at > opened_at
 
 
 def _last_place(wanted: TokenIds, token_ids: TokenIds) -> int:

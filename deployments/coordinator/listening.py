@@ -1,4 +1,4 @@
-"""Waiting for a role with a limit on its silence.
+"""Waiting for a role with a limit on its silence, and the line in the log where it does not answer.
 
 Promises: whatever is waited for has ended, in the engine too, when the limit has passed; the error is one that another
 attempt may help against. How long each answer took goes into its `TimeLimit`.
@@ -7,12 +7,15 @@ attempt may help against. How long each answer took goes into its `TimeLimit`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable
 from typing import TypeVar
 
-from actors.errors import RoleSilent
+from actors.errors import LookaheadError, RoleSilent
 from deployments.coordinator.latency import TimeLimit
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -55,3 +58,11 @@ async def heard(
         if not alarm.expired():
             raise
         raise RoleSilent(f"The {role} was silent for {limit_s:.3g} s.") from None
+
+
+def report(role: str, error: Exception) -> None:
+    """Expected losses in a line, anything else with its traceback, since it is a defect."""
+    if isinstance(error, LookaheadError):
+        logger.warning("The %s did not answer: %s", role, error)
+    else:
+        logger.error("The %s failed in a way nobody expected", role, exc_info=error)

@@ -12,22 +12,17 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
-from actors.messages import JudgeRequest, Piece, Prompt, Step, Verdict
+from actors.messages import JudgeRequest, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
-from deployments.coordinator.breaker import Circuit
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
     Command,
     Commit,
     DraftAvailable,
-    DraftEnded,
-    DraftFailed,
-    DraftProgress,
-    DraftStep,
     Event,
     Fail,
     Finish,
@@ -43,8 +38,8 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.guided import GuidedSession
-from deployments.coordinator.latency import MAX_DOUBLINGS
-from deployments.coordinator.listening import heard, in_time
+from deployments.coordinator.listening import heard, in_time, report
+from deployments.coordinator.look_aheads import LookAheads
 from deployments.coordinator.session import Session
 from deployments.coordinator.vigilance import Vigilance, unlimited
 from deployments.generation import Committed, Finished
@@ -110,14 +105,12 @@ class Pipeline:
         self._vigilance = vigilance or unlimited(patience.verdict_s)
         self._clock = asyncio.get_running_loop().time
         self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._look_aheads = LookAheads(roles.drafter, self._vigilance, self._events.put_nowait)
         self._has_room = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
-        """Tasks whose result nobody waits for: calls that end, hints on their way."""
+        """Tasks whose result nobody waits for: calls that end, one that is still listened to, hints on their way."""
         self._revival: asyncio.Task[None] | None = None
-        self._num_draft_failures = 0
-        self._draft_has_read = False
-        """Whether the draft has what stands before its steps in its cache, but for a few words: it has answered."""
         self._hints_failed = False
 
     async def run(self) -> AsyncGenerator[Committed | Finished, None]:
@@ -171,7 +164,7 @@ class Pipeline:
         for observer in self._observers:
             observer.on_command(command)
         if isinstance(command, StartDraft):
-            self._start(command.call, self._draft(command))
+            self._start(command.call, self._look_aheads.run(command))
         elif isinstance(command, StartTarget):
             self._start(command.call, self._target(command))
         elif isinstance(command, StartStream):
@@ -193,7 +186,8 @@ class Pipeline:
     def _cancel(self, call: int) -> None:
         task = self._tasks.pop(call, None)
         if task is not None:
-            task.cancel()
+            if not self._look_aheads.listens_on(call, task):
+                task.cancel()
             self._keep(task)
 
     def _keep(self, errand: asyncio.Task[None]) -> None:
@@ -207,50 +201,6 @@ class Pipeline:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- work --------------------------------------------------------------------------------------------------------
-
-    async def _draft(self, command: StartDraft) -> None:
-        drafter, breaker = self._roles.drafter, self._vigilance.draft_breaker
-        if not breaker.lets_through(self._clock()):
-            self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
-            return
-        size = command.part_tokens or command.request.rule.max_tokens
-        later = self._vigilance.draft(size)
-        first = self._vigilance.first_draft(size, 0 if self._draft_has_read else command.request.prefix.num_tokens)
-        is_probe = breaker.state is Circuit.HALF_OPEN
-        attempt = MAX_DOUBLINGS if is_probe else self._num_draft_failures  # a probe may take as long as any
-        try:
-            if drafter is None:
-                raise RequestError("This deployment has no draft model.")
-            num_steps = 0
-            async with (
-                aclosing(_look_ahead(drafter, command)) as items,
-                aclosing(heard("draft", items, first, later, attempt)) as timely,
-            ):
-                async for item in timely:
-                    self._num_draft_failures, self._draft_has_read = 0, True
-                    breaker.succeeded()
-                    if isinstance(item, Step):
-                        num_steps += 1
-                        self._events.put_nowait(DraftStep(command.call, item))
-                    else:
-                        self._events.put_nowait(DraftProgress(command.call, item))
-            if not num_steps:
-                raise RoleUnavailable("The draft ended its look-ahead without a step.")
-            self._events.put_nowait(DraftEnded(command.call))
-        except RequestError as error:
-            logger.info("The draft cannot serve %s: %s", command.request.session_id, error)
-            self._events.put_nowait(DraftFailed(command.call, "draft_refused", permanent=True))
-        except Exception as error:
-            _report("draft", error)
-            if isinstance(error, RoleSilent) and drafter is not None:
-                drafter.shun(command.request.session_id, command.request.call_id)
-            self._num_draft_failures += 1
-            self._draft_has_read = False
-            breaker.failed(self._clock())
-            self._events.put_nowait(DraftFailed(command.call, "draft_unavailable"))
-        finally:
-            if is_probe:
-                breaker.left()
 
     async def _target(self, command: StartTarget) -> None:
         await _back_off(command.attempt)
@@ -342,7 +292,7 @@ class Pipeline:
             if not isinstance(verdict, Verdict) or not isinstance(verdict.accepted, bool):
                 raise RoleUnavailable("The verifier answered what is no verdict.")  # "no" would count as a yes
         except Exception as error:
-            _report("verifier", error)
+            report("verifier", error)
             breaker.failed(self._clock())
             return Verdict(False, request.verifier, f"the verifier failed: {error}"), "verifier_failed"
         self._vigilance.judged(request.verifier, verdict, self._clock() - begun)
@@ -356,25 +306,19 @@ class Pipeline:
         """Ask the draft for the prompt, at longer and longer intervals, until it answers."""
         drafter = self._roles.drafter
         while drafter is not None:
-            delay = self._patience.draft_retry_s * 2.0 ** min(max(self._num_draft_failures - 1, 0), 10)
+            delay = self._patience.draft_retry_s * 2.0 ** min(max(self._look_aheads.num_failures - 1, 0), 10)
             await asyncio.sleep(min(delay, MAX_DRAFT_RETRY_S))
             try:
                 prompt = await drafter.encode(self._prompt)
             except RequestError:
                 break
             except Exception as error:
-                _report("draft", error)
-                self._num_draft_failures += 1
+                report("draft", error)
+                self._look_aheads.num_failures += 1
             else:
                 self._events.put_nowait(DraftAvailable(prompt))
                 break
         self._revival = None
-
-
-def _look_ahead(drafter: Drafter, command: StartDraft) -> AsyncGenerator[Piece | Step, None]:
-    if command.part_tokens:
-        return drafter.look_ahead_in_parts(command.request, command.depth, command.part_tokens)
-    return cast("AsyncGenerator[Piece | Step, None]", drafter.look_ahead(command.request, command.depth))
 
 
 async def _back_off(attempt: int) -> None:
@@ -385,13 +329,5 @@ async def _back_off(attempt: int) -> None:
 def _target_failed(call: int, error: Exception) -> TargetFailed:
     if isinstance(error, LookaheadError):
         return TargetFailed(call, error, retryable=not isinstance(error, RequestError))
-    _report("target", error)
+    report("target", error)
     return TargetFailed(call, RoleUnavailable(f"The target failed: {error}"))
-
-
-def _report(role: str, error: Exception) -> None:
-    """Expected losses in a line, anything else with its traceback, since it is a defect."""
-    if isinstance(error, LookaheadError):
-        logger.warning("The %s did not answer: %s", role, error)
-    else:
-        logger.error("The %s failed in a way nobody expected", role, exc_info=error)

@@ -42,14 +42,19 @@ class Pool:
         self._wait_s = wait_s
         self._ended: OrderedDict[str, tuple[Link, float]] = OrderedDict()
         """Of the last calls that have ended: where they ran, and when anything was last heard of them."""
+        self._running: dict[str, Link] = {}
+        """Where the calls run that are under way."""
 
-    async def call(self, method: str, session_id: str, *args: Any) -> Any:
-        """The result of a short call without effects; it is made again elsewhere if its replica is lost."""
+    async def call(self, method: str, session_id: str, *args: Any, link: Link | None = None) -> Any:
+        """The result of a short call without effects; it is made again elsewhere if its replica is lost.
+
+        `link` is to the replica that is asked first, where it matters which."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._wait_s
         avoid: frozenset[str] = frozenset()
         while True:
-            link = await self._members.link(session_id, max(0.0, until - loop.time()), avoid)
+            if link is None or not link.is_open:
+                link = await self._members.link(session_id, max(0.0, until - loop.time()), avoid)
             try:
                 async with asyncio.timeout_at(until), aclosing(link.items(method, *args)) as items:
                     return await anext(items)
@@ -60,13 +65,18 @@ class Pool:
                     raise
                 avoid |= {link.address.replica}
 
+    def running(self, call_id: str) -> Link | None:
+        """The connection that the call runs over; None where it does not."""
+        return self._running.get(call_id)
+
     async def items(self, method: str, session_id: str, *args: Any, call_id: str = "") -> AsyncGenerator[Any, None]:
         """The items of a stream of one replica; after its failure the next call of the session goes elsewhere.
 
-        `call_id` is its name for `shun`."""
+        `call_id` is its name for `shun` and `running`."""
         link, clock = await self._members.link(session_id, self._wait_s), asyncio.get_running_loop().time
         heard_at = clock()
         link.silence.tried(heard_at)
+        self._running[call_id] = link
         try:
             async with aclosing(link.items(method, *args)) as items:
                 async for item in items:
@@ -77,6 +87,7 @@ class Pool:
             self._members.shun(session_id, link)
             raise
         finally:
+            self._running.pop(call_id, None)
             self._ended[call_id] = link, heard_at
             while len(self._ended) > NUM_ENDED:
                 self._ended.popitem(last=False)
@@ -105,7 +116,8 @@ class WriterPool:
 
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Writer.add_hints`."""
-        await self._pool.call("add_hints", session_id, call_id, session_id, hints)
+        link = self._pool.running(call_id)  # the session may be at home elsewhere by now
+        await self._pool.call("add_hints", session_id, call_id, session_id, hints, link=link)
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Writer.speculation_stats`, of one replica."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine, ScriptOptions, detokenize
-from actors.messages import Prompt, StepRule
+from actors.messages import Prompt, StepRule, TokenIds
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from deployments.config import Config, validate_config
@@ -42,6 +42,17 @@ def config(**speculation: object) -> Config:
         },
         "test",
     )
+
+
+class Closing(TargetModel):
+    """A target whose chat template closes the reasoning behind the last message."""
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        if prompt.messages:
+            *before, last = prompt.messages
+            closed = replace(last, content=f"{last.content}\nassistant\n<think>\n\n</think>\n\n")
+            prompt = replace(prompt, messages=(*before, closed))
+        return await super().encode(prompt)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from actors.errors import RoleUnavailable
 from actors.messages import Delta, JudgeRequest, Prompt, Step, StepRequest, TokenIds, Verdict
 from actors.target import TargetModel
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import DRAFT, Answer, Bench, config, truth
+from tests.unit.coordinator.bench import DRAFT, Answer, Bench, config, request, truth
 
 
 def test_a_draft_that_hangs_costs_nothing() -> None:
@@ -68,6 +68,30 @@ def test_a_draft_that_is_down_is_used_again_when_it_is_back() -> None:
     assert summary.num_accepted_steps > 0
     assert min(float(str(s["start_s"])) for s in answer.spans("draft")) >= 5.0
     assert 'lookahead_degraded_total{reason="draft_unavailable"} 1.0' in answer.metrics
+
+
+class Absent(Draft):
+    """A drafter of which no replica is there."""
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        await asyncio.sleep(1e6)
+        raise RoleUnavailable("nobody is there")
+
+
+def test_requests_that_wait_for_an_absent_draft_at_the_same_time_count_as_one() -> None:
+    async def scene() -> float:
+        bench = Bench()
+        bench.roles = replace(bench.roles, drafter=Absent(bench.draft_engine))
+        coordinator = await bench.coordinator()
+
+        async def ask() -> None:
+            async for _ in coordinator.generate(request(mode="lookahead")):
+                pass
+
+        await asyncio.gather(*(ask() for _ in range(5)))
+        return coordinator._draft_away_s
+
+    assert run_virtually(scene()) == config().speculation.draft_retry_s
 
 
 def test_a_draft_that_breaks_in_the_middle_costs_no_word() -> None:

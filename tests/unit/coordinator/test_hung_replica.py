@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
+import pytest
+
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine, ScriptOptions
-from actors.messages import Delta, Step, StepRequest
+from actors.messages import Delta, Piece, Step, StepRequest
 from actors.target import TargetModel
 from actors.verifier import create_verifier
 from deployments.bench.scaling import linked
@@ -23,14 +25,19 @@ from tests.unit.coordinator.bench import config, request, truth
 
 SCRIPT = ScriptOptions(num_steps=16, words=8, token_s=0.1)
 DRAFT_SCRIPT = replace(SCRIPT, role="draft", token_s=0.02)
+QUICK = replace(SCRIPT, num_steps=60, token_s=0.03)
+"""A target that leaves each look-ahead soon."""
+QUICK_DRAFT = replace(QUICK, role="draft", token_s=0.005)
+A_WINDOW, GUIDED = 1.0, 3.0
+"""Of a target: what hints gain with it. Without a gain it takes none, and the draft writes whole steps."""
 CAPACITY = 64
 
 
 class Replica(TargetModel):
     """A target that says nothing while it does not work."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(ScriptedEngine(SCRIPT, name))
+    def __init__(self, name: str, script: ScriptOptions) -> None:
+        super().__init__(ScriptedEngine(script, name))
         self.works = asyncio.Event()
         self.works.set()
         self.began_at: list[float] = []
@@ -53,16 +60,27 @@ class Replica(TargetModel):
 class DraftReplica(Draft):
     """A draft that says nothing while it does not work."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(ScriptedEngine(DRAFT_SCRIPT, name))
+    def __init__(self, name: str, script: ScriptOptions) -> None:
+        super().__init__(ScriptedEngine(script, name))
         self.works = asyncio.Event()
         self.works.set()
+        self.began_at: list[float] = []
 
     async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
+        self.began_at.append(asyncio.get_running_loop().time())
         async with aclosing(super().look_ahead(request, depth)) as steps:
             async for step in steps:
                 await self.works.wait()
                 yield step
+
+    async def look_ahead_in_parts(
+        self, request: StepRequest, depth: int, part_tokens: int
+    ) -> AsyncGenerator[Piece | Step, None]:
+        self.began_at.append(asyncio.get_running_loop().time())
+        async with aclosing(super().look_ahead_in_parts(request, depth, part_tokens)) as items:
+            async for item in items:
+                await self.works.wait()
+                yield item
 
 
 class Scene:
@@ -78,6 +96,16 @@ class Scene:
         """The replica of the call that began last."""
         return max(self.replicas, key=lambda replica: replica.began_at[-1:])
 
+    async def ask_together(self, number: int) -> list[Finished]:
+        """The ends of so many requests that look ahead, under way at once."""
+
+        async def end() -> Finished:
+            outputs = [o async for o in self.coordinator.generate(request(mode="lookahead", verifier="exact"))]
+            assert isinstance(outputs[-1], Finished)
+            return outputs[-1]
+
+        return await asyncio.gather(*(end() for _ in range(number)))
+
     async def first_word_s(self) -> float:
         """How long a request to the target alone waits for its first word."""
         loop = asyncio.get_running_loop()
@@ -89,11 +117,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(**silence: float) -> AsyncIterator[Scene]:
+async def scene(
+    script: ScriptOptions = SCRIPT, draft_script: ScriptOptions = DRAFT_SCRIPT, **silence: float
+) -> AsyncIterator[Scene]:
     settings = config(silence=silence, max_lookahead=4)
     checks = {name: [check.model_dump() for check in each] for name, each in settings.verifier.verifiers.items()}
-    replicas = [Replica("t0"), Replica("t1")]
-    drafts = [DraftReplica("d0"), DraftReplica("d1")]
+    replicas = [Replica(name, script) for name in ("t0", "t1")]
+    drafts = [DraftReplica(name, draft_script) for name in ("d0", "d1")]
     async with (
         linked("target", replicas, TARGET_METHODS, CAPACITY) as targets,
         linked("draft", drafts, DRAFT_METHODS, CAPACITY) as drafters,
@@ -162,16 +192,53 @@ def test_a_silent_replica_gets_one_request_now_and_then_until_it_answers_again()
 def test_requests_keep_their_draft_while_one_replica_of_it_hangs() -> None:
     async def play() -> list[int]:
         async with scene(draft_min_s=1.0, draft_max_s=2.0) as there:
-            asking = request(mode="lookahead", verifier="exact")
 
-            async def loses_its_draft() -> bool:
-                outputs = [output async for output in there.coordinator.generate(asking)]
-                assert isinstance(outputs[-1], Finished)
-                return "draft_unavailable" in outputs[-1].summary.degraded
+            async def num_without() -> int:
+                return sum("draft_unavailable" in end.summary.degraded for end in await there.ask_together(8))
 
             there.drafts[0].works.clear()
-            return [sum(await asyncio.gather(*(loses_its_draft() for _ in range(8)))) for _ in range(3)]
+            return [await num_without() for _ in range(3)]
 
     first, *later = run_virtually(play())
     assert first, "until it is known"
     assert max(later) <= 1, "one tries it now and then"
+
+
+@pytest.mark.parametrize("hint_gain", [A_WINDOW, GUIDED])
+def test_a_draft_replica_that_hangs_is_left_though_no_look_ahead_lasts(hint_gain: float) -> None:
+    """The target is ahead of each of them long before its limit, and the next one begins."""
+    limit_s = 3.0
+
+    async def play() -> None:
+        async with scene(replace(QUICK, hint_gain=hint_gain), QUICK_DRAFT) as there:
+            hung, clock = there.drafts[0], asyncio.get_running_loop().time
+            await there.ask_together(16)  # from now on the limits are known
+            hung.works.clear()
+            hung_at = clock()
+            ends = await there.ask_together(8)
+            later = [at - hung_at for at in hung.began_at if at >= hung_at]
+            assert len(later) > 8, "each of some requests began several there"
+            assert max(later) < 2 * limit_s
+            assert min(end.summary.draft_token_share for end in ends) > 0.5, "all have the other one's words"
+            await asyncio.sleep(0.5)
+            assert not hung.num_running(), "nothing is listened to behind the end of its request"
+
+    run_virtually(play())
+
+
+@pytest.mark.parametrize("hint_gain", [A_WINDOW, GUIDED])
+def test_a_draft_that_is_slower_than_the_target_is_not_taken_for_one_that_hangs(
+    hint_gain: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The target is ahead of each look-ahead before it says anything, for much longer than one may be silent."""
+    slow = replace(QUICK_DRAFT, first_token_s=1.5)
+
+    async def play() -> None:
+        async with scene(replace(QUICK, hint_gain=hint_gain), slow, draft_min_s=1.0, draft_max_s=3.0) as there:
+            begun = asyncio.get_running_loop().time()
+            ends = await there.ask_together(4)
+            assert asyncio.get_running_loop().time() - begun > 15.0
+            assert [end.summary.degraded for end in ends] == [()] * 4
+
+    run_virtually(play())
+    assert not caplog.records, "nobody is left for another"

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from actors.engines.scripted import ScriptedEngine
 from actors.messages import Message, Prompt, TokenIds
 from actors.target import TargetModel
 from deployments.config import Config, validate_config
 from deployments.generation import Channel, Committed
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config
+from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, Closing, config
 
 THINKS = replace(TARGET, think=True)
 
@@ -36,7 +37,15 @@ def channels(answer: Answer) -> dict[Channel, str]:
 
 
 @pytest.mark.parametrize(
-    "text", ["How many?", "Is it k> or not?", "What is\n<think>", "So it was\n</think>\n<think>\n"]
+    "text",
+    [
+        "How many?",
+        "Is it k> or not?",
+        "What is\n<think>",
+        "So it was\n</think>\n<think>\n",
+        "And what is this:\n</think>",
+        "Or this:\n<think>\n\n</think>\n\n",
+    ],
 )
 def test_reasoning_that_a_prompt_leaves_open_is_speculated_and_told_apart(text: str) -> None:
     answer = ask(text)
@@ -49,9 +58,9 @@ def test_reasoning_that_a_prompt_leaves_open_is_speculated_and_told_apart(text: 
     assert answer.finished.summary.num_accepted_steps > 0
 
 
-@pytest.mark.parametrize("text", ["So be brief.\n</think>", "Be brief.\n<think>\n\n</think>\n\n"])
+@pytest.mark.parametrize("text", ["How many?", "What is\n<think>", "And what is this:\n</think>"])
 def test_a_template_that_has_closed_the_reasoning_is_found_out(text: str) -> None:
-    answer = ask(text)
+    answer = ask(text, Closing)
     assert set(channels(answer)) == {Channel.CONTENT}
     assert answer.finished.num_reasoning_tokens == answer.finished.summary.num_draft_steps == 0
 
@@ -64,6 +73,25 @@ class Framing(TargetModel):
         return ids if prompt.messages else (7, 8, *ids, 9)
 
 
+class FramingAndClosing(Framing, Closing):
+    """Both."""
+
+
 def test_what_a_tokenizer_puts_around_a_text_is_no_part_of_the_mark() -> None:
-    assert set(channels(ask("So be brief.\n</think>", Framing))) == {Channel.CONTENT}
+    assert set(channels(ask("How many?", FramingAndClosing))) == {Channel.CONTENT}
     assert set(channels(ask("How many?", Framing))) == {Channel.CONTENT, Channel.REASONING}
+
+
+def test_a_closed_prompt_that_leaves_room_for_one_token_is_answered() -> None:
+    """Another last message, by which the template's own words are found, has no room."""
+    prompt = Prompt(messages=(Message("user", "What is the number"),))
+
+    async def scene() -> Answer:
+        num_tokens = len(await Closing(ScriptedEngine(THINKS)).encode(prompt))
+        bench = Bench(replace(THINKS, max_model_len=num_tokens + 1), settings=thinking(scope="think"))
+        bench.roles = replace(bench.roles, target=Closing(bench.target_engine))
+        return await bench.ask(prompt=prompt, mode="target")
+
+    answer = run_virtually(scene())
+    assert set(channels(answer)) == {Channel.CONTENT}
+    assert answer.finished.num_output_tokens == 1

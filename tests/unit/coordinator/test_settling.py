@@ -17,7 +17,7 @@ from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.pipeline import Roles
 from deployments.generation import Committed, Output
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
+from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, Closing, config, request
 
 
 def test_specreason_needs_a_verifier_and_keeps_no_fidelity() -> None:
@@ -136,8 +136,8 @@ def test_a_request_goes_by_hints_and_vocabularies_of_the_roles_that_are_there_no
     run_virtually(scene())
 
 
-class OwnTokens(TargetModel):
-    """Of a tokenizer with numbers of its own, and no template around plain text."""
+class OwnTokens(Closing):
+    """Of a tokenizer with numbers of its own, with a template around messages only."""
 
     def __init__(self, first_token: int, vocabulary: str) -> None:
         super().__init__(ScriptedEngine(replace(TARGET, vocabulary=vocabulary)))
@@ -153,7 +153,7 @@ def test_marks_are_found_in_the_tokens_of_the_target_that_is_there_now() -> None
     async def scene() -> None:
         reasoning = {"open": "<think>", "close": "</think>", "starts_open": True}
         world = World(target(), draft(), validate_config(config().model_dump() | {"reasoning": reasoning}, "test"))
-        closed = Prompt(messages=(Message("user", "2 and 2? <think>\n\n</think>"),))
+        closed = Prompt(messages=(Message("user", "2 and 2?"),))
         # Between old and new: the new one says what it is while the old one still encodes.
         for replica in (OwnTokens(0, "old"), OwnTokens(0, "new"), OwnTokens(1000, "new")):
             world.target.now = replica

@@ -154,6 +154,18 @@ def test_a_hung_draft_costs_its_limit_once_and_a_breaker_the_rest(mode: str) -> 
     assert answers[-1].elapsed_s < alone + 2.0 + 0.5, "by then the breaker lets a probe through now and then"
 
 
+def test_a_hung_draft_is_found_out_though_the_target_leaves_each_look_ahead_soon() -> None:
+    """A step takes less than a second, and the draft may be silent for three."""
+
+    async def scene() -> Answer:
+        quick = replace(TARGET, num_steps=60, token_s=0.03)
+        bench = Bench(quick, replace(quick, role="draft"), config(silence={"draft_max_s": 3.0}))
+        bench.roles = replace(bench.roles, drafter=Mute(bench.draft_engine))
+        return await bench.ask(mode="lookahead", verifier="exact")
+
+    assert run_virtually(scene()).finished.summary.degraded == ("draft_unavailable",)
+
+
 class Reader(Draft):
     """A draft that reads long prompts for 6 s; what it has read of a request's stays in its cache."""
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from actors.errors import ContextTooLong, RoleUnavailable
-from deployments.coordinator.pools import Pool
+from actors.messages import Prefix, StepRequest, StepRule
+from deployments.coordinator.pools import Pool, TargetPool
 from deployments.link import server as server_module
 from deployments.link.client import Link
 from deployments.link.frames import HEADER_BYTES, SECRET_BYTES, Address
@@ -18,7 +19,7 @@ from deployments.link.members import Members
 from deployments.link.server import WINDOW, LinkServer
 
 HOST = "127.0.0.1"
-METHODS = frozenset({"add", "count", "refuse", "break_off", "hang", "who", "give_up"})
+METHODS = frozenset({"add", "add_hints", "stream", "count", "refuse", "break_off", "hang", "who", "give_up"})
 
 
 class Served:
@@ -28,6 +29,7 @@ class Served:
         self.name = name
         self.num_running = 0
         self.num_counted = 0
+        self.hints: list[object] = []
 
     async def add(self, left: int, right: int) -> int:
         return left + right
@@ -44,6 +46,13 @@ class Served:
                 await asyncio.sleep(pause_s)
         finally:
             self.num_running -= 1
+
+    async def stream(self, request: StepRequest) -> AsyncGenerator[str, None]:
+        yield self.name
+        await asyncio.Event().wait()
+
+    async def add_hints(self, call_id: str, session_id: str, hints: object) -> None:
+        self.hints.append(hints)
 
     async def refuse(self) -> int:
         raise ContextTooLong("too long", "messages")
@@ -388,6 +397,27 @@ async def test_a_session_leaves_a_replica_that_refuses_its_calls(cluster: Cluste
         async with aclosing(pool.items("break_off", "s")) as items:
             assert [item async for item in items]
     assert await pool.call("who", "s") != first
+
+
+async def test_hints_go_where_their_call_runs_though_its_session_would_go_elsewhere(cluster: Cluster) -> None:
+    for name in ("r0", "r1"):
+        await cluster.add(name)
+    pool, clock = TargetPool(cluster.members, 5), asyncio.get_running_loop().time
+    await pool.add_hints("not begun", "s", ())
+    await until(lambda: len(cluster.members.links) == 2)
+    async with aclosing(pool.stream(StepRequest("c", "s", Prefix((1,)), StepRule(), 10))) as deltas:
+        there = cluster.served[str(await anext(deltas))]
+        link = next(link for link in cluster.members.links if link.address.replica == there.name)
+        link.silence.given_up(clock(), clock())
+        link.silence.tried(clock())  # it is tried with this call, and others go elsewhere until it says something
+        await pool.add_hints("c", "s", ((1,),))
+        link.silence.heard(clock())
+        await pool.add_hints("c", "s", ((2,),))
+        assert there.hints[-2:] == [((1,),), ((2,),)]
+        await cluster.kill(there.name)
+        await pool.add_hints("c", "s", ((3,),))
+        (other,) = (served for served in cluster.served.values() if served is not there)
+        assert other.hints[-1:] == [((3,),)], "where it is lost, as before its begin"
 
 
 async def test_a_replica_at_an_address_that_does_not_answer_is_no_member(cluster: Cluster) -> None:

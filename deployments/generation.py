@@ -41,8 +41,9 @@ class Keep:
     """What the gateway needs to answer as before, in its own words."""
     stream_id: str
     """What it is fetched by: all choices of one stream have the same."""
-    num_fetches: int = 0
-    """How often its client has come back: of several who write it on, it reads the one with most of these."""
+    fetched_at: float = 0.0
+    """When its client came back for it, in seconds since 1970, and no two fetches at the same time; 0: it was asked
+    for. Of several who write it on, the client reads the latest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ may fetch it, and to everybody else it is not there. What was written before is 
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
@@ -54,7 +56,7 @@ async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, 
     known = {each.request_id: each for each in sorted(found, key=_progress)}  # the last one counts
     if set(manner.request_ids) - known.keys():
         raise _gone(request_id)
-    return manner, tuple(_fetched(known[each]) for each in manner.request_ids)
+    return manner, _fetched([known[each] for each in manner.request_ids])
 
 
 def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
@@ -106,11 +108,11 @@ def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
     return True
 
 
-def _progress(request: GenerationRequest) -> tuple[int, int, bool, int, int]:
+def _progress(request: GenerationRequest) -> tuple[float, int, bool, int, int]:
     """Sorts what several have of one request: last what its client was sent, and of that what goes farthest. Those who
     were given up may live and have written more, but with sampling not the same."""
     at = _standing(request)
-    return _keep(request).num_fetches, request.num_takeovers, at.finished is not None, at.num_tokens, at.num_chars
+    return _keep(request).fetched_at, request.num_takeovers, at.finished is not None, at.num_tokens, at.num_chars
 
 
 def _standing(request: GenerationRequest) -> Standing:
@@ -123,9 +125,11 @@ def _last_step(standing: Standing) -> int:
     return max(0, standing.counts.num_steps - 1) if standing.counts is not None else 0
 
 
-def _fetched(request: GenerationRequest) -> GenerationRequest:
-    keep = _keep(request)
-    return replace(request, keep=replace(keep, num_fetches=keep.num_fetches + 1), num_takeovers=0)
+def _fetched(requests: Sequence[GenerationRequest]) -> tuple[GenerationRequest, ...]:
+    """`requests` as a fetch of their own. Clocks of gateways differ: it is later than those before in any case."""
+    before = max(_keep(each).fetched_at for each in requests)
+    now = max(time.time(), math.nextafter(before, math.inf))
+    return tuple(replace(each, keep=replace(_keep(each), fetched_at=now), num_takeovers=0) for each in requests)
 
 
 def _manner(request: GenerationRequest) -> Manner:

@@ -116,7 +116,7 @@ def test_what_was_asked_for_or_fetched_since_is_not_ended_by_who_had_it_before()
         keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
         before = kept().keep
         assert before is not None
-        for since in (replace(before, num_fetches=1), replace(before, manner="asked again")):
+        for since in (replace(before, fetched_at=1.0), replace(before, manner="asked again")):
             reading = asyncio.create_task(read(keeper, replace(kept(), keep=since), None))
             await asyncio.sleep(1.0)
             assert await keeper.hand_over("r", "me", before) == []

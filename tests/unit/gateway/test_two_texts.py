@@ -35,6 +35,8 @@ from tests.unit.gateway.script import SUMMARY
 
 MANNER = str(Manner("r", True, 1, ("r",), 1, False))
 ASKED = replace(bench.request(), keep=Keep(60.0, "me", MANNER, "r"), timeout_s=100.0)
+LATER = 1e12
+"""Seconds since 1970: on the clock of a gateway that is wrong."""
 
 
 class Writer:
@@ -121,12 +123,40 @@ def test_what_the_client_has_come_back_to_goes_before_what_its_old_gateway_has_r
 
     class Backend:
         async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
-            return [was("what it reads", 1, 0), was("what nobody reads, which is longer", 0, 3)]
+            return [was("what it reads", LATER, 0), was("what nobody reads, which is longer", 0.0, 3)]
 
-    def was(text: str, num_fetches: int, num_takeovers: int) -> GenerationRequest:
+    def was(text: str, fetched_at: float, num_takeovers: int) -> GenerationRequest:
         standing = Standing(7, ((Channel.CONTENT, text),), (), len(text), None)
-        keep = Keep(60.0, "me", MANNER, "r", num_fetches)
+        keep = Keep(60.0, "me", MANNER, "r", fetched_at)
         return replace(ASKED, resume=standing, keep=keep, num_takeovers=num_takeovers)
 
     _, (found,) = asyncio.run(fetch(Backend(), "r", "me"))  # type: ignore[arg-type]
-    assert (text_of(found), found.keep and found.keep.num_fetches, found.num_takeovers) == ("what it reads", 2, 0)
+    assert (text_of(found), found.num_takeovers) == ("what it reads", 0)
+    assert found.keep is not None
+    assert found.keep.fetched_at > LATER, "a fetch is later than those before, whatever the clock says"
+
+
+def test_who_fetched_it_before_and_is_gone_does_not_end_it() -> None:
+    """The client came back twice, and its first connection of the two hung."""
+
+    async def twice() -> None:
+        both = Coordinators()
+        gateways = [both.gateway(), both.gateway()]
+        asked = replace(ASKED, keep=Keep(1.0, "me", MANNER, "r"))
+        async with aclosing(gateways[0].generate(asked)) as outputs:
+            assert isinstance(await anext(outputs), Opened)
+        fetches = [(await fetch(gateway, "r", "me"))[1][0] for gateway in gateways]  # type: ignore[arg-type]
+        hanging = gateways[0].generate(fetches[0])
+        await anext(hanging)
+        reading = asyncio.create_task(read_all(gateways[1].generate(fetches[1])))
+        await asyncio.sleep(0.5)
+        await hanging.aclose()
+        assert isinstance((await reading)[-1], Finished)
+        for each in (*gateways, *both.keepers):
+            await each.close()
+
+    run_virtually(twice())
+
+
+async def read_all(outputs: AsyncGenerator[Output, None]) -> list[Output]:
+    return [output async for output in outputs]

@@ -151,8 +151,9 @@ class CoordinatorBackend:
         return self._lingering.generate(request, stay)
 
     def _generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        """The same, by one coordinator."""
-        return self._pool.items("generate", request.request_id, request)
+        """The same, by one coordinator. Choices that may be fetched together are written, and kept, by the same one."""
+        session = request.request_id if request.keep is None else request.keep.stream_id
+        return self._pool.items("generate", session, request)
 
     async def aclose(self) -> None:
         """End the connections to the coordinators, and what is read over them."""

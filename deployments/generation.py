@@ -82,6 +82,11 @@ class Origin(StrEnum):
     RECOVERED = "recovered"
     """The target's own step in the place of a rejected draft step."""
     TARGET = "target"
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of it is written, and it goes on behind its end."""
+        return self.resume is not None and self.resume.finished is not None
+
     """The target's own step; there was no draft step to judge. Or a part of a step that is certain before it is known
     which of the two stands."""
 

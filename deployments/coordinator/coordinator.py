@@ -140,8 +140,12 @@ class Coordinator:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """One completion: `Opened`, then `Committed` ..., then `Finished`; behind `request.resume`, if it is given.
 
+        Of one that is finished there only its end is told: it is to be kept beside other choices of its stream.
         Raises RequestError and ContextTooLong before `Opened`; AttemptsExhausted and DeadlineExceeded at any time.
         """
+        if request.resume is not None and request.resume.finished is not None:
+            yield request.resume.finished
+            return
         plan = settle(self._config, request)
         clock = asyncio.get_running_loop().time
         metrics = RequestMetrics(self._metrics, plan.mode, clock)

@@ -1,9 +1,9 @@
 """Generations that may lose their reader and be fetched by another one.
 
 Promises: a request that does not ask to be kept ends with its reader, at once. One that does is written on without a
-reader, and kept, for `Keep.seconds`; then it ends and is gone. Whoever fetches it gets all of it, and what ran for the
-one before ends; only its owner may. What is kept is bounded in requests and bytes: those that were left longest go
-first. Every task is ended in `close` at the latest.
+reader, and kept, until nobody has read it or another choice of its stream here for `Keep.seconds`; then it ends and is
+gone. Whoever fetches it gets all of it, and what ran for the one before ends; only its owner may. What is kept is
+bounded in requests and bytes: those that were left longest go first. Every task is ended in `close` at the latest.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Kept:
     """A generation, what it said so far, and the queue of its reader (None: nobody reads)."""
 
     request: GenerationRequest
+    keep: Keep
     outputs: AsyncGenerator[Output, None]
     ledger: Ledger
     begun: float
@@ -37,7 +38,13 @@ class Kept:
     task: asyncio.Task[None] | None = None
     expiry: asyncio.TimerHandle | None = None
     left_at: float | None = None
+    """None: some choice of its stream is read."""
     num_bytes: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Owner, stream and choice: a choice may be called as another stream is."""
+        return self.keep.owner, self.keep.stream_id, self.request.request_id
 
 
 class Keeper:
@@ -57,7 +64,7 @@ class Keeper:
         self._on_expiry = on_expiry
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self._kept: dict[tuple[str, ...], Kept] = {}
+        self._kept: dict[tuple[str, str, str], Kept] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self.num_bytes = 0
         """About so much memory is held by all that could be fetched."""
@@ -70,7 +77,7 @@ class Keeper:
     def generate(self, request: GenerationRequest, write: Generate | None = None) -> AsyncGenerator[Output, None]:
         """As `Coordinator.generate`; `write` writes the text of this request, in the place of the keeper's own."""
         write = write or self._generate
-        return write(request) if request.keep is None else self._read(request, write)
+        return write(request) if request.keep is None else self._read(request, request.keep, write)
 
     async def hand_over(self, stream_id: str, owner: str, only: Keep | None = None) -> list[GenerationRequest]:
         """Of the stream's requests those that are kept here for `owner`, each to go on behind all that was written.
@@ -80,7 +87,7 @@ class Keeper:
         """
         found: list[GenerationRequest] = []
         for kept in self._of(stream_id, owner):
-            if only not in (None, kept.request.keep):
+            if only not in (None, kept.keep):
                 continue
             if (standing := await self._stop(kept)) is None:
                 continue
@@ -95,7 +102,7 @@ class Keeper:
         """Take what is on its way of a stream that its writers have handed over, as far as it comes in time."""
         all_kept = self._of(stream_id, owner)
         for kept in all_kept:
-            _dismiss(kept)
+            self._dismiss(kept)
         tasks = [kept.task for kept in all_kept if kept.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
@@ -110,13 +117,14 @@ class Keeper:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def _read(self, request: GenerationRequest, write: Generate) -> AsyncGenerator[Output, None]:
+    async def _read(self, request: GenerationRequest, keep: Keep, write: Generate) -> AsyncGenerator[Output, None]:
         queue: asyncio.Queue[Output | Exception | None] = asyncio.Queue(QUEUE_SIZE)
-        kept = Kept(request, write(request), Ledger(request.resume), asyncio.get_running_loop().time(), queue)
-        key = _key(request)
-        if (former := self._kept.get(key)) is not None:
+        now = asyncio.get_running_loop().time()
+        kept = Kept(request, keep, write(request), Ledger(request.resume), now, queue)
+        if (former := self._kept.get(kept.key)) is not None:
             self._drop(former)
-        self._kept[key] = kept
+        self._kept[kept.key] = kept
+        self._stop_waiting(kept)
         kept.task = asyncio.create_task(self._run(kept))
         try:
             while (item := await queue.get()) is not None:
@@ -147,35 +155,61 @@ class Keeper:
         queue, kept.queue = kept.queue, None
         while queue is not None and not queue.empty():
             queue.get_nowait()  # the generation may be waiting for a place
-        if self._kept.get(_key(kept.request)) is kept and kept.ledger.is_open:
-            self._wait_for_reader(kept)
-        else:
+        if self._kept.get(kept.key) is not kept or not kept.ledger.is_open:
             self._expire(kept)  # not kept any more, refused, or left before its reader could know of it
+        self._wait_for_reader(kept)
 
-    def _wait_for_reader(self, kept: Kept) -> None:
+    def _dismiss(self, kept: Kept) -> None:
+        """The reader of `kept` gets what waits for it, which it may have to count, and is told that others read on."""
+        queue, kept.queue = kept.queue, None
+        if queue is not None:
+            waiting = [queue.get_nowait() for _ in range(queue.qsize())]
+            # One place is for what the generation may be waiting to put.
+            for item in (*waiting[: QUEUE_SIZE - 2], HandedOver("This stream goes on over another connection.")):
+                queue.put_nowait(item)
+        self._wait_for_reader(kept)
+
+    def _wait_for_reader(self, left: Kept) -> None:
+        """The time of the stream that `left` is of begins, unless one of its choices is read still: its client is there
+        then, and may need all of them when it comes back."""
+        choices = self._choices(left)
+        if any(kept.queue is not None for kept in choices):
+            return
         loop = asyncio.get_running_loop()
-        seconds = kept.request.keep.seconds if kept.request.keep is not None else 0.0
-        if kept.expiry is not None:
-            kept.expiry.cancel()
-        kept.left_at = loop.time()
-        kept.expiry = loop.call_later(seconds, self._expire, kept)
+        for kept in choices:
+            if kept.expiry is not None:
+                kept.expiry.cancel()
+            kept.left_at = loop.time()
+            kept.expiry = loop.call_later(kept.keep.seconds, self._expire, kept)
+
+    def _stop_waiting(self, read: Kept) -> None:
+        """The client of the stream that `read` is of is there."""
+        for kept in self._choices(read):
+            kept.left_at = None
+            if kept.expiry is not None:
+                kept.expiry.cancel()
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
     async def _stop(self, kept: Kept) -> Standing | None:
         """End the work of `kept` and say where it stands; None where nobody can go on behind it."""
-        if kept.task is not None and not kept.task.done():
+        if kept.task is not None:
             kept.task.cancel()
+        self._dismiss(kept)  # before anything is awaited: whoever fetches it may be gone by then
+        if kept.task is not None:
             await asyncio.gather(kept.task, return_exceptions=True)
-        _dismiss(kept)
-        self._wait_for_reader(kept)
         return kept.ledger.standing() if kept.ledger.can_go_on else None
 
     def _of(self, stream_id: str, owner: str) -> list[Kept]:
         return [kept for key, kept in self._kept.items() if key[:2] == (owner, stream_id)]
 
+    def _choices(self, of: Kept) -> list[Kept]:
+        """All that is kept here of the stream of `of`; an id may have been used for another one."""
+        found = self._of(of.keep.stream_id, of.keep.owner)
+        return [kept for kept in found if kept.keep.manner == of.keep.manner]
+
     def _weigh(self, kept: Kept) -> None:
-        if self._kept.get(_key(kept.request)) is kept:
+        if self._kept.get(kept.key) is kept:
             self.num_bytes += kept.ledger.num_bytes - kept.num_bytes
             kept.num_bytes = kept.ledger.num_bytes
 
@@ -204,8 +238,8 @@ class Keeper:
     def _forget(self, kept: Kept) -> None:
         if kept.expiry is not None:
             kept.expiry.cancel()
-        if self._kept.get(_key(kept.request)) is kept:
-            del self._kept[_key(kept.request)]
+        if self._kept.get(kept.key) is kept:
+            del self._kept[kept.key]
             self.num_bytes -= kept.num_bytes
 
     def _end(self, kept: Kept) -> None:
@@ -213,22 +247,6 @@ class Keeper:
             kept.task.cancel()
             self._ending.add(kept.task)
             kept.task.add_done_callback(self._ending.discard)
-
-
-def _key(request: GenerationRequest) -> tuple[str, ...]:
-    """Owner, stream and choice: a choice may be called as another stream is."""
-    keep = request.keep
-    return (keep.owner, keep.stream_id, request.request_id) if keep is not None else ("", "", request.request_id)
-
-
-def _dismiss(kept: Kept) -> None:
-    """The reader of `kept` gets what waits for it, which it may have to count, and is told that others read on."""
-    queue, kept.queue = kept.queue, None
-    if queue is not None:
-        waiting = [queue.get_nowait() for _ in range(queue.qsize())]
-        # One place is for what the generation may be waiting to put.
-        for item in (*waiting[: QUEUE_SIZE - 2], HandedOver("This stream goes on over another connection.")):
-            queue.put_nowait(item)
 
 
 async def _tell(kept: Kept, item: Output | Exception | None) -> None:

@@ -34,7 +34,7 @@ from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
-from deployments.gateway.rejoining import Manner, Rest, check_marks, fetch, is_finished, wants_resuming
+from deployments.gateway.rejoining import Manner, Rest, check_marks, fetch, wants_resuming
 from deployments.gateway.replies import SLOW_CLIENT_S, Reply, StreamReply
 from deployments.gateway.shapes import (
     ChatCompletion,
@@ -195,7 +195,7 @@ class Routes:
         self._turnstile.go_on(request)
         left_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
         timeout_s = max(left_s, SLOW_CLIENT_S)  # what was written in time may be taken after it
-        unfinished = tuple(replace(each, timeout_s=timeout_s) for each in requests if not is_finished(each))
+        unfinished = tuple(replace(each, timeout_s=timeout_s) for each in requests if not each.is_finished)
         ask = Ask(unfinished, manner.n, True, manner.include_usage)
         place = self._queue.enter(request, ask) if unfinished else None
         stay = Stay(self._count(request, frozenset(), place), leaving_of(request))

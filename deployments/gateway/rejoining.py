@@ -71,6 +71,7 @@ class Rest:
     def __init__(self, backend: Source, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
         self._backend = backend
         self._marks = {request.request_id: mark for request, mark in zip(requests, marks, strict=True)}
+        self._is_finished = all(request.is_finished for request in requests)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Source.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
@@ -83,15 +84,12 @@ class Rest:
                 yield Committed(lacking, channel, Origin.TARGET, 0, _last_step(standing))
         if standing.finished is not None:
             yield standing.finished
-            return
+            if self._is_finished:
+                return
         async with aclosing(cast("AsyncGenerator[Output, None]", self._backend.generate(request))) as outputs:
             async for output in outputs:
-                yield output
-
-
-def is_finished(request: GenerationRequest) -> bool:
-    """Whether all of `request`, which was handed over, is written."""
-    return _standing(request).finished is not None
+                if standing.finished is None:  # else it is only kept again, with the choices that are not
+                    yield output
 
 
 def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:

@@ -47,5 +47,5 @@ class Held:
         self._stay = stay
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
-        """As `Source.generate`."""
-        return self._backend.generate(request, self._stay)
+        """As `Source.generate`. What is finished takes nothing, it is only kept."""
+        return self._backend.generate(request, None if request.is_finished else self._stay)

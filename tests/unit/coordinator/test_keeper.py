@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -55,6 +56,9 @@ def test_what_nobody_reads_is_written_on_and_fetched() -> None:
         (again,) = await keeper.hand_over("r", "me")
         assert again.resume is not None
         assert again.resume.finished == rest[-1]
+        num_generations = bench.target_engine.num_generations
+        assert await read(keeper, again, None) == [rest[-1]], "it is only kept again"
+        assert bench.target_engine.num_generations == num_generations
         await keeper.close()
 
     run_virtually(lose())
@@ -217,3 +221,72 @@ def test_what_ends_before_its_time_is_told_where_it_was_being_written() -> None:
         return told
 
     assert run_virtually(end()) == ["unopened", "first", "second"]
+
+
+def test_what_is_finished_waits_with_the_other_choices_of_its_stream() -> None:
+    async def part() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        short, long = (replace(kept(seconds=1.0), request_id=name) for name in ("r-0", "r-1"))
+        reading = asyncio.create_task(read(keeper, long, None))
+        await read(keeper, replace(short, max_tokens=3), None)
+        await asyncio.sleep(3.0)
+        assert len(await keeper.hand_over("r", "me")) == 2, "its client is there, and may lose its connection now"
+        with pytest.raises(HandedOver):
+            await reading
+        (fetched,) = (each for each in await keeper.hand_over("r", "me") if each.request_id == "r-1")
+        await asyncio.sleep(0.9)
+        reading = asyncio.create_task(read(keeper, fetched, 20))
+        await asyncio.sleep(1.5)
+        assert keeper.num_kept == 2, "the other one was fetched with it"
+        await reading
+        await asyncio.sleep(0.9)
+        assert keeper.num_kept == 2
+        await asyncio.sleep(0.2)
+        assert (keeper.num_kept, bench.target_engine.num_running()) == (0, 0), "nobody has come back for either"
+
+    run_virtually(part())
+
+
+def test_of_an_id_that_was_used_again_the_former_stream_does_not_wait_with_the_new_one() -> None:
+    async def again() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        former = replace(kept(seconds=1.0), request_id="r-0")
+        await read(keeper, former, 4)
+        other = replace(kept(seconds=1.0).keep, manner="asked again")  # type: ignore[type-var]
+        reading = asyncio.create_task(read(keeper, replace(former, request_id="r", keep=other), None))
+        await asyncio.sleep(1.1)
+        assert (keeper.num_kept, bench.target_engine.num_running()) == (1, 1)
+        assert text(await reading) == TRUTH
+        await keeper.close()
+
+    run_virtually(again())
+
+
+@pytest.mark.parametrize("way", ["read_out", "hand_over"])
+def test_a_fetch_that_is_given_up_leaves_nothing_for_ever(way: str) -> None:
+    async def slowly(request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        try:
+            yield Opened(request.request_id, 7)
+            await asyncio.sleep(3.0)
+        finally:
+            await asyncio.sleep(1.0)
+
+    async def give_up() -> None:
+        keeper = Keeper(slowly, 10, 10**6)
+        reading = asyncio.create_task(read(keeper, kept(seconds=2.0), None))
+        await asyncio.sleep(0.5)
+        within = (5.0,) if way == "read_out" else ()
+        fetching = asyncio.create_task(getattr(keeper, way)("r", "me", *within))
+        await asyncio.sleep(0.5)
+        fetching.cancel()
+        with pytest.raises(HandedOver):
+            async with asyncio.timeout(0.1):
+                await reading
+        assert keeper.num_kept == 1
+        await asyncio.sleep(1.6)
+        assert keeper.num_kept == 0
+        await keeper.close()
+
+    run_virtually(give_up())

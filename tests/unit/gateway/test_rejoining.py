@@ -41,22 +41,31 @@ DRAFT = replace(TARGET, role="draft", token_s=0.0002)
 
 
 class TwoCoordinators:
-    """Two coordinators in this process: each request goes to the one that had less until then, if it lives."""
+    """Two coordinators in this process: each stream goes to the one that had less until then, if it lives."""
 
     def __init__(self, coordinators: Sequence[bench.Coordinator]) -> None:
         self.keepers = [Keeper(each.generate, 100, 10**6) for each in coordinators]
         self.num_asked = 0
+        self.homes: dict[tuple[str, float], int] = {}
         self.dead: set[int] = set()
         self.trouble: Exception | None = None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-        self.num_asked += 1
-        number = next(n % 2 for n in (self.num_asked, self.num_asked + 1) if n % 2 not in self.dead)
+        number = self._home(request)
         async with aclosing(self.keepers[number].generate(request)) as outputs:
             async for output in outputs:
                 if number in self.dead:
                     raise RoleUnavailable("The coordinator died.")
                 yield output
+
+    def _home(self, request: GenerationRequest) -> int:
+        stream = request.request_id, 0.0
+        if request.keep is not None:
+            stream = request.keep.stream_id, request.keep.fetched_at
+        if self.homes.get(stream, -1) in {-1, *self.dead}:
+            self.num_asked += 1
+            self.homes[stream] = next(n % 2 for n in (self.num_asked, self.num_asked + 1) if n % 2 not in self.dead)
+        return self.homes[stream]
 
     async def hand_over(self, *asked: Any) -> list[GenerationRequest]:
         if self.trouble is not None:

@@ -1,0 +1,108 @@
+"""Resumable streams of several choices that end at different times: all of them can be fetched as long as one can."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from deployments.coordinator.keeper import Keeper
+from deployments.gateway.bookmarks import Mark
+from deployments.gateway.rejoining import Manner, Rest, fetch
+from deployments.gateway.unbroken import Unbroken
+from deployments.generation import Committed, GenerationRequest, Keep, Output
+from deployments.lingering import Lingering
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator import bench
+from tests.unit.gateway.test_rejoining import RESUMABLE, TARGET, Heard, House, come_back, hear, house
+from tests.unit.gateway.test_two_texts import Writer
+
+NAMES = ("r-0", "r-1")
+MANNER = str(Manner("r", True, 1, NAMES, 2, False))
+ASKED = [
+    replace(bench.request(), request_id=name, keep=Keep(1.0, "me", MANNER, "r"), timeout_s=100.0) for name in NAMES
+]
+
+
+class Coordinators:
+    """Several; each time that a stream is asked for or fetched, another one gets it. The first choice has one word, the
+    second sixty, of 0.1 s each."""
+
+    def __init__(self) -> None:
+        self.keepers = [Keeper(self._write, 10, 10**6) for _ in range(4)]
+        self.now = 0
+
+    def _write(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        return Writer("a", 0.1, 1 if request.request_id == "r-0" else 60).generate(request)
+
+    def gateway(self) -> Lingering:
+        keeper = self.keepers[self.now]
+        self.now += 1
+        return Lingering(Unbroken(keeper.generate).generate, self.hand_over, 10, 10**6)
+
+    async def hand_over(self, *asked: Any) -> list[GenerationRequest]:
+        return [found for keeper in self.keepers for found in await keeper.hand_over(*asked)]
+
+
+async def listen(generate: Any, requests: Sequence[GenerationRequest], seconds: float) -> list[str]:
+    """What a client hears of each request that leaves after so long."""
+    texts = [""] * len(requests)
+
+    async def one(at: int) -> None:
+        async with aclosing(generate(requests[at])) as outputs:
+            async for output in outputs:
+                texts[at] += output.text if isinstance(output, Committed) else ""
+
+    tasks = [asyncio.create_task(one(at)) for at in range(len(requests))]
+    await asyncio.wait(tasks, timeout=seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return texts
+
+
+def test_the_connection_may_be_lost_again_and_again_long_after_a_choice_has_ended() -> None:
+    async def lose() -> None:
+        coordinators = Coordinators()
+        gateways = [coordinators.gateway()]
+        await listen(gateways[0].generate, ASKED, 1.5)
+        for lasts_s in (1.5, 1.5, 60.0):
+            gateways.append(coordinators.gateway())
+            _, requests = await fetch(gateways[-1], "r", "me")  # type: ignore[arg-type]
+            heard = await listen(Rest(gateways[-1], requests, [Mark(), Mark()]).generate, requests, lasts_s)
+        assert heard[0] == "a0 "
+        assert heard[1].split() == [f"a{number}" for number in range(60)]
+        await asyncio.sleep(1.1)
+        assert sum(keeper.num_kept for keeper in coordinators.keepers) == 0
+        for each in (*gateways, *coordinators.keepers):
+            await each.close()
+
+    run_virtually(lose())
+
+
+def texts_of(*parts: Heard) -> list[str]:
+    choices = [c for part in parts for event in part.data if isinstance(event, dict) for c in event["choices"]]
+    return ["".join(c["text"] for c in choices if c["index"] == index) for index in (0, 1)]
+
+
+async def begin(at: House, body: dict[str, Any], num_events: int) -> Heard:
+    headers = RESUMABLE | {"x-request-id": "r"}
+    async with at.client.stream("POST", f"{at.urls[0]}/v1/completions", json=body, headers=headers) as response:
+        return await hear(response, num_events)
+
+
+async def test_one_choice_ends_at_once_and_the_client_comes_back_for_the_other() -> None:
+    async with house(resume_s=0.1) as at:
+        body = {"model": "m", "prompt": ["How many?", "Which one?"], "max_tokens": 1000, "temperature": 0}
+        body |= {"speculation": {"mode": "target"}}
+        answer: httpx.Response = await at.client.post(f"{at.urls[0]}/v1/completions", json=body)
+        whole = [choice["text"] for choice in answer.json()["choices"]]
+        stop = next(word for word in whole[0].split() if word not in whole[1])
+        at.roles.target_engine._options = replace(TARGET, token_s=0.03)  # type: ignore[attr-defined]
+        first = await begin(at, {**body, "stream": True, "stop": stop}, 14)  # the last ten are of the other one
+        rest = await come_back(at, first.ids[-1])
+        assert texts_of(first, rest) == [whole[0][: whole[0].index(stop)], whole[1]]

@@ -1,10 +1,10 @@
 """A request is let in, waits its turn, or is refused at once: the decisions.
 
-Promises: while fewer run than may and nobody waits, everybody is let in; what waits is bounded in number, in tokens and
-in the time it is expected to wait; nobody has more waiting than there is room left for others (alone: half of it); a
-refusal says after how many seconds what waits before the request will have had its turn, at the rate that is measured;
-what is not expected to end before its time limit is refused rather than begun, with time to spare where others slow it
-down; what was let in is let out once. No I/O: the time is handed in.
+Promises: while fewer run than may and nobody waits, everybody is let in; what was let in goes on, whoever waits; what
+waits is bounded in number, in tokens and in the time it is expected to wait; nobody has more waiting than there is room
+left for others (alone: half of it); a refusal says after how many seconds what waits before the request will have had
+its turn, at the rate that is measured; what is not expected to end before its time limit is refused rather than begun,
+with time to spare where others slow it down; what was let in is let out once. No I/O: the time is handed in.
 """
 
 from __future__ import annotations
@@ -111,6 +111,15 @@ class Admission:
             self._check(wish, now)
             self._queue.add(ticket.number, wish)
             self._tickets[ticket.number] = ticket
+        self._watch(now)
+        return ticket
+
+    def go_on(self, wish: Wish, now: float) -> Ticket:
+        """A ticket for what was let in before, perhaps at another gateway, and goes on: however many run, it neither
+        waits nor is refused, and counts as one that runs."""
+        self._advance(now)
+        ticket = Ticket(next(self._numbers), wish, now)
+        self._begin(ticket, now)
         self._watch(now)
         return ticket
 

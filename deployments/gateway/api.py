@@ -197,10 +197,10 @@ class Routes:
         timeout_s = max(left_s, SLOW_CLIENT_S)  # what was written in time may be taken after it
         unfinished = tuple(replace(each, timeout_s=timeout_s) for each in requests if not each.is_finished)
         ask = Ask(unfinished, manner.n, True, manner.include_usage)
-        place = self._queue.enter(request, ask) if unfinished else None
+        place = self._queue.go_on(request, ask) if unfinished else None
         stay = Stay(self._count(request, frozenset(), place), leaving_of(request))
         rest = Rest(Held(backend, stay), requests, marks)
-        generations = Generations(rest, requests, timeout_s, turn=place.turn if place is not None else None)
+        generations = Generations(rest, requests, timeout_s)
         return StreamReply(
             generations,
             self._answer(manner),

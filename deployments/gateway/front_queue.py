@@ -40,10 +40,11 @@ class FrontQueue:
 
     def enter(self, request: Request, ask: Ask) -> Place:
         """A place for what `request` asks for. Raises CapacityError if there is none."""
-        wish = self._wish(key_of(request), ask)
-        place = self._room.enter(wish)
-        leaving_of(request).callback(place.leave)
-        return place
+        return self._given(self._room.enter(self._wish(key_of(request), ask)), request)
+
+    def go_on(self, request: Request, ask: Ask) -> Place:
+        """A place for `ask`, which had one before and goes on."""
+        return self._given(self._room.go_on(self._wish(key_of(request), ask)), request)
 
     def held_back(self) -> dict[str, float]:
         """As `Admission.held_back`, now."""
@@ -53,6 +54,10 @@ class FrontQueue:
         """Prometheus' text format."""
         return self._metrics.text()
 
+    def _given(self, place: Place, request: Request) -> Place:
+        leaving_of(request).callback(place.leave)
+        return place
+
     def _wish(self, key: Key, ask: Ask) -> Wish:
         usual = key.priority or 0
         priority = usual if ask.priority is None else ask.priority
@@ -61,8 +66,7 @@ class FrontQueue:
             needs.expected(key.name, num_chars(each), len(each.prompt.token_ids or ()), each.max_tokens)
             for each in ask.requests
         )
-        # Of one that goes on nobody knows how much is left, and what is written of it is worth sending in any case.
-        longest = [needs.longest(key.name, each.max_tokens) for each in ask.requests if each.resume is None]
+        longest = [needs.longest(key.name, each.max_tokens) for each in ask.requests]
         return Wish(
             holder=key.name,
             num_tokens=num_tokens,

@@ -32,6 +32,10 @@ class WaitingRoom:
             self.call_up()
         return Place(self, ticket)
 
+    def go_on(self, wish: Wish) -> Place:
+        """A place for what had one before and goes on."""
+        return Place(self, self.admission.go_on(wish, self.clock()))
+
     def call_up(self) -> None:
         """Tell those whose turn it is."""
         if not self.admission.num_waiting:

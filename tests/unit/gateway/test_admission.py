@@ -316,3 +316,15 @@ def test_what_ran_out_of_time_counts_until_something_has_ended() -> None:
     assert needs.longest("a", 2000) == 150
     needs.cut_off("a", 3, 16)
     assert needs.expected("a", 0, 0, None) == 100
+
+
+def test_what_was_let_in_before_goes_on_whoever_waits_and_counts() -> None:
+    admission = Admission(Bounds(1, 1, 1, 1, 1000, 30.0))
+    running, waiting = (admission.ask(Wish("a", 10), 0.0) for _ in range(2))
+    assert waiting.began is None
+    back = admission.go_on(Wish("a", 10, num_generations=2), 1.0)
+    assert (back.began, admission.num_running) == (1.0, 3)
+    admission.leave(running, 2.0)
+    assert admission.turns(2.0) == []
+    admission.leave(back, 3.0)
+    assert admission.turns(3.0) == [(waiting, None)]

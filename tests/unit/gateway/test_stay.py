@@ -49,18 +49,26 @@ async def tokens_left(at: House, gate: int = 0) -> int:
     return int(refused.headers["x-ratelimit-remaining-tokens"])
 
 
-async def num_admitted(at: House, gate: int) -> int:
+async def sample(at: House, gate: int, name: str) -> int:
     lines = (await at.client.get(f"{at.urls[gate]}/metrics")).text.splitlines()
-    return round(float(next(line for line in lines if line.startswith("lookahead_admitted_generations{")).split()[-1]))
+    return round(float(next(line for line in lines if line.startswith(f"{name}{{")).split()[-1]))
+
+
+async def num_admitted(at: House, gate: int) -> int:
+    return await sample(at, gate, "lookahead_admitted_generations")
+
+
+async def until_sample(at: House, gate: int, name: str, number: int) -> None:
+    for _ in range(200):
+        if await sample(at, gate, name) == number:
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError(f"{name} of gateway {gate} was never {number}")
 
 
 async def until_admitted(at: House, gate: int, number: int) -> None:
     """A response is over a moment after its last byte."""
-    for _ in range(200):
-        if await num_admitted(at, gate) == number:
-            return
-        await asyncio.sleep(0.005)
-    raise TimeoutError(f"gateway {gate} has not let {number} in")
+    await until_sample(at, gate, "lookahead_admitted_generations", number)
 
 
 async def test_a_stream_that_its_client_has_left_counts_until_it_ends() -> None:
@@ -99,6 +107,23 @@ async def test_whoever_takes_a_stream_over_frees_the_gateway_before() -> None:
             assert (await post(at, 1)).status_code == 429
             slowly(at, 0.0)
             assert (await post(at, 0)).status_code == 200
+
+
+async def test_a_stream_that_its_client_comes_back_to_goes_on_whoever_waits() -> None:
+    async with house(admission={"max_concurrent": 1, "max_waiting": 4}) as at:
+        slowly(at, 0.01)
+        last_id = await begin(at)
+        body = {**chat(), "model": "m", "speculation": TARGET_ALONE}
+        url = f"{at.urls[0]}/v1/chat/completions"
+        waiting = [asyncio.create_task(at.client.post(url, json=body)) for _ in range(2)]
+        await until_sample(at, 0, "lookahead_queue_requests", 2)
+        assert (await at.client.post(url, json=body)).status_code == 429, "the queue is full"
+        rest = await come_back(at, last_id, gate=0)
+        assert rest.data[-1] == "[DONE]"
+        assert not any(task.done() for task in waiting)
+        slowly(at, 0.0)
+        assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
+        await until_admitted(at, 0, 0)
 
 
 @pytest.mark.parametrize("token_s", [0.02, 0.0])

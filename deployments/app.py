@@ -199,12 +199,13 @@ class CoordinatorBackend:
 
     async def metrics(self) -> str:
         """As `Backend.metrics`: of all coordinators, and what the engines of all writers count."""
-        texts, *counted = await asyncio.gather(
+        texts, counted, started = await asyncio.gather(  # at once: one that is frozen is waited for once
             self._ask("metrics"),
-            *(self._token_stats(role, handle) for role, handle in self._writers.items()),
+            asyncio.gather(*(self._token_stats(role, handle) for role, handle in self._writers.items())),
+            asyncio.gather(*(_starts(role, handle) for role, handle in self._writers.items())),
         )
         engines = token_metrics(pair for pairs in counted for pair in pairs)
-        starts = start_metrics([pair for role, handle in self._writers.items() for pair in await _starts(role, handle)])
+        starts = start_metrics([pair for pairs in started for pair in pairs])
         return merge([*(text for text in texts if isinstance(text, str)), engines, starts])
 
     async def _token_stats(self, role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, SpeculationStats]]:

@@ -12,12 +12,13 @@ import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from deployments.app import CoordinatorBackend
+from deployments.app import ASK_S, CoordinatorBackend
 from deployments.config import CoordinatorConfig
 from deployments.coordinator.keeper import Keeper
 from deployments.generation import GenerationRequest, Keep, Opened, Output
 from deployments.link.frames import Address
 from deployments.link.server import LinkServer
+from tests.unit.clock import run_virtually
 from tests.unit.coordinator import bench
 from tests.unit.gateway.script import until
 
@@ -58,6 +59,16 @@ class Brain:
         return await self.keeper.hand_over(*asked)
 
 
+class Frozen:
+    """A handle to replicas that never answer."""
+
+    def broadcast(self, method: str) -> Frozen:
+        return self
+
+    async def _fetch_replica_results_async(self) -> list[Reply]:
+        return [Reply(asyncio.Event().wait)]
+
+
 def gateway(handle: Handle) -> CoordinatorBackend:
     return CoordinatorBackend(handle, 5.0, {}, CoordinatorConfig())  # type: ignore[arg-type]
 
@@ -95,3 +106,18 @@ async def test_a_coordinator_that_is_leaving_hands_over_what_it_has() -> None:
         await second.aclose()
         await server.close()
         await brain.keeper.close()
+
+
+def test_metrics_wait_once_for_all_that_are_frozen() -> None:
+    """Prometheus gives up after 10 s."""
+
+    async def scrape() -> float:
+        writers: dict[str, Any] = {"target": Frozen(), "draft": Frozen()}
+        backend = CoordinatorBackend(Frozen(), 5.0, writers, CoordinatorConfig())  # type: ignore[arg-type]
+        begun = asyncio.get_running_loop().time()
+        assert "lookahead_token_num_drafts_total" in await backend.metrics()
+        took_s = asyncio.get_running_loop().time() - begun
+        await backend.aclose()
+        return took_s
+
+    assert run_virtually(scrape()) == pytest.approx(ASK_S)

@@ -85,8 +85,8 @@ class ModelTokenizer:
     def _encode_prompt(self, prompt: Prompt) -> TokenIds:
         if prompt.token_ids is not None:
             return self._checked(prompt.token_ids)
-        if prompt.text is not None:
-            return tuple(self._backend.encode(prompt.text, add_special_tokens=True).ids)
+        if prompt.text is not None:  # an empty one has a token where the tokenizer puts one before all texts
+            return self._checked(tuple(self._backend.encode(prompt.text, add_special_tokens=True).ids))
         if prompt.literal or self._holds_special(prompt.messages):
             return self._encode_literally(prompt)
         text = self._rendered(prompt)

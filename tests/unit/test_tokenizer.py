@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import ConfigError, RequestError
@@ -82,6 +82,17 @@ def test_ids_outside_the_vocabulary_are_refused(tokenizer: ModelTokenizer, token
     with pytest.raises(RequestError) as caught:
         tokenizer.encode_prompt(Prompt(token_ids=token_ids))
     assert caught.value.param == "prompt"
+
+
+def test_an_empty_text_is_a_prompt_only_where_the_tokenizer_begins_texts_with_a_token(
+    tokenizer: ModelTokenizer,
+) -> None:
+    with pytest.raises(RequestError, match="no tokens") as caught:
+        tokenizer.encode_prompt(Prompt(text=""))
+    assert caught.value.param == "prompt"
+    beginning = ByteTokenizer("<begin>")
+    beginning.backend_tokenizer.post_processor = processors.TemplateProcessing("<begin> $A", None, [("<begin>", 256)])
+    assert ModelTokenizer(beginning, VOCABULARY_SIZE).encode_prompt(Prompt(text="")) == (256,)
 
 
 def test_a_template_that_refuses_is_the_clients_error(tokenizer: ModelTokenizer) -> None:

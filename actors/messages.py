@@ -79,6 +79,10 @@ class Sampling:
     seed: int | None = None
 
 
+NEUTRAL = Sampling(temperature=1.0)
+"""The distribution that the model gives: what is taken where neither request nor model says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepRule:
     """Where a step ends. `boundary` names a rule of `actors.boundaries`; `close` is the text that ends reasoning; a
@@ -243,6 +247,8 @@ class RoleInfo:
     """Whether the engine tries hints as drafts of its own tokens."""
     max_num_seqs: int | None = None
     """So many sequences are worked on at once, others wait; None: as many as come."""
+    sampling: Sampling = NEUTRAL
+    """How tokens are drawn where a request does not say; it has no seed."""
 
 
 # --- calls to a role -------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ what lets another coordinator go on behind any of them (`Seam`, `Standing`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 from actors.messages import Piece, Prompt, Sampling
@@ -28,6 +28,22 @@ class SpeculationOptions:
     boundary: str | None = None
     controller: bool | None = None
     """False: `max_lookahead` is the depth throughout, whatever is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """How the request wants tokens drawn, with the names and meanings of `Sampling`; None means as the target says."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+
+    def over(self, usual: Sampling) -> Sampling:
+        """`usual`, but for what the request wants."""
+        return replace(usual, **{name: value for name, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +68,7 @@ class GenerationRequest:
 
     request_id: str
     prompt: Prompt
-    sampling: Sampling = Sampling()
+    sampling: SamplingOptions = SamplingOptions()
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     speculation: SpeculationOptions = SpeculationOptions()
@@ -65,6 +81,11 @@ class GenerationRequest:
     """None: what is written ends with its reader."""
     num_takeovers: int = 0
     """How often a gateway has given up a coordinator since the client came; that may live, and go on otherwise."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of it is written, and it goes on behind its end."""
+        return self.resume is not None and self.resume.finished is not None
 
 
 class Channel(StrEnum):
@@ -82,11 +103,6 @@ class Origin(StrEnum):
     RECOVERED = "recovered"
     """The target's own step in the place of a rejected draft step."""
     TARGET = "target"
-    @property
-    def is_finished(self) -> bool:
-        """Whether all of it is written, and it goes on behind its end."""
-        return self.resume is not None and self.resume.finished is not None
-
     """The target's own step; there was no draft step to judge. Or a part of a step that is certain before it is known
     which of the two stands."""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.acceptance import SpeculationCounter, counts_of
+from actors.engines.generation_config import default_sampling
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_options import CORE_METHOD, EXTENSION, OWN, SCHEDULER, request_arguments
@@ -111,7 +112,9 @@ class VllmEngine:
             ) from error
         # What is not among the options has a default of vLLM's, which differs with the machine.
         most = config.scheduler_config.max_num_seqs
-        info = RoleInfo(model_name, "", config.model_config.max_model_len, replica, max_num_seqs=most)
+        usual = default_sampling(config.model_config.get_diff_sampling_param(), model_name)
+        length = config.model_config.max_model_len
+        info = RoleInfo(model_name, "", length, replica, max_num_seqs=most, sampling=usual)
         try:
             made = cls(engine, info, guard, counter)
             if arguments.worker_extension_cls == EXTENSION:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, get_args
 
+from actors.engines.generation_config import check_override
 from actors.engines.hint_options import engine_options
 from actors.errors import CapacityError, ConfigError, LookaheadError, RequestError, RoleUnavailable, ServiceError
 
@@ -37,6 +38,7 @@ def engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
             raise ConfigError("The model is chosen by `model`, not in engine.options; remove it there.", "model")
         if name not in known:
             raise ConfigError(f"vLLM has no option {name!r}; correct engine.options.", f"engine.options.{name}")
+    check_override(options)
     if options.get("speculative_config") and COUNTS_OPTION in known:
         options = {COUNTS_OPTION: "summary", **options}
     try:

@@ -22,7 +22,7 @@ import typer
 
 from actors.draft import Draft
 from actors.engines import create_engine
-from actors.messages import Delta, Message, Prompt, Sampling, StepRequest
+from actors.messages import Delta, Message, Prompt, StepRequest
 from actors.target import TargetModel
 from actors.writer import ModelWriter
 from deployments.bench.problems import synthetic
@@ -32,7 +32,7 @@ from deployments.config import Config, load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import DraftPool, TargetPool
-from deployments.generation import Finished, GenerationRequest, SpeculationOptions
+from deployments.generation import Finished, GenerationRequest, SamplingOptions, SpeculationOptions
 from deployments.replicas import DRAFT_METHODS, TARGET_METHODS
 
 BLOCK_SIZE = 32
@@ -109,7 +109,7 @@ async def use(coordinator: Coordinator, user: int, num_requests: int, tokens: in
         request = GenerationRequest(
             f"user-{user}-{number}",
             prompt,
-            Sampling(temperature=float(user % 2)),
+            SamplingOptions(temperature=float(user % 2)),
             max_tokens=tokens,
             speculation=options,
         )

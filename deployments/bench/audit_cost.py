@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from actors.messages import Ending, Prompt, Step, Verdict
+from actors.messages import Ending, Prompt, Sampling, Step, Verdict
 from deployments.config import load_profile
 from deployments.coordinator.events import Basis, Outcome, Retired
 from deployments.generation import GenerationRequest
@@ -41,7 +41,7 @@ def cost_of(texts: Texts, decisions: int, chars: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         log = AuditLog(folder, "cost", known.head(), max_bytes=2**26, keep=100, count=count)
         recorder = AuditRecorder(GenerationRequest("r" * 24, Prompt(text="?")), known, texts, time.time, log.append)
-        recorder.begin(Terms("r" * 32, "lookahead", "numbers", 4, 1, False, "blank_line", "scripted"))
+        recorder.begin(Terms("r" * 32, "lookahead", "numbers", 4, 1, False, "blank_line", "scripted", Sampling()))
         commands = []
         for number in range(decisions):
             draft, target = (

@@ -1,7 +1,7 @@
 """vLLM's own OpenAI server beside a deployment or after it: started, waited for, ended.
 
-Promises: prompts and sampling are the client's alone (no defaults from the model's folder); one that does not come up
-is an error that says why; the server ends with the context. What it is started with says `equal_hardware`.
+Promises: what a request does not say of its sampling is as in the deployment; one that does not come up is an error
+that says why; the server ends with the context. What it is started with says `equal_hardware`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def all_running(servers: Mapping[str, VllmServer]) -> Iterator[dict[str, str]]:
 def command(server: VllmServer, port: int) -> list[str]:
     """The command that starts `server`; its models are there already."""
     flags: list[str] = []
-    for name, value in {"generation_config": "vllm", **server.options}.items():
+    for name, value in server.options.items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             flags += [flag] if value else ["--no-" + flag[2:]]

@@ -259,7 +259,7 @@ class Coordinator:
             vocabulary=info.vocabulary,
             max_tokens=_max_tokens(request, len(prompt), info),
             rule=StepRule(request.speculation.boundary or step.boundary, step.max_tokens, marks.close),
-            sampling=request.sampling,
+            sampling=request.sampling.over(info.sampling),
             stop=request.stop,
             marks=marks,
             mode=plan.mode,

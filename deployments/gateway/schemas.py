@@ -174,7 +174,9 @@ class Generation(Body):
 
     model: Annotated[str, Field(description="One of the names that /v1/models lists.")]
     max_tokens: PositiveTokens | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, description="1 by default; 0 is greedy.")] | None = None
+    temperature: (
+        Annotated[float, Field(ge=0, le=2, description="0 is greedy. By default the model's, else 1.")] | None
+    ) = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS, description="0 and -1 mean all tokens.")] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -14,11 +14,11 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from actors.errors import LookaheadError, UnknownModel
-from actors.messages import Message, Prompt, Sampling
+from actors.messages import Message, Prompt
 from deployments.config import Config, modes_of
 from deployments.gateway.errors import bad_request
 from deployments.gateway.schemas import Body, ChatRequest, CompletionRequest, Generation, Speculation
-from deployments.generation import GenerationRequest, SpeculationOptions
+from deployments.generation import GenerationRequest, SamplingOptions, SpeculationOptions
 from deployments.sections import Fidelity
 from deployments.speculation_config import Boundary, Mode, TokenSpeculation
 
@@ -146,13 +146,13 @@ def _choices(model: GenerationRequest, prompts: tuple[Prompt, ...], n: int) -> t
     return tuple(requests)
 
 
-def _sampling(body: Generation) -> Sampling:
-    return Sampling(
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=max(0, body.top_k or 0),
-        min_p=body.min_p or 0.0,
-        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+def _sampling(body: Generation) -> SamplingOptions:
+    return SamplingOptions(
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=None if body.top_k is None else max(0, body.top_k),
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
         seed=body.seed,
     )
 

@@ -25,14 +25,14 @@ from actors.draft import Draft
 from actors.engines.hint_matching import MatchRules
 from actors.engines.hint_options import SETTINGS
 from actors.errors import RequestError
-from actors.messages import JudgeRequest, Prompt, Sampling, TokenIds, Verdict
+from actors.messages import JudgeRequest, Prompt, TokenIds, Verdict
 from actors.target import TargetModel
 from deployments.bench.variants import baseline, wishes
 from deployments.config import Config
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.pipeline import Roles
-from deployments.generation import Finished, GenerationRequest, SpeculationOptions
+from deployments.generation import Finished, GenerationRequest, SamplingOptions, SpeculationOptions
 from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.cutting import Cut, cut_at_words
@@ -156,7 +156,7 @@ class Replayer:
         request = GenerationRequest(
             "replayed",
             Prompt(text=str(line["question"])),
-            Sampling(temperature=float(self._plan["temperature"])),
+            SamplingOptions(temperature=float(self._plan["temperature"])),
             int(self._plan["max_tokens"]),
             speculation=_wishes(line),
         )

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from actors.errors import LookaheadError
-from actors.messages import Prompt, Step, Verdict
+from actors.messages import Prompt, Sampling, Step, Verdict
 from deployments.coordinator.events import Basis, Command, Event, Fail, Finish, Outcome, Retired
 from deployments.generation import GenerationRequest, SpeculationSummary
 
@@ -68,6 +68,7 @@ class Terms:
     is_guided: bool
     boundary: str
     vocabulary: str
+    sampling: Sampling
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ class AuditRecorder:
         wishes = asdict(terms) | {"verifier": self._verifier, "rules": self._rules}
         checks = self._deployed.checks.get(self._verifier, []) if terms.verifier is not None else []
         prompt = self._of_text(prompt_text(self._request.prompt))
-        self._put("begin", **wishes, checks=checks, sampling=asdict(self._request.sampling), prompt=prompt)
+        self._put("begin", **wishes, checks=checks, prompt=prompt)
 
     def on_command(self, command: Command) -> None:
         """As `Observer.on_command`."""

@@ -64,4 +64,5 @@ def terms_of(settings: SessionSettings, is_guided: bool) -> Terms:
         is_guided=is_guided,
         boundary=settings.rule.boundary,
         vocabulary=settings.vocabulary,
+        sampling=settings.sampling,
     )

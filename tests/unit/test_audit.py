@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from actors.errors import ConfigError, RequestError, RoleUnavailable
-from actors.messages import Message, Prompt
+from actors.messages import Message, Prompt, Sampling
 from deployments.bench.audit_cost import cost_of
 from deployments.config import Config, validate_config
 from deployments.coordinator.events import TargetStep
@@ -125,7 +125,7 @@ def test_a_step_that_another_one_covers_says_so() -> None:
     talk = Talk(verifier="judge")
     told: list[dict[str, Any]] = []
     recorder = AuditRecorder(request(), Deployed({"judge": []}, {}), "hash", lambda: 0.0, told.append)
-    recorder.begin(Terms("run", "lookahead", "judge", 4, 1, False, "blank_line", "v"))
+    recorder.begin(Terms("run", "lookahead", "judge", 4, 1, False, "blank_line", "v", Sampling()))
     targets = drafted(talk, step(1, 2, 3), step(4, 5, 6), step(7, 8))
     talk.hear(TargetStep(targets[0], step(9, 8, 7, 6, 5, 4)))
     answer(talk, False)

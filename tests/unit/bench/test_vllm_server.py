@@ -112,6 +112,7 @@ def test_each_row_that_needs_a_server_gets_one_and_no_other_does(monkeypatch: py
 
 def test_options_become_flags() -> None:
     options = {
+        "generation_config": "vllm",
         "dtype": "float32",
         "enforce_eager": True,
         "enable_prefix_caching": False,

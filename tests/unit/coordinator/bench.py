@@ -13,12 +13,21 @@ from actors.verifier import create_verifier
 from deployments.config import Config, validate_config
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
-from deployments.generation import Committed, Finished, GenerationRequest, Opened, Output, SpeculationOptions
+from deployments.generation import (
+    Committed,
+    Finished,
+    GenerationRequest,
+    Opened,
+    Output,
+    SamplingOptions,
+    SpeculationOptions,
+)
 from tests.unit.coordinator.world import target_only
 
 TARGET = ScriptOptions(num_steps=10, words=8, token_s=0.1)
 DRAFT = replace(TARGET, role="draft", token_s=0.01)
 PROMPT = Prompt(text="How many are there?")
+GREEDY = SamplingOptions(temperature=0.0)
 
 
 def config(**speculation: object) -> Config:
@@ -113,9 +122,10 @@ class Answer:
 
 
 def request(**wishes: object) -> GenerationRequest:
-    top = {name: wishes.pop(name) for name in ("max_tokens", "stop", "timeout_s", "prompt") if name in wishes}
+    names = "max_tokens", "stop", "timeout_s", "prompt", "sampling"
+    top = {name: wishes.pop(name) for name in names if name in wishes}
     options = SpeculationOptions(**wishes)  # type: ignore[arg-type]
-    return GenerationRequest("r", **({"prompt": PROMPT} | top), speculation=options)  # type: ignore[arg-type]
+    return GenerationRequest("r", **({"prompt": PROMPT, "sampling": GREEDY} | top), speculation=options)  # type: ignore[arg-type]
 
 
 def truth(options: ScriptOptions = TARGET) -> str:

@@ -21,10 +21,10 @@ from actors.boundaries import BOUNDARIES, DeltaCutter, StepSplitter
 from actors.draft import Draft
 from actors.engines.hint_calls import HintedCall
 from actors.engines.scripted import Script, ScriptedEngine, ScriptOptions
-from actors.messages import Delta, Ending, Sampling, StepRule, TokenIds
+from actors.messages import Delta, Ending, StepRule, TokenIds
 from actors.target import TargetModel
 from deployments.coordinator.pipeline import Roles
-from deployments.generation import Committed, Finished
+from deployments.generation import Committed, Finished, SamplingOptions
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
 
@@ -92,7 +92,7 @@ def written(seed: int, changes: Mapping[str, object], wishes: Mapping[str, objec
         texts, num_accepted = [], 0
         for _ in range(NUM_REQUESTS):
             asked = request(verifier="exact", max_tokens=NUM_TOKENS, **wishes)
-            outputs = [o async for o in coordinator.generate(replace(asked, sampling=Sampling(temperature=1.0)))]
+            outputs = [o async for o in coordinator.generate(replace(asked, sampling=SamplingOptions(temperature=1.0)))]
             texts.append(TOKEN.findall("".join(o.text for o in outputs if isinstance(o, Committed))))
             assert isinstance(outputs[-1], Finished)
             num_accepted += outputs[-1].summary.num_accepted_steps

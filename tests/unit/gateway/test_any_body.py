@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.messages import NEUTRAL
 from deployments.bench.fuzz import Broken, SetText, judge, try_bodies
 from deployments.bench.fuzz_bodies import VALUES, near_valid
 from deployments.gateway.api import create_app
@@ -41,9 +42,10 @@ async def test_bodies_near_valid_ones(request: tuple[str, dict[str, Any]]) -> No
     path, body = request
     backend = await send(path, json.dumps(body).encode())
     for made in backend.requests:
-        assert 0 <= made.sampling.temperature <= 2
-        assert 0 < made.sampling.top_p <= 1
-        assert made.sampling.top_k >= 0
+        sampling = made.sampling.over(NEUTRAL)
+        assert 0 <= sampling.temperature <= 2
+        assert 0 < sampling.top_p <= 1
+        assert sampling.top_k >= 0
         assert made.max_tokens is None or made.max_tokens >= 1
         assert all(made.stop)
         prompts = [bool(made.prompt.messages), made.prompt.text is not None, made.prompt.token_ids is not None]

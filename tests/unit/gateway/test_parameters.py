@@ -8,12 +8,11 @@ import httpx
 import pytest
 
 from actors.errors import RequestError
-from actors.messages import Sampling
 from deployments.config import Config, validate_config
 from deployments.coordinator.coordinator import settle
 from deployments.gateway.api import create_app
 from deployments.gateway.translate import ask_chat
-from deployments.generation import SpeculationOptions
+from deployments.generation import SamplingOptions, SpeculationOptions
 from tests.unit.gateway.script import ScriptedBackend, chat, client_of, completion, config
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -28,17 +27,19 @@ async def test_every_supported_parameter_reaches_the_backend(
     body = chat(max_completion_tokens=99, stop="END", speculation=wishes, **sampling)
     assert (await client.post(CHAT, json=body)).status_code == 200
     request = backend.requests[0]
-    assert request.sampling == Sampling(0.25, 0.5, 40, 0.1, 1.5, -3)
+    assert request.sampling == SamplingOptions(0.25, 0.5, 40, 0.1, 1.5, -3)
     assert request.max_tokens == 99
     assert request.stop == ("END",)
     assert request.speculation == SpeculationOptions("lookahead", 6, 3, "anything", "fast", boundary="sentence")
     assert request.timeout_s == 3600.0
 
 
-async def test_defaults_are_openais(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:
+async def test_what_is_left_out_is_for_the_deployment_to_say(
+    backend: ScriptedBackend, client: httpx.AsyncClient
+) -> None:
     await client.post(CHAT, json=chat())
     await client.post(TEXT, json=completion())
-    assert [request.sampling for request in backend.requests] == [Sampling(temperature=1.0)] * 2
+    assert [request.sampling for request in backend.requests] == [SamplingOptions()] * 2
     assert [request.max_tokens for request in backend.requests] == [None, 16]
     assert [request.speculation for request in backend.requests] == [SpeculationOptions()] * 2
 
@@ -49,7 +50,7 @@ async def test_null_is_the_default_everywhere(backend: ScriptedBackend, client: 
         nothing = dict.fromkeys(document[name]["properties"])
         response = await client.post(path, json={**nothing, **body})
         assert response.status_code == 200, response.text
-    assert backend.requests[0].sampling == Sampling(temperature=1.0)
+    assert backend.requests[0].sampling == SamplingOptions()
 
 
 @pytest.mark.parametrize(

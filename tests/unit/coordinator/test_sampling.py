@@ -1,0 +1,64 @@
+"""How tokens are drawn: by the request, else as the target says; by target and draft alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from actors.draft import Draft
+from actors.engines.scripted import ScriptedEngine, ScriptOptions
+from actors.messages import NEUTRAL, Delta, RoleInfo, Sampling
+from actors.target import TargetModel
+from deployments.coordinator.pipeline import Roles
+from deployments.generation import SamplingOptions
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, request
+
+
+class Model(ScriptedEngine):
+    """A model whose folder says how tokens are drawn; `asked` is how they were."""
+
+    def __init__(self, options: ScriptOptions, usual: Sampling) -> None:
+        super().__init__(options, "m")
+        self.usual = usual
+        self.asked: set[Sampling] = set()
+
+    def describe(self) -> RoleInfo:
+        return replace(super().describe(), sampling=self.usual)
+
+    def generate(self, *given: Any, sampling: Sampling, **named: Any) -> AsyncGenerator[Delta, None]:
+        self.asked.add(sampling)
+        return super().generate(*given, sampling=sampling, **named)
+
+
+R1 = Sampling(0.6, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("usual", "wishes", "drawn"),
+    [
+        (NEUTRAL, SamplingOptions(), Sampling(1.0)),
+        (R1, SamplingOptions(), R1),
+        (R1, SamplingOptions(top_p=1.0, top_k=5), Sampling(0.6, 1.0, 5)),
+        (R1, SamplingOptions(temperature=0.0), Sampling(0.0, 0.95)),
+        (Sampling(1.0, 1.0, 20, 0.1, 1.05), SamplingOptions(0.3, 0.5, 0, 0.0, 1.0), Sampling(0.3, 0.5)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_what_a_request_leaves_out_is_as_the_target_says(
+    mode: str, usual: Sampling, wishes: SamplingOptions, drawn: Sampling
+) -> None:
+    async def ask() -> None:
+        target, draft = Model(TARGET, usual), Model(DRAFT, Sampling(0.1, 0.1, 1))
+        bench = Bench()
+        bench.roles = Roles(TargetModel(target), Draft(draft))
+        coordinator = await bench.coordinator()
+        async for _ in coordinator.generate(request(mode=mode, sampling=wishes)):
+            pass
+        assert target.asked == {drawn}
+        assert draft.asked == ({drawn} if mode == "lookahead" else set())
+
+    run_virtually(ask())

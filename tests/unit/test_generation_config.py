@@ -1,0 +1,36 @@
+"""What is taken of a model's generation config, and what not."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.engines.generation_config import OVERRIDE, check_override, default_sampling
+from actors.errors import ConfigError
+from actors.messages import NEUTRAL, Sampling
+from deployments.config import load_profile
+
+
+def test_what_a_request_does_not_say_the_model_says(caplog: pytest.LogCaptureFixture) -> None:
+    assert default_sampling({}, "m") == NEUTRAL == Sampling(1.0)
+    told = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.05}
+    assert default_sampling(told, "m") == Sampling(0.7, 0.8, 20, 0.1, 1.05)
+    assert default_sampling({"temperature": 0.0, "presence_penalty": 0.0}, "m") == Sampling(0.0)
+    assert not caplog.records
+    assert default_sampling({"top_p": 0.9, "max_tokens": 2048, "presence_penalty": 1.5}, "m") == Sampling(1.0, 0.9)
+    assert "of m this server does not take: max_tokens, presence_penalty." in caplog.text
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "presence_penalty", "frequency_penalty", "seed", "no_such"])
+def test_what_an_operator_sets_in_vain_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot have '{name}'") as caught:
+        check_override({OVERRIDE: {"temperature": 0.5, name: 1}})
+    assert caught.value.param == f"engine.options.{OVERRIDE}"
+    for options in ({}, {OVERRIDE: None}, {OVERRIDE: {}}, {OVERRIDE: {"temperature": 0.5, "top_k": 3}}):
+        check_override(options)
+
+
+def test_profiles_that_were_measured_are_neutral() -> None:
+    assert {
+        name: load_profile(name).target.engine.options.get("generation_config")
+        for name in ("local", "local-tokens", "gpu-one", "gpu-cluster")
+    } == {"local": "vllm", "local-tokens": "vllm", "gpu-one": "vllm", "gpu-cluster": None}

@@ -21,7 +21,7 @@ from deployments.autoscaling_config import AutoscalingConfig
 from deployments.gateway_config import ApiKeyConfig, GatewayConfig
 from deployments.sections import PlacementConfig, Strict, WriterConfig
 from deployments.speculation_config import Mode, SpeculationConfig
-from deployments.verifier_config import EmbeddingCheck, VerifierConfig, judges_alone
+from deployments.verifier_config import EmbeddingCheck, VerifierConfig, suits_specreason
 
 
 class ReasoningConfig(Strict):
@@ -103,7 +103,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def _scores_steps_alone(self) -> Config:
         name = self.speculation.specreason.verifier
-        if name in self.verifier.verifiers and not judges_alone(self.verifier.verifiers[name]):
+        if name in self.verifier.verifiers and not suits_specreason(self.verifier.verifiers[name]):
             raise ValueError(
                 f"speculation.specreason.verifier is {name!r}, none of whose checks can judge a draft step alone"
             )

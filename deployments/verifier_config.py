@@ -159,9 +159,15 @@ Lone = ScoreCheck | LikelihoodCheck | SelfConfidenceCheck | AlwaysCheck | NeverC
 """Checks that decide about a draft step alone, without one of the target to compare it with."""
 
 
-def judges_alone(checks: Sequence[Check]) -> bool:
-    """Whether a verifier of `checks` can decide about a draft step alone, as mode ``specreason`` asks it to."""
-    return any(isinstance(check, Lone) for check in checks)
+def accepts_only_equal(checks: Sequence[Check]) -> bool:
+    """Whether a verifier of `checks` accepts no draft step but one that says what the target's does."""
+    return all(isinstance(check, ExactCheck | NeverCheck) for check in checks)
+
+
+def suits_specreason(checks: Sequence[Check]) -> bool:
+    """Whether a verifier of `checks` is of use in mode ``specreason``, where a draft step is judged alone: it can decide
+    so, or it is to accept nothing but what is equal. There nothing is, and the text is the target's."""
+    return any(isinstance(check, Lone) for check in checks) or accepts_only_equal(checks)
 
 
 class VerifierConfig(Strict):

@@ -37,7 +37,7 @@ from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
-from deployments.verifier_config import ExactCheck, NeverCheck, judges_alone
+from deployments.verifier_config import accepts_only_equal, suits_specreason
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +84,7 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     named = defaults.specreason.verifier if scores else defaults.fidelities[wishes.fidelity or defaults.fidelity]
     verifier = wishes.verifier or named
     _check_verifier(config, verifier, scores)
-    accepts_only_equal = not scores and all(
-        isinstance(check, ExactCheck | NeverCheck) for check in config.verifier.verifiers[verifier]
-    )
+    is_exact = not scores and accepts_only_equal(config.verifier.verifiers[verifier])
     depth = wishes.max_lookahead if wishes.max_lookahead is not None else defaults.max_lookahead
     token_speculation = wishes.token_speculation or defaults.token_speculation
     if wishes.branches is not None and wishes.branches > 1 and mode != "lookahead":
@@ -94,9 +92,9 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     branches = (wishes.branches or defaults.branches) if mode == "lookahead" else 1
     is_simple = mode == "lookahead" and branches == 1  # branches are versions of whole steps
     is_controlled = is_simple and wishes.controller is not False and defaults.controller.enabled
-    is_open = accepts_only_equal or (is_controlled and wishes.verifier is None)
+    is_open = is_exact or (is_controlled and wishes.verifier is None)
     may_guide = is_simple and token_speculation == "hints" and is_open
-    checked_by = None if accepts_only_equal else verifier
+    checked_by = None if is_exact else verifier
     return Plan(mode, depth, checked_by, token_speculation, branches, is_controlled, may_guide)
 
 
@@ -106,8 +104,8 @@ def _check_verifier(config: Config, verifier: str, scores: bool) -> None:
     if verifier not in verifiers:
         known = ", ".join(verifiers)
         raise RequestError(f"There is no verifier {verifier!r}; there are: {known}.", "speculation.verifier")
-    if scores and not judges_alone(verifiers[verifier]):
-        able = ", ".join(name for name, checks in verifiers.items() if judges_alone(checks)) or "none"
+    if scores and not suits_specreason(verifiers[verifier]):
+        able = ", ".join(name for name, checks in verifiers.items() if suits_specreason(checks)) or "none"
         raise RequestError(
             f"Mode 'specreason' has draft steps judged alone, which no check of {verifier!r} can do. "
             f"Verifiers that can: {able}.",

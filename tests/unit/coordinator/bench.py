@@ -30,19 +30,20 @@ PROMPT = Prompt(text="How many are there?")
 GREEDY = SamplingOptions(temperature=0.0)
 
 
-def config(**speculation: object) -> Config:
-    checks = {
+def config(*, checks: dict[str, object] | None = None, **speculation: object) -> Config:
+    verifiers = {
         "exact": [{"kind": "exact"}],
         "numbers": [{"kind": "exact"}, {"kind": "same_numbers"}, {"kind": "always"}],
         "always": [{"kind": "always"}],
         "never": [{"kind": "never"}],
+        **(checks or {}),
     }
     return validate_config(
         {
             "served_model_name": "m",
             "target": {"model": "scripted", "engine": {"kind": "scripted"}},
             "draft": {"model": "scripted", "engine": {"kind": "scripted"}},
-            "verifier": {"verifiers": checks},
+            "verifier": {"verifiers": verifiers},
             "speculation": {
                 "fidelities": {"exact": "exact", "balanced": "numbers"},
                 "controller": {"enabled": False},

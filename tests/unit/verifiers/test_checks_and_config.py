@@ -13,7 +13,7 @@ from actors.messages import Ending, JudgeRequest, Step
 from actors.verifiers import CHECKS
 from actors.verifiers.check import Decision
 from deployments.config import Config, validate_config
-from deployments.verifier_config import Check, judges_alone
+from deployments.verifier_config import Check, suits_specreason
 
 SECTIONS = {section().kind: section for section in get_args(get_args(Check)[0])}
 
@@ -66,17 +66,20 @@ def test_zones_may_lie_anywhere_on_the_scale_of_a_check() -> None:
     assert (score.accept, score.reject) == (8.5, 2.0)
 
 
-@pytest.mark.parametrize("kinds", [("exact",), ("exact", "same_numbers", "same_polarity", "embedding"), ("judge",)])
+@pytest.mark.parametrize(
+    "kinds", [("same_numbers",), ("exact", "same_numbers", "same_polarity", "embedding"), ("judge",)]
+)
 def test_specreason_needs_a_check_that_judges_a_step_alone(kinds: tuple[str, ...]) -> None:
     checks = [{"kind": kind} for kind in kinds]
     with pytest.raises(ConfigError, match=r"specreason\.verifier is 'v', none of whose checks"):
         deployment(*checks, scorer="v")
     for lone in ("score", "likelihood", "self_confidence", "always", "never", "random", "scripted"):
         deployment(*checks, {"kind": lone}, scorer="v")
+    deployment({"kind": "exact"}, scorer="v")  # keeps nothing, as it says
 
 
 @pytest.mark.parametrize("kind", sorted(set(CHECKS) - {"embedding", "judge", "score", "likelihood", "self_confidence"}))
 async def test_checks_that_are_said_to_judge_alone_are_those_that_do(kind: str) -> None:
     alone = JudgeRequest("s", "v", "?", "", Step("So 5.", (1,), "v", Ending.BOUNDARY), None)
     is_sure = (await CHECKS[kind]().check(alone)).decision is not Decision.UNSURE
-    assert judges_alone([SECTIONS[kind]()]) == (is_sure or kind == "scripted")
+    assert suits_specreason([SECTIONS[kind]()]) == (is_sure or kind in ("scripted", "exact"))

@@ -26,9 +26,7 @@ def test_specreason_needs_a_verifier_and_keeps_no_fidelity() -> None:
     assert settle(config(specreason={"verifier": "numbers"}), request(mode="specreason")).verifier == "numbers"
     assert settle(config(), request(mode="specreason", verifier="never")).verifier == "never"
     assert settle(config(), request(mode="specreason", verifier="exact")).verifier == "exact"
-    with pytest.raises(
-        RequestError, match=r"no check of 'same' can do\. Verifiers that can: exact, numbers,"
-    ) as refused:
+    with pytest.raises(RequestError, match=r"no check of 'same' can do\. Verifiers that can: exact,") as refused:
         settle(config(checks={"same": [{"kind": "same_numbers"}]}), request(mode="specreason", verifier="same"))
     assert refused.value.param == "speculation.verifier"
     with pytest.raises(RequestError, match="fidelity"):

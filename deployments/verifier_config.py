@@ -165,8 +165,8 @@ def accepts_only_equal(checks: Sequence[Check]) -> bool:
 
 
 def suits_specreason(checks: Sequence[Check]) -> bool:
-    """Whether a verifier of `checks` is of use in mode ``specreason``, where a draft step is judged alone: it can decide
-    so, or it is to accept nothing but what is equal. There nothing is, and the text is the target's."""
+    """Whether a verifier of `checks` is of use in mode ``specreason``, where a draft step is judged alone: it can
+    decide so, or it is to accept nothing but what is equal. There nothing is, and the text is the target's."""
     return any(isinstance(check, Lone) for check in checks) or accepts_only_equal(checks)
 
 

@@ -22,6 +22,8 @@ POOL_MEMORY = 200.0
 REQUEST_PRIOR = 16.0
 """The pool's acceptance rate counts as so many of a request's own steps."""
 REQUEST_MEMORY = 40.0
+MOST_WEIGHT = 4.0
+"""A step counts as so many of mean length at most: what became of a single one, however long, is one trial."""
 PART_PASSES = 2
 """The words of a step teach what a pass takes before the step is done, in parts of at least so many passes."""
 PART_WEIGHT = 0.5
@@ -326,7 +328,7 @@ class Estimates:
     def decided(self, accepted: bool, num_tokens: int, steps: str, own: Rate) -> None:
         """A draft step was committed, or replaced by one of `num_tokens` tokens; `own` is the request's estimate.
         Weighted by tokens: long steps are rejected more often, and it is tokens that count."""
-        weight = num_tokens / self.step_tokens.value
+        weight = min(num_tokens / self.step_tokens.value, MOST_WEIGHT)
         self.alpha(steps).add(accepted, weight)
         own.add(accepted, weight)
         self._length(num_tokens)

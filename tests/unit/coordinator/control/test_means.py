@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from deployments.coordinator.control.estimates import Estimates, request_alpha
 from deployments.coordinator.control.means import Mean, Meter, Rate
 
 
@@ -92,3 +93,14 @@ def test_a_request_that_changed_is_no_longer_taken_for_one_of_the_pool() -> None
         rate.add(False, 1.0)
     assert rate.has_changed
     assert rate.over(0.9) < 0.5
+
+
+def test_one_very_long_step_is_not_taken_for_a_change_of_the_text() -> None:
+    low = 0
+    for seed in range(20):
+        estimates, own, random = Estimates(), request_alpha(), Random(seed)
+        for _ in range(400):
+            estimates.decided(random.random() < 0.8, 10, "numbers", own)
+        estimates.decided(False, 256, "numbers", own)
+        low += estimates.alpha("numbers").value < 0.7
+    assert low <= 5

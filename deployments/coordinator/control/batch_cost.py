@@ -123,7 +123,7 @@ class BatchCost:
             return
         expected = self.at(num_sequences)
         if min(self._weights.get(knot, 0.0) for knot in shares) >= SURE:
-            token_s = min(max(token_s, expected / OUTLIER), expected * OUTLIER)
+            token_s = _near(token_s, expected)
         norm = sum(share**2 for share in shares.values())
         before = {knot: self.at(knot) for knot in shares}
         for knot, share in shares.items():
@@ -229,7 +229,8 @@ class TargetCost:
         """A step of a window took `token_s` a token, its call included."""
         self._window.add(num_sequences, token_s)
         if self._passes.is_known:
-            self._ratio.add(token_s / self._passes.at(num_sequences))
+            ratio = token_s / self._passes.at(num_sequences)
+            self._ratio.add(_near(ratio, self._ratio.value) if self._ratio.weight >= SURE else ratio)
         self._stream.fade()
 
     @property
@@ -255,6 +256,7 @@ class TargetCost:
         """As `BatchCost.doubt`, of steps of a window."""
         self._window.doubt(num_sequences)
         self._passes.doubt(num_sequences)
+        self._ratio.doubt(1.0)
 
     def fade_streams(self) -> None:
         """A step went by that says nothing about streams."""
@@ -270,6 +272,11 @@ class TargetCost:
             pass_s = self._passes.at(num_sequences)
             return pass_s * self._ratio.over(self._stream.at(num_sequences) / pass_s if self._stream.is_known else 1.0)
         return _either(self._window, self._stream, num_sequences)
+
+
+def _near(value: float, expected: float) -> float:
+    """`value`, no further off than by `OUTLIER`."""
+    return min(max(value, expected / OUTLIER), expected * OUTLIER)
 
 
 def _either(cost: BatchCost, other: BatchCost, num_sequences: float) -> float:

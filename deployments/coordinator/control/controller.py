@@ -135,7 +135,7 @@ class Controller:
             self._plan.clear()
             ways = self._ways.get(pacer.manner.steps)
             if ways is not None and pacer.is_typical and pacer.manner.has_ways:
-                ways.finished(pacer.manner.is_guided, pacer.num_tokens, pacer.elapsed_s)
+                ways.finished(pacer.manner.is_guided, *pacer.written)
 
     def streamed(self, pacer: Pacer, step: Streaming) -> None:
         """The target streamed a step of `pacer`, as decided last."""

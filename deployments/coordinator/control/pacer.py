@@ -115,9 +115,12 @@ class Pacer:
         """Until how many of them the depth is tried out, whatever it is predicted to give."""
         self.manner = manner
         self.is_typical = True
-        """Whether no other request ran beside it, and nothing was tried out with it."""
+        """Whether no other request ran beside it, its draft answered, and nothing was tried out with it."""
         self.num_tokens = 0
-        self._opened_at = clock()
+        """That were committed."""
+        self._began_at: float | None = None
+        self._num_first = 0
+        """When its first words came, and how many tokens they were."""
         self._estimates = estimates
         self._decider = decider
         self._clock = clock
@@ -148,9 +151,10 @@ class Pacer:
         return 0 if self.decision.watches else self.decision.depth
 
     @property
-    def elapsed_s(self) -> float:
-        """How long it has run."""
-        return self._clock() - self._opened_at
+    def written(self) -> tuple[int, float]:
+        """The tokens behind its first words, and the seconds that they took: how long its prompt was does not count."""
+        seconds = 0.0 if self._began_at is None else self._clock() - self._began_at
+        return self.num_tokens - self._num_first, seconds
 
     @property
     def alpha(self) -> float:
@@ -198,7 +202,7 @@ class Pacer:
         elif isinstance(command, Cancel):
             self._end(command.call)
         elif isinstance(command, ReviveDraft):
-            self.can_draft = False
+            self._lose_draft()
         elif isinstance(command, Retired):
             self._retired(command)
         elif isinstance(command, Commit):
@@ -208,6 +212,7 @@ class Pacer:
 
     def on_event(self, event: Event) -> None:
         """As `Observer.on_event`."""
+        self._note_first(event)
         if isinstance(event, DraftStep) and not self.manner.is_guided:
             self._estimates.step((self.name, event.call), event.step, self._clock())
         elif isinstance(event, TargetStep):
@@ -222,7 +227,7 @@ class Pacer:
                 position, began = self._judging.pop(event.call)
                 self._facts[position].verdict_s = self._clock() - began
         elif isinstance(event, DraftFailed):
-            self.can_draft = False
+            self._lose_draft()
             self._end(event.call)
         elif isinstance(event, DraftAvailable):
             self.can_draft = True
@@ -230,6 +235,17 @@ class Pacer:
             self._end(event.call)
 
     # --- what is learnt ----------------------------------------------------------------------------------------------
+
+    def _lose_draft(self) -> None:
+        self.can_draft = self.is_typical = False
+
+    def _note_first(self, event: Event) -> None:
+        """When the target's first words came, if `event` brings them."""
+        if self._began_at is not None or not isinstance(event, TargetProgress | TargetStep | Streamed):
+            return
+        words = event.step if isinstance(event, TargetStep) else event.delta
+        if words.token_ids:
+            self._began_at, self._num_first = self._clock(), len(words.token_ids)
 
     def _end(self, call: int) -> None:
         self._estimates.end((self.name, call), self._clock())

@@ -44,6 +44,15 @@ def test_a_window_must_be_clearly_faster() -> None:
     assert live(Ways(), UNTIL_KNOWN + 20, 0.0201, 0.02).count(False) == LEAST_WINDOWS
 
 
+def test_one_request_that_was_held_up_changes_nothing() -> None:
+    ways = Ways()
+    live(ways, FIRST_TRY + 2, 0.04, 0.05)
+    for _ in range(LEAST_WINDOWS):
+        ways.finished(False, 200, 200 * 0.05)
+    ways.finished(True, 200, 200 * 0.04 + 40.0)
+    assert ways.guides(0, hints_pay=True)
+
+
 def test_another_kind_of_text_is_noticed() -> None:
     ways = Ways()
     live(ways, 10, 0.02, 0.04)

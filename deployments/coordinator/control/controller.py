@@ -138,10 +138,12 @@ class Controller:
                 ways.finished(pacer.manner.is_guided, *pacer.written)
 
     def streamed(self, pacer: Pacer, step: Streaming) -> None:
-        """The target streamed a step of `pacer`, as decided last."""
-        guided = pacer.manner.is_guided and pacer.can_draft
-        is_chosen = pacer.manner.max_depth > 0
-        self._guidance.streamed(step, guided and (pacer.decision.depth > 0 or not is_chosen))
+        """The target streamed a step of `pacer`, as decided last. One without hints says nothing of the target alone
+        while others have some: its passes check their words as well."""
+        is_always_guided = pacer.manner.is_guided and pacer.can_draft and pacer.manner.max_depth == 0
+        guided = pacer.takes_hints or is_always_guided
+        if guided or not any(other.takes_hints for other in self._pacers.values()):
+            self._guidance.streamed(step, guided)
 
     def learnt(self, pacer: Pacer) -> None:
         """Something new is known of the target's times while a step of `pacer` is written: a depth that was a guess is
@@ -167,7 +169,7 @@ class Controller:
         if pacer.max_depth == 0:
             self._set(pacer, 0, "the target writes alone: there is nothing to look ahead with", 1.0)
         elif pacer.manner.is_guided:
-            num_guided = sum(p.manner.is_guided for p in self._pacers.values())
+            num_guided = sum(p.manner.is_guided and p.max_depth > 0 for p in self._pacers.values())
             before = self._guidance.guides
             said = self._guidance.decide(estimates.target.num_sequences, num_guided)
             self._guide(pacer, *said)

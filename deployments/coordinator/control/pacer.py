@@ -162,6 +162,11 @@ class Pacer:
         return self._alpha.over(self._estimates.alpha(self.manner.steps).value)
 
     @property
+    def takes_hints(self) -> bool:
+        """Whether it was decided that the draft guides it, and the draft answers."""
+        return self.manner.is_guided and self.can_draft and self.decision.depth > 0
+
+    @property
     def max_depth(self) -> int:
         """How deep it may look ahead now."""
         return self.manner.max_depth if self.can_draft and not self._only_streams else 0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from deployments.coordinator.control.batch_cost import TargetCost
+from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.estimates import Streaming
 from deployments.coordinator.control.guidance import MOST_FIRST_STEPS, STEPS_APART, TRY_STEPS, Guidance
+from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, LEAST_WINDOWS, TRY_EVERY, Ways
 
 UNTIL_KNOWN = LEAST_WINDOWS * FIRST_TRY + 1
@@ -178,3 +182,53 @@ def test_with_more_users_at_once_it_is_decided_anew() -> None:
     crowd = play(guidance, 500, 0.2, 0.3, 40.0)
     assert crowd[-200:].count(True) <= 0.05 * 500
     assert play(guidance, 400, 0.1, 0.05, 1.0)[-200:].count(False) <= 0.05 * 400
+
+
+GUIDED, ANSWERING = Manner(4, is_guided=True), Manner(0)
+
+
+def opened(*manners: Manner) -> tuple[Controller, list[Pacer]]:
+    """A controller that knows the target alone, with a request of each manner."""
+    controller = Controller()
+    for _ in range(3):
+        controller.estimates.target_cost.add_stream(2.0, 0.1)
+    return controller, [controller.open(str(number), manner, lambda: 0.0) for number, manner in enumerate(manners)]
+
+
+def test_a_stream_beside_guided_ones_says_nothing_of_the_target_alone() -> None:
+    controller, (guided, answering) = opened(GUIDED, ANSWERING)
+    cost = controller.estimates.target_cost
+    assert guided.decision.depth > 0
+    before = cost.num_streamed
+    controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
+    assert cost.num_streamed == before
+    guided.can_draft = False
+    controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
+    assert cost.num_streamed > before, "the draft is lost: nobody has hints"
+
+
+def test_the_target_alone_is_measured_beside_requests_that_always_stream() -> None:
+    """Four guided requests and four that answer, by turns. Hints cost all of them more than they give."""
+    controller, pacers = opened(*[GUIDED] * 4, *[ANSWERING] * 4)
+    with_hints = []
+    for _ in range(300):
+        hinted = any(pacer.takes_hints for pacer in pacers)
+        with_hints.append(hinted)
+        for pacer in pacers:
+            controller.streamed(pacer, Streaming(20, 8.0, 0.15 if hinted else 0.1, True))
+            controller.decide(pacer)
+    assert with_hints.count(True) <= 0.05 * len(with_hints)
+    assert controller.estimates.target_cost.stream_s(8.0) == pytest.approx(0.1, rel=0.1)
+
+
+def test_requests_without_a_draft_make_tries_no_rarer() -> None:
+    controller, pacers = opened(*[GUIDED] * 8)
+    for pacer in pacers[1:]:
+        pacer.can_draft = False
+        controller.decide(pacer)
+    depths = []
+    for _ in range(2 * STEPS_APART):
+        controller.streamed(pacers[0], Streaming(20, 8.0, 0.05 if pacers[0].takes_hints else 0.1, True))
+        controller.decide(pacers[0])
+        depths.append(pacers[0].decision.depth)
+    assert depths.count(0) == TRY_STEPS

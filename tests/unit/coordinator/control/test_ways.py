@@ -94,12 +94,16 @@ def test_short_requests_say_nothing() -> None:
         ways.finished(True, LEAST_TOKENS - 1, 1.0)
 
 
-def play(guidance: Guidance, num_steps: int, alone_s: float, guided_s: float, num_sequences: float = 1.0) -> list[bool]:
-    """Whether each step of one request was guided."""
-    taken = []
+def play(
+    guidance: Guidance, num_steps: int, alone_s: float, guided_s: float, num_sequences: float = 1.0, stalls: str = ""
+) -> list[bool]:
+    """Whether each step of one request was guided. The first one in the way `stalls` takes 0.8 s a token longer."""
+    taken: list[bool] = []
     for _ in range(num_steps):
         guides, _, _ = guidance.decide(num_sequences, 1)
-        guidance.streamed(Streaming(20, num_sequences, guided_s if guides else alone_s, True), guides)
+        stall_s = 0.8 if stalls == ("guided" if guides else "alone") and guides not in taken else 0.0
+        token_s = (guided_s if guides else alone_s) + stall_s
+        guidance.streamed(Streaming(20, num_sequences, token_s, True), guides)
         taken.append(guides)
     return taken
 
@@ -118,6 +122,17 @@ def test_what_does_not_pay_by_far_is_tried_seldom() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     steps = play(guidance, 2000, 0.1, 0.2)
     assert 0.001 * 2000 < steps.count(True) <= 0.008 * 2000
+
+
+def test_a_stall_in_the_first_step_with_hints_does_not_decide_for_long() -> None:
+    steps = play(Guidance(TargetCost(), 0.007), 600, 0.05, 0.03, stalls="guided")
+    assert all(steps[300 : STEPS_APART * 4])
+    assert steps.count(True) > 0.7 * len(steps)
+
+
+def test_a_stall_in_the_first_step_without_hints_does_not_decide_for_long() -> None:
+    steps = play(Guidance(TargetCost(), 0.007), 600, 0.05, 0.06, stalls="alone")
+    assert steps[200:].count(True) <= 0.1 * 400
 
 
 def test_what_is_tried_is_not_what_pays() -> None:

@@ -45,6 +45,9 @@ PROBE_OVERHEAD = 0.3
 FIRST_ALLOWANCE, MOST_ALLOWANCE = 1.0, 20.0
 """Steps that may be lost to trying at the beginning, and are saved up at most."""
 STEPS_BETWEEN_PROBES = 30
+ALONE_APART = 300
+"""Steps of each request after which the target alone is tried again, however well it is known: that it has become
+faster shows nowhere else."""
 LEAST_SPEED = 0.1
 """No way of writing is taken to be slower than this part of the target's pace."""
 
@@ -112,6 +115,8 @@ class Controller:
         self._allowance = FIRST_ALLOWANCE
         """In steps of each request."""
         self._since_probe = 0.0
+        self._since_alone = 0.0
+        """Steps of each request since a stream was timed, or tried."""
 
     def guides(self, steps: str, is_exact: bool) -> bool:
         """Whether a request that begins now is guided, where a window is possible as well; `steps` as in `Manner`."""
@@ -142,8 +147,11 @@ class Controller:
         while others have some: its passes check their words as well."""
         is_always_guided = pacer.manner.is_guided and pacer.can_draft and pacer.manner.max_depth == 0
         guided = pacer.takes_hints or is_always_guided
-        if guided or not any(other.takes_hints for other in self._pacers.values()):
-            self._guidance.streamed(step, guided)
+        if not guided:
+            if self._has_hints:
+                return
+            self._since_alone = 0.0
+        self._guidance.streamed(step, guided)
 
     def learnt(self, pacer: Pacer) -> None:
         """Something new is known of the target's times while a step of `pacer` is written: a depth that was a guess is
@@ -166,6 +174,7 @@ class Controller:
         part = 1.0 / max(len(self._pacers), 1)
         self._allowance = min(self._allowance + self._probe_share * part, MOST_ALLOWANCE)
         self._since_probe += part
+        self._since_alone += part
         if pacer.max_depth == 0:
             self._set(pacer, 0, "the target writes alone: there is nothing to look ahead with", 1.0)
         elif pacer.manner.is_guided:
@@ -180,6 +189,10 @@ class Controller:
         else:
             pacer.probe_until = None
             self._weigh(pacer)
+
+    @property
+    def _has_hints(self) -> bool:
+        return any(pacer.takes_hints for pacer in self._pacers.values())
 
     def _guide(self, pacer: Pacer, guides: bool, reason: str, speed_up: float) -> None:
         pacer.is_typical &= guides
@@ -254,18 +267,26 @@ class Controller:
     def _probe(self, pacer: Pacer, view: _View) -> bool:
         """Whether now is tried out what is not chosen: by `pacer` a look-ahead of one step where it streams, or by all
         the target alone, since what one request costs the others shows only then."""
-        estimates, num = self.estimates, len(self._pacers)
         if pacer.decision.depth > 0:
-            alone = num / estimates.target.num_replicas + estimates.target.others
-            if estimates.target_cost.evidence(alone) >= ENOUGH:
-                return False
-            return self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone())
+            return self._probe_alone(view)
         if view.speed_up_if_free < PROMISING:
             return self._try([pacer], 1, "what would be accepted", view.loss_watching(), watches=True)
         loss, speed = max(view.gain(0, over=1), 0.0), 1.0 + view.gain(1, over=0)
         if not self._try([pacer], 1, "a look-ahead of one step", loss / max(speed, LEAST_SPEED)):
             return False
-        estimates.target_cost.doubt_windows(estimates.target.num_sequences + 1.0)
+        self.estimates.target_cost.doubt_windows(self.estimates.target.num_sequences + 1.0)
+        return True
+
+    def _probe_alone(self, view: _View) -> bool:
+        """Whether now all try the target alone: it is little known or was long ago, and nobody has hints beside it."""
+        target, cost = self.estimates.target, self.estimates.target_cost
+        num = len(self._pacers) / target.num_replicas + target.others
+        if self._has_hints or (cost.evidence(num) >= ENOUGH and self._since_alone < ALONE_APART):
+            return False
+        if not self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone()):
+            return False
+        cost.doubt(num, PROBE_STEPS)
+        self._since_alone = 0.0
         return True
 
     def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float, *, watches: bool = False) -> bool:

@@ -107,7 +107,8 @@ class Controller:
     def __init__(self, probe_share: float = 0.007) -> None:
         self._probe_share = probe_share
         self.estimates = Estimates()
-        self._guidance = Guidance(self.estimates.target_cost, probe_share)
+        self._guidances: dict[frozenset[bool], Guidance] = {}
+        """By whether the guided requests of a time are sampled."""
         self._ways: dict[str, Ways] = {}
         self._pacers: dict[str, Pacer] = {}
         self._plan: dict[str, int] = {}
@@ -118,10 +119,11 @@ class Controller:
         self._since_alone = 0.0
         """Steps of each request since a stream was timed, or tried."""
 
-    def guides(self, steps: str, is_exact: bool) -> bool:
-        """Whether a request that begins now is guided, where a window is possible as well; `steps` as in `Manner`."""
+    def guides(self, steps: str, *, is_exact: bool, is_sampled: bool = False) -> bool:
+        """Whether a request that begins now is guided, where a window is possible as well; `steps` and `is_sampled` as
+        in `Manner`."""
         ways = self._ways.setdefault(steps, Ways(is_exact))
-        return ways.guides(len(self._pacers), self._guidance.pays)
+        return ways.guides(len(self._pacers), self._guidance(is_sampled).pays)
 
     def open(self, name: str, manner: Manner, clock: Callable[[], float]) -> Pacer:
         """A request begins; `name` is unique."""
@@ -151,7 +153,7 @@ class Controller:
             if self._has_hints:
                 return
             self._since_alone = 0.0
-        self._guidance.streamed(step, guided)
+        self._guidance(pacer.manner.is_sampled).streamed(step, guided)
 
     def learnt(self, pacer: Pacer) -> None:
         """Something new is known of the target's times while a step of `pacer` is written: a depth that was a guess is
@@ -170,7 +172,6 @@ class Controller:
 
     def decide(self, pacer: Pacer) -> None:
         """A step of `pacer` was committed, or it begins: its decision for what comes next."""
-        estimates = self.estimates
         part = 1.0 / max(len(self._pacers), 1)
         self._allowance = min(self._allowance + self._probe_share * part, MOST_ALLOWANCE)
         self._since_probe += part
@@ -178,32 +179,43 @@ class Controller:
         if pacer.max_depth == 0:
             self._set(pacer, 0, "the target writes alone: there is nothing to look ahead with", 1.0)
         elif pacer.manner.is_guided:
-            num_guided = sum(p.manner.is_guided and p.max_depth > 0 for p in self._pacers.values())
-            before = self._guidance.guides
-            said = self._guidance.decide(estimates.target.num_sequences, num_guided)
-            self._guide(pacer, *said)
-            if self._guidance.guides != before:
-                self._guide_all(pacer, *said)
+            self._guide(pacer)
         elif pacer.probe_until is not None and pacer.num_steps < pacer.probe_until:
             return
         else:
             pacer.probe_until = None
             self._weigh(pacer)
 
+    # --- guiding -----------------------------------------------------------------------------------------------------
+
     @property
     def _has_hints(self) -> bool:
         return any(pacer.takes_hints for pacer in self._pacers.values())
 
-    def _guide(self, pacer: Pacer, guides: bool, reason: str, speed_up: float) -> None:
-        pacer.is_typical &= guides
-        self._set(pacer, pacer.max_depth if guides else 0, reason, speed_up)
+    @property
+    def _guided(self) -> list[Pacer]:
+        """Those that can have hints now."""
+        return [pacer for pacer in self._pacers.values() if pacer.manner.is_guided and pacer.max_depth > 0]
 
-    def _guide_all(self, pacer: Pacer, guides: bool, reason: str, speed_up: float) -> None:
-        """All go the other way at once: what one does costs the others, so nothing is learnt while some do."""
-        for other in self._pacers.values():
-            if other.manner.is_guided and other is not pacer:
-                self._guide(other, guides, reason, speed_up)
-        self.estimates.time_anew()
+    def _guidance(self, is_sampled: bool) -> Guidance:
+        """Whether hints pay for the guided requests of now and for one that is sampled or not. Where tokens are sampled
+        hints come true less often, so greedy requests, sampled ones, and both at once are measured apart."""
+        kinds = frozenset(pacer.manner.is_sampled for pacer in self._guided) | {is_sampled}
+        if kinds not in self._guidances:
+            self._guidances[kinds] = Guidance(self.estimates.target_cost, self._probe_share)
+        return self._guidances[kinds]
+
+    def _guide(self, pacer: Pacer) -> None:
+        """The way of `pacer`, and of all others where theirs is another one: what one does costs the others, so nothing
+        is learnt while only some have hints."""
+        guided, guidance = self._guided, self._guidance(pacer.manner.is_sampled)
+        guides, reason, speed_up = guidance.decide(self.estimates.target.num_sequences, len(guided))
+        turned = [one for one in guided if one is not pacer and one.takes_hints != guides]
+        if turned or (pacer.num_steps > 0 and pacer.takes_hints != guides):
+            self.estimates.time_anew()
+        for one in (pacer, *turned):
+            one.is_typical &= guides
+            self._set(one, one.max_depth if guides else 0, reason, speed_up)
 
     # --- weighing ----------------------------------------------------------------------------------------------------
 

@@ -87,12 +87,14 @@ class Manner:
 
     max_depth: int
     steps: str = ""
-    """By which verifier its steps are accepted and where they end: requests that are alike in this have an acceptance
-    rate in common."""
+    """By which verifier its steps are accepted, where they end and how they are drawn: requests that are alike in this
+    have an acceptance rate in common."""
     is_guided: bool = False
     """The target streams and the draft's words are its hints: there is no depth to choose, only whether to draft."""
     has_ways: bool = False
     """It could have been either, guided or in a window."""
+    is_sampled: bool = False
+    """Its tokens are drawn at random, not the likeliest ones taken."""
 
 
 class Pacer:

@@ -247,3 +247,39 @@ def test_requests_without_a_draft_make_tries_no_rarer() -> None:
         controller.decide(pacers[0])
         depths.append(pacers[0].decision.depth)
     assert depths.count(0) == TRY_STEPS
+
+
+def ask(controller: Controller, name: str, is_sampled: bool) -> list[bool]:
+    """Whether each step of a request had hints, alone in the batch. They come true where nothing is sampled."""
+    pacer, taken = controller.open(name, Manner(4, is_guided=True, is_sampled=is_sampled), lambda: 0.0), []
+    for _ in range(40):
+        taken.append(pacer.takes_hints)
+        with_hints_s = 0.125 if is_sampled else 0.05
+        controller.streamed(pacer, Streaming(20, 1.0, with_hints_s if pacer.takes_hints else 0.1, True))
+        pacer.num_steps += 1
+        controller.decide(pacer)
+    pacer.close()
+    return taken
+
+
+def test_hints_that_pay_for_greedy_requests_are_not_given_to_sampled_ones() -> None:
+    controller = Controller()
+    greedy, sampled = [], []
+    for number in range(10):
+        greedy += ask(controller, f"greedy {number}", is_sampled=False)
+        sampled += ask(controller, f"sampled {number}", is_sampled=True)
+    assert greedy.count(False) <= 0.05 * len(greedy)
+    assert sampled.count(True) <= 0.1 * len(sampled)
+
+
+def test_greedy_and_sampled_requests_at_once_go_the_same_way() -> None:
+    controller, (greedy, sampled) = opened(GUIDED, Manner(4, is_guided=True, is_sampled=True))
+    ways = set()
+    for _ in range(2 * STEPS_APART):
+        for pacer in (greedy, sampled):
+            assert greedy.takes_hints == sampled.takes_hints
+            ways.add(greedy.takes_hints)
+            controller.streamed(pacer, Streaming(20, 2.0, 0.08 if pacer.takes_hints else 0.1, True))
+            pacer.num_steps += 1
+            controller.decide(pacer)
+    assert ways == {True, False}, "the target alone was tried"

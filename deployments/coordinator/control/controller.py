@@ -76,12 +76,12 @@ class _View:
     def speed_up_if_free(self) -> float:
         """Of a look-ahead of one step, if it cost the target nothing."""
         seen, one = self._outlook(0), self._candidates[self._place]
-        return window(self._conditions, one.kind, 1, seen.c, seen.verdict).speed_up
+        return window(self._conditions, one.kind, 1, seen.c, seen.step_s).speed_up
 
     def loss_watching(self) -> float:
         """What one writes less while the draft's steps are only compared, over what it writes then."""
         num, target = self._outlook(0).num_sequences, self._conditions.target
-        watched_s = target.window_s(num) + self._conditions.verdict_tokens_s
+        watched_s = target.window_s(num) + self._candidates[self._place].verdict_tokens_s
         return max(watched_s / target.stream_s(num) - 1.0, 0.0)
 
     def reason(self, depth: int) -> str:
@@ -257,7 +257,6 @@ class Controller:
         conditions = Conditions(
             estimates.target_cost,
             estimates.draft_cost,
-            estimates.verdict_s.value / estimates.step_tokens.value,
             estimates.spread,
             estimates.target.others,
             estimates.draft.others,

@@ -145,7 +145,8 @@ class Pacer:
         """This request as the choice of depths sees it; one that is guided has none."""
         if self.manner.is_guided:
             return Candidate(self.alpha, 0)
-        return Candidate(self.alpha, self.max_depth, self.decision.depth)
+        verdict_tokens_s = self._estimates.verdict_tokens_s(self.manner.steps)
+        return Candidate(self.alpha, self.max_depth, self.decision.depth, verdict_tokens_s)
 
     @property
     def depth_ahead(self) -> int:
@@ -274,7 +275,7 @@ class Pacer:
 
     def _streamed(self, event: Streamed) -> None:
         delta = event.delta
-        step = self._estimates.streamed((self.name, event.call), delta, self._clock())
+        step = self._estimates.streamed((self.name, event.call), delta, self._clock(), self.manner.steps)
         if step is None:
             return
         if self.decision.depth > 0 and not self.manner.is_guided:
@@ -294,7 +295,7 @@ class Pacer:
         if self.manner.max_depth and (accepted or command.outcome is Outcome.RECOVERED):
             tokens = (facts.draft_tokens or 0) if accepted else facts.target_tokens
             self._estimates.decided(accepted, tokens, self.manner.steps, self._alpha)
-            self._estimates.verdict_s.add(facts.verdict_s)
+            self._estimates.judged(facts.verdict_s, self.manner.steps)
         elif command.outcome is Outcome.TARGET and facts.draft_was_late:
             self._estimates.decided(False, facts.target_tokens, self.manner.steps, self._alpha)
         if command.step is not None:

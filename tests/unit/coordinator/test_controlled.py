@@ -95,7 +95,7 @@ def test_what_is_accepted_of_sampled_text_says_nothing_of_greedy_text() -> None:
             outputs = [output async for output in coordinator.generate(one)]
             assert isinstance(outputs[-1], Finished)
         assert coordinator._controller is not None
-        return list(coordinator._controller.estimates._alphas)
+        return list(coordinator._controller.estimates._steps)
 
     greedy, sampled = run_virtually(both())
     assert greedy.endswith("greedy")

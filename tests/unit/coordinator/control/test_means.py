@@ -104,3 +104,13 @@ def test_one_very_long_step_is_not_taken_for_a_change_of_the_text() -> None:
         estimates.decided(False, 256, "numbers", own)
         low += estimates.alpha("numbers").value < 0.7
     assert low <= 5
+
+
+def test_what_one_verifier_takes_for_its_steps_says_nothing_of_another_one() -> None:
+    estimates = Estimates()
+    for _ in range(100):
+        estimates.judged(2.0, "judge, blank_line")
+        estimates.decided(True, 100, "judge, blank_line", request_alpha())
+        estimates.decided(True, 10, "numbers, line", request_alpha())
+    assert estimates.verdict_tokens_s("judge, blank_line") == pytest.approx(0.02, rel=0.03)
+    assert estimates.verdict_tokens_s("numbers, line") == 0.0

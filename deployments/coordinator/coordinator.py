@@ -157,12 +157,13 @@ class Coordinator:
         try:
             settings, takes_hints = await self._settings(request, plan)
             demand.num_prompt_tokens = len(settings.target_prompt)
-            steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}"
+            is_sampled = settings.sampling.temperature > 0
+            steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}, {'sampled' if is_sampled else 'greedy'}"
             can_guide = guides = takes_hints and plan.may_guide and self._draft_vocabulary == settings.vocabulary
             if guides and plan.is_controlled and self._controller is not None:
-                guides = self._controller.guides(steps, is_exact=plan.verifier is None)
+                guides = self._controller.guides(steps, is_exact=plan.verifier is None, is_sampled=is_sampled)
             depth = plan.max_lookahead if plan.is_controlled else 0
-            pacer = self._pacer(settings.session_id, Manner(depth, steps, guides, can_guide), clock)
+            pacer = self._pacer(settings.session_id, Manner(depth, steps, guides, can_guide, is_sampled), clock)
             decide = pacer.decide if pacer is not None and plan.is_controlled else None
             session = GuidedSession(settings, decide) if guides else Session(settings, decide)
             if audit is not None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import TypeVar
 
 from actors.errors import LookaheadError, RoleSilent
@@ -18,6 +19,7 @@ from deployments.coordinator.latency import TimeLimit
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Hearing = AbstractAsyncContextManager[AsyncGenerator[T, None]]
 
 
 async def in_time(role: str, call: Awaitable[T], limit: TimeLimit, attempt: int) -> T:
@@ -31,6 +33,15 @@ async def in_time(role: str, call: Awaitable[T], limit: TimeLimit, attempt: int)
         raise RoleSilent(f"The {role} was silent for {limit_s:.3g} s.") from None
     limit.took(clock() - begun)
     return result
+
+
+@asynccontextmanager
+async def hearing(
+    role: str, items: AsyncGenerator[T, None], first: TimeLimit, later: TimeLimit, attempt: int
+) -> AsyncGenerator[AsyncGenerator[T, None], None]:
+    """The items of `items`, as from `heard`; in the end `items` is closed."""
+    async with aclosing(items), aclosing(heard(role, items, first, later, attempt)) as timely:
+        yield timely
 
 
 async def heard(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,7 +37,7 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.guided import GuidedSession
-from deployments.coordinator.listening import heard, in_time, report
+from deployments.coordinator.listening import Hearing, T, hearing, in_time, report
 from deployments.coordinator.look_aheads import LookAheads
 from deployments.coordinator.session import Session
 from deployments.coordinator.vigilance import Vigilance, unlimited
@@ -111,6 +110,8 @@ class Pipeline:
         self._errands: set[asyncio.Task[None]] = set()
         """Tasks whose result nobody waits for: calls that end, one that is still listened to, hints on their way."""
         self._revival: asyncio.Task[None] | None = None
+        self._target_has_read = False
+        """Whether the target has what stands before its steps in its cache, but for a few words: it has answered."""
         self._hints_failed = False
 
     async def run(self) -> AsyncGenerator[Committed | Finished, None]:
@@ -212,13 +213,10 @@ class Pipeline:
                 self._events.put_nowait(TargetStep(command.call, step))
                 return
             begun = self._clock()
-            async with (
-                aclosing(self._roles.target.progress(command.request, command.progress_s)) as items,
-                aclosing(
-                    heard("target", items, self._vigilance.first, self._vigilance.item, command.attempt)
-                ) as timely,
-            ):
+            items = self._roles.target.progress(command.request, command.progress_s)
+            async with self._hearing(command, items) as timely:
                 async for item in timely:
+                    self._target_has_read = True
                     if isinstance(item, Step):
                         self._vigilance.step.took(self._clock() - begun)
                         self._events.put_nowait(TargetStep(command.call, item))
@@ -226,9 +224,7 @@ class Pipeline:
                     self._events.put_nowait(TargetProgress(command.call, item))
             raise RoleUnavailable("The target's call broke off before its step ended.")
         except Exception as error:
-            if isinstance(error, RoleSilent):
-                self._roles.target.shun(command.request.session_id, command.request.call_id)
-            self._events.put_nowait(_target_failed(command.call, error))
+            self._target_broke(command, error)
 
     async def _add_hints(self, command: AddHints) -> None:
         try:
@@ -242,22 +238,26 @@ class Pipeline:
         await _back_off(command.attempt)
         ended = False
         try:
-            async with (
-                aclosing(self._roles.target.stream(command.request)) as deltas,
-                aclosing(
-                    heard("target", deltas, self._vigilance.first, self._vigilance.item, command.attempt)
-                ) as timely,
-            ):
+            async with self._hearing(command, self._roles.target.stream(command.request)) as timely:
                 async for delta in timely:
+                    self._target_has_read = True
                     ended = delta.ends_stream
                     self._events.put_nowait(Streamed(command.call, delta))
                     await self._room()
             if not ended:
                 raise RoleUnavailable("The target's stream broke off before the text ended.")
         except Exception as error:
-            if isinstance(error, RoleSilent):
-                self._roles.target.shun(command.request.session_id, command.request.call_id)
-            self._events.put_nowait(_target_failed(command.call, error))
+            self._target_broke(command, error)
+
+    def _hearing(self, command: StartTarget | StartStream, items: AsyncGenerator[T, None]) -> Hearing[T]:
+        first = self._vigilance.first(0 if self._target_has_read else command.request.prefix.num_tokens)
+        return hearing("target", items, first, self._vigilance.item, command.attempt)
+
+    def _target_broke(self, command: StartTarget | StartStream, error: Exception) -> None:
+        self._target_has_read = False
+        if isinstance(error, RoleSilent):
+            self._roles.target.shun(command.request.session_id, command.request.call_id)
+        self._events.put_nowait(_target_failed(command.call, error))
 
     async def _judge(self, command: Judge) -> None:
         name, breaker = command.request.verifier, self._vigilance.verdict_breaker

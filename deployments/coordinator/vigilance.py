@@ -26,12 +26,11 @@ class Vigilance:
 
     def __init__(self, target: Bounds, draft: Bounds, verdict: Bounds, fuse: Fuse) -> None:
         self._verdict_bounds = verdict
-        queued = _queued(target)
-        self.first = TimeLimit(queued)
-        """The target's first item of a call, which may wait in the engine's queue, and whose prompt is read before."""
+        self._first_bounds = _queued(target)
+        self._firsts: dict[int, TimeLimit] = {}
         self.item = TimeLimit(target)
-        """Each further one."""
-        self.step = TimeLimit(queued)
+        """Each further item of a target's call."""
+        self.step = TimeLimit(self._first_bounds)
         """A whole step, where nothing is told before its end."""
         self._draft_bounds = draft
         self._first_draft_bounds = _queued(draft)
@@ -40,6 +39,11 @@ class Vigilance:
         self._verdicts: dict[str, dict[int, TimeLimit]] = {}
         self.draft_breaker = Breaker(fuse)
         self.verdict_breaker = Breaker(fuse)
+
+    def first(self, num_unread: int) -> TimeLimit:
+        """For the first item of a target's call, which may wait in the engine's queue, and before which the target has
+        `num_unread` tokens to read. Sizes are kept apart as in `first_draft`."""
+        return self._firsts.setdefault(num_unread.bit_length(), TimeLimit(self._first_bounds))
 
     def draft(self, num_tokens: int) -> TimeLimit:
         """For each further item of a draft's call, of at most `num_tokens`. How soon chunks of two tokens come says

@@ -99,16 +99,17 @@ class BatchCost:
         between = bool(known) and min(known) <= num_sequences <= max(known)
         return LEAST_SUPPORT + (self.num_steps if between else self.evidence(num_sequences))
 
-    def doubt(self, num_sequences: float) -> None:
-        """What comes next about batches of this size counts more than what is known of them."""
+    def doubt(self, num_sequences: float, most: float = 1.0) -> None:
+        """What comes next about batches of this size counts more than what is known of them: `most` steps of it."""
         for knot in _shares(max(num_sequences, 1.0)):
             if knot in self._weights:
-                self._weights[knot] = min(self._weights[knot], 1.0)
+                self._weights[knot] = min(self._weights[knot], most)
 
-    def fade(self) -> None:
-        """A step went by that says nothing about these times."""
+    def fade(self, num_steps: float = 1.0) -> None:
+        """Steps went by that say nothing about these times."""
+        keep = KEEPS**num_steps
         for knot in self._weights:
-            self._weights[knot] *= KEEPS
+            self._weights[knot] *= keep
 
     def add(self, num_sequences: float, token_s: float, weight: float = 1.0) -> None:
         """A step took `token_s` a token in a batch of `num_sequences` on average."""
@@ -123,7 +124,7 @@ class BatchCost:
             return
         expected = self.at(num_sequences)
         if min(self._weights.get(knot, 0.0) for knot in shares) >= SURE:
-            token_s = min(max(token_s, expected / OUTLIER), expected * OUTLIER)
+            token_s = _near(token_s, expected)
         norm = sum(share**2 for share in shares.values())
         before = {knot: self.at(knot) for knot in shares}
         for knot, share in shares.items():
@@ -229,7 +230,8 @@ class TargetCost:
         """A step of a window took `token_s` a token, its call included."""
         self._window.add(num_sequences, token_s)
         if self._passes.is_known:
-            self._ratio.add(token_s / self._passes.at(num_sequences))
+            ratio = token_s / self._passes.at(num_sequences)
+            self._ratio.add(_near(ratio, self._ratio.value) if self._ratio.weight >= SURE else ratio)
         self._stream.fade()
 
     @property
@@ -247,18 +249,19 @@ class TargetCost:
         """A part of a step of a window took `pass_s` for each pass; worth `weight` of a step."""
         self._passes.add(num_sequences, pass_s, weight)
 
-    def doubt(self, num_sequences: float) -> None:
+    def doubt(self, num_sequences: float, most: float = 1.0) -> None:
         """As `BatchCost.doubt`, of streams."""
-        self._stream.doubt(num_sequences)
+        self._stream.doubt(num_sequences, most)
 
     def doubt_windows(self, num_sequences: float) -> None:
         """As `BatchCost.doubt`, of steps of a window."""
         self._window.doubt(num_sequences)
         self._passes.doubt(num_sequences)
+        self._ratio.doubt(1.0)
 
-    def fade_streams(self) -> None:
-        """A step went by that says nothing about streams."""
-        self._stream.fade()
+    def fade_streams(self, num_steps: float = 1.0) -> None:
+        """Steps went by that say nothing about streams."""
+        self._stream.fade(num_steps)
 
     def stream_s(self, num_sequences: float) -> float:
         """Seconds a token of a stream."""
@@ -270,6 +273,11 @@ class TargetCost:
             pass_s = self._passes.at(num_sequences)
             return pass_s * self._ratio.over(self._stream.at(num_sequences) / pass_s if self._stream.is_known else 1.0)
         return _either(self._window, self._stream, num_sequences)
+
+
+def _near(value: float, expected: float) -> float:
+    """`value`, no further off than by `OUTLIER`."""
+    return min(max(value, expected / OUTLIER), expected * OUTLIER)
 
 
 def _either(cost: BatchCost, other: BatchCost, num_sequences: float) -> float:

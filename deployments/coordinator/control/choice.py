@@ -24,7 +24,7 @@ UNKNOWN_C = 0.25
 """The draft's token over the target's until it is known."""
 
 
-Kind = tuple[float, int]
+Kind = tuple[float, int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,13 @@ class Candidate:
     alpha: float
     max_depth: int
     depth: int = 0
+    verdict_tokens_s: float = 0.0
+    """Seconds of a verdict over the tokens of a step."""
 
     @property
     def kind(self) -> Kind:
         """What makes it like others."""
-        return round(self.alpha, 2), self.max_depth
+        return round(self.alpha, 2), self.max_depth, self.verdict_tokens_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,6 @@ class Conditions:
 
     target: TargetCost
     draft: BatchCost
-    verdict_tokens_s: float = 0.0
-    """Seconds of a verdict over the tokens of a step."""
     spread: float = 0.0
     """Of the steps' lengths: standard deviation of the logarithm."""
     target_others: float = 0.0
@@ -73,8 +73,8 @@ class Outlook:
     num_sequences: float
     """In the target's batch."""
     c: float
-    verdict: float
-    """Of one target step."""
+    step_s: float
+    """A token of the target's in a window."""
 
 
 def outlook(conditions: Conditions, candidates: Sequence[Candidate], depths: Sequence[int]) -> Outlook:
@@ -82,17 +82,16 @@ def outlook(conditions: Conditions, candidates: Sequence[Candidate], depths: Seq
     alike = Counter((candidate.kind, depth) for candidate, depth in zip(candidates, depths, strict=True))
     num = conditions.target_others + len(candidates) / conditions.num_targets
     drafting = conditions.draft_others + sum(d > 0 for d in depths) / conditions.num_drafts
-    found = Outlook(0.0, num, 1.0, 0.0)
+    found = Outlook(0.0, num, 1.0, 1.0)
     for _ in range(ROUNDS):
         step_s, stream_s = conditions.target.window_s(num), conditions.target.stream_s(num)
         c = conditions.draft_s(max(drafting, 1.0)) / step_s
-        verdict = conditions.verdict_tokens_s / step_s
         speed = target_load = draft_load = 0.0
         for (kind, depth), count in alike.items():
-            one = window(conditions, kind, depth, c, verdict, step_s / stream_s)
+            one = window(conditions, kind, depth, c, step_s, step_s / stream_s)
             speed, target_load = speed + count * one.speed_up, target_load + count * one.load.target
             draft_load += count * one.load.draft
-        found = Outlook(speed / step_s, num, c, verdict)
+        found = Outlook(speed / step_s, num, c, step_s)
         new = conditions.target_others + target_load / conditions.num_targets
         new_drafting = conditions.draft_others + draft_load / conditions.num_drafts
         if abs(new - num) < 0.01 * num and abs(new_drafting - drafting) < 0.01 * drafting + 0.01:
@@ -174,7 +173,7 @@ def _hull(conditions: Conditions, kind: Kind, basis: Outlook, factor: float) -> 
     that taking the best offers first never takes a deeper one before a shallower one."""
     hull: list[tuple[float, float, int]] = []
     for depth in (0, *(depth for depth in DEPTHS if depth <= kind[1])):
-        one = window(conditions, kind, depth, basis.c, basis.verdict, factor)
+        one = window(conditions, kind, depth, basis.c, basis.step_s, factor)
         point = (max(one.load.target, hull[-1][0] + 1e-6) if hull else one.load.target, one.speed_up, depth)
         while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-2], point):
             hull.pop()
@@ -194,11 +193,11 @@ class Single:
     load: Load
 
 
-def window(conditions: Conditions, kind: Kind, depth: int, c: float, verdict: float, factor: float = 1.0) -> Single:
-    """`factor` is the time of a window's target step over that of a streamed one in the same batch."""
+def window(conditions: Conditions, kind: Kind, depth: int, c: float, step_s: float, factor: float = 1.0) -> Single:
+    """`step_s` is a token of a window's target step; `factor` is its time over a streamed one's in the same batch."""
     if depth == 0:
         return Single(factor, Load(1.0, 0.0))
-    return _planned(kind[0], _coarse(c), depth, _coarse(verdict), round(conditions.spread, 1))
+    return _planned(kind[0], _coarse(c), depth, _coarse(kind[2] / step_s), round(conditions.spread, 1))
 
 
 @lru_cache(20_000)

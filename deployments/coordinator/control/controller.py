@@ -45,6 +45,9 @@ PROBE_OVERHEAD = 0.3
 FIRST_ALLOWANCE, MOST_ALLOWANCE = 1.0, 20.0
 """Steps that may be lost to trying at the beginning, and are saved up at most."""
 STEPS_BETWEEN_PROBES = 30
+ALONE_APART = 300
+"""Steps of each request after which the target alone is tried again, however well it is known: that it has become
+faster shows nowhere else."""
 LEAST_SPEED = 0.1
 """No way of writing is taken to be slower than this part of the target's pace."""
 
@@ -73,12 +76,12 @@ class _View:
     def speed_up_if_free(self) -> float:
         """Of a look-ahead of one step, if it cost the target nothing."""
         seen, one = self._outlook(0), self._candidates[self._place]
-        return window(self._conditions, one.kind, 1, seen.c, seen.verdict).speed_up
+        return window(self._conditions, one.kind, 1, seen.c, seen.step_s).speed_up
 
     def loss_watching(self) -> float:
         """What one writes less while the draft's steps are only compared, over what it writes then."""
         num, target = self._outlook(0).num_sequences, self._conditions.target
-        watched_s = target.window_s(num) + self._conditions.verdict_tokens_s
+        watched_s = target.window_s(num) + self._candidates[self._place].verdict_tokens_s
         return max(watched_s / target.stream_s(num) - 1.0, 0.0)
 
     def reason(self, depth: int) -> str:
@@ -104,7 +107,8 @@ class Controller:
     def __init__(self, probe_share: float = 0.007) -> None:
         self._probe_share = probe_share
         self.estimates = Estimates()
-        self._guidance = Guidance(self.estimates.target_cost, probe_share)
+        self._guidances: dict[frozenset[bool], Guidance] = {}
+        """By whether the guided requests of a time are sampled."""
         self._ways: dict[str, Ways] = {}
         self._pacers: dict[str, Pacer] = {}
         self._plan: dict[str, int] = {}
@@ -112,11 +116,14 @@ class Controller:
         self._allowance = FIRST_ALLOWANCE
         """In steps of each request."""
         self._since_probe = 0.0
+        self._since_alone = 0.0
+        """Steps of each request since a stream was timed, or tried."""
 
-    def guides(self, steps: str, is_exact: bool) -> bool:
-        """Whether a request that begins now is guided, where a window is possible as well; `steps` as in `Manner`."""
+    def guides(self, steps: str, *, is_exact: bool, is_sampled: bool = False) -> bool:
+        """Whether a request that begins now is guided, where a window is possible as well; `steps` and `is_sampled` as
+        in `Manner`."""
         ways = self._ways.setdefault(steps, Ways(is_exact))
-        return ways.guides(len(self._pacers), self._guidance.pays)
+        return ways.guides(len(self._pacers), self._guidance(is_sampled).pays)
 
     def open(self, name: str, manner: Manner, clock: Callable[[], float]) -> Pacer:
         """A request begins; `name` is unique."""
@@ -135,13 +142,18 @@ class Controller:
             self._plan.clear()
             ways = self._ways.get(pacer.manner.steps)
             if ways is not None and pacer.is_typical and pacer.manner.has_ways:
-                ways.finished(pacer.manner.is_guided, pacer.num_tokens, pacer.elapsed_s)
+                ways.finished(pacer.manner.is_guided, *pacer.written)
 
     def streamed(self, pacer: Pacer, step: Streaming) -> None:
-        """The target streamed a step of `pacer`, as decided last."""
-        guided = pacer.manner.is_guided and pacer.can_draft
-        is_chosen = pacer.manner.max_depth > 0
-        self._guidance.streamed(step, guided and (pacer.decision.depth > 0 or not is_chosen))
+        """The target streamed a step of `pacer`, as decided last. One without hints says nothing of the target alone
+        while others have some: its passes check their words as well."""
+        is_always_guided = pacer.manner.is_guided and pacer.can_draft and pacer.manner.max_depth == 0
+        guided = pacer.takes_hints or is_always_guided
+        if not guided:
+            if self._has_hints:
+                return
+            self._since_alone = 0.0
+        self._guidance(pacer.manner.is_sampled).streamed(step, guided)
 
     def learnt(self, pacer: Pacer) -> None:
         """Something new is known of the target's times while a step of `pacer` is written: a depth that was a guess is
@@ -160,35 +172,50 @@ class Controller:
 
     def decide(self, pacer: Pacer) -> None:
         """A step of `pacer` was committed, or it begins: its decision for what comes next."""
-        estimates = self.estimates
         part = 1.0 / max(len(self._pacers), 1)
         self._allowance = min(self._allowance + self._probe_share * part, MOST_ALLOWANCE)
         self._since_probe += part
+        self._since_alone += part
         if pacer.max_depth == 0:
             self._set(pacer, 0, "the target writes alone: there is nothing to look ahead with", 1.0)
         elif pacer.manner.is_guided:
-            num_guided = sum(p.manner.is_guided for p in self._pacers.values())
-            before = self._guidance.guides
-            said = self._guidance.decide(estimates.target.num_sequences, num_guided)
-            self._guide(pacer, *said)
-            if self._guidance.guides != before:
-                self._guide_all(pacer, *said)
+            self._guide(pacer)
         elif pacer.probe_until is not None and pacer.num_steps < pacer.probe_until:
             return
         else:
             pacer.probe_until = None
             self._weigh(pacer)
 
-    def _guide(self, pacer: Pacer, guides: bool, reason: str, speed_up: float) -> None:
-        pacer.is_typical &= guides
-        self._set(pacer, pacer.max_depth if guides else 0, reason, speed_up)
+    # --- guiding -----------------------------------------------------------------------------------------------------
 
-    def _guide_all(self, pacer: Pacer, guides: bool, reason: str, speed_up: float) -> None:
-        """All go the other way at once: what one does costs the others, so nothing is learnt while some do."""
-        for other in self._pacers.values():
-            if other.manner.is_guided and other is not pacer:
-                self._guide(other, guides, reason, speed_up)
-        self.estimates.time_anew()
+    @property
+    def _has_hints(self) -> bool:
+        return any(pacer.takes_hints for pacer in self._pacers.values())
+
+    @property
+    def _guided(self) -> list[Pacer]:
+        """Those that can have hints now."""
+        return [pacer for pacer in self._pacers.values() if pacer.manner.is_guided and pacer.max_depth > 0]
+
+    def _guidance(self, is_sampled: bool) -> Guidance:
+        """Whether hints pay for the guided requests of now and for one that is sampled or not. Where tokens are sampled
+        hints come true less often, so greedy requests, sampled ones, and both at once are measured apart."""
+        kinds = frozenset(pacer.manner.is_sampled for pacer in self._guided) | {is_sampled}
+        if kinds not in self._guidances:
+            self._guidances[kinds] = Guidance(self.estimates.target_cost, self._probe_share)
+        return self._guidances[kinds]
+
+    def _guide(self, pacer: Pacer) -> None:
+        """The way of `pacer`, and of all others where theirs is another one: what one does costs the others, so nothing
+        is learnt while only some have hints."""
+        guided, guidance = self._guided, self._guidance(pacer.manner.is_sampled)
+        guides, reason, speed_up = guidance.decide(self.estimates.target.num_sequences, len(guided))
+        turned = [one for one in guided if one is not pacer and one.takes_hints != guides]
+        if turned or (pacer.num_steps > 0 and pacer.takes_hints != guides):
+            self.estimates.time_anew()
+        for one in (pacer, *turned):
+            one.is_typical &= guides
+            self._set(one, one.max_depth if guides else 0, reason, speed_up)
 
     # --- weighing ----------------------------------------------------------------------------------------------------
 
@@ -230,7 +257,6 @@ class Controller:
         conditions = Conditions(
             estimates.target_cost,
             estimates.draft_cost,
-            estimates.verdict_s.value / estimates.step_tokens.value,
             estimates.spread,
             estimates.target.others,
             estimates.draft.others,
@@ -252,18 +278,26 @@ class Controller:
     def _probe(self, pacer: Pacer, view: _View) -> bool:
         """Whether now is tried out what is not chosen: by `pacer` a look-ahead of one step where it streams, or by all
         the target alone, since what one request costs the others shows only then."""
-        estimates, num = self.estimates, len(self._pacers)
         if pacer.decision.depth > 0:
-            alone = num / estimates.target.num_replicas + estimates.target.others
-            if estimates.target_cost.evidence(alone) >= ENOUGH:
-                return False
-            return self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone())
+            return self._probe_alone(view)
         if view.speed_up_if_free < PROMISING:
             return self._try([pacer], 1, "what would be accepted", view.loss_watching(), watches=True)
         loss, speed = max(view.gain(0, over=1), 0.0), 1.0 + view.gain(1, over=0)
         if not self._try([pacer], 1, "a look-ahead of one step", loss / max(speed, LEAST_SPEED)):
             return False
-        estimates.target_cost.doubt_windows(estimates.target.num_sequences + 1.0)
+        self.estimates.target_cost.doubt_windows(self.estimates.target.num_sequences + 1.0)
+        return True
+
+    def _probe_alone(self, view: _View) -> bool:
+        """Whether now all try the target alone: it is little known or was long ago, and nobody has hints beside it."""
+        target, cost = self.estimates.target, self.estimates.target_cost
+        num = len(self._pacers) / target.num_replicas + target.others
+        if self._has_hints or (cost.evidence(num) >= ENOUGH and self._since_alone < ALONE_APART):
+            return False
+        if not self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone()):
+            return False
+        cost.doubt(num, PROBE_STEPS)
+        self._since_alone = 0.0
         return True
 
     def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float, *, watches: bool = False) -> bool:

@@ -8,6 +8,7 @@ never that of all replicas together.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ POOL_MEMORY = 200.0
 REQUEST_PRIOR = 16.0
 """The pool's acceptance rate counts as so many of a request's own steps."""
 REQUEST_MEMORY = 40.0
+MOST_WEIGHT = 4.0
+"""A step counts as so many of mean length at most: what became of a single one, however long, is one trial."""
 PART_PASSES = 2
 """The words of a step teach what a pass takes before the step is done, in parts of at least so many passes."""
 PART_WEIGHT = 0.5
@@ -186,15 +189,22 @@ class Engine:
             del self._replicas[name]
 
 
+class _Steps:
+    """What is known of steps of one kind, as in `Manner.steps`."""
+
+    def __init__(self) -> None:
+        self.alpha = Rate(UNKNOWN_ALPHA, 2.0, POOL_MEMORY, POOL_MEMORY / 8.0)
+        self.num_tokens = Mean(50.0, 0.5, POOL_MEMORY)
+        self.verdict_s = Mean(0.0, 1.0, POOL_MEMORY)
+        """Mean wait of a position for its verdict; 0 where the steps were equal."""
+
+
 class Estimates:
     """Of one pair of models, over all its requests. Calls are named by whatever the caller likes, uniquely."""
 
     def __init__(self) -> None:
-        self._alphas: dict[str, Rate] = {}
-        self.step_tokens = Mean(50.0, 0.5, POOL_MEMORY)
+        self._steps: defaultdict[str, _Steps] = defaultdict(_Steps)
         self._log_tokens, self._log_squares = Mean(0.0, 0.0, POOL_MEMORY), Mean(0.0, 0.0, POOL_MEMORY)
-        self.verdict_s = Mean(0.0, 1.0, POOL_MEMORY)
-        """Mean wait of a position for its verdict; 0 where the steps were equal."""
         self.target_cost, self.draft_cost = TargetCost(), BatchCost()
         self.target, self.draft = Engine(), Engine()
         self._calls: dict[object, _Call] = {}
@@ -204,9 +214,12 @@ class Estimates:
 
     def alpha(self, steps: str) -> Rate:
         """The acceptance rate of such steps, by tokens."""
-        if steps not in self._alphas:
-            self._alphas[steps] = Rate(UNKNOWN_ALPHA, 2.0, POOL_MEMORY, POOL_MEMORY / 8.0)
-        return self._alphas[steps]
+        return self._steps[steps].alpha
+
+    def verdict_tokens_s(self, steps: str) -> float:
+        """Seconds of a verdict over the tokens of such a step."""
+        known = self._steps[steps]
+        return known.verdict_s.value / known.num_tokens.value
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -260,8 +273,8 @@ class Estimates:
         known.part = _Part(self.target.mark(now), self._num_read)
         return is_news
 
-    def streamed(self, call: object, delta: Delta, now: float) -> Streaming | None:
-        """The stream `call` gave tokens; what the step that they end took, if they end one."""
+    def streamed(self, call: object, delta: Delta, now: float, steps: str = "") -> Streaming | None:
+        """The stream `call` gave tokens; what the step that they end, one of `steps`, took, if they end one."""
         known = self._calls.get(call)
         if known is None:
             return None
@@ -276,7 +289,7 @@ class Estimates:
         is_timed = num_timed >= LEAST_TIMED and self._mostly_writes(known.num_read)
         num, token_s = self._sample(known, known.replica, num_timed, now)
         streaming = Streaming(known.num_tokens, num, token_s, is_timed)
-        self._length(known.num_tokens)
+        self._length(known.num_tokens, steps)
         known.num_tokens, known.num_untimed, known.num_read = 0, 0, self._num_read
         return streaming
 
@@ -315,8 +328,8 @@ class Estimates:
         """How unequal steps are: standard deviation of the logarithm of their tokens."""
         return math.sqrt(max(self._log_squares.value - self._log_tokens.value**2, 0.0))
 
-    def _length(self, num_tokens: int) -> None:
-        self.step_tokens.add(float(num_tokens))
+    def _length(self, num_tokens: int, steps: str) -> None:
+        self._steps[steps].num_tokens.add(float(num_tokens))
         log = math.log(max(num_tokens, 1))
         self._log_tokens.add(log)
         self._log_squares.add(log**2)
@@ -326,10 +339,14 @@ class Estimates:
     def decided(self, accepted: bool, num_tokens: int, steps: str, own: Rate) -> None:
         """A draft step was committed, or replaced by one of `num_tokens` tokens; `own` is the request's estimate.
         Weighted by tokens: long steps are rejected more often, and it is tokens that count."""
-        weight = num_tokens / self.step_tokens.value
+        weight = min(num_tokens / self._steps[steps].num_tokens.value, MOST_WEIGHT)
         self.alpha(steps).add(accepted, weight)
         own.add(accepted, weight)
-        self._length(num_tokens)
+        self._length(num_tokens, steps)
+
+    def judged(self, seconds: float, steps: str) -> None:
+        """A position of `steps` has waited so long for its verdict."""
+        self._steps[steps].verdict_s.add(seconds)
 
 
 def request_alpha() -> Rate:

@@ -6,18 +6,20 @@ of a token that were measured both ways in batches of about the same size.
 
 Promises: a fresh server measures the target alone for a step or two, by which all is judged, and then guides; the way
 that is not taken is tried for `TRY_STEPS` steps of each request now and then, so seldom that it costs no more than a
-share of all steps.
+share of all steps. What a step or two say, in which an engine may have stalled, is soon tried once more.
 """
 
 from __future__ import annotations
 
 import math
 
-from deployments.coordinator.control.batch_cost import BatchCost, TargetCost
+from deployments.coordinator.control.batch_cost import SURE, BatchCost, TargetCost
 from deployments.coordinator.control.estimates import Streaming
 
 TRY_STEPS, STEPS_APART = 4, 100
 """Steps of each request that a try takes, and that are between two at least."""
+DOUBTED = 0.1
+"""Steps of evidence that are left of a way that is tried anew: a try must be able to say that all before was wrong."""
 ENOUGH = 1.5
 """Steps of evidence that make a time known."""
 MOST_FIRST_STEPS = 8
@@ -42,6 +44,8 @@ class Guidance:
         self._tries_until = 0.0
         self._next_try = math.inf
         self._missed = 0.0
+        self._num_owed = 0
+        """Tries that came before their time: the next pause is longer by theirs."""
 
     @property
     def pays(self) -> bool:
@@ -53,16 +57,15 @@ class Guidance:
         """A step was streamed, timed from when all went this way."""
         if guided:
             self._guided.add(step.num_sequences, step.token_s)
-            self._alone.fade_streams()
         else:
             self._alone.add_stream(step.num_sequences, step.token_s)
-            self._guided.fade()
 
     def decide(self, num_sequences: float, num_requests: int) -> tuple[bool, str, float]:
         """Whether to guide, why, and the speed-up by it: one of `num_requests` guided requests begins or has written a
         step, `num_sequences` being in the target's batch."""
         part = 1.0 / max(num_requests, 1)
         self._num_steps += part
+        (self._alone.fade_streams if self.guides else self._guided.fade)(part)
         is_alone_known = self._alone.num_streamed >= ENOUGH
         if not self._has_begun:
             if not is_alone_known and self._num_steps < MOST_FIRST_STEPS:
@@ -73,8 +76,11 @@ class Guidance:
             return self.guides, self._trying(), 1.0
         is_known = is_alone_known and self._guided.num_steps >= ENOUGH
         speed_up = self._alone.stream_s(num_sequences) / self._guided.at(num_sequences) if is_known else 1.0
-        if self._num_steps >= self._next_try:
-            self._try(num_sequences, speed_up)
+        if self._tries_until:
+            self._tries_until = 0.0
+            self._plan_try(speed_up)
+        elif self._num_steps >= self._next_try:
+            self._try(num_sequences)
             return self.guides, self._trying(), 1.0
         if not is_known:
             return self.guides, "hints from the draft are supposed to pay until both ways are measured", 1.0
@@ -87,18 +93,24 @@ class Guidance:
         reason = f"hints from the draft {verb}: a token with them takes {1.0 / speed_up:.2f} of one without"
         return self.guides, f"{reason}, {num_sequences:.0f} sequences in the batch", speed_up if self.guides else 1.0
 
-    def _try(self, num_sequences: float, speed_up: float) -> None:
-        """Take the other way for a while; `speed_up` is that of hints, as far as is known."""
-        self._plan_try(speed_up)
+    def _try(self, num_sequences: float) -> None:
+        """Take the other way for a while."""
         self.guides, self._missed = not self.guides, 0.0
-        (self._guided if self.guides else self._alone).doubt(num_sequences)
+        (self._guided if self.guides else self._alone).doubt(num_sequences, DOUBTED)
         self._tries_until = self._num_steps + TRY_STEPS
 
     def _plan_try(self, speed_up: float) -> None:
-        """When the way that is not taken is tried next, if its tokens take longer by so much."""
+        """When the way that is not taken is tried next, where `speed_up` is that of hints."""
+        if not self._probe_share:
+            return
         loss = max(speed_up if self.guides else 1.0 / speed_up, 1.0) - 1.0
-        apart = TRY_STEPS * loss / self._probe_share if self._probe_share else math.inf
-        self._next_try = self._num_steps + TRY_STEPS + max(apart, STEPS_APART)
+        pause = (1 + self._num_owed) * TRY_STEPS * loss / self._probe_share
+        if pause > STEPS_APART:
+            evidence = self._alone.num_streamed if self.guides else self._guided.num_steps
+            is_early = evidence < SURE and not self._num_owed
+            self._num_owed = int(is_early)
+            pause = STEPS_APART if is_early else pause
+        self._next_try = self._num_steps + TRY_STEPS + max(pause, STEPS_APART)
 
     def _trying(self) -> str:
         return f"trying out {'hints from the draft' if self.guides else 'the target alone'} for {TRY_STEPS} steps"

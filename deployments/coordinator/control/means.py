@@ -34,6 +34,12 @@ class Mean:
         self._sum *= keep
         self.weight *= keep
 
+    def doubt(self, most: float) -> None:
+        """No more than `most` of evidence is left: what comes next counts more."""
+        keep = min(most / self.weight, 1.0) if self.weight > 0.0 else 1.0
+        self._sum *= keep
+        self.weight *= keep
+
     @property
     def value(self) -> float:
         """The mean, with the prior in it."""

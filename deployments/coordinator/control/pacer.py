@@ -87,12 +87,14 @@ class Manner:
 
     max_depth: int
     steps: str = ""
-    """By which verifier its steps are accepted and where they end: requests that are alike in this have an acceptance
-    rate in common."""
+    """By which verifier its steps are accepted, where they end and how they are drawn: requests that are alike in this
+    have an acceptance rate in common."""
     is_guided: bool = False
     """The target streams and the draft's words are its hints: there is no depth to choose, only whether to draft."""
     has_ways: bool = False
     """It could have been either, guided or in a window."""
+    is_sampled: bool = False
+    """Its tokens are drawn at random, not the likeliest ones taken."""
 
 
 class Pacer:
@@ -115,9 +117,12 @@ class Pacer:
         """Until how many of them the depth is tried out, whatever it is predicted to give."""
         self.manner = manner
         self.is_typical = True
-        """Whether no other request ran beside it, and nothing was tried out with it."""
+        """Whether no other request ran beside it, its draft answered, and nothing was tried out with it."""
         self.num_tokens = 0
-        self._opened_at = clock()
+        """That were committed."""
+        self._began_at: float | None = None
+        self._num_first = 0
+        """When its first words came, and how many tokens they were."""
         self._estimates = estimates
         self._decider = decider
         self._clock = clock
@@ -140,7 +145,8 @@ class Pacer:
         """This request as the choice of depths sees it; one that is guided has none."""
         if self.manner.is_guided:
             return Candidate(self.alpha, 0)
-        return Candidate(self.alpha, self.max_depth, self.decision.depth)
+        verdict_tokens_s = self._estimates.verdict_tokens_s(self.manner.steps)
+        return Candidate(self.alpha, self.max_depth, self.decision.depth, verdict_tokens_s)
 
     @property
     def depth_ahead(self) -> int:
@@ -148,14 +154,20 @@ class Pacer:
         return 0 if self.decision.watches else self.decision.depth
 
     @property
-    def elapsed_s(self) -> float:
-        """How long it has run."""
-        return self._clock() - self._opened_at
+    def written(self) -> tuple[int, float]:
+        """The tokens behind its first words, and the seconds that they took: how long its prompt was does not count."""
+        seconds = 0.0 if self._began_at is None else self._clock() - self._began_at
+        return self.num_tokens - self._num_first, seconds
 
     @property
     def alpha(self) -> float:
         """The acceptance rate of its steps, the pool's while it is young."""
         return self._alpha.over(self._estimates.alpha(self.manner.steps).value)
+
+    @property
+    def takes_hints(self) -> bool:
+        """Whether it was decided that the draft guides it, and the draft answers."""
+        return self.manner.is_guided and self.can_draft and self.decision.depth > 0
 
     @property
     def max_depth(self) -> int:
@@ -198,7 +210,7 @@ class Pacer:
         elif isinstance(command, Cancel):
             self._end(command.call)
         elif isinstance(command, ReviveDraft):
-            self.can_draft = False
+            self._lose_draft()
         elif isinstance(command, Retired):
             self._retired(command)
         elif isinstance(command, Commit):
@@ -208,6 +220,7 @@ class Pacer:
 
     def on_event(self, event: Event) -> None:
         """As `Observer.on_event`."""
+        self._note_first(event)
         if isinstance(event, DraftStep) and not self.manner.is_guided:
             self._estimates.step((self.name, event.call), event.step, self._clock())
         elif isinstance(event, TargetStep):
@@ -222,7 +235,7 @@ class Pacer:
                 position, began = self._judging.pop(event.call)
                 self._facts[position].verdict_s = self._clock() - began
         elif isinstance(event, DraftFailed):
-            self.can_draft = False
+            self._lose_draft()
             self._end(event.call)
         elif isinstance(event, DraftAvailable):
             self.can_draft = True
@@ -230,6 +243,17 @@ class Pacer:
             self._end(event.call)
 
     # --- what is learnt ----------------------------------------------------------------------------------------------
+
+    def _lose_draft(self) -> None:
+        self.can_draft = self.is_typical = False
+
+    def _note_first(self, event: Event) -> None:
+        """When the target's first words came, if `event` brings them."""
+        if self._began_at is not None or not isinstance(event, TargetProgress | TargetStep | Streamed):
+            return
+        words = event.step if isinstance(event, TargetStep) else event.delta
+        if words.token_ids:
+            self._began_at, self._num_first = self._clock(), len(words.token_ids)
 
     def _end(self, call: int) -> None:
         self._estimates.end((self.name, call), self._clock())
@@ -251,7 +275,7 @@ class Pacer:
 
     def _streamed(self, event: Streamed) -> None:
         delta = event.delta
-        step = self._estimates.streamed((self.name, event.call), delta, self._clock())
+        step = self._estimates.streamed((self.name, event.call), delta, self._clock(), self.manner.steps)
         if step is None:
             return
         if self.decision.depth > 0 and not self.manner.is_guided:
@@ -271,7 +295,7 @@ class Pacer:
         if self.manner.max_depth and (accepted or command.outcome is Outcome.RECOVERED):
             tokens = (facts.draft_tokens or 0) if accepted else facts.target_tokens
             self._estimates.decided(accepted, tokens, self.manner.steps, self._alpha)
-            self._estimates.verdict_s.add(facts.verdict_s)
+            self._estimates.judged(facts.verdict_s, self.manner.steps)
         elif command.outcome is Outcome.TARGET and facts.draft_was_late:
             self._estimates.decided(False, facts.target_tokens, self.manner.steps, self._alpha)
         if command.step is not None:

@@ -13,6 +13,7 @@ since a window would take their places in the batch.
 
 from __future__ import annotations
 
+from deployments.coordinator.control.batch_cost import OUTLIER
 from deployments.coordinator.control.means import Mean
 
 FIRST_TRY, TRY_EVERY = 8, 32
@@ -30,14 +31,15 @@ MARGIN = 1.03
 
 
 class Ways:
-    """Seconds a token of requests that were alone from their beginning to their end, by way."""
+    """Seconds a token of requests that were alone from their beginning to their end, once they wrote, by way. Where a
+    few are known, one that is slower than their mean by more than `OUTLIER` counts as one that is slower by it."""
 
     def __init__(self, is_exact: bool = True) -> None:
         """`is_exact`: of requests that accept only equal steps."""
         self._is_exact = is_exact
         self._guided, self._window = Mean(0.0, 0.0, MEMORY_TOKENS), Mean(0.0, 0.0, MEMORY_TOKENS)
         self._next_try = FIRST_TRY
-        self._num_windows = 0
+        self._num_guided = self._num_windows = 0
         self._num_unguided = 0
         """Requests since hints did not pay."""
 
@@ -57,15 +59,18 @@ class Ways:
         return not guided
 
     def finished(self, guided: bool, num_tokens: int, elapsed_s: float) -> None:
-        """A request that was alone has written `num_tokens` in so much time."""
+        """A request that was alone has written `num_tokens` behind its first words in so much time."""
         if num_tokens < LEAST_TOKENS or elapsed_s <= 0.0:
             return
+        own, num = (self._guided, self._num_guided) if guided else (self._window, self._num_windows)
         token_s = elapsed_s / num_tokens
+        if num >= LEAST_WINDOWS:
+            token_s = min(token_s, OUTLIER * own.value)
+        own.add(token_s, float(num_tokens))
         self._next_try -= 1
         if guided:
-            self._guided.add(token_s, float(num_tokens))
+            self._num_guided += 1
             return
-        self._window.add(token_s, float(num_tokens))
         self._num_windows += 1
         if token_s > HOPELESS * self._guided.value:
             self._next_try = max(self._next_try, TRY_EVERY - 1)

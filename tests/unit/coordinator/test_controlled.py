@@ -12,7 +12,7 @@ from actors.engines.scripted import ScriptOptions
 from actors.messages import Prompt
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_WINDOWS
 from deployments.coordinator.coordinator import settle
-from deployments.generation import Finished
+from deployments.generation import Finished, SamplingOptions
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
 
@@ -83,6 +83,23 @@ def test_a_request_may_switch_the_controller_off() -> None:
     (asked,) = ask(LONG, agree=0.0, verifier="numbers", controller=False)
     assert asked.depths == []
     assert asked.is_window
+
+
+def test_what_is_accepted_of_sampled_text_says_nothing_of_greedy_text() -> None:
+    bench = Bench(LONG, replace(LONG, role="draft"), config(controller={"enabled": True}))
+
+    async def both() -> list[str]:
+        coordinator = await bench.coordinator()
+        for temperature in (0.0, 0.7):
+            one = replace(request(verifier="always"), sampling=SamplingOptions(temperature), request_id=f"{temperature}")
+            outputs = [output async for output in coordinator.generate(one)]
+            assert isinstance(outputs[-1], Finished)
+        assert coordinator._controller is not None
+        return list(coordinator._controller.estimates._steps)
+
+    greedy, sampled = run_virtually(both())
+    assert greedy.endswith("greedy")
+    assert sampled.endswith("sampled")
 
 
 @pytest.mark.parametrize("mode", ["target", "lookahead_sync"])

@@ -206,3 +206,16 @@ def test_the_first_word_of_a_draft_may_take_as_long_as_its_prompt_is_read() -> N
         vigilance.first_draft(128, 5000).took(4.0)
     assert vigilance.first_draft(128, 6000).limit_s() == 20.0
     assert vigilance.first_draft(128, 0).limit_s() == 3.0
+
+
+def test_the_first_word_of_a_target_may_take_as_long_as_its_prompt_is_read() -> None:
+    vigilance = Vigilance(Bounds(10.0, 120.0), BOUNDS, BOUNDS, Fuse())
+    for _ in range(NUM_RECENT):
+        vigilance.first(0).took(0.1)
+        vigilance.first(100).took(0.2)
+    assert vigilance.first(0).limit_s() == 30.0, "it may wait in the engine's queue"
+    assert vigilance.first(20_000).limit_s() == 120.0, "nothing is known of long prompts yet"
+    for _ in range(MIN_KNOWN):
+        vigilance.first(20_000).took(20.0)
+    assert vigilance.first(30_000).limit_s() == 100.0
+    assert vigilance.first(100).limit_s() == 30.0

@@ -122,6 +122,47 @@ def test_deep_calls_that_write_are_not_taken_for_silent_ones() -> None:
     assert run_virtually(scene()) == [(), ()]
 
 
+class Reading(TargetModel):
+    """A target that reads a long prompt for 40 s, and has it in its cache after that."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine)
+        self._has_read: set[str] = set()
+
+    async def progress(self, request: StepRequest, every_s: float) -> AsyncGenerator[Delta | Step, None]:
+        await self._read(request)
+        async with aclosing(super().progress(request, every_s)) as items:
+            async for item in items:
+                yield item
+
+    async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
+        await self._read(request)
+        async with aclosing(super().stream(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _read(self, request: StepRequest) -> None:
+        if len(request.prefix.prompt_ids) > 200 and request.session_id not in self._has_read:
+            await asyncio.sleep(40.0)
+            self._has_read.add(request.session_id)
+
+
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_a_target_that_reads_a_long_prompt_is_not_given_up_because_short_ones_were_quick(mode: str) -> None:
+    async def scene() -> list[Finished]:
+        bench = Bench(settings=config(silence={"target_min_s": 10.0, "target_max_s": 120.0}))
+        bench.roles = replace(bench.roles, target=Reading(bench.target_engine))
+        coordinator, found = await bench.coordinator(), []
+        for prompt in [*["How many?"] * 10, *["word " * 300] * 10]:
+            asked = request(mode=mode, verifier="numbers", prompt=Prompt(text=prompt), timeout_s=1000.0)
+            outputs = [output async for output in coordinator.generate(asked)]
+            assert isinstance(outputs[-1], Finished)
+            found.append(outputs[-1])
+        return found
+
+    assert [finished.summary.degraded for finished in run_virtually(scene())] == [()] * 20
+
+
 class Mute(Draft):
     """A draft that takes every call and says nothing."""
 

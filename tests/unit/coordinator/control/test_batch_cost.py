@@ -93,6 +93,29 @@ def test_one_strange_step_moves_little_and_many_move_all() -> None:
     assert cost.at(1.0) == pytest.approx(0.06, rel=0.07)
 
 
+def windows(num: int, token_s: float, cost: TargetCost) -> TargetCost:
+    """`cost` after so many steps of windows, in batches of one and of two sequences in turns."""
+    for number in range(num):
+        size = 1.0 + number % 2
+        cost.add_part(size, 0.1, 0.5)
+        cost.add_window(size, token_s)
+    return cost
+
+
+def test_one_window_that_read_a_long_prompt_makes_none_look_dear() -> None:
+    cost = windows(20, 0.1, TargetCost())
+    before = cost.window_s(2.0)
+    cost.add_window(2.0, 30 * 0.1)
+    assert cost.window_s(2.0) == pytest.approx(before, rel=0.03)
+
+
+def test_windows_that_are_doubted_are_known_anew_after_a_few_steps() -> None:
+    """With other texts, hints come true more often."""
+    cost = windows(60, 0.1, TargetCost())
+    cost.doubt_windows(2.0)
+    assert windows(4, 0.03, cost).window_s(2.0) < 0.06
+
+
 def test_before_anything_is_measured_batches_are_nearly_free() -> None:
     cost = BatchCost()
     assert not cost.is_known

@@ -55,6 +55,13 @@ def test_hints_pay_where_nothing_is_accepted() -> None:
     assert choose(conditions(0.2, factor=0.6), alike(1, 0.0), PLENTY) == (1,)
 
 
+def test_who_waits_long_for_verdicts_slows_nobody_else_down() -> None:
+    given = conditions(0.1)
+    slow, fast = Candidate(0.8, 8, verdict_tokens_s=1.0), Candidate(0.8, 8)
+    speeds = [outlook(given, pair, [2, 2]).tokens_per_s for pair in ([slow, slow], [slow, fast], [fast, fast])]
+    assert speeds[0] < speeds[1] < speeds[2]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.2, 1.0])
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("num", [1, 7, 64])

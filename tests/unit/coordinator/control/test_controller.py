@@ -7,14 +7,20 @@ from itertools import pairwise
 
 import pytest
 
-from deployments.coordinator.control.controller import FIRST_DEPTH, FIRST_SEQUENCES, MIN_DWELL, Controller
+from deployments.coordinator.control.controller import (
+    ALONE_APART,
+    FIRST_DEPTH,
+    FIRST_SEQUENCES,
+    MIN_DWELL,
+    Controller,
+)
 from deployments.coordinator.control.pacer import Manner
 from deployments.coordinator.events import Command, Decision, Event, Retired, StartTarget, Streamed
 from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.simulation.clock import Clock
-from deployments.simulation.controller_grid import Cell, compare, run_controlled
+from deployments.simulation.controller_grid import TOKEN_S, Cell, compare, run_controlled
 from deployments.simulation.driver import measure_fast
 from deployments.simulation.scripts import Agreement, StepPair
 from deployments.simulation.workload import Opening
@@ -190,11 +196,14 @@ class Turning:
         return StepPair(10, 10, Agreement.EQUAL if agreed else Agreement.DIFFERENT)
 
 
-def follow(text: Turning, cell: Cell, num_steps: int) -> Diary:
+def follow(text: Turning, cell: Cell, num_steps: int, num_streamed: int = 0) -> Diary:
+    """One request, after so many steps of the target alone."""
     diary = Diary()
 
     def opening(clock: Clock) -> Opening:
         controller = Controller()
+        for _ in range(num_streamed):
+            controller.estimates.target_cost.add_stream(1.0, TOKEN_S)
 
         def open_request(settings: SessionSettings) -> tuple[Session, tuple[Observer, ...]]:
             pacer = controller.open(settings.session_id, Manner(8), lambda: clock.now)
@@ -214,6 +223,13 @@ def test_it_stops_where_the_draft_loses_the_thread_and_goes_on_where_it_finds_it
     found = follow(Turning(150, first=False), Cell(0.0, 0.1, 0.05), 400)
     assert sum(depth > 0 for depth in found.depths[60:150]) <= 25
     assert min(found.depths[350:]) > 0
+
+
+def test_however_well_the_target_alone_is_known_it_is_measured_anew() -> None:
+    """It may have become faster, and where all look ahead nothing else would show it."""
+    diary = follow(Turning(10**6, first=True), Cell(1.0, 0.5, 0.1), 3 * ALONE_APART, num_streamed=40)
+    tries = [decision for decision in diary.decisions if "trying out the target alone" in decision.reason]
+    assert 2 <= len(tries) <= 3
 
 
 def test_requests_that_never_speculate_are_load_only() -> None:

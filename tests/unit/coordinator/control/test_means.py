@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from deployments.coordinator.control.estimates import Estimates, request_alpha
 from deployments.coordinator.control.means import Mean, Meter, Rate
 
 
@@ -92,3 +93,24 @@ def test_a_request_that_changed_is_no_longer_taken_for_one_of_the_pool() -> None
         rate.add(False, 1.0)
     assert rate.has_changed
     assert rate.over(0.9) < 0.5
+
+
+def test_one_very_long_step_is_not_taken_for_a_change_of_the_text() -> None:
+    low = 0
+    for seed in range(20):
+        estimates, own, random = Estimates(), request_alpha(), Random(seed)
+        for _ in range(400):
+            estimates.decided(random.random() < 0.8, 10, "numbers", own)
+        estimates.decided(False, 256, "numbers", own)
+        low += estimates.alpha("numbers").value < 0.7
+    assert low <= 5
+
+
+def test_what_one_verifier_takes_for_its_steps_says_nothing_of_another_one() -> None:
+    estimates = Estimates()
+    for _ in range(100):
+        estimates.judged(2.0, "judge, blank_line")
+        estimates.decided(True, 100, "judge, blank_line", request_alpha())
+        estimates.decided(True, 10, "numbers, line", request_alpha())
+    assert estimates.verdict_tokens_s("judge, blank_line") == pytest.approx(0.02, rel=0.03)
+    assert estimates.verdict_tokens_s("numbers, line") == 0.0

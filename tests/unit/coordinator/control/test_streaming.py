@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from actors.messages import Delta, Ending
+from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.estimates import LEAST_TIMED, Estimates, Streaming
+from deployments.coordinator.control.pacer import Manner, Pacer
+from deployments.coordinator.events import Commit, DraftFailed, Streamed
+from deployments.generation import Channel, Committed, Origin
 from tests.unit.coordinator.control.test_progress import begun
 
 
@@ -45,3 +49,27 @@ def test_the_time_in_which_most_read_their_prompts_says_nothing() -> None:
     assert step(estimates, "b", 8, 2.5).is_timed, "only c did"
     assert step(estimates, "a", 8, 3.0).is_timed
     assert step(estimates, "a", 8, 4.0).is_timed
+
+
+def write(pacer: Pacer, num_tokens: int) -> None:
+    """`num_tokens` come and are committed."""
+    pacer.on_event(Streamed(0, words(num_tokens)))
+    pacer.on_command(Commit(Committed("w" * num_tokens, Channel.CONTENT, Origin.TARGET, num_tokens, 0)))
+
+
+def test_how_long_a_request_read_its_prompt_says_nothing_of_how_fast_it_writes() -> None:
+    now = 0.0
+    pacer = Controller().open("r", Manner(4, is_guided=True), lambda: now)
+    assert pacer.written == (0, 0.0)
+    now = 20.0
+    write(pacer, 2)
+    now = 24.0
+    write(pacer, 40)
+    assert pacer.written == (40, 4.0)
+
+
+def test_a_request_that_lost_its_draft_is_not_like_others() -> None:
+    pacer = Controller().open("r", Manner(4, is_guided=True), lambda: 0.0)
+    pacer.is_typical = True
+    pacer.on_event(DraftFailed(1, "draft_unavailable"))
+    assert not pacer.is_typical

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from deployments.coordinator.control.batch_cost import TargetCost
+from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.estimates import Streaming
 from deployments.coordinator.control.guidance import MOST_FIRST_STEPS, STEPS_APART, TRY_STEPS, Guidance
+from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, LEAST_WINDOWS, TRY_EVERY, Ways
 
 UNTIL_KNOWN = LEAST_WINDOWS * FIRST_TRY + 1
@@ -44,6 +48,15 @@ def test_a_window_must_be_clearly_faster() -> None:
     assert live(Ways(), UNTIL_KNOWN + 20, 0.0201, 0.02).count(False) == LEAST_WINDOWS
 
 
+def test_one_request_that_was_held_up_changes_nothing() -> None:
+    ways = Ways()
+    live(ways, FIRST_TRY + 2, 0.04, 0.05)
+    for _ in range(LEAST_WINDOWS):
+        ways.finished(False, 200, 200 * 0.05)
+    ways.finished(True, 200, 200 * 0.04 + 40.0)
+    assert ways.guides(0, hints_pay=True)
+
+
 def test_another_kind_of_text_is_noticed() -> None:
     ways = Ways()
     live(ways, 10, 0.02, 0.04)
@@ -81,12 +94,16 @@ def test_short_requests_say_nothing() -> None:
         ways.finished(True, LEAST_TOKENS - 1, 1.0)
 
 
-def play(guidance: Guidance, num_steps: int, alone_s: float, guided_s: float, num_sequences: float = 1.0) -> list[bool]:
-    """Whether each step of one request was guided."""
-    taken = []
+def play(
+    guidance: Guidance, num_steps: int, alone_s: float, guided_s: float, num_sequences: float = 1.0, stalls: str = ""
+) -> list[bool]:
+    """Whether each step of one request was guided. The first one in the way `stalls` takes 0.8 s a token longer."""
+    taken: list[bool] = []
     for _ in range(num_steps):
         guides, _, _ = guidance.decide(num_sequences, 1)
-        guidance.streamed(Streaming(20, num_sequences, guided_s if guides else alone_s, True), guides)
+        stall_s = 0.8 if stalls == ("guided" if guides else "alone") and guides not in taken else 0.0
+        token_s = (guided_s if guides else alone_s) + stall_s
+        guidance.streamed(Streaming(20, num_sequences, token_s, True), guides)
         taken.append(guides)
     return taken
 
@@ -105,6 +122,17 @@ def test_what_does_not_pay_by_far_is_tried_seldom() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     steps = play(guidance, 2000, 0.1, 0.2)
     assert 0.001 * 2000 < steps.count(True) <= 0.008 * 2000
+
+
+def test_a_stall_in_the_first_step_with_hints_does_not_decide_for_long() -> None:
+    steps = play(Guidance(TargetCost(), 0.007), 600, 0.05, 0.03, stalls="guided")
+    assert all(steps[300 : STEPS_APART * 4])
+    assert steps.count(True) > 0.7 * len(steps)
+
+
+def test_a_stall_in_the_first_step_without_hints_does_not_decide_for_long() -> None:
+    steps = play(Guidance(TargetCost(), 0.007), 600, 0.05, 0.06, stalls="alone")
+    assert steps[200:].count(True) <= 0.1 * 400
 
 
 def test_what_is_tried_is_not_what_pays() -> None:
@@ -169,3 +197,89 @@ def test_with_more_users_at_once_it_is_decided_anew() -> None:
     crowd = play(guidance, 500, 0.2, 0.3, 40.0)
     assert crowd[-200:].count(True) <= 0.05 * 500
     assert play(guidance, 400, 0.1, 0.05, 1.0)[-200:].count(False) <= 0.05 * 400
+
+
+GUIDED, ANSWERING = Manner(4, is_guided=True), Manner(0)
+
+
+def opened(*manners: Manner) -> tuple[Controller, list[Pacer]]:
+    """A controller that knows the target alone, with a request of each manner."""
+    controller = Controller()
+    for _ in range(3):
+        controller.estimates.target_cost.add_stream(2.0, 0.1)
+    return controller, [controller.open(str(number), manner, lambda: 0.0) for number, manner in enumerate(manners)]
+
+
+def test_a_stream_beside_guided_ones_says_nothing_of_the_target_alone() -> None:
+    controller, (guided, answering) = opened(GUIDED, ANSWERING)
+    cost = controller.estimates.target_cost
+    assert guided.decision.depth > 0
+    before = cost.num_streamed
+    controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
+    assert cost.num_streamed == before
+    guided.can_draft = False
+    controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
+    assert cost.num_streamed > before, "the draft is lost: nobody has hints"
+
+
+def test_the_target_alone_is_measured_beside_requests_that_always_stream() -> None:
+    """Four guided requests and four that answer, by turns. Hints cost all of them more than they give."""
+    controller, pacers = opened(*[GUIDED] * 4, *[ANSWERING] * 4)
+    with_hints = []
+    for _ in range(300):
+        hinted = any(pacer.takes_hints for pacer in pacers)
+        with_hints.append(hinted)
+        for pacer in pacers:
+            controller.streamed(pacer, Streaming(20, 8.0, 0.15 if hinted else 0.1, True))
+            controller.decide(pacer)
+    assert with_hints.count(True) <= 0.05 * len(with_hints)
+    assert controller.estimates.target_cost.stream_s(8.0) == pytest.approx(0.1, rel=0.1)
+
+
+def test_requests_without_a_draft_make_tries_no_rarer() -> None:
+    controller, pacers = opened(*[GUIDED] * 8)
+    for pacer in pacers[1:]:
+        pacer.can_draft = False
+        controller.decide(pacer)
+    depths = []
+    for _ in range(2 * STEPS_APART):
+        controller.streamed(pacers[0], Streaming(20, 8.0, 0.05 if pacers[0].takes_hints else 0.1, True))
+        controller.decide(pacers[0])
+        depths.append(pacers[0].decision.depth)
+    assert depths.count(0) == TRY_STEPS
+
+
+def ask(controller: Controller, name: str, is_sampled: bool) -> list[bool]:
+    """Whether each step of a request had hints, alone in the batch. They come true where nothing is sampled."""
+    pacer, taken = controller.open(name, Manner(4, is_guided=True, is_sampled=is_sampled), lambda: 0.0), []
+    for _ in range(40):
+        taken.append(pacer.takes_hints)
+        with_hints_s = 0.125 if is_sampled else 0.05
+        controller.streamed(pacer, Streaming(20, 1.0, with_hints_s if pacer.takes_hints else 0.1, True))
+        pacer.num_steps += 1
+        controller.decide(pacer)
+    pacer.close()
+    return taken
+
+
+def test_hints_that_pay_for_greedy_requests_are_not_given_to_sampled_ones() -> None:
+    controller = Controller()
+    greedy, sampled = [], []
+    for number in range(10):
+        greedy += ask(controller, f"greedy {number}", is_sampled=False)
+        sampled += ask(controller, f"sampled {number}", is_sampled=True)
+    assert greedy.count(False) <= 0.05 * len(greedy)
+    assert sampled.count(True) <= 0.1 * len(sampled)
+
+
+def test_greedy_and_sampled_requests_at_once_go_the_same_way() -> None:
+    controller, (greedy, sampled) = opened(GUIDED, Manner(4, is_guided=True, is_sampled=True))
+    ways = set()
+    for _ in range(2 * STEPS_APART):
+        for pacer in (greedy, sampled):
+            assert greedy.takes_hints == sampled.takes_hints
+            ways.add(greedy.takes_hints)
+            controller.streamed(pacer, Streaming(20, 2.0, 0.08 if pacer.takes_hints else 0.1, True))
+            pacer.num_steps += 1
+            controller.decide(pacer)
+    assert ways == {True, False}, "the target alone was tried"

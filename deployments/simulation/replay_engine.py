@@ -77,10 +77,10 @@ def _line(points: Sequence[tuple[float, float]], at: float) -> float:
 class _Sequence:
     """One generation in the engine, and what of it is on its way to whoever asked for it."""
 
-    def __init__(self, writing: HintedWriting, is_stream: bool = False, least_s: float = 0.0) -> None:
+    def __init__(self, writing: HintedWriting, is_stream: bool = False, judging_s: float = 0.0) -> None:
         self.writing = writing
         self.is_stream = is_stream
-        self.least_s = least_s
+        self.judging_s = judging_s
         self.is_told = False
         """Hints have come while it ran: words go from one engine to the other as they are written."""
         self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
@@ -167,9 +167,9 @@ class ReplayEngine:
             self._cached.append((*token_ids, *coming[: writing.num_written]))
 
     async def read(self, call_id: str, seconds: float) -> None:
-        """Reads a prompt of another text in a pass of so many seconds at least: a judge's. Cancelled in the middle, the
-        pass that reads it goes on."""
-        sequence = _Sequence(HintedWriting((), (END,), 1, None), least_s=seconds)
+        """Reads a prompt of another text, a judge's, which alone takes a pass of so many seconds. Cancelled in the
+        middle, the pass that reads it goes on."""
+        sequence = _Sequence(HintedWriting((), (END,), 1, None), judging_s=seconds)
         try:
             self._enter(call_id, sequence)
             await sequence.heard.get()
@@ -238,15 +238,7 @@ class ReplayEngine:
         loop = asyncio.get_running_loop()
         while self._sequences:
             batch = dict(list(self._sequences.items())[: self._cost.costs.max_num_seqs])
-            proposed = sum(sequence.writing.begin_pass() for sequence in batch.values())
-            read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch.values())
-            context = sum(sequence.writing.num_context for sequence in batch.values())
-            seconds = self._cost.seconds(len(batch), proposed, read, context)
-            seconds *= 1.0 + self._disturbance()
-            if any(sequence.is_stream for sequence in batch.values()):
-                seconds += self._cost.scale * self._cost.costs.stream_s
-            seconds = max(seconds, *(sequence.least_s for sequence in batch.values()))
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(self._begin_pass(list(batch.values())))
             for call_id, sequence in batch.items():
                 if self._sequences.get(call_id) is sequence:
                     given = sequence.writing.advance()
@@ -254,6 +246,20 @@ class ReplayEngine:
                     if given[1] is not None:
                         del self._sequences[call_id]
         self._passes = None
+
+    def _begin_pass(self, batch: Sequence[_Sequence]) -> float:
+        """A pass of `batch` begins, and takes so many seconds: what those take that write, and what each judge's takes
+        beyond a pass of one sequence, for the prompt that it reads. Alone, a judge's takes what it took."""
+        slower = 1.0 + self._disturbance()
+        proposed = sum(sequence.writing.begin_pass() for sequence in batch)
+        read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch)
+        context = sum(sequence.writing.num_context for sequence in batch)
+        num_writing = sum(1 for sequence in batch if not sequence.judging_s)
+        seconds = self._cost.seconds(max(num_writing, 1), proposed, read, context) * slower
+        if any(sequence.is_stream for sequence in batch):
+            seconds += self._cost.scale * self._cost.costs.stream_s
+        pass_s = self._cost.seconds(1, 0, 0, 0) * slower
+        return seconds + sum(max(sequence.judging_s - pass_s, 0.0) for sequence in batch)
 
 
 def _num_common(one: TokenIds, other: TokenIds) -> int:

@@ -2,17 +2,17 @@
 
 Promises: made of a step trace alone: a text is cut into as many tokens as were counted (`cutting`), so that counts are
 exact and equal words are equal tokens. The target writes what it wrote. The draft writes, at a place that it wrote at
-in the recording, what it wrote there; at another place it agrees with the target as often as it did where it was
-compared, drawn from the place alone. A verdict is the one that was recorded about these words at this place, and takes
-as long; another one is drawn as often as recorded ones accepted, and takes their median. Verdicts that were cancelled
-tell neither.
+in the recording, what it wrote there, behind a rejected step of its own too; at another place it agrees with the
+target as often as it did where it was compared, drawn from the place alone. A verdict is the one that was recorded
+about these words at this place, and takes as long; another one is drawn as often as recorded ones accepted, and takes
+their median. Verdicts that were cancelled tell neither.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.messages import TokenIds
 from deployments.simulation.cutting import Cut, cut_at_words
@@ -58,6 +58,8 @@ class StepTexts:
     target: TokenIds
     draft: TokenIds | None
     verdicts: tuple[Judged, ...] = ()
+    beyond: tuple[StepTexts, ...] = ()
+    """What was written behind the draft's version, where that was rejected."""
 
     def judged(self, draft: TokenIds) -> Judged | None:
         """The verdict on `draft`, this step's or one that goes on behind it; None: there is none."""
@@ -135,7 +137,7 @@ class ReplayText:
             if is_draft and step.draft is None:
                 ids = tuple(FIRST_JUNK + len(coming) for _ in ids[1:]) + ids[-1:]
             elif is_draft and step.draft is not None:
-                ids = step.draft
+                ids, coming = step.draft, (*step.beyond, *coming[len(step.beyond) :])
             before = (*before, *ids)
             self._coming.setdefault(before, coming)
             out += ids
@@ -159,16 +161,28 @@ def replay_text(trace: Trace, vocabulary: Vocabulary, cut: Cut = cut_at_words) -
         text = ReplayText(vocabulary, truth)
         _read_chains(text, trace, drafts, cut)
         return text
-    by_step = dict[int, list[Span]]()
-    for span in trace.spans:
-        if span.step is not None and (span.num_tokens or _is_verdict(span)):
-            by_step.setdefault(span.step, []).append(span)
+    by_step, left = _by_place(trace)
     steps = []
     for commit, some in zip(trace.commits, pieces, strict=True):
-        steps.append(_step(vocabulary, by_step.get(commit.step, []), _ids(vocabulary, some), commit.origin, cut))
+        spans = by_step.get(commit.step, [])
+        step = _step(vocabulary, spans, _ids(vocabulary, some), commit.origin, cut)
+        steps.append(replace(step, beyond=_beyond(vocabulary, spans, left, cut)))
     text = ReplayText(vocabulary, truth, steps)
     text.verdict_s = [span.elapsed_s for span in trace.spans if _is_verdict(span)]
     return text
+
+
+def _by_place(trace: Trace) -> tuple[dict[int, list[Span]], dict[int, list[Span]]]:
+    """What was written and judged: by step, of those that were committed, and by position, of the others in the row."""
+    by_step, left = dict[int, list[Span]](), dict[int, list[Span]]()
+    for span in trace.spans:
+        if not span.num_tokens and not _is_verdict(span):
+            continue
+        if span.step is not None:
+            by_step.setdefault(span.step, []).append(span)
+        elif "beside" not in span.detail:
+            left.setdefault(span.position, []).append(span)
+    return by_step, left
 
 
 def _is_verdict(span: Span) -> bool:
@@ -187,6 +201,20 @@ def _step(vocabulary: Vocabulary, spans: Sequence[Span], committed: TokenIds, or
         if target is not None and target.text == draft.text:
             own = drafted
     return StepTexts(own, drafted, tuple(Judged(s.outcome == "accepted", s.elapsed_s) for s in spans if _is_verdict(s)))
+
+
+def _beyond(
+    vocabulary: Vocabulary, spans: Sequence[Span], left: Mapping[int, Sequence[Span]], cut: Cut
+) -> tuple[StepTexts, ...]:
+    """What was written at the positions behind a rejected draft step, of whose `spans` it is; where the target did not
+    come to an end, it would have said the same."""
+    rejected, steps = _last(spans, "draft"), list[StepTexts]()
+    if rejected is None or rejected.outcome != "rejected":
+        return ()
+    while (draft := _last(found := left.get(rejected.position + len(steps) + 1, ()), "draft")) is not None:
+        drafted = _ids(vocabulary, cut(draft.text or "", draft.num_tokens))
+        steps.append(_step(vocabulary, found, drafted, "accepted", cut))
+    return tuple(steps)
 
 
 def _last(spans: Sequence[Span], kind: str) -> Span | None:

@@ -1,4 +1,5 @@
-"""What is read of a recorded request: which verdict is whose, and how long it took."""
+"""What is read of a recorded request: which verdict is whose, how long it took, and what was written on a path that was
+left."""
 
 from __future__ import annotations
 
@@ -77,3 +78,28 @@ def test_the_second_verdict_of_a_step_is_about_it_and_those_behind_it() -> None:
     text = read(spans, [commit(0, first, "accepted"), commit(1, second, "accepted")])
     assert not text.judged((), ids(text, first)).accepted
     assert text.judged((), ids(text, first, second)).accepted
+
+
+def test_behind_a_rejected_step_of_its_own_the_draft_goes_on_as_it_did() -> None:
+    spans = [
+        span("draft", 0, 0, "rejected", "To begin we look\n"),
+        span("draft", 1, None, "cancelled", "1. at the ducks\n"),
+        span("target", 1, None, "cancelled", "1. at ducks\n"),
+        span("verdict", 1, None, "rejected", end_s=1.2),
+        span("draft", 2, None, "cancelled", "and\n"),
+        span("draft", 3, None, "cancelled"),
+        span("verdict", 0, 0, "rejected"),
+        span("draft", 4, 1, "accepted", "it lays eggs\n"),
+    ]
+    text = read(spans, [commit(0, "Step 1\n", "recovered"), commit(1, "it lays eggs\n", "accepted")])
+    rejected = ids(text, "To begin we look\n")
+    beyond = ids(text, "1. at the ducks\n", "and\n")
+    text.target_after(())
+    assert text.draft_after(())[: len(rejected + beyond)] == rejected + beyond
+    assert text.draft_after(rejected)[: len(beyond)] == beyond
+    assert text.target_after(rejected)[:3] == ids(text, "1. at ducks\n")
+    assert text.target_after(rejected + ids(text, "1. at the ducks\n"))[:1] == ids(text, "and\n")
+    judged = text.judged(rejected, ids(text, "1. at the ducks\n"))
+    assert (judged.accepted, judged.seconds) == (False, pytest.approx(0.2))
+    behind_target = text.draft_after(ids(text, "Step 1\n"))
+    assert behind_target[:3] == ids(text, "it lays eggs\n")

@@ -28,6 +28,7 @@ from actors.messages import (
 )
 from deployments.simulation.cost_file import RoleCosts
 from deployments.simulation.hinted_writing import END, HintedWriting
+from deployments.simulation.replay_cache import ReadBefore
 from deployments.simulation.replay_text import ReplayText
 
 VOCABULARY = "replayed"
@@ -81,6 +82,8 @@ class _Sequence:
         self.writing = writing
         self.is_stream = is_stream
         self.judging_s = judging_s
+        self.has_begun = False
+        """Whether a pass has begun with it: what it need not read is settled then."""
         self.is_told = False
         """Hints have come while it ran: words go from one engine to the other as they are written."""
         self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
@@ -108,9 +111,9 @@ class ReplayEngine:
         self._cost = cost
         self._is_draft = is_draft
         self._rules = rules
-        self._block_size = block_size
         self._hop_s = hop_s
-        self._cached: list[TokenIds] = [prompt[:num_cached]]
+        self._before = ReadBefore(block_size, cost.costs.max_num_seqs if rules is not None else 0)
+        self._before.keep(prompt[:num_cached])
         self._sequences: dict[str, _Sequence] = {}
         self._passes: asyncio.Task[None] | None = None
         self._other: ReplayEngine | None = None
@@ -148,10 +151,7 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         written = token_ids[len(self._prompt) :]
         coming = self._text.draft_after(written) if self._is_draft else self._text.target_after(written)
-        to_read = self._to_read(token_ids)
-        writing = HintedWriting(
-            token_ids, coming, max_tokens, self._rules, speculation=token_speculation, num_to_read=to_read
-        )
+        writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation)
         writing.add_hints(hints)
         sequence = _Sequence(writing, is_stream=max_steps is None)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
@@ -164,7 +164,8 @@ class ReplayEngine:
                     yield replace(delta, num_proposed=counts[0], num_accepted=counts[1])
         finally:
             self._sequences.pop(call_id, None)
-            self._cached.append((*token_ids, *coming[: writing.num_written]))
+            if sequence.has_begun:
+                self._before.keep(writing.read)
 
     async def read(self, call_id: str, seconds: float) -> None:
         """Reads a prompt of another text, a judge's, which alone takes a pass of so many seconds. Cancelled in the
@@ -217,12 +218,6 @@ class ReplayEngine:
         if self._passes is None:
             self._passes = asyncio.create_task(self._work())
 
-    def _to_read(self, token_ids: TokenIds) -> int:
-        """Tokens that are in no whole block of the cache; the last one is always read."""
-        longest = max(_num_common(known, token_ids) for known in self._cached)
-        longest = min(longest, len(token_ids) - 1)
-        return len(token_ids) - longest // self._block_size * self._block_size
-
     def _disturbance(self) -> float:
         """By what part a pass that begins now takes longer."""
         other, costs = self._other, self._cost.costs
@@ -250,6 +245,8 @@ class ReplayEngine:
     def _begin_pass(self, batch: Sequence[_Sequence]) -> float:
         """A pass of `batch` begins, and takes so many seconds: what those take that write, and what each judge's takes
         beyond a pass of one sequence, for the prompt that it reads. Alone, a judge's takes what it took."""
+        for sequence in batch:
+            self._look_up(sequence)
         slower = 1.0 + self._disturbance()
         proposed = sum(sequence.writing.begin_pass() for sequence in batch)
         read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch)
@@ -261,10 +258,9 @@ class ReplayEngine:
         pass_s = self._cost.seconds(1, 0, 0, 0) * slower
         return seconds + sum(max(sequence.judging_s - pass_s, 0.0) for sequence in batch)
 
-
-def _num_common(one: TokenIds, other: TokenIds) -> int:
-    """With how many tokens both begin."""
-    for at, (first, second) in enumerate(zip(one, other, strict=False)):
-        if first != second:
-            return at
-    return min(len(one), len(other))
+    def _look_up(self, sequence: _Sequence) -> None:
+        """What a new sequence need not read, found as its first pass begins."""
+        if not sequence.has_begun and not sequence.judging_s:
+            running = [other.writing.read for other in self._sequences.values() if other.has_begun]
+            sequence.writing.num_to_read = self._before.num_to_read(sequence.writing.read, running)
+        sequence.has_begun = True

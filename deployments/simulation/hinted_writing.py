@@ -50,6 +50,11 @@ class HintedWriting:
         )
 
     @property
+    def is_over(self) -> bool:
+        """Whether all is written."""
+        return self.num_written >= min(len(self.coming), self._max_tokens)
+
+    @property
     def num_context(self) -> int:
         """Tokens that stand before the next one."""
         return self._num_before + self.num_written

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
-from actors.boundaries import DeltaCutter, StepSplitter
+from actors.boundaries import DeltaCutter, StepSplitter, stop_ids
 from actors.engines.hint_matching import MatchRules
 from actors.errors import RequestError
 from actors.messages import (
@@ -151,6 +151,8 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         written = token_ids[len(self._prompt) :]
         coming = self._text.draft_after(written) if self._is_draft else self._text.target_after(written)
+        if max_steps == 1:
+            coming = self._stopped(coming, rule)
         writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation)
         writing.add_hints(hints)
         sequence = _Sequence(writing, is_stream=max_steps is None)
@@ -213,6 +215,17 @@ class ReplayEngine:
             self._passes.cancel()
             await asyncio.gather(self._passes, return_exceptions=True)
 
+    def _stopped(self, coming: TokenIds, rule: StepRule) -> TokenIds:
+        """`coming` up to the end of its first step, if one token tells, or their number: asked for one step, the engine
+        stops there by itself (`actors.engines.vllm`). Else it goes on until whoever listens has heard the end."""
+        text, splitter = self._text.vocabulary.text, StepSplitter(rule)
+        for at, token in enumerate(coming, start=1):
+            ending = splitter.feed(text(token))
+            if ending is not None:
+                tells = ending is Ending.CAP or token in stop_ids({token: text(token)}, rule)
+                return coming[:at] if tells else coming
+        return coming
+
     def _enter(self, call_id: str, sequence: _Sequence) -> None:
         self._sequences[call_id] = sequence
         if self._passes is None:
@@ -238,7 +251,7 @@ class ReplayEngine:
                 if self._sequences.get(call_id) is sequence:
                     given = sequence.writing.advance()
                     loop.call_later(self._hop_s, sequence.heard.put_nowait, given)
-                    if given[1] is not None:
+                    if sequence.writing.is_over:
                         del self._sequences[call_id]
         self._passes = None
 

@@ -107,3 +107,16 @@ def test_only_the_last_blocks_and_the_newest_calls_are_kept() -> None:
     read.keep(tuple(range(60)))
     read.keep((7,))
     assert read.num_to_read((*range(50), 99)) == 3, "another one has ended since"
+
+
+def test_a_call_for_one_step_ends_with_it_and_delays_nobody() -> None:
+    """The engine stops by itself where one token tells that the step is over: the next call finds it idle."""
+
+    async def run() -> float:
+        one = engine()
+        first = await write(one, (1,))
+        second = await write(one, (1, *one._text.truth[:1]))
+        await one.shutdown()
+        return second - first
+
+    assert run_virtually(run()) == pytest.approx(PASS_S + READ_S)

@@ -15,7 +15,7 @@ from actors.errors import ConfigError
 from deployments.coordinator.theory import tokens_per_pass
 from deployments.simulation.cost_file import CostFile, read_costs
 from deployments.simulation.costs import EngineCost
-from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_requests, scaled
+from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, is_split_by, max_requests, scaled
 
 PROPOSED = (0, 3, 8)
 """Tokens that an estimated engine may propose to itself."""
@@ -95,7 +95,7 @@ class Question:
         return max_requests(MODELS[self.target], GPUS[self.gpu], num_gpus, self.max_context)
 
     def cost(self, role: str, num_gpus: int, num_proposed: int = 0) -> EngineCost | None:
-        """An engine of `role`; None where the model does not fit."""
+        """An engine of `role`; None where the model does not fit, or its heads cannot be shared out."""
         return _cost(self, role, num_gpus, num_proposed)
 
 
@@ -106,7 +106,7 @@ def _cost(question: Question, role: str, num_gpus: int, num_proposed: int) -> En
         measured = _measured(question.costs)
         return scaled(measured.cost(role, num_proposed), gain) if num_gpus == 1 else None
     model, gpu = MODELS[question.draft if role == "draft" else question.target], GPUS[question.gpu or ""]
-    if max_requests(model, gpu, num_gpus, question.max_context) < 1:
+    if not is_split_by(model, num_gpus) or max_requests(model, gpu, num_gpus, question.max_context) < 1:
         return None
     return estimated_cost(
         model, gpu, num_gpus, context=question.max_context, num_proposed=num_proposed, tokens_per_pass=gain

@@ -21,6 +21,7 @@ from deployments.planning.question import Objective, Question
 from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, serve
 from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, write_costs
+from deployments.simulation.hardware import GPUS, MODELS, estimated_cost
 
 SMALL = Question("r1-distill-32b", "r1-distill-1.5b", "h100", 4, users=2, output_tokens=1000)
 
@@ -221,3 +222,17 @@ def test_the_map_s_simulated_places_are_near_the_formula() -> None:
     assert len(cells) == 6
     for cell in cells:
         assert cell.simulated == pytest.approx(cell.break_even, abs=0.5)
+
+
+def test_gpus_that_cannot_share_the_attention_heads_are_no_engine() -> None:
+    """Seven billion parameters have 28 heads: vLLM refuses eight GPUs, and so twice the four."""
+    asked = replace(SMALL, target="r1-distill-7b", num_gpus=8, users=1)
+    assert predict(asked, Layout(1, 4, 0, 1, 0, 0), 1) is not None
+    assert predict(asked, Layout(1, 8, 0, 1, 0, 0), 1) is None
+    assert {found.layout.target_gpus for found in candidates(asked)} == {1, 2, 4}
+    chosen = predict(asked, Layout(1, 4, 0, 1, 0, 0), 1)
+    assert chosen is not None
+    candidate = answering.Candidate(chosen, chosen.user_tokens_per_s)
+    assert {one.place for one in answering.next_gpus(asked, candidate)} == {"target"}
+    with pytest.raises(ValueError, match="28 attention heads"):
+        estimated_cost(MODELS["r1-distill-7b"], GPUS["h100"], 8)

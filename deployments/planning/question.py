@@ -77,6 +77,11 @@ class Question:
         return max(self.min_speed, self.output_tokens / self.max_latency if self.max_latency is not None else 0.0)
 
     @property
+    def asked_tokens_per_s(self) -> float:
+        """Of all users together: what a rate asks for; 0 where the number of users is given."""
+        return (self.rate or 0.0) * self.output_tokens
+
+    @property
     def mean_context(self) -> float:
         """Tokens before a request's next one, on average."""
         return self.prompt_tokens + self.output_tokens / 2.0

@@ -225,7 +225,7 @@ def simulated(question: Question, prediction: Prediction) -> float:
     layout = prediction.layout
     parts = equal_parts(layout, prediction.users)
     target = question.cost("target", layout.target_gpus, layout.num_proposed)
-    draft = question.cost("draft", layout.draft_gpus, layout.num_proposed)
+    draft = question.cost("draft", layout.draft_gpus, layout.num_proposed) if layout.depth else target
     if target is None or draft is None:
         raise AssertionError("a predicted layout fits")
     clock, num_users = Clock(), max(round(prediction.users / parts), 1)

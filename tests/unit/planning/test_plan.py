@@ -299,3 +299,9 @@ def test_of_layouts_that_bear_a_rate_at_the_same_price_the_one_that_is_faster_fo
     assert found is not None
     faster = replace(found, user_tokens_per_s=2.0 * found.user_tokens_per_s, tokens_per_s=0.999 * found.tokens_per_s)
     assert rank(asked, faster) < rank(asked, found)
+
+
+def test_a_draft_that_fits_nowhere_leaves_the_target_alone() -> None:
+    answer = plan(replace(SMALL, draft="r1-distill-32b", gpu="l40s"))
+    assert not answer.chosen.predicted.layout.depth
+    assert answer.chosen.simulated_user_tokens_per_s > 0.0

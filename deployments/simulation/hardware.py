@@ -31,7 +31,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One chip. `memory` in bytes, `bandwidth` and `link` in bytes a second, `operations` in operations a second."""
+    """One chip. `memory` in bytes, `bandwidth` and `link` (one way) in bytes a second, `operations` in a second."""
 
     name: str
     memory: float
@@ -90,10 +90,10 @@ GPUS: dict[str, Gpu] = {
     gpu.name: gpu
     for gpu in (
         Gpu("l40s", 48e9, 0.864e12, 362e12, 3.2e10, 1.0),
-        Gpu("a100", 80e9, 2.04e12, 312e12, 6e11, 1.6),
-        Gpu("h100", 80e9, 3.35e12, 989e12, 9e11, 2.5),
-        Gpu("h200", 141e9, 4.8e12, 989e12, 9e11, 3.2),
-        Gpu("b200", 180e9, 8.0e12, 2250e12, 1.8e12, 5.5),
+        Gpu("a100", 80e9, 2.04e12, 312e12, 3e11, 1.6),
+        Gpu("h100", 80e9, 3.35e12, 989e12, 4.5e11, 2.5),
+        Gpu("h200", 141e9, 4.8e12, 989e12, 4.5e11, 3.2),
+        Gpu("b200", 180e9, 8.0e12, 2250e12, 9e11, 5.5),
     )
 }
 MODELS: dict[str, ModelShape] = {

@@ -1,20 +1,20 @@
 """The answer to a question: the best layout, simulated beside its rivals, why, and where more GPUs would go.
 
 Promises: the search is by formula, the choice among its best is by simulation of the production session; where the
-traffic is too large to simulate whole, an equal part of the cluster with its part of the users is. Figures of both are
-kept apart. A wish (`--min-speed`, `--max-latency`) is met as simulated, or there is no answer.
+traffic is large and the cluster has equal parts, one of them with its part of the users is. Figures of both are kept
+apart. A rate is borne, and a wish (`--min-speed`, `--max-latency`) met, as simulated, or there is no answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, gcd
 from typing import Any
 
 from actors.errors import ConfigError
 from deployments.planning.question import Objective, Question
-from deployments.planning.search import Prediction, best_of_each, candidates, predict, rank, with_more
+from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, rank, with_more
 from deployments.simulation.asking import settings_for
 from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Pool
@@ -30,7 +30,13 @@ NEAR = 0.95
 MOST_TRIED = 24
 """About so many more layouts are simulated to meet a wish: of many, a few from the best to the fastest by formula."""
 MOST_USERS = 64
-"""More are not simulated: a part of the cluster is."""
+"""With more a part of the cluster is simulated, if there is one."""
+EVEN = 0.02
+"""A part has so nearly its share of the users: they are whole."""
+MOST_ROUNDS = 4
+"""Simulations of a layout until it has as many users as its own speed keeps there at a rate."""
+BEARS = 0.99
+"""Of a rate: less is not borne."""
 STEPS_PER_USER = 60
 SPREAD = 0.5
 """Of the lengths of steps: that of their logarithm."""
@@ -43,12 +49,14 @@ class Candidate:
 
     predicted: Prediction
     simulated_user_tokens_per_s: float
+    users: float
+    """At once, as simulated: with a rate, those that this speed keeps there."""
 
     @property
     def as_simulated(self) -> Prediction:
-        """The prediction with the simulation's speed."""
+        """The prediction with the simulation's speed and users."""
         pace = self.simulated_user_tokens_per_s
-        return replace(self.predicted, user_tokens_per_s=pace, tokens_per_s=pace * self.predicted.users)
+        return replace(self.predicted, users=self.users, user_tokens_per_s=pace, tokens_per_s=pace * self.users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,62 +144,97 @@ def plan(question: Question, tell: Callable[[float], None] = lambda part: None) 
     finalists = list(dict.fromkeys([*found[:NUM_FINALISTS], *[one for one in (ahead, alone) if one is not None]]))
     tried = []
     for done, one in enumerate(finalists):
-        tried.append(Candidate(one, simulated(question, one)))
+        tried.append(try_out(question, one))
         tell(0.2 + 0.6 * (done + 1) / len(finalists))
-    tried.sort(key=lambda one: rank(question, one.as_simulated))
+    tried.sort(key=lambda one: (not _bears(question, one), rank(question, one.as_simulated)))
     chosen = tried[0] if _meets(question, tried[0]) else _next_that_meets(question, found, tried)
-    rivals = [one for one in tried if one is not chosen]
+    rivals = [one for one in tried if one is not chosen and _bears(question, one)]
     points = frontier(question)
     tell(1.0)
     return Plan(question, chosen, tuple(rivals), points, crossing(question, points), next_gpus(question, chosen))
 
 
+def _bears(question: Question, one: Candidate) -> bool:
+    return one.as_simulated.tokens_per_s >= BEARS * question.asked_tokens_per_s
+
+
 def _meets(question: Question, one: Candidate) -> bool:
-    return one.simulated_user_tokens_per_s >= question.wished_speed
+    return _bears(question, one) and one.simulated_user_tokens_per_s >= question.wished_speed
 
 
 def _next_that_meets(question: Question, found: list[Prediction], tried: list[Candidate]) -> Candidate:
     """The first of `found` behind those `tried` that meets the wish as simulated; ConfigError if none does."""
     near = [one for one in found if one.user_tokens_per_s >= NEAR * question.wished_speed]
     fastest = sorted(near, key=lambda one: -one.user_tokens_per_s)[:NUM_FINALISTS]
-    best, known = max(one.simulated_user_tokens_per_s for one in tried), {one.predicted.layout for one in tried}
+    known = {one.predicted.layout for one in tried}
     for prediction in dict.fromkeys([*near[:: ceil(len(near) / MOST_TRIED) or 1], *fastest]):
         if prediction.layout in known:
             continue
-        one = Candidate(prediction, simulated(question, prediction))
+        one = try_out(question, prediction)
         if _meets(question, one):
             return one
-        best = max(best, one.simulated_user_tokens_per_s)
+        tried = [*tried, one]
+    raise _refusal(question, [one for one in tried if _bears(question, one)])
+
+
+def _refusal(question: Question, tried: list[Candidate]) -> ConfigError:
+    """Why none of `tried`, which bear the traffic, is chosen."""
     gpus, speed = f"No layout of {question.num_gpus} GPUs", question.wished_speed
+    if not tried:
+        return ConfigError(f"{gpus} that was simulated bears {question.rate:g} requests a second.", "rate")
+    best = max(one.simulated_user_tokens_per_s for one in tried)
     if question.max_latency is not None and speed > question.min_speed:
         seconds = question.output_tokens / best
-        raise ConfigError(
+        return ConfigError(
             f"{gpus} answers within {question.max_latency:g} s, as simulated; the fastest takes {seconds:.1f} s.",
             "max_latency",
         )
-    raise ConfigError(
+    return ConfigError(
         f"{gpus} gives each user {speed:g} tokens a second, as simulated; the fastest gives {best:.1f}.", "min_speed"
     )
 
 
+def try_out(question: Question, prediction: Prediction) -> Candidate:
+    """`prediction`'s layout as simulated. With a rate it has as many users as Little's law gives at the simulated
+    speed, which are others than at the formula's."""
+    one = Candidate(prediction, simulated(question, prediction), prediction.users)
+    for _ in range(MOST_ROUNDS - 1 if question.rate is not None else 0):
+        if abs(one.as_simulated.tokens_per_s / question.asked_tokens_per_s - 1.0) <= 1.0 - BEARS:
+            break
+        users = question.asked_tokens_per_s / one.simulated_user_tokens_per_s
+        if predict(question, prediction.layout, users) is None:
+            break
+        one = Candidate(prediction, simulated(question, replace(prediction, users=users)), users)
+    return one
+
+
+def equal_parts(layout: Layout, users: float) -> int:
+    """Into how many equal parts the layout and its users go: so that at most `MOST_USERS` are in each, or as near to
+    that as whole replicas and users allow."""
+    most = gcd(layout.num_targets, layout.num_drafts if layout.depth else 0)
+    found = [1]
+    for parts in range(2, most + 1):
+        is_even = abs(max(round(users / parts), 1) * parts - users) <= EVEN * users
+        if most % parts == 0 and is_even and users / found[-1] > MOST_USERS:
+            found.append(parts)
+    return found[-1]
+
+
 def simulated(question: Question, prediction: Prediction) -> float:
     """Tokens a second of a user of `prediction`'s layout, by the production session on a simulated clock."""
-    layout, users = prediction.layout, max(round(prediction.users), 1)
-    parts = 1
-    while users / parts > MOST_USERS and layout.num_targets // (parts * 2) >= 1:
-        parts *= 2
+    layout = prediction.layout
+    parts = equal_parts(layout, prediction.users)
     target = question.cost("target", layout.target_gpus, layout.num_proposed)
-    draft = question.cost("draft", layout.draft_gpus, layout.num_proposed)
+    draft = question.cost("draft", layout.draft_gpus, layout.num_proposed) if layout.depth else target
     if target is None or draft is None:
         raise AssertionError("a predicted layout fits")
-    clock, num_users = Clock(), max(round(users / parts), 1)
-    drafts = max(round(layout.num_drafts / parts), 1) if layout.depth else 0
+    clock, num_users = Clock(), max(round(prediction.users / parts), 1)
     settings = settings_for("lookahead" if layout.depth else "target", max(layout.depth, 1))
     cluster = Cluster(
         clock,
         Decisions(settings),
-        Pool(clock, target, max(layout.num_targets // parts, 1)),
-        Pool(clock, draft, drafts),
+        Pool(clock, target, layout.num_targets // parts),
+        Pool(clock, draft, layout.num_drafts // parts if layout.depth else 0),
         Pool(clock, EngineCost(((1, question.verdict_s),)), 1),
     )
     num_steps = max(round(question.output_tokens / question.step_tokens), 1)

@@ -30,7 +30,7 @@ def profile_text(plan: Plan) -> str:
     pace = plan.chosen.simulated_user_tokens_per_s
     source = "estimated engines" if question.costs is None else f"engines as measured in {question.costs.name}"
     head = (
-        f"# Planned by lookahead plan ({source}): {layout.words} GPUs, {plan.chosen.predicted.users:.0f} users;\n"
+        f"# Planned by lookahead plan ({source}): {layout.words} GPUs, {plan.chosen.users:.0f} users;\n"
         f"# simulated: {pace:.1f} tokens/s a user. Judge and accept rate are assumed: measure with lookahead bench.\n"
     )
     if (level := data["speculation"].get("fidelity", EXACT)) != EXACT:

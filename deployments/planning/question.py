@@ -15,7 +15,7 @@ from actors.errors import ConfigError
 from deployments.coordinator.theory import tokens_per_pass
 from deployments.simulation.cost_file import CostFile, read_costs
 from deployments.simulation.costs import EngineCost
-from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, max_requests, scaled
+from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, is_split_by, max_requests, scaled
 
 PROPOSED = (0, 3, 8)
 """Tokens that an estimated engine may propose to itself."""
@@ -77,6 +77,11 @@ class Question:
         return max(self.min_speed, self.output_tokens / self.max_latency if self.max_latency is not None else 0.0)
 
     @property
+    def asked_tokens_per_s(self) -> float:
+        """Of all users together: what a rate asks for; 0 where the number of users is given."""
+        return (self.rate or 0.0) * self.output_tokens
+
+    @property
     def mean_context(self) -> float:
         """Tokens before a request's next one, on average."""
         return self.prompt_tokens + self.output_tokens / 2.0
@@ -95,7 +100,7 @@ class Question:
         return max_requests(MODELS[self.target], GPUS[self.gpu], num_gpus, self.max_context)
 
     def cost(self, role: str, num_gpus: int, num_proposed: int = 0) -> EngineCost | None:
-        """An engine of `role`; None where the model does not fit."""
+        """An engine of `role`; None where the model does not fit, or its heads cannot be shared out."""
         return _cost(self, role, num_gpus, num_proposed)
 
 
@@ -106,7 +111,7 @@ def _cost(question: Question, role: str, num_gpus: int, num_proposed: int) -> En
         measured = _measured(question.costs)
         return scaled(measured.cost(role, num_proposed), gain) if num_gpus == 1 else None
     model, gpu = MODELS[question.draft if role == "draft" else question.target], GPUS[question.gpu or ""]
-    if max_requests(model, gpu, num_gpus, question.max_context) < 1:
+    if not is_split_by(model, num_gpus) or max_requests(model, gpu, num_gpus, question.max_context) < 1:
         return None
     return estimated_cost(
         model, gpu, num_gpus, context=question.max_context, num_proposed=num_proposed, tokens_per_pass=gain

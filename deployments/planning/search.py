@@ -115,7 +115,7 @@ def serve(question: Question, layout: Layout, users: float | None = None) -> Pre
     """What `layout` gives for the question's traffic, or for `users` at once; None where it cannot bear it."""
     if users is not None or question.users is not None:
         return predict(question, layout, users if users is not None else question.users or 1.0)
-    wanted = (question.rate or 0.0) * question.output_tokens
+    wanted = question.asked_tokens_per_s
     # Little's law: so many users as the rate keeps in the system. More users are slower each, so this climbs to them.
     found = predict(question, layout, 1.0)
     for climbs in range(MOST_CLIMBS):
@@ -167,7 +167,8 @@ def rank(question: Question, prediction: Prediction) -> tuple[float, ...]:
     if prediction.user_tokens_per_s < question.wished_speed:
         return (1.0, -prediction.user_tokens_per_s)
     if question.objective is Objective.COST:
-        return (0.0, prediction.layout.num_gpus / prediction.tokens_per_s, -prediction.user_tokens_per_s)
+        written = question.asked_tokens_per_s or prediction.tokens_per_s  # at a rate all that bear it write as much
+        return (0.0, prediction.layout.num_gpus / written, -prediction.user_tokens_per_s)
     layout = prediction.layout
     return (0.0, -round(prediction.user_tokens_per_s, 3), layout.num_gpus, layout.depth, layout.num_proposed)
 

@@ -31,7 +31,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One chip. `memory` in bytes, `bandwidth` and `link` in bytes a second, `operations` in operations a second."""
+    """One chip. `memory` in bytes, `bandwidth` and `link` (one way) in bytes a second, `operations` in a second."""
 
     name: str
     memory: float
@@ -68,6 +68,7 @@ class ModelShape:
     parameters: float
     num_layers: int
     hidden: int
+    num_heads: int
     kv_heads: int
     head_size: int
     hub: str
@@ -89,31 +90,36 @@ GPUS: dict[str, Gpu] = {
     gpu.name: gpu
     for gpu in (
         Gpu("l40s", 48e9, 0.864e12, 362e12, 3.2e10, 1.0),
-        Gpu("a100", 80e9, 2.04e12, 312e12, 6e11, 1.6),
-        Gpu("h100", 80e9, 3.35e12, 989e12, 9e11, 2.5),
-        Gpu("h200", 141e9, 4.8e12, 989e12, 9e11, 3.2),
-        Gpu("b200", 180e9, 8.0e12, 2250e12, 1.8e12, 5.5),
+        Gpu("a100", 80e9, 2.04e12, 312e12, 3e11, 1.6),
+        Gpu("h100", 80e9, 3.35e12, 989e12, 4.5e11, 2.5),
+        Gpu("h200", 141e9, 4.8e12, 989e12, 4.5e11, 3.2),
+        Gpu("b200", 180e9, 8.0e12, 2250e12, 9e11, 5.5),
     )
 }
 MODELS: dict[str, ModelShape] = {
     model.name: model
     for model in (
-        ModelShape("qwen2.5-0.5b", 0.49e9, 24, 896, 2, 64, "Qwen/Qwen2.5-0.5B-Instruct"),
-        ModelShape("qwen2.5-7b", 7.6e9, 28, 3584, 4, 128, "Qwen/Qwen2.5-7B-Instruct"),
-        ModelShape("qwen2.5-32b", 32.8e9, 64, 5120, 8, 128, "Qwen/Qwen2.5-32B-Instruct"),
-        ModelShape("qwen2.5-72b", 72.7e9, 80, 8192, 8, 128, "Qwen/Qwen2.5-72B-Instruct"),
-        ModelShape("r1-distill-1.5b", 1.78e9, 28, 1536, 2, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", R1),
-        ModelShape("r1-distill-7b", 7.6e9, 28, 3584, 4, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", R1),
-        ModelShape("r1-distill-14b", 14.8e9, 48, 5120, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", R1),
-        ModelShape("r1-distill-32b", 32.8e9, 64, 5120, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", R1),
-        ModelShape("r1-distill-70b", 70.6e9, 80, 8192, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", R1),
-        ModelShape("qwen3-0.6b", 0.6e9, 28, 1024, 8, 128, "Qwen/Qwen3-0.6B", QWEN3),
-        ModelShape("qwen3-1.7b", 1.7e9, 28, 2048, 8, 128, "Qwen/Qwen3-1.7B", QWEN3),
-        ModelShape("qwen3-8b", 8.2e9, 36, 4096, 8, 128, "Qwen/Qwen3-8B", QWEN3),
-        ModelShape("qwen3-14b", 14.8e9, 40, 5120, 8, 128, "Qwen/Qwen3-14B", QWEN3),
-        ModelShape("qwen3-32b", 32.8e9, 64, 5120, 8, 128, "Qwen/Qwen3-32B", QWEN3),
+        ModelShape("qwen2.5-0.5b", 0.49e9, 24, 896, 14, 2, 64, "Qwen/Qwen2.5-0.5B-Instruct"),
+        ModelShape("qwen2.5-7b", 7.6e9, 28, 3584, 28, 4, 128, "Qwen/Qwen2.5-7B-Instruct"),
+        ModelShape("qwen2.5-32b", 32.8e9, 64, 5120, 40, 8, 128, "Qwen/Qwen2.5-32B-Instruct"),
+        ModelShape("qwen2.5-72b", 72.7e9, 80, 8192, 64, 8, 128, "Qwen/Qwen2.5-72B-Instruct"),
+        ModelShape("r1-distill-1.5b", 1.78e9, 28, 1536, 12, 2, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", R1),
+        ModelShape("r1-distill-7b", 7.6e9, 28, 3584, 28, 4, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", R1),
+        ModelShape("r1-distill-14b", 14.8e9, 48, 5120, 40, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", R1),
+        ModelShape("r1-distill-32b", 32.8e9, 64, 5120, 40, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", R1),
+        ModelShape("r1-distill-70b", 70.6e9, 80, 8192, 64, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", R1),
+        ModelShape("qwen3-0.6b", 0.6e9, 28, 1024, 16, 8, 128, "Qwen/Qwen3-0.6B", QWEN3),
+        ModelShape("qwen3-1.7b", 1.7e9, 28, 2048, 16, 8, 128, "Qwen/Qwen3-1.7B", QWEN3),
+        ModelShape("qwen3-8b", 8.2e9, 36, 4096, 32, 8, 128, "Qwen/Qwen3-8B", QWEN3),
+        ModelShape("qwen3-14b", 14.8e9, 40, 5120, 40, 8, 128, "Qwen/Qwen3-14B", QWEN3),
+        ModelShape("qwen3-32b", 32.8e9, 64, 5120, 64, 8, 128, "Qwen/Qwen3-32B", QWEN3),
     )
 }
+
+
+def is_split_by(model: ModelShape, num_gpus: int) -> bool:
+    """Whether so many GPUs get equal numbers of attention heads: vLLM refuses others."""
+    return model.num_heads % num_gpus == 0
 
 
 def max_requests(model: ModelShape, gpu: Gpu, num_gpus: int, context: int) -> int:
@@ -136,8 +142,11 @@ def estimated_cost(
     """An engine over `num_gpus` GPUs in tensor parallel whose sequences have `context` tokens at most. With
     `num_proposed` tokens a pass of its own token-level speculation, of which `tokens_per_pass` come out.
 
-    ValueError where the weights do not fit.
+    ValueError where the weights do not fit, and where the GPUs cannot share the attention heads (vLLM copies those of
+    keys and values, where they are fewer than GPUs).
     """
+    if not is_split_by(model, num_gpus):
+        raise ValueError(f"{num_gpus} GPUs cannot share the {model.num_heads} attention heads of {model.name}")
     if max_requests(model, gpu, num_gpus, context) < 1:
         raise ValueError(f"{model.name} does not fit into {num_gpus} x {gpu.name}")
     bandwidth = gpu.bandwidth * BANDWIDTH_SHARE * num_gpus

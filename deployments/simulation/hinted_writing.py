@@ -19,8 +19,7 @@ END = 0
 
 
 class HintedWriting:
-    """A generation that writes `coming`, behind `before`, `max_tokens` at most; `num_to_read` tokens of the prompt are
-    read in its first pass."""
+    """A generation that writes `coming`, behind `before`, `max_tokens` at most."""
 
     def __init__(
         self,
@@ -30,12 +29,12 @@ class HintedWriting:
         rules: MatchRules | None,
         *,
         speculation: str = "hints",
-        num_to_read: int = 0,
     ) -> None:
         """`rules` None: the engine has no proposer of ours. `speculation` is a request's own wish: ``hints`` (and
         look-up where none fits), ``ngram``, ``hints_only`` (no look-up: words that never repeat) or ``none``."""
         self.coming = coming
-        self.num_to_read = num_to_read
+        self.num_to_read = 0
+        """Tokens of the prompt that the next pass reads."""
         self.num_written = self.num_proposed = self.num_accepted = 0
         self._num_before = len(before)
         self._max_tokens = max_tokens
@@ -51,9 +50,19 @@ class HintedWriting:
         )
 
     @property
+    def is_over(self) -> bool:
+        """Whether all is written."""
+        return self.num_written >= min(len(self.coming), self._max_tokens)
+
+    @property
     def num_context(self) -> int:
         """Tokens that stand before the next one."""
         return self._num_before + self.num_written
+
+    @property
+    def read(self) -> TokenIds:
+        """What has been read once a pass is over: all that stands there but the last token that was written."""
+        return tuple(self._tokens[: self._num_before + max(self.num_written - 1, 0)].tolist())
 
     def add_hints(self, hints: Collection[Sequence[int]]) -> None:
         """As `HintedSequence.add`: those of the call itself before its first pass, others while a pass runs. No

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
-from actors.boundaries import DeltaCutter, StepSplitter
+from actors.boundaries import DeltaCutter, StepSplitter, stop_ids
 from actors.engines.hint_matching import MatchRules
 from actors.errors import RequestError
 from actors.messages import (
@@ -28,6 +28,7 @@ from actors.messages import (
 )
 from deployments.simulation.cost_file import RoleCosts
 from deployments.simulation.hinted_writing import END, HintedWriting
+from deployments.simulation.replay_cache import ReadBefore
 from deployments.simulation.replay_text import ReplayText
 
 VOCABULARY = "replayed"
@@ -77,10 +78,12 @@ def _line(points: Sequence[tuple[float, float]], at: float) -> float:
 class _Sequence:
     """One generation in the engine, and what of it is on its way to whoever asked for it."""
 
-    def __init__(self, writing: HintedWriting, is_stream: bool = False, least_s: float = 0.0) -> None:
+    def __init__(self, writing: HintedWriting, is_stream: bool = False, judging_s: float = 0.0) -> None:
         self.writing = writing
         self.is_stream = is_stream
-        self.least_s = least_s
+        self.judging_s = judging_s
+        self.has_begun = False
+        """Whether a pass has begun with it: what it need not read is settled then."""
         self.is_told = False
         """Hints have come while it ran: words go from one engine to the other as they are written."""
         self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
@@ -108,9 +111,9 @@ class ReplayEngine:
         self._cost = cost
         self._is_draft = is_draft
         self._rules = rules
-        self._block_size = block_size
         self._hop_s = hop_s
-        self._cached: list[TokenIds] = [prompt[:num_cached]]
+        self._before = ReadBefore(block_size, cost.costs.max_num_seqs if rules is not None else 0)
+        self._before.keep(prompt[:num_cached])
         self._sequences: dict[str, _Sequence] = {}
         self._passes: asyncio.Task[None] | None = None
         self._other: ReplayEngine | None = None
@@ -148,10 +151,9 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         written = token_ids[len(self._prompt) :]
         coming = self._text.draft_after(written) if self._is_draft else self._text.target_after(written)
-        to_read = self._to_read(token_ids)
-        writing = HintedWriting(
-            token_ids, coming, max_tokens, self._rules, speculation=token_speculation, num_to_read=to_read
-        )
+        if max_steps == 1:
+            coming = self._stopped(coming, rule)
+        writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation)
         writing.add_hints(hints)
         sequence = _Sequence(writing, is_stream=max_steps is None)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
@@ -164,12 +166,13 @@ class ReplayEngine:
                     yield replace(delta, num_proposed=counts[0], num_accepted=counts[1])
         finally:
             self._sequences.pop(call_id, None)
-            self._cached.append((*token_ids, *coming[: writing.num_written]))
+            if sequence.has_begun:
+                self._before.keep(writing.read)
 
     async def read(self, call_id: str, seconds: float) -> None:
-        """Reads a prompt of another text in a pass of so many seconds at least: a judge's. Cancelled in the middle, the
-        pass that reads it goes on."""
-        sequence = _Sequence(HintedWriting((), (END,), 1, None), least_s=seconds)
+        """Reads a prompt of another text, a judge's, which alone takes a pass of so many seconds. Cancelled in the
+        middle, the pass that reads it goes on."""
+        sequence = _Sequence(HintedWriting((), (END,), 1, None), judging_s=seconds)
         try:
             self._enter(call_id, sequence)
             await sequence.heard.get()
@@ -212,16 +215,21 @@ class ReplayEngine:
             self._passes.cancel()
             await asyncio.gather(self._passes, return_exceptions=True)
 
+    def _stopped(self, coming: TokenIds, rule: StepRule) -> TokenIds:
+        """`coming` up to the end of its first step, if one token tells, or their number: asked for one step, the engine
+        stops there by itself (`actors.engines.vllm`). Else it goes on until whoever listens has heard the end."""
+        text, splitter = self._text.vocabulary.text, StepSplitter(rule)
+        for at, token in enumerate(coming, start=1):
+            ending = splitter.feed(text(token))
+            if ending is not None:
+                tells = ending is Ending.CAP or token in stop_ids({token: text(token)}, rule)
+                return coming[:at] if tells else coming
+        return coming
+
     def _enter(self, call_id: str, sequence: _Sequence) -> None:
         self._sequences[call_id] = sequence
         if self._passes is None:
             self._passes = asyncio.create_task(self._work())
-
-    def _to_read(self, token_ids: TokenIds) -> int:
-        """Tokens that are in no whole block of the cache; the last one is always read."""
-        longest = max(_num_common(known, token_ids) for known in self._cached)
-        longest = min(longest, len(token_ids) - 1)
-        return len(token_ids) - longest // self._block_size * self._block_size
 
     def _disturbance(self) -> float:
         """By what part a pass that begins now takes longer."""
@@ -238,27 +246,34 @@ class ReplayEngine:
         loop = asyncio.get_running_loop()
         while self._sequences:
             batch = dict(list(self._sequences.items())[: self._cost.costs.max_num_seqs])
-            proposed = sum(sequence.writing.begin_pass() for sequence in batch.values())
-            read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch.values())
-            context = sum(sequence.writing.num_context for sequence in batch.values())
-            seconds = self._cost.seconds(len(batch), proposed, read, context)
-            seconds *= 1.0 + self._disturbance()
-            if any(sequence.is_stream for sequence in batch.values()):
-                seconds += self._cost.scale * self._cost.costs.stream_s
-            seconds = max(seconds, *(sequence.least_s for sequence in batch.values()))
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(self._begin_pass(list(batch.values())))
             for call_id, sequence in batch.items():
                 if self._sequences.get(call_id) is sequence:
                     given = sequence.writing.advance()
                     loop.call_later(self._hop_s, sequence.heard.put_nowait, given)
-                    if given[1] is not None:
+                    if sequence.writing.is_over:
                         del self._sequences[call_id]
         self._passes = None
 
+    def _begin_pass(self, batch: Sequence[_Sequence]) -> float:
+        """A pass of `batch` begins, and takes so many seconds: what those take that write, and what each judge's takes
+        beyond a pass of one sequence, for the prompt that it reads. Alone, a judge's takes what it took."""
+        for sequence in batch:
+            self._look_up(sequence)
+        slower = 1.0 + self._disturbance()
+        proposed = sum(sequence.writing.begin_pass() for sequence in batch)
+        read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch)
+        context = sum(sequence.writing.num_context for sequence in batch)
+        num_writing = sum(1 for sequence in batch if not sequence.judging_s)
+        seconds = self._cost.seconds(max(num_writing, 1), proposed, read, context) * slower
+        if any(sequence.is_stream for sequence in batch):
+            seconds += self._cost.scale * self._cost.costs.stream_s
+        pass_s = self._cost.seconds(1, 0, 0, 0) * slower
+        return seconds + sum(max(sequence.judging_s - pass_s, 0.0) for sequence in batch)
 
-def _num_common(one: TokenIds, other: TokenIds) -> int:
-    """With how many tokens both begin."""
-    for at, (first, second) in enumerate(zip(one, other, strict=False)):
-        if first != second:
-            return at
-    return min(len(one), len(other))
+    def _look_up(self, sequence: _Sequence) -> None:
+        """What a new sequence need not read, found as its first pass begins."""
+        if not sequence.has_begun and not sequence.judging_s:
+            running = [other.writing.read for other in self._sequences.values() if other.has_begun]
+            sequence.writing.num_to_read = self._before.num_to_read(sequence.writing.read, running)
+        sequence.has_begun = True

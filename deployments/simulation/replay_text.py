@@ -1,15 +1,18 @@
 """What the models wrote in one recorded request, as tokens that can be written again at another pace. Pure.
 
 Promises: made of a step trace alone: a text is cut into as many tokens as were counted (`cutting`), so that counts are
-exact and equal words are equal tokens. The target writes what it wrote. The draft writes,
-at a place that it wrote at in the recording, what it wrote there; at another place it agrees with the target as often
-as it did where it was compared, drawn from the place alone. A verdict is the recorded one.
+exact and equal words are equal tokens. The target writes what it wrote. The draft writes, at a place that it wrote at
+in the recording, what it wrote there, behind a rejected step of its own too; at another place it agrees with the
+target as often as it did where it was compared, drawn from the place alone. A verdict is the one that was recorded
+about these words at this place, and takes as long; another one is drawn as often as recorded ones accepted, and takes
+their median. Verdicts that were cancelled tell neither.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.messages import TokenIds
 from deployments.simulation.cutting import Cut, cut_at_words
@@ -41,12 +44,28 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A verdict, and the seconds until it was there."""
+
+    accepted: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StepTexts:
-    """Both versions of a step that was committed, and the verdict, if there was one."""
+    """Both versions of a step, and the verdicts on the draft's: alone, then joined to the steps behind it."""
 
     target: TokenIds
     draft: TokenIds | None
-    verdict: bool | None = None
+    verdicts: tuple[Judged, ...] = ()
+    beyond: tuple[StepTexts, ...] = ()
+    """What was written behind the draft's version, where that was rejected."""
+
+    def judged(self, draft: TokenIds) -> Judged | None:
+        """The verdict on `draft`, this step's or one that goes on behind it; None: there is none."""
+        if self.draft is None or not self.verdicts or draft[: len(self.draft)] != self.draft:
+            return None
+        return self.verdicts[0 if draft == self.draft else -1]
 
 
 class ReplayText:
@@ -61,8 +80,9 @@ class ReplayText:
         self.strays: dict[int, TokenIds] = {}
         """What it wrote instead, and on from there."""
         self.verdict_s: list[float] = []
-        self._places: dict[TokenIds, int] = {(): 0}
-        """Number of the step that begins behind a text."""
+        """Of every verdict that was given."""
+        self._coming: dict[TokenIds, tuple[StepTexts, ...]] = {(): self.steps}
+        """By the text before them, the steps that follow."""
 
     @property
     def agreement(self) -> float:
@@ -93,27 +113,33 @@ class ReplayText:
             at += 1
         return (*out, END)
 
-    def accepts(self, draft: TokenIds) -> bool:
-        """The verdict on a draft's step."""
-        known = {step.draft: step.verdict for step in self.steps if step.verdict is not None}
-        if draft in known:
-            return bool(known[draft])
-        rate = sum(map(bool, known.values())) / len(known) if known else 0.0
-        return uniform(len(draft), *draft[:3]) < rate
+    def judged(self, before: TokenIds, draft: TokenIds) -> Judged:
+        """The verdict on a draft's step, or several joined, behind `before`."""
+        coming = self._coming.get(before, ())
+        known = coming[0].judged(draft) if coming else None
+        if known is not None:
+            return known
+        verdicts = [step.verdicts[0].accepted for step in self.steps if step.verdicts]
+        rate = sum(verdicts) / len(verdicts) if verdicts else 0.0
+        seconds = statistics.median(self.verdict_s) if self.verdict_s else 0.0
+        return Judged(uniform(len(draft), *draft[:3]) < rate, seconds)
 
     def _steps_after(self, written: TokenIds, is_draft: bool) -> TokenIds:
         """From the step that `written` ends in, or that follows it."""
         num_written = 0
-        while written[: len(written) - num_written] not in self._places:
+        while written[: len(written) - num_written] not in self._coming:
             num_written += 1
-        before = written[: len(written) - num_written]
-        index, out = self._places[before], list[int]()
-        for number, step in enumerate(self.steps[index:], start=index):
-            ids = step.draft if is_draft and step.draft is not None else step.target
+        before, out = written[: len(written) - num_written], list[int]()
+        coming = self._coming[before]
+        while coming:
+            step, coming = coming[0], coming[1:]
+            ids = step.target
             if is_draft and step.draft is None:
-                ids = tuple(FIRST_JUNK + number for _ in step.target[1:]) + step.target[-1:]
+                ids = tuple(FIRST_JUNK + len(coming) for _ in ids[1:]) + ids[-1:]
+            elif is_draft and step.draft is not None:
+                ids, coming = step.draft, (*step.beyond, *coming[len(step.beyond) :])
             before = (*before, *ids)
-            self._places.setdefault(before, number + 1)
+            self._coming.setdefault(before, coming)
             out += ids
         return (*out[num_written:], END)
 
@@ -135,20 +161,37 @@ def replay_text(trace: Trace, vocabulary: Vocabulary, cut: Cut = cut_at_words) -
         text = ReplayText(vocabulary, truth)
         _read_chains(text, trace, drafts, cut)
         return text
-    by_step: dict[int, dict[str, Span]] = {}
-    for span in trace.spans:
-        if span.step is not None and (span.num_tokens or span.kind == "verdict"):
-            by_step.setdefault(span.step, {})[span.kind] = span
+    by_step, left = _by_place(trace)
     steps = []
     for commit, some in zip(trace.commits, pieces, strict=True):
-        steps.append(_step(vocabulary, by_step.get(commit.step, {}), _ids(vocabulary, some), commit.origin, cut))
+        spans = by_step.get(commit.step, [])
+        step = _step(vocabulary, spans, _ids(vocabulary, some), commit.origin, cut)
+        steps.append(replace(step, beyond=_beyond(vocabulary, spans, left, cut)))
     text = ReplayText(vocabulary, truth, steps)
-    text.verdict_s = [span.elapsed_s for span in trace.spans if span.kind == "verdict" and span.elapsed_s > 0]
+    text.verdict_s = [span.elapsed_s for span in trace.spans if _is_verdict(span)]
     return text
 
 
-def _step(vocabulary: Vocabulary, spans: Mapping[str, Span], committed: TokenIds, origin: str, cut: Cut) -> StepTexts:
-    target, draft, verdict = spans.get("target"), spans.get("draft"), spans.get("verdict")
+def _by_place(trace: Trace) -> tuple[dict[int, list[Span]], dict[int, list[Span]]]:
+    """What was written and judged: by step, of those that were committed, and by position, of the others in the row."""
+    by_step, left = dict[int, list[Span]](), dict[int, list[Span]]()
+    for span in trace.spans:
+        if not span.num_tokens and not _is_verdict(span):
+            continue
+        if span.step is not None:
+            by_step.setdefault(span.step, []).append(span)
+        elif "beside" not in span.detail:
+            left.setdefault(span.position, []).append(span)
+    return by_step, left
+
+
+def _is_verdict(span: Span) -> bool:
+    """One that was given: others were cut short, or are a failure's."""
+    return span.kind == "verdict" and span.outcome in ("accepted", "rejected")
+
+
+def _step(vocabulary: Vocabulary, spans: Sequence[Span], committed: TokenIds, origin: str, cut: Cut) -> StepTexts:
+    target, draft = _last(spans, "target"), _last(spans, "draft")
     own = committed
     if target is not None and target.text and origin == "accepted":
         own = _ids(vocabulary, cut(target.text, target.num_tokens))
@@ -157,8 +200,25 @@ def _step(vocabulary: Vocabulary, spans: Mapping[str, Span], committed: TokenIds
         drafted = committed if origin == "accepted" else _ids(vocabulary, cut(draft.text, draft.num_tokens))
         if target is not None and target.text == draft.text:
             own = drafted
-    judged = bool(verdict.detail.get("accepted")) if verdict is not None else None
-    return StepTexts(own, drafted, judged)
+    return StepTexts(own, drafted, tuple(Judged(s.outcome == "accepted", s.elapsed_s) for s in spans if _is_verdict(s)))
+
+
+def _beyond(
+    vocabulary: Vocabulary, spans: Sequence[Span], left: Mapping[int, Sequence[Span]], cut: Cut
+) -> tuple[StepTexts, ...]:
+    """What was written at the positions behind a rejected draft step, of whose `spans` it is; where the target did not
+    come to an end, it would have said the same."""
+    rejected, steps = _last(spans, "draft"), list[StepTexts]()
+    if rejected is None or rejected.outcome != "rejected":
+        return ()
+    while (draft := _last(found := left.get(rejected.position + len(steps) + 1, ()), "draft")) is not None:
+        drafted = _ids(vocabulary, cut(draft.text or "", draft.num_tokens))
+        steps.append(_step(vocabulary, found, drafted, "accepted", cut))
+    return tuple(steps)
+
+
+def _last(spans: Sequence[Span], kind: str) -> Span | None:
+    return next((span for span in reversed(spans) if span.kind == kind), None)
 
 
 def _read_chains(text: ReplayText, trace: Trace, drafts: Sequence[Span], cut: Cut) -> None:

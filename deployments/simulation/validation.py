@@ -107,23 +107,24 @@ class Replayed:
 
 
 class ReplayedVerifier:
-    """`actors.roles.Verifier`: the recorded verdicts, each after the median time of the recorded ones. A judge that is
-    the target itself takes that time of the target's passes."""
+    """`actors.roles.Verifier`: the recorded verdicts, each after the time that it took. A judge that is the target
+    itself takes that time of the target's passes."""
 
     def __init__(self, text: ReplayText, judge: ReplayEngine | None) -> None:
         self._text = text
         self._judge = judge
-        self._seconds = statistics.median(text.verdict_s) if text.verdict_s else 0.0
         self._numbers = count()
 
     async def judge(self, request: JudgeRequest) -> Verdict:
         """As `Verifier.judge`."""
-        if self._judge is not None and self._seconds:
-            await self._judge.read(f"judge-{next(self._numbers)}", self._seconds)
+        pieces = request.prefix.pieces if request.prefix is not None else ()
+        before = tuple(token for piece in pieces for token in piece.token_ids)
+        judged = self._text.judged(before, request.draft.token_ids)
+        if self._judge is not None and judged.seconds:
+            await self._judge.read(f"judge-{next(self._numbers)}", judged.seconds)
         else:
-            await asyncio.sleep(self._seconds)
-        accepted = self._text.accepts(request.draft.token_ids)
-        return Verdict(accepted, request.verifier, "as recorded", latency_s=self._seconds)
+            await asyncio.sleep(judged.seconds)
+        return Verdict(judged.accepted, request.verifier, "as recorded", latency_s=judged.seconds)
 
 
 class Replayer:

@@ -18,9 +18,10 @@ from deployments.planning.answer import plan, why
 from deployments.planning.map import Terms, break_even, draw
 from deployments.planning.profile import profile, profile_text
 from deployments.planning.question import Objective, Question
-from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, serve
+from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, rank, serve
 from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts, write_costs
+from deployments.simulation.hardware import GPUS, MODELS, estimated_cost
 
 SMALL = Question("r1-distill-32b", "r1-distill-1.5b", "h100", 4, users=2, output_tokens=1000)
 
@@ -223,3 +224,86 @@ def test_the_map_s_simulated_places_are_near_the_formula() -> None:
     assert len(cells) == 6
     for cell in cells:
         assert cell.simulated == pytest.approx(cell.break_even, abs=0.5)
+
+
+def test_gpus_that_cannot_share_the_attention_heads_are_no_engine() -> None:
+    """Seven billion parameters have 28 heads: vLLM refuses eight GPUs, and so twice the four."""
+    asked = replace(SMALL, target="r1-distill-7b", num_gpus=8, users=1)
+    assert predict(asked, Layout(1, 4, 0, 1, 0, 0), 1) is not None
+    assert predict(asked, Layout(1, 8, 0, 1, 0, 0), 1) is None
+    assert {found.layout.target_gpus for found in candidates(asked)} == {1, 2, 4}
+    chosen = predict(asked, Layout(1, 4, 0, 1, 0, 0), 1)
+    assert chosen is not None
+    candidate = answering.Candidate(chosen, chosen.user_tokens_per_s, chosen.users)
+    assert {one.place for one in answering.next_gpus(asked, candidate)} == {"target"}
+    with pytest.raises(ValueError, match="28 attention heads"):
+        estimated_cost(MODELS["r1-distill-7b"], GPUS["h100"], 8)
+
+
+@pytest.mark.parametrize(
+    ("layout", "users", "parts"),
+    [
+        (Layout(7, 1, 1, 1, 4, 0), 200, 1),
+        (Layout(8, 1, 4, 1, 4, 0), 200, 4),
+        (Layout(8, 1, 4, 1, 4, 0), 50, 1),
+        (Layout(7, 1, 7, 1, 4, 0), 101, 1),  # a seventh of them are no whole users
+        (Layout(9, 1, 3, 1, 4, 0), 900, 3),
+        (Layout(16, 1, 0, 1, 0, 0), 256, 4),
+    ],
+)
+def test_a_part_of_the_cluster_has_its_share_of_every_role_and_of_the_users(
+    layout: Layout, users: float, parts: int
+) -> None:
+    assert answering.equal_parts(layout, users) == parts
+
+
+def test_seven_targets_beside_one_draft_are_simulated_with_all_their_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "STEPS_PER_USER", 4)
+    small = replace(SMALL, target="r1-distill-7b")
+    found = predict(small, Layout(7, 1, 1, 1, 4, 0), 200)
+    assert found is not None
+    speed = answering.simulated(small, found)
+    monkeypatch.setattr(answering, "MOST_USERS", 10**6)
+    assert speed == answering.simulated(small, found)
+
+
+def test_a_rate_keeps_as_many_users_as_the_simulated_speed_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slower(question: Question, prediction: Prediction) -> float:
+        found = predict(question, prediction.layout, prediction.users)
+        assert found is not None
+        return 0.8 * found.user_tokens_per_s
+
+    monkeypatch.setattr(answering, "simulated", slower)
+    answer = plan(replace(SMALL, users=None, rate=0.5))
+    assert answer.chosen.users > 1.2 * answer.chosen.predicted.users
+    for one in (answer.chosen, *answer.rivals):
+        assert one.as_simulated.tokens_per_s == pytest.approx(500, rel=0.011)
+
+
+def test_a_layout_that_does_not_reach_the_rate_as_simulated_is_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many users are in the system, they get no more than so much together."""
+
+    def saturated(question: Question, prediction: Prediction) -> float:
+        most = 600.0 if prediction.layout.depth else 400.0
+        return min(prediction.user_tokens_per_s, most / prediction.users)
+
+    monkeypatch.setattr(answering, "simulated", saturated)
+    answer = plan(replace(SMALL, users=None, rate=0.5))
+    assert all(one.predicted.layout.depth for one in (answer.chosen, *answer.rivals))
+    with pytest.raises(ConfigError, match=r"bears 0\.7 requests a second") as refused:
+        plan(replace(SMALL, users=None, rate=0.7))
+    assert refused.value.param == "rate"
+
+
+def test_of_layouts_that_bear_a_rate_at_the_same_price_the_one_that_is_faster_for_a_user_is_cheapest() -> None:
+    asked = replace(SMALL, users=None, rate=0.5, objective=Objective.COST)
+    found = serve(asked, Layout(1, 2, 0, 1, 0, 0))
+    assert found is not None
+    faster = replace(found, user_tokens_per_s=2.0 * found.user_tokens_per_s, tokens_per_s=0.999 * found.tokens_per_s)
+    assert rank(asked, faster) < rank(asked, found)
+
+
+def test_a_draft_that_fits_nowhere_leaves_the_target_alone() -> None:
+    answer = plan(replace(SMALL, draft="r1-distill-32b", gpu="l40s"))
+    assert not answer.chosen.predicted.layout.depth
+    assert answer.chosen.simulated_user_tokens_per_s > 0.0

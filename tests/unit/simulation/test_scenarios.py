@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,16 @@ def test_a_change_is_a_setting_and_its_mistakes_are_named() -> None:
     for change, words in (("duration_s", "KEY=VALUE"), ("name.x=1", "no section"), ("coordinator.cores=1", "cores")):
         with pytest.raises(ConfigError, match=words):
             load_scenario("scale-8", [change])
+
+
+def test_an_exchange_has_one_direction_of_the_link() -> None:
+    """NVLink is sold by both together: 900 GB/s of an H100 are 450 each way. A ring sends each byte twice."""
+    model, gpu = MODELS["r1-distill-32b"], GPUS["h100"]
+    per_token = 2.0 * model.num_layers * 2.0 * (2.0 * model.hidden) / 450e9
+
+    def exchanged(num_tokens: int) -> float:
+        linked = estimated_cost(model, gpu, 2, context=2048)
+        free = estimated_cost(model, replace(gpu, link=1e30), 2, context=2048)
+        return linked.seconds(num_tokens) - free.seconds(num_tokens)
+
+    assert exchanged(64) == pytest.approx(64 * per_token, rel=1e-6)

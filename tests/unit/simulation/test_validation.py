@@ -74,7 +74,8 @@ def seed_trace(mode: str) -> dict[str, Any]:
             origin = "recovered" if wrong else "accepted"
             spans += [at | {"kind": "draft", "num_tokens": 12, "text": draft, "outcome": origin}]
             spans += [at | {"kind": "target", "num_tokens": size, "text": text, "outcome": origin}]
-            spans += [at | {"kind": "verdict", "outcome": origin, "detail": {"accepted": not wrong}}]
+            verdict = "rejected" if wrong else "accepted"
+            spans += [at | {"kind": "verdict", "outcome": verdict, "detail": {"accepted": not wrong}}]
         commits.append({"step": number, "at_s": number + 0.9, "origin": origin, "num_tokens": size, "text": text})
     if not judged:
         spans.insert(0, {"kind": "answer", "position": -1, "start_s": 0.0, "end_s": 9.0, "num_tokens": 72})

@@ -1,0 +1,105 @@
+"""What is read of a recorded request: which verdict is whose, how long it took, and what was written on a path that was
+left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from actors.messages import TokenIds
+from deployments.simulation.cutting import cut_at_words
+from deployments.simulation.replay_text import ReplayText, Vocabulary, replay_text
+from deployments.telemetry.timeline import read_trace
+
+
+def span(kind: str, position: int, step: int | None, outcome: str, text: str = "", **other: Any) -> dict[str, Any]:
+    written = {"text": text, "num_tokens": len(text.split())} if text else {}
+    times = {"start_s": float(position), "end_s": position + 0.5}
+    return {"kind": kind, "position": position, "step": step, "outcome": outcome, **times, **written, **other}
+
+
+def commit(step: int, text: str, origin: str) -> dict[str, Any]:
+    return {"step": step, "at_s": step + 1.0, "origin": origin, "num_tokens": len(text.split()), "text": text}
+
+
+def read(spans: list[dict[str, Any]], commits: list[dict[str, Any]]) -> ReplayText:
+    return replay_text(read_trace({"spans": spans, "commits": commits}), Vocabulary())
+
+
+def ids(text: ReplayText, *steps: str) -> TokenIds:
+    return tuple(text.vocabulary.id(piece) for step in steps for piece in cut_at_words(step, len(step.split())))
+
+
+def test_verdicts_that_were_cancelled_say_nothing_of_how_long_one_takes() -> None:
+    """A score that is taken back when an earlier step is rejected was cut short."""
+    spans = [
+        span("draft", 0, 0, "rejected", "one two\n"),
+        span("verdict", 0, 0, "rejected", end_s=0.8),
+        span("draft", 1, None, "cancelled", "three four\n"),
+        span("verdict", 1, None, "cancelled", end_s=1.1),
+        span("verdict", 2, None, "cancelled", end_s=2.1),
+    ]
+    assert read(spans, [commit(0, "un deux\n", "recovered")]).verdict_s == [pytest.approx(0.8)]
+
+
+def test_a_verdict_is_that_of_its_place_and_takes_as_long_as_it_did() -> None:
+    """Steps of the same words are judged more than once, and not always alike."""
+    formula = "so x is y\n"
+    spans, commits = list[dict[str, Any]](), list[dict[str, Any]]()
+    for step, outcome in enumerate(("accepted", "rejected", "accepted")):
+        spans.append(span("draft", step, step, outcome, formula))
+        spans.append(span("verdict", step, step, outcome, end_s=step + 0.1 * (step + 1)))
+        commits.append(commit(step, formula if outcome == "accepted" else "then x is z\n", outcome))
+    commits[1]["origin"] = "recovered"
+    text = read(spans, commits)
+    text.draft_after(())
+    text.target_after(ids(text, formula))
+    text.draft_after(ids(text, formula, "then x is z\n"))
+    found = [
+        text.judged(before, ids(text, formula))
+        for before in ((), ids(text, formula), ids(text, formula, "then x is z\n"))
+    ]
+    assert [one.accepted for one in found] == [True, False, True]
+    assert [one.seconds for one in found] == pytest.approx([0.1, 0.2, 0.3])
+    elsewhere = text.judged(ids(text, "elsewhere\n"), ids(text, formula))
+    assert elsewhere.seconds == pytest.approx(0.2), "the median"
+
+
+def test_the_second_verdict_of_a_step_is_about_it_and_those_behind_it() -> None:
+    first, second = "open\n", "x is one\n"
+    spans = [
+        span("target", 0, 0, "accepted", "open x is one\n"),
+        span("draft", 0, 0, "accepted", first),
+        span("draft", 1, 1, "accepted", second),
+        span("verdict", 0, 0, "rejected"),
+        span("verdict", 0, 0, "accepted"),
+    ]
+    text = read(spans, [commit(0, first, "accepted"), commit(1, second, "accepted")])
+    assert not text.judged((), ids(text, first)).accepted
+    assert text.judged((), ids(text, first, second)).accepted
+
+
+def test_behind_a_rejected_step_of_its_own_the_draft_goes_on_as_it_did() -> None:
+    spans = [
+        span("draft", 0, 0, "rejected", "To begin we look\n"),
+        span("draft", 1, None, "cancelled", "1. at the ducks\n"),
+        span("target", 1, None, "cancelled", "1. at ducks\n"),
+        span("verdict", 1, None, "rejected", end_s=1.2),
+        span("draft", 2, None, "cancelled", "and\n"),
+        span("draft", 3, None, "cancelled"),
+        span("verdict", 0, 0, "rejected"),
+        span("draft", 4, 1, "accepted", "it lays eggs\n"),
+    ]
+    text = read(spans, [commit(0, "Step 1\n", "recovered"), commit(1, "it lays eggs\n", "accepted")])
+    rejected = ids(text, "To begin we look\n")
+    beyond = ids(text, "1. at the ducks\n", "and\n")
+    text.target_after(())
+    assert text.draft_after(())[: len(rejected + beyond)] == rejected + beyond
+    assert text.draft_after(rejected)[: len(beyond)] == beyond
+    assert text.target_after(rejected)[:3] == ids(text, "1. at ducks\n")
+    assert text.target_after(rejected + ids(text, "1. at the ducks\n"))[:1] == ids(text, "and\n")
+    judged = text.judged(rejected, ids(text, "1. at the ducks\n"))
+    assert (judged.accepted, judged.seconds) == (False, pytest.approx(0.2))
+    behind_target = text.draft_after(ids(text, "Step 1\n"))
+    assert behind_target[:3] == ids(text, "it lays eggs\n")

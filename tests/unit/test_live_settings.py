@@ -46,7 +46,10 @@ def test_depth_fidelity_and_thresholds_change_and_an_empty_change_is_the_way_bac
         ({"target": {"model": "other"}}, "target"),
         ({"speculation": {"max_lookahed": 3}}, "max_lookahed"),
         ({"speculation": {"max_lookahead": 0}}, "max_lookahead"),
-        ({"speculation": {"specreason": {"verifier": "exact"}}}, "'exact'"),
+        (
+            {"speculation": {"specreason": {"verifier": "numbers"}}, "verifiers": {"numbers": [{"kind": "judge"}]}},
+            "'numbers'",
+        ),
         ({"speculation": {"replica_timeout_s": 3}}, "replica_timeout_s"),
         ({"speculation": {"mode": "specreason"}}, "speculation.mode cannot change"),
         ({"speculation": {"fidelities": {"strict": "always"}}}, "speculation.fidelities cannot change"),

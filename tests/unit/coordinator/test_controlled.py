@@ -91,7 +91,9 @@ def test_what_is_accepted_of_sampled_text_says_nothing_of_greedy_text() -> None:
     async def both() -> list[str]:
         coordinator = await bench.coordinator()
         for temperature in (0.0, 0.7):
-            one = replace(request(verifier="always"), sampling=SamplingOptions(temperature), request_id=f"{temperature}")
+            one = replace(
+                request(verifier="always"), sampling=SamplingOptions(temperature), request_id=f"{temperature}"
+            )
             outputs = [output async for output in coordinator.generate(one)]
             assert isinstance(outputs[-1], Finished)
         assert coordinator._controller is not None

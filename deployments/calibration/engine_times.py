@@ -151,6 +151,13 @@ class _Rounds:
             if one is not None:
                 pairs.append(one)
 
+    @property
+    def spread(self) -> float:
+        """Of passes that write, guess or read much, the widest range of the rounds over their median."""
+        guessed = [[seconds for _, seconds in pairs] for pairs in self.guessed.values() if pairs]
+        timed = [*self.passes.values(), self.long, self.reading[max(self.reading)], *guessed]
+        return max((max(found) - min(found)) / statistics.median(found) for found in timed)
+
 
 async def measure(
     engine: Engine,
@@ -200,6 +207,7 @@ async def measure(
         prefill_token_s=max((long_s - short_s) / (long - SHORT), 0.0),
         prefill_passes=max(statistics.mean(rounds.cached) / times[0] - 1.0, 0.0),
         max_num_seqs=info.max_num_seqs or DEFAULT_MAX_NUM_SEQS,
+        spread=round(rounds.spread, 3),
     )
 
 

@@ -145,6 +145,8 @@ def _time_engines(profile: str | None, config: str | None, out: Path, json_outpu
             more += f", {role.disturbance_guided:.0%} while words go between them"
         more += f", {1000 * role.stream_s:.0f} ms more in a stream" if role.stream_s else ""
         console.print(f"{role.model}: a pass takes {points}; {more}.", markup=False, soft_wrap=True)
+    if costs.unsteady:
+        console.print(costs.unsteady, style="yellow", markup=False, soft_wrap=True)
     console.print(f"Wrote {file}; give it to simulate (costs:) and plan (--costs).", markup=False, soft_wrap=True)
 
 

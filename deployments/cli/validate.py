@@ -53,9 +53,8 @@ def validate(
         task = progress.add_task("answers", total=1.0)
         tell = lambda part: progress.update(task, completed=part)  # noqa: E731
         cut = cut_as_served(served)
-        answers, against = predict(
-            served, read_costs(costs), folder, anchored=anchored, cut=cut or cut_at_words, tell=tell
-        )
+        timed = read_costs(costs)
+        answers, against = predict(served, timed, folder, anchored=anchored, cut=cut or cut_at_words, tell=tell)
     rows = compare(answers, against)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("mode", overflow="fold")
@@ -67,6 +66,8 @@ def validate(
     console.print(table)
     others = [mode for mode in read_run(folder)[0]["modes"] if mode not in {row.mode for row in rows}]
     words = conclusion(rows, against, others, anchored, served.target.model if cut is None else None)
+    if timed.unsteady:
+        words.append(timed.unsteady)
     for sentence in words:
         console.print(sentence, markup=False, soft_wrap=True)
     result = {"against": against, "anchored": anchored, "rows": [row.as_dict() for row in rows], "conclusion": words}

@@ -18,6 +18,10 @@ DEFAULT_MAX_NUM_SEQS = 128
 """What vLLM takes where its options say nothing, as we start it."""
 
 
+STEADY = 0.15
+"""Rounds of a quiet machine lie within so much of their median."""
+
+
 class Strict(BaseModel):
     """Unknown keys are errors, values do not change."""
 
@@ -55,6 +59,8 @@ class RoleCosts(Strict):
     """By what part its passes take longer in a server, while the other engine works on the same machine."""
     disturbance_guided: Annotated[float, Field(ge=0.0)] | None = None
     """The same while words go from one engine to the other as they are written; None: no other than `disturbance`."""
+    spread: Annotated[float, Field(ge=0.0)] = 0.0
+    """How far apart rounds timed the same pass, over their median: of all passes the widest."""
 
 
 class CostFile(Strict):
@@ -66,6 +72,17 @@ class CostFile(Strict):
     settings: dict[str, Any] = {}
     """The sections of the configuration that was measured which its models need besides: `reasoning`, `speculation` and
     `verifier`."""
+
+    @property
+    def unsteady(self) -> str | None:
+        """A sentence where rounds differed so much that the machine cannot have been quiet; None where it was."""
+        worst = max(self.target.spread, self.draft.spread)
+        if worst <= STEADY:
+            return None
+        return (
+            f"The machine was not quiet while the engines were timed: the same pass differed by {worst:.0%} between "
+            "rounds. What these costs foretell will be off; calibrate again when nothing else runs."
+        )
 
     def cost(self, role: str, proposed: int = 0) -> EngineCost:
         """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""

@@ -99,3 +99,34 @@ def test_what_is_measured_is_what_a_simulation_takes() -> None:
     costs, _ = measured()
     file = CostFile(source="test", target=costs, draft=costs)
     assert file.cost("target").seconds(1) == pytest.approx(0.1, rel=0.03)
+
+
+class Drifting(ScriptedEngine):
+    """From the ninth call of 16 tokens on each pass takes half as long again: something else has begun to run."""
+
+    num_timed = 0
+
+    async def generate(self, call_id: str, token_ids: TokenIds, **more: Any) -> AsyncGenerator[Delta, None]:
+        self.num_timed += more["max_tokens"] == 16
+        slower_s = 0.05 if self.num_timed > 8 else 0.0
+        async for delta in super().generate(call_id, token_ids, **more):
+            await asyncio.sleep(slower_s)
+            yield delta
+
+
+@pytest.mark.parametrize(("kind", "is_steady"), [(ScriptedEngine, True), (Drifting, False)])
+def test_a_machine_that_is_not_quiet_shows_in_the_spread_of_the_rounds(kind: Any, is_steady: bool) -> None:
+    async def work() -> RoleCosts:
+        engine = await kind.create(OPTIONS, "r")
+        try:
+            return await measure(engine, "scripted", asyncio.get_running_loop().time)
+        finally:
+            await engine.shutdown()
+
+    found = run_virtually(work())
+    quiet = found.model_copy(update={"spread": 0.0})
+    said = CostFile(source="s", target=found, draft=quiet).unsteady
+    assert (said is None) is is_steady, found.spread
+    if said:
+        assert f"differed by {found.spread:.0%} between rounds" in said
+    assert CostFile(source="s", target=quiet, draft=quiet).unsteady is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from deployments.simulation import published
-from deployments.simulation.cost_file import write_costs
+from deployments.simulation.cost_file import RoleCosts, write_costs
 from tests.unit.simulation.test_validation import config, costs, record
 
 
@@ -58,3 +58,10 @@ def test_the_command_says_what_is_predicted_and_what_is_not(lookahead, tmp_path)
     assert [row["holds"] for row in done.json["rows"]] == [True] * 5
     assert "not predicted: vllm" in done.json["conclusion"][-1]
     assert "needs --costs" in lookahead("simulate", *given).err
+    write_costs(tmp_path / "costs.yaml", costs().model_copy(update={"draft": slow_in_one_round(costs().draft)}))
+    done = lookahead("simulate", *given, "--costs", str(tmp_path / "costs.yaml"), "--json")
+    assert "the same pass differed by 40% between rounds" in done.json["conclusion"][-1]
+
+
+def slow_in_one_round(role: RoleCosts) -> RoleCosts:
+    return role.model_copy(update={"spread": 0.4})

@@ -28,6 +28,11 @@ def speculative_model(options: Mapping[str, Any]) -> str | None:
     return model if isinstance(model, str) and (model.startswith(OWN_FORMS) or model.endswith(".gguf")) else None
 
 
+def with_weights(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of an engine of vLLM's that holds `model`: one without weights makes them up."""
+    return {**options, "load_format": "dummy"} if model.startswith("dummy:") else dict(options)
+
+
 async def create_engine(
     kind: str,
     model: str,
@@ -54,8 +59,7 @@ async def create_engine(
         settle_sampler(os.environ)
         with phases.measure("import"):
             from actors.engines.vllm import VllmEngine
-        if model.startswith("dummy:"):
-            options = {**options, "load_format": "dummy"}
+        options = with_weights(model, options)
         if more:
             options = {**options, "speculative_config": {**options["speculative_config"], "model": str(more[0])}}
         with phases.measure("engine"):

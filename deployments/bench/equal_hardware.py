@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from actors.engines import with_weights
 from actors.errors import RequestError
-from actors.models import DUMMY
 from deployments.config import Config
 from deployments.sections import PlacementConfig
 
@@ -102,8 +102,7 @@ def _server(config: Config, options: Mapping[str, Any], cores: str | None) -> Vl
 
 def _options(config: Config) -> dict[str, Any]:
     """The engine options of the target, as `actors.engines.create_engine` completes them."""
-    weights = {"load_format": "dummy"} if config.target.model.startswith(DUMMY) else {}
-    return dict(config.target.engine.options) | weights
+    return with_weights(config.target.model, config.target.engine.options)
 
 
 def _best(config: Config, own: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deployments.bench.record import read_requests
 from deployments.coordinator.theory import async_speed_up
 
 
@@ -25,9 +26,9 @@ def main(
     max_lookahead: Annotated[int, typer.Option(help="Depth of that run.")] = 4,
 ) -> None:
     """Print a row for each lookahead request, and the median ratio."""
-    lines = (folder / "requests.jsonl").read_text(encoding="utf-8").split("\n")
-    requests = [json.loads(line) for line in lines if line.strip()]
-    rows = [row(r["trace"], max_lookahead) for r in requests if r["mode"] == "lookahead" and r.get("trace")]
+    rows = [
+        row(r["trace"], max_lookahead) for r in read_requests(folder) if r["mode"] == "lookahead" and r.get("trace")
+    ]
     rows = [r for r in rows if r is not None]
     ratios = [r["measured_over_predicted"] for r in rows if r is not None]
     print(json.dumps({"requests": rows, "median_ratio": statistics.median(ratios)}, indent=2))

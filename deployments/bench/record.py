@@ -150,6 +150,14 @@ class Record:
         file.flush()
 
 
+def read_requests(run: Path) -> list[dict[str, Any]]:
+    """What a run has measured, as it was written; `run` is its folder, or the file itself. OSError or ValueError where
+    it cannot be read."""
+    file = run / REQUESTS_FILE if run.is_dir() else run
+    # Not `splitlines`: other ends of lines than a line feed may stand in a text.
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
 def _read(path: Path, kind: type[_Line]) -> list[_Line]:
     try:
         whole = _read_whole_lines(path)

@@ -7,7 +7,6 @@ the target wrote alone; it counts as one that the draft does not agree with when
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.errors import RequestError
+from deployments.bench.record import read_requests
 from deployments.simulation.scripts import Agreement, StepPair
 from deployments.telemetry.timeline import Trace, read_trace
 
@@ -37,11 +37,10 @@ class RecordedScript:
 
 def read_traces(path: Path) -> list[Trace]:
     """The traces of a run, which `path` is the folder or the file of; RequestError if it cannot be read."""
-    file = path / "requests.jsonl" if path.is_dir() else path
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        lines = read_requests(path)
     except (OSError, ValueError) as error:
-        raise RequestError(f"The recorded run {file} cannot be read: {error}.", "recorded") from error
+        raise RequestError(f"The recorded run {path} cannot be read: {error}.", "recorded") from error
     return [read_trace(line["trace"]) for line in lines if isinstance(line, dict) and line.get("trace")]
 
 

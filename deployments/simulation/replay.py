@@ -14,7 +14,6 @@ Run: ``python -m deployments.simulation.replay --help``
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from actors.errors import LookaheadError, RequestError
+from deployments.bench.record import read_requests
 from deployments.bench.variants import baseline, wishes
 from deployments.coordinator.control.batch_cost import BatchCost
 from deployments.coordinator.session import Session
@@ -134,11 +134,10 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def _read_lines(folder: Path) -> list[dict[str, Any]]:
-    file = folder / "requests.jsonl" if folder.is_dir() else folder
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return read_requests(folder)
     except (OSError, ValueError) as error:
-        raise RequestError(f"The recorded run {file} cannot be read: {error}.", "folder") from error
+        raise RequestError(f"The recorded run {folder} cannot be read: {error}.", "folder") from error
 
 
 def _is_judged(variant: str, asked: dict[int, tuple[float, Trace]]) -> bool:

@@ -27,6 +27,7 @@ from actors.engines.hint_options import SETTINGS
 from actors.errors import RequestError
 from actors.messages import JudgeRequest, Prompt, TokenIds, Verdict
 from actors.target import TargetModel
+from deployments.bench.record import read_requests
 from deployments.bench.variants import baseline, wishes
 from deployments.config import Config
 from deployments.coordinator.control.controller import Controller
@@ -222,8 +223,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The plan of a benchmark, and its whole requests with traces, one at a time; RequestError if there are none."""
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["plan"]
-        text = (folder / "requests.jsonl").read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.split("\n") if line.strip()]
+        lines = read_requests(folder)
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"{folder} is no folder of `lookahead bench`: {error}.", "validate") from error
     found = [line for line in lines if line.get("trace") and not line.get("error") and line.get("concurrency") == 1]

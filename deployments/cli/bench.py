@@ -163,6 +163,7 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
     from deployments.bench import report, sandbox
     from deployments.bench.environment import hide_secrets
     from deployments.bench.record import Record, latest
+    from deployments.bench.runner import remaining
 
     command = run.starts.runs[-1]["command"]
     environment = {
@@ -174,13 +175,20 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         "config": hide_secrets(run.config.model_dump(mode="json")) if run.config else None,
     }
     with Record(run.out) as record:
+
+        def kept() -> str:
+            left = sum(len(indices) for _, indices in remaining(run.plan, record, run.manner.retry_failed))
+            num_kept, again = run.plan.num_requests - left, ""
+            if num_again := len(latest(record.lines)) - num_kept:
+                again = f" ({num_again} more will be asked again, with the rest of their block)"
+            return f"{num_kept} of {run.plan.num_requests} requests are kept{again}."
+
         if record.lines:
-            console.print(f"Going on: {len(record.lines)} requests are in {run.out} already.", markup=False)
+            console.print(f"Going on: {kept()} They are in {run.out}.", markup=False, soft_wrap=True)
         try:
             _measure_missing(console, run, record)
         except KeyboardInterrupt:
-            done = f"Stopped; {len(latest(record.lines))} of {run.plan.num_requests} requests are kept. Go on with:"
-            console.print(done, style="yellow", markup=False)
+            console.print(f"Stopped; {kept()} Go on with:", style="yellow", markup=False, soft_wrap=True)
             console.print(f"  {command}", markup=False, soft_wrap=True)
             raise
         finally:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,11 @@ def num_lines(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
+def blocks_of(path: Path) -> Counter[float]:
+    """How many lines each block has."""
+    return Counter(json.loads(line)["block_started_at"] for line in path.read_text().splitlines())
+
+
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(served, tmp_path):
     out, requests = tmp_path / "out", tmp_path / "out" / "requests.jsonl"
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
@@ -46,9 +53,14 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(served, tmp_path
         first.kill()
         first.wait(10)
     assert first.returncode == 130, words
-    kept = num_lines(requests)
-    assert 3 <= kept < 16
-    assert f"{kept} of 16 requests are kept. Go on with:" in words
+    told = re.search(
+        r"Stopped; (\d+) of 16 requests are kept(?: \((\d+) more will be asked again.*?\))?\. Go on", words
+    )
+    assert told, words
+    kept, again = int(told[1]), int(told[2] or 0)
+    before = blocks_of(requests)
+    assert 3 <= kept + again == num_lines(requests) < 16
+    assert again < 4  # fewer than one block has
     assert json.loads((out / "report.json").read_text())["complete"] is False
     assert "This run is not finished" in (out / "report.html").read_text()
 
@@ -56,9 +68,13 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(served, tmp_path
         command(served, out), capture_output=True, text=True, timeout=120, env=environment, check=False
     )
     assert second.returncode == 0, second.stderr
-    assert f"Going on: {kept} requests" in second.stderr
+    assert f"Going on: {kept} of 16 requests are kept" in second.stderr
     report = json.loads(second.stdout)
-    assert (num_lines(requests), report["complete"]) == (16, True)
+    # What was answered of the block that was broken off is asked once more, with all of that block; nothing else is.
+    assert (num_lines(requests), report["complete"]) == (16 + again, True)
+    after = blocks_of(requests)
+    assert {block: after[block] for block in before} == before
+    assert sum(after[block] for block in after.keys() - before.keys()) == 16 - kept
     rows = {(row["mode"], row["concurrency"], row["rate"]): row for row in report["rows"]}
     assert len(rows) == 4
     assert {row["num_requests"] for row in rows.values()} == {4}

@@ -63,7 +63,7 @@ def test_stopped_run_goes_on_where_it_was(server, bench, tmp_path):
     asked = len(server.bodies)
     end = bench()
     assert end.code == 0
-    assert "Going on: 4 requests" in end.out
+    assert "Going on: 4 of 6 requests are kept." in end.out
     assert len(server.bodies) - asked == 2 + 2
     assert len({(line["mode"], line["index"]) for line in lines_of(tmp_path / "run")}) == 6
 
@@ -177,6 +177,17 @@ def test_ctrl_c_keeps_what_was_measured(server, bench, monkeypatch, tmp_path):
     end = bench("--json")
     assert end.json["complete"] is True
     assert {row["num_graded"] for row in end.json["rows"]} == {3}
+
+
+def test_a_block_that_was_broken_off_is_said_to_be_asked_again(server, bench, tmp_path):
+    options = ("--limit", "2", "--concurrency", "2")
+    assert bench(*options).code == 0
+    path = tmp_path / "run" / "requests.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    end = bench(*options)
+    assert end.code == 0
+    assert "2 of 4 requests are kept (1 more will be asked again, with the rest of their block)." in end.out
+    assert len(lines_of(tmp_path / "run")) == 3 + 2
 
 
 @pytest.mark.parametrize(

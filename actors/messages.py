@@ -8,7 +8,7 @@ Two groups: words shared by all roles (`Piece`, `Prefix`, `Step`), and calls to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 TokenIds = tuple[int, ...]
@@ -57,6 +57,8 @@ class Prompt:
     """Whether what looks like a special token inside a message is text: for prompts of our own that quote others."""
     answer_prefix: str = ""
     """With messages: what the answer begins with, such as the mark that closes a reasoning which the template opens."""
+    cache_salt: str = ""
+    """What engines keep of it in their prefix caches is found by prompts of the same salt only; the text stays as it is."""
 
     @property
     def question(self) -> str:
@@ -125,6 +127,8 @@ class Prefix:
 
     prompt_ids: TokenIds
     pieces: tuple[Piece, ...] = ()
+    cache_salt: str = ""
+    """As in `Prompt`."""
 
     @property
     def num_tokens(self) -> int:
@@ -136,8 +140,8 @@ class Prefix:
         `MERGED_TOKENS`, so that a long text is not copied with every step."""
         last = self.pieces[-1] if self.pieces else None
         if last is not None and last.vocabulary == piece.vocabulary and len(last.token_ids) < MERGED_TOKENS:
-            return Prefix(self.prompt_ids, (*self.pieces[:-1], self.pieces[-1].joined(piece)))
-        return Prefix(self.prompt_ids, (*self.pieces, piece))
+            return replace(self, pieces=(*self.pieces[:-1], last.joined(piece)))
+        return replace(self, pieces=(*self.pieces, piece))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +299,11 @@ class JudgeRequest:
     """All that stands before the step, in the target's rendering; checks of likelihood need it."""
     vocabulary: str = ""
     """That of the prefix's prompt: the target's."""
+
+    @property
+    def cache_salt(self) -> str:
+        """That of the text which is judged, for whoever shows it to a model."""
+        return self.prefix.cache_salt if self.prefix is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

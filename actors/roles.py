@@ -159,12 +159,13 @@ class Engine(Protocol):
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
+        cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """Continue `token_ids` until `max_steps` steps (None: no bound), `max_tokens` tokens, or the end of the text.
 
         Each step's last delta says in `ending` why the step ended; a step is cut at ``rule.max_tokens`` (``CAP``),
         except where `max_steps` is None: then steps are marked but never cut. Closing the iterator aborts the work.
-        `hints` and `token_speculation` are as in `StepRequest`.
+        `hints` and `token_speculation` are as in `StepRequest`, `cache_salt` as in `Prompt`.
         """
         ...
 
@@ -177,11 +178,15 @@ class Engine(Protocol):
         """What token-level speculation did since the start; None where the engine does not speculate."""
         ...
 
-    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
+    async def next_token_probabilities(
+        self, call_id: str, token_ids: TokenIds, wanted: TokenIds, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """Probability of each wanted token right after `token_ids`; prefill only, temperature 1."""
         ...
 
-    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+    async def token_logprobs(
+        self, call_id: str, token_ids: TokenIds, start: int, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """Log-probabilities (natural) of ``token_ids[start:]`` given what precedes each; prefill only."""
         ...
 

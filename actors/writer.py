@@ -68,7 +68,7 @@ class ModelWriter:
         first_tokens = [self._first_tokens(label) for label in labels]
         wanted = tuple(sorted({token for tokens in first_tokens for token in tokens}))
         call_id = f"{session_id}-labels-{uuid4().hex}"
-        found = await self._engine.next_token_probabilities(call_id, token_ids, wanted)
+        found = await self._engine.next_token_probabilities(call_id, token_ids, wanted, prompt.cache_salt)
         probability = dict(zip(wanted, found, strict=True))
         return tuple(sum(probability[token] for token in tokens) for tokens in first_tokens)
 
@@ -76,7 +76,8 @@ class ModelWriter:
         """Natural log-probability of each token of `piece` given `prefix` and what precedes the token; prefill only."""
         before = self._prefix_ids(prefix)
         call_id = f"{session_id}-logprobs-{uuid4().hex}"
-        return await self._engine.token_logprobs(call_id, (*before, *self._piece_ids(piece)), len(before))
+        token_ids = (*before, *self._piece_ids(piece))
+        return await self._engine.token_logprobs(call_id, token_ids, len(before), prefix.cache_salt)
 
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Writer.add_hints`."""
@@ -136,6 +137,7 @@ class ModelWriter:
             priority=request.priority,
             hints=request.hints,
             token_speculation=request.token_speculation,
+            cache_salt=request.prefix.cache_salt,
         )
         self._num_generations += 1
         try:

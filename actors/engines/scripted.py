@@ -222,6 +222,7 @@ class ScriptedEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
+        cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`, one token (or `burst`) a delta."""
         await self.check_health()
@@ -309,13 +310,17 @@ class ScriptedEngine:
             return NONSENSE
         return script.after(written)
 
-    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
+    async def next_token_probabilities(
+        self, call_id: str, token_ids: TokenIds, wanted: TokenIds, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """As `Engine.next_token_probabilities`: all to the first wanted token."""
         await self.check_health()
         await self._sleep(self._options.first_token_s + self._options.token_s)
         return tuple(float(i == 0) for i in range(len(wanted)))
 
-    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+    async def token_logprobs(
+        self, call_id: str, token_ids: TokenIds, start: int, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """As `Engine.token_logprobs`: certainty."""
         await self.check_health()
         await self._sleep(self._options.first_token_s + self._options.token_s)

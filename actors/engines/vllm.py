@@ -151,6 +151,7 @@ class VllmEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
+        cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`; `max_tokens` shrinks to what the context has room for, ContextTooLong if that is
         nothing. With a bound on steps the work also ends after one that `is_last`. `hints` and `token_speculation` have
@@ -175,7 +176,7 @@ class VllmEngine:
                 if self._takes_hints:
                     params.extra_args = request_arguments(call.request_id, call.hints, token_speculation, len(written))
                 prompt = (*token_ids, *written)
-                async with aclosing(self._outputs(call.request_id, prompt, params, priority)) as outputs:
+                async with aclosing(self._outputs(call.request_id, prompt, params, cache_salt, priority)) as outputs:
                     async for output in outputs:
                         if num_cached_tokens is None:
                             num_cached_tokens = output.num_cached_tokens or 0
@@ -218,7 +219,9 @@ class VllmEngine:
             counts = next((found for found in of_workers if found), {})  # all workers that propose count the same
         return self._counter.stats(counts)
 
-    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
+    async def next_token_probabilities(
+        self, call_id: str, token_ids: TokenIds, wanted: TokenIds, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """Probability of each wanted token right after `token_ids`; prefill only, temperature 1.
 
         With token-level speculation vLLM can only give the likeliest tokens (`max_logprobs`, 20 by default): a wanted
@@ -235,11 +238,13 @@ class VllmEngine:
             params.logprob_token_ids = sorted(set(wanted))
         if self._takes_hints:
             params.extra_args = request_arguments(call_id, speculation="none")
-        output = await self._final_output(call_id, token_ids, params)
+        output = await self._final_output(call_id, token_ids, params, cache_salt)
         likely = output.outputs[0].logprobs[0]
         return tuple(math.exp(likely[token].logprob) if token in likely else 0.0 for token in wanted)
 
-    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+    async def token_logprobs(
+        self, call_id: str, token_ids: TokenIds, start: int, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """Log-probabilities (natural) of ``token_ids[start:]`` given what precedes each; prefill only.
 
         `start` is at least 1: nothing precedes the first token. The prefix cache is not used, because vLLM computes
@@ -257,7 +262,7 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        output = await self._final_output(call_id, token_ids, params)
+        output = await self._final_output(call_id, token_ids, params, cache_salt)
         rows = output.prompt_logprobs
         return tuple(rows[at][token_ids[at]].logprob for at in range(start, len(token_ids)))
 
@@ -338,18 +343,18 @@ class VllmEngine:
                 skip_clone=True,
             )
 
-    async def _final_output(self, call_id: str, token_ids: TokenIds, params: Any) -> Any:
-        async with aclosing(self._outputs(call_id, token_ids, params, 0)) as outputs:
+    async def _final_output(self, call_id: str, token_ids: TokenIds, params: Any, cache_salt: str) -> Any:
+        async with aclosing(self._outputs(call_id, token_ids, params, cache_salt)) as outputs:
             async for output in outputs:
                 self._final(output.outputs[0])
                 return output
         raise ServiceError("The engine ended a request without a result; try again.")
 
     async def _outputs(
-        self, request_id: str, token_ids: TokenIds, params: Any, priority: int
+        self, request_id: str, token_ids: TokenIds, params: Any, cache_salt: str, priority: int = 0
     ) -> AsyncGenerator[Any, None]:
         self._require_running()
-        prompt = tokens_input(list(token_ids))
+        prompt = tokens_input(list(token_ids), cache_salt=cache_salt or None)
         self._running.add(request_id)
         try:
             with own_errors(self._info.model):

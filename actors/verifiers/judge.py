@@ -57,7 +57,9 @@ class JudgeCheck:
         if isinstance(steps, Opinion):
             return steps
         text, same, different = judge_prompt(request, *steps, self._max_chars)
-        prompt = Prompt((Message("user", text),), literal=True, answer_prefix=self._answer_prefix)
+        prompt = Prompt(
+            (Message("user", text),), literal=True, answer_prefix=self._answer_prefix, cache_salt=request.cache_salt
+        )
         found = await self._scorer.label_probabilities(prompt, (same, different), request.session_id)
         mass = sum(found)
         if not mass >= MIN_LABEL_MASS:

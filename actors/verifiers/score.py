@@ -57,7 +57,9 @@ class ScoreCheck:
         if request.target is not None and isinstance(steps := both_steps(request), Opinion):
             return steps
         text = score_prompt(request, self._max_chars)
-        prompt = Prompt((Message("user", text),), literal=True, answer_prefix=self._answer_prefix)
+        prompt = Prompt(
+            (Message("user", text),), literal=True, answer_prefix=self._answer_prefix, cache_salt=request.cache_salt
+        )
         found = await self._scorer.label_probabilities(prompt, DIGITS, request.session_id)
         mass = sum(found)
         if not mass >= MIN_DIGIT_MASS:

@@ -86,6 +86,7 @@ class EvenEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
+        cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`, a step a delta."""
         number = (len(token_ids) - PROMPT_TOKENS) // STEP_TOKENS
@@ -109,11 +110,15 @@ class EvenEngine:
         """As `Engine.speculation_stats`: it does not speculate."""
         return None
 
-    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
+    async def next_token_probabilities(
+        self, call_id: str, token_ids: TokenIds, wanted: TokenIds, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """As `Engine.next_token_probabilities`."""
         return (1.0,) * len(wanted)
 
-    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+    async def token_logprobs(
+        self, call_id: str, token_ids: TokenIds, start: int, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """As `Engine.token_logprobs`."""
         return (0.0,) * (len(token_ids) - start)
 

@@ -119,7 +119,7 @@ class Calls:
         settings = self._settings
         call = position.judge_call = self._begin(position)
         context = tail_text(position.path.pieces, settings.context_chars)
-        prefix = seeded(position.path, settings.target_prompt)
+        prefix = seeded(position.path, settings.target_prompt, settings.cache_salt)
         request = JudgeRequest(
             settings.session_id, verifier, settings.question, context, draft, target, prefix, settings.vocabulary
         )
@@ -161,7 +161,7 @@ class Calls:
         return StepRequest(
             call_id=self._call_id(call),
             session_id=settings.session_id,
-            prefix=seeded(path, prompt),
+            prefix=seeded(path, prompt, settings.cache_salt),
             rule=self._rule,
             max_tokens=settings.max_tokens - place,
             sampling=sampling,

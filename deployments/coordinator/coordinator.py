@@ -270,6 +270,7 @@ class Coordinator:
             branch_temperature=config.speculation.branch_temperature,
             verifier=plan.verifier,
             question=request.prompt.question,
+            cache_salt=request.prompt.cache_salt,
             max_attempts=config.speculation.max_attempts,
             spans=config.speculation.spans,
             specreason=SpecReasonOptions(spec.num_target_steps, spec.max_draft_tokens),

@@ -52,6 +52,8 @@ class SessionSettings:
     """Whether a rejected draft step is asked about once more together with the ones behind it."""
     specreason: SpecReasonOptions = SpecReasonOptions()
     question: str = ""
+    cache_salt: str = ""
+    """As in `Prompt`, of both prompts and of what judges are shown."""
     context_chars: int = 4000
     max_attempts: int = 8
     progress_s: float = 0.0

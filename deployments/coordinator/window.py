@@ -294,9 +294,9 @@ def begins_with(step: Step, piece: Piece) -> bool:
     return same_tokens and step.text.startswith(piece.text)
 
 
-def seeded(path: Prefix, prompt_ids: tuple[int, ...]) -> Prefix:
-    """`path` after a role's own rendering of the prompt."""
-    return Prefix(prompt_ids, path.pieces)
+def seeded(path: Prefix, prompt_ids: tuple[int, ...], cache_salt: str) -> Prefix:
+    """`path` after a role's own rendering of the prompt, which has this salt."""
+    return Prefix(prompt_ids, path.pieces, cache_salt)
 
 
 def tail_text(pieces: tuple[Piece, ...], max_chars: int) -> str:

@@ -17,6 +17,7 @@ MAX_STOP = 16
 MAX_MESSAGES = 4096
 MAX_SEED = 2**63 - 1
 MAX_TOKENS = 2**31 - 1
+MAX_SALT_CHARS = 1024
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,14 @@ class Generation(Body):
     ] = None
     timeout: Annotated[
         float | None, Field(gt=0, le=MAX_TOKENS, description="Seconds that the answer may take, waiting included.")
+    ] = None
+    cache_salt: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=MAX_SALT_CHARS,
+            description="What the engines keep of it in their prefix caches is found by requests of the same salt only.",
+        ),
     ] = None
     speculation: Speculation | None = None
 

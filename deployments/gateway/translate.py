@@ -79,7 +79,8 @@ def ask_chat(data: dict[str, Any], config: Config, request_id: str, fidelity: Fi
             raise bad_request("unsupported_parameter", message, f"chat_template_kwargs.{key}")
     # Chat templates know "system"; "developer" is OpenAI's newer word for it.
     messages = tuple(Message("system" if m.role == "developer" else m.role, m.content) for m in body.messages)
-    prompt = Prompt(messages=messages, template_options=json.dumps(options, sort_keys=True))
+    template_options, salt = json.dumps(options, sort_keys=True), body.cache_salt or ""
+    prompt = Prompt(messages=messages, template_options=template_options, cache_salt=salt)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     return _ask(body, (prompt,), max_tokens, config, request_id, fidelity)
 
@@ -90,7 +91,11 @@ def ask_completion(data: dict[str, Any], config: Config, request_id: str, fideli
     if body.best_of not in (None, 1, body.n or 1):
         message = "'best_of' is not supported by this server: it may only be 1 or the value of 'n'."
         raise bad_request("unsupported_parameter", message, "best_of")
-    prompts = tuple(Prompt(text=p) if isinstance(p, str) else Prompt(token_ids=p) for p in body.prompt)
+    salt = body.cache_salt or ""
+    prompts = tuple(
+        Prompt(text=p, cache_salt=salt) if isinstance(p, str) else Prompt(token_ids=p, cache_salt=salt)
+        for p in body.prompt
+    )
     return _ask(body, prompts, body.max_tokens or DEFAULT_COMPLETION_TOKENS, config, request_id, fidelity)
 
 

@@ -53,7 +53,7 @@ class Sender:
         if len(parts) > self.num_places or not any(map(_is_long, parts)):
             return request
         placed = tuple(self._place(part, news) if _is_long(part) else part for part in parts)
-        return Short(replace(request, prefix=Prefix(())), placed)
+        return Short(replace(request, prefix=replace(prefix, prompt_ids=(), pieces=())), placed)
 
     def _place(self, part: Part, news: list[tuple[int, Part]]) -> int:
         found = self._places.get(id(part))
@@ -84,7 +84,8 @@ class Keeper:
 
     def _restored(self, short: Short) -> StepRequest:
         prompt, *pieces = (self._kept[part] if isinstance(part, int) else part for part in short.parts)
-        return replace(short.request, prefix=Prefix(prompt, tuple(pieces)))  # type: ignore[arg-type]  # as they were
+        prefix = replace(short.request.prefix, prompt_ids=prompt, pieces=tuple(pieces))  # type: ignore[arg-type]  # as it was
+        return replace(short.request, prefix=prefix)
 
 
 def _is_long(part: Part) -> bool:

@@ -38,10 +38,16 @@ class Question:
     temperature: float | None = None
     seed: int | None = None
     speculation: Mapping[str, str | int] = field(default_factory=dict)
+    cache_salt: str | None = None
 
     def body(self) -> dict[str, Any]:
         """The body of ``POST /v1/chat/completions``, streamed."""
-        fields = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
+        fields = {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "cache_salt": self.cache_salt,
+        }
         return {
             "model": self.model,
             "messages": [{"role": message.role, "content": message.content} for message in self.messages],

@@ -146,6 +146,7 @@ class ReplayEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
+        cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`."""
         await asyncio.sleep(self._hop_s)
@@ -190,11 +191,15 @@ class ReplayEngine:
         """As `Engine.speculation_stats`: not counted over calls."""
         return None
 
-    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
+    async def next_token_probabilities(
+        self, call_id: str, token_ids: TokenIds, wanted: TokenIds, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """As `Engine.next_token_probabilities`: refused, since verdicts are replayed too."""
         raise RequestError("A replayed engine has no probabilities.")
 
-    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+    async def token_logprobs(
+        self, call_id: str, token_ids: TokenIds, start: int, cache_salt: str = ""
+    ) -> tuple[float, ...]:
         """As `Engine.token_logprobs`: refused, since verdicts are replayed too."""
         raise RequestError("A replayed engine has no probabilities.")
 

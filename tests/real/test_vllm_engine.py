@@ -138,6 +138,15 @@ async def test_the_next_step_finds_its_prefix_in_the_cache(engine: Engine) -> No
     assert second.num_cached_tokens > len(ids) - 32
 
 
+async def test_what_was_read_under_another_salt_is_not_found(engine: Engine) -> None:
+    ids = engine.encode_prompt(Prompt(text=f"{BLANK_LINES.text} apples.\n\n" * 3))  # blocks have 32 tokens
+    steps = list[Step]()
+    for salt in ("", "one", "one", "two"):
+        steps.append(await TargetModel(engine).step(request(ids, Prefix(ids, cache_salt=salt), max_tokens=2)))
+    assert len({step.text for step in steps}) == 1
+    assert [step.num_cached_tokens > 0 for step in steps[1:]] == [False, True, False]
+
+
 async def test_a_cap_cuts_a_step_and_the_next_one_goes_on(engine: Engine) -> None:
     ids = engine.encode_prompt(TEA)
     rule = StepRule(max_tokens=5)

@@ -71,9 +71,10 @@ class LetterEngine:
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
         token_speculation: str = "hints",
+        cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         asked = {"max_tokens": max_tokens, "max_steps": max_steps, "priority": priority, "hints": hints}
-        asked["token_speculation"] = token_speculation
+        asked |= {"token_speculation": token_speculation, "cache_salt": cache_salt}
         self.calls.append({"call_id": call_id, "token_ids": token_ids, "rule": rule, "sampling": sampling, **asked})
         splitter = StepSplitter(rule, capped=max_steps is not None)
         cutter = DeltaCutter(splitter, lambda token: "" if token == END else chr(token), max_steps)
@@ -102,11 +103,16 @@ class LetterEngine:
     async def speculation_stats(self) -> SpeculationStats | None:
         return SpeculationStats(num_drafts=2, num_draft_tokens=8, num_accepted_tokens=6)
 
-    async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:
-        self.calls.append({"call_id": call_id, "token_ids": token_ids, "wanted": wanted})
+    async def next_token_probabilities(
+        self, call_id: str, token_ids: TokenIds, wanted: TokenIds, cache_salt: str = ""
+    ) -> tuple[float, ...]:
+        self.calls.append({"call_id": call_id, "token_ids": token_ids, "wanted": wanted, "cache_salt": cache_salt})
         return tuple({ord("y"): 0.7, ord("n"): 0.2}.get(token, 0.0) for token in wanted)
 
-    async def token_logprobs(self, call_id: str, token_ids: TokenIds, start: int) -> tuple[float, ...]:
+    async def token_logprobs(
+        self, call_id: str, token_ids: TokenIds, start: int, cache_salt: str = ""
+    ) -> tuple[float, ...]:
+        self.calls.append({"call_id": call_id, "token_ids": token_ids, "cache_salt": cache_salt})
         return (-1.0,) * (len(token_ids) - start)
 
     async def check_health(self) -> None:
@@ -235,6 +241,7 @@ async def test_the_target_writes_one_step_and_passes_the_request_on() -> None:
             "priority": -4,
             "hints": ((1, 2),),
             "token_speculation": "hints",
+            "cache_salt": "",
         }
     ]
 
@@ -278,7 +285,7 @@ async def test_a_label_counts_with_and_without_a_space_before_it() -> None:
             return {"yes": (1,), " yes": (2,), "no": (3,), " no": (4,), " ": (5,)}[text]
 
         async def next_token_probabilities(
-            self, call_id: str, token_ids: TokenIds, wanted: TokenIds
+            self, call_id: str, token_ids: TokenIds, wanted: TokenIds, cache_salt: str = ""
         ) -> tuple[float, ...]:
             return tuple({1: 0.25, 2: 0.5, 3: 0.125, 4: 0.0625}[token] for token in wanted)
 
@@ -325,3 +332,15 @@ async def test_describe_and_shutdown_are_the_engines() -> None:
     assert await draft.describe() == engine.describe()
     await draft.shutdown()
     assert engine.shut_down
+
+
+async def test_the_salt_of_a_prompt_goes_with_all_that_an_engine_reads_of_it():
+    engine = LetterEngine("A.\n\nB.")
+    prefix = Prefix(ids("Q"), cache_salt="mine").extended(Piece("a", ids("a"), "unicode"))
+    prefix = prefix.extended(Piece("b", ids("b"), "another"))
+    target = TargetModel(engine)
+    await target.step(request(prefix))
+    await target.token_logprobs(prefix, Piece("c", ids("c"), "unicode"), "session-1")
+    await target.label_probabilities(Prompt(text="y or n?", cache_salt="mine"), ("y", "n"), "session-1")
+    await target.step(request())
+    assert [call["cache_salt"] for call in engine.calls] == ["mine", "mine", "mine", ""]

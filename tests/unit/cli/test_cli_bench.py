@@ -46,6 +46,14 @@ def test_warm_up_is_asked_and_not_counted(server, bench, tmp_path):
     assert len(lines_of(tmp_path / "run")) == 2
 
 
+def test_modes_of_one_server_do_not_read_each_other_s_prompts(server, bench):
+    """A server that is not ours may refuse a salt, and answers one mode alone."""
+    assert bench("--limit", "1", "--modes", "target,lookahead:exact,plain").code == 0
+    salts = {body["speculation"]["mode"]: body["cache_salt"] for body in server.bodies if "speculation" in body}
+    assert salts == {"target": "target", "lookahead": "lookahead:exact"}
+    assert sum("cache_salt" not in body for body in server.bodies) == 2  # of plain, warm-up included
+
+
 def test_options_and_instruction_reach_the_server(server, bench):
     assert bench("--limit", "1", "--temperature", "0.6", "--seed", "5", "--fidelity", "exact").code == 0
     body = server.bodies[-1]

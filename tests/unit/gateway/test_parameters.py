@@ -24,7 +24,7 @@ async def test_every_supported_parameter_reaches_the_backend(
     wishes = {"mode": "lookahead", "max_lookahead": 6, "branches": 3, "verifier": "anything", "fidelity": "fast"}
     wishes |= {"boundary": "sentence"}
     sampling = {"temperature": 0.25, "top_p": 0.5, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.5, "seed": -3}
-    body = chat(max_completion_tokens=99, stop="END", speculation=wishes, **sampling)
+    body = chat(max_completion_tokens=99, stop="END", speculation=wishes, cache_salt="mine", **sampling)
     assert (await client.post(CHAT, json=body)).status_code == 200
     request = backend.requests[0]
     assert request.sampling == SamplingOptions(0.25, 0.5, 40, 0.1, 1.5, -3)
@@ -32,6 +32,10 @@ async def test_every_supported_parameter_reaches_the_backend(
     assert request.stop == ("END",)
     assert request.speculation == SpeculationOptions("lookahead", 6, 3, "anything", "fast", boundary="sentence")
     assert request.timeout_s == 3600.0
+    assert request.prompt.cache_salt == "mine"
+    response = await client.post(TEXT, json=completion(prompt=["a", "b"], cache_salt="mine"))
+    assert response.status_code == 200, response.text
+    assert [request.prompt.cache_salt for request in backend.requests[1:]] == ["mine"] * 2
 
 
 async def test_what_is_left_out_is_for_the_deployment_to_say(
@@ -42,6 +46,7 @@ async def test_what_is_left_out_is_for_the_deployment_to_say(
     assert [request.sampling for request in backend.requests] == [SamplingOptions()] * 2
     assert [request.max_tokens for request in backend.requests] == [None, 16]
     assert [request.speculation for request in backend.requests] == [SpeculationOptions()] * 2
+    assert [request.prompt.cache_salt for request in backend.requests] == [""] * 2
 
 
 async def test_null_is_the_default_everywhere(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:

@@ -45,7 +45,7 @@ def hand_over(sender: Sender, keeper: Keeper, asked: StepRequest) -> tuple[StepR
 def test_a_long_text_crosses_once() -> None:
     sender, keeper = Sender(), Keeper()
     sender.num_places = NUM_PLACES
-    prefix = grown(Prefix(tuple(range(5000))), 30_000)
+    prefix = grown(Prefix(tuple(range(5000)), cache_salt="mine"), 30_000)
     arrived, num_bytes = hand_over(sender, keeper, request(prefix))
     assert arrived == request(prefix)
     assert num_bytes > 60_000

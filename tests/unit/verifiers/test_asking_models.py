@@ -31,11 +31,11 @@ class RecordingEngine:
     def encode_text(self, text):
         return self.tokenizer.encode_text(text)
 
-    async def next_token_probabilities(self, call_id, token_ids, wanted):
+    async def next_token_probabilities(self, call_id, token_ids, wanted, cache_salt):
         self.asked.append(token_ids)
         return tuple(1 / len(wanted) for _ in wanted)
 
-    async def token_logprobs(self, call_id, token_ids, start):
+    async def token_logprobs(self, call_id, token_ids, start, cache_salt):
         self.asked.append((token_ids, start))
         return tuple(math.log(0.5) for _ in token_ids[start:])
 

@@ -58,7 +58,7 @@ class Prompt:
     answer_prefix: str = ""
     """With messages: what the answer begins with, such as the mark that closes a reasoning which the template opens."""
     cache_salt: str = ""
-    """What engines keep of it in their prefix caches is found by prompts of the same salt only; the text stays as it is."""
+    """What engines keep of it in their prefix caches is found by prompts of the same salt only; no text changes."""
 
     @property
     def question(self) -> str:

@@ -199,7 +199,7 @@ class Generation(Body):
         Field(
             min_length=1,
             max_length=MAX_SALT_CHARS,
-            description="What the engines keep of it in their prefix caches is found by requests of the same salt only.",
+            description="The engines' prefix caches share what they hold of it with requests of the same salt only.",
         ),
     ] = None
     speculation: Speculation | None = None

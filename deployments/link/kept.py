@@ -14,7 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.messages import MERGED_TOKENS, Piece, Prefix, StepRequest, TokenIds
+from actors.messages import MERGED_TOKENS, Piece, StepRequest, TokenIds
 
 NUM_PLACES = 512
 """Parts that a connection keeps: half a million tokens, some 25 MB at each end."""

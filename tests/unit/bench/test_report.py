@@ -62,8 +62,8 @@ def test_claim_is_no_more_than_the_interval_allows(speedup, interval, words):
         (-0.25, (-0.4, -0.1), 0.1, "no difference in accuracy is shown, 25% (interval -40 to -10, sign test p = 0.1)."),
         (-0.25, (-0.4, -0.1), 0.03, "accuracy is 25 points lower, 25% (interval -40 to -10, sign test p = 0.03)."),
         (0.004, (0.001, 0.007), 0.03, "accuracy is 0.4 points higher, 25% (interval +0 to +1, sign test p = 0.03)."),
-        (-0.25, None, 1.0, "accuracy 25%, 25 points lower."),
-        (0.0, None, 1.0, "accuracy 25%, the same."),
+        (-0.25, None, 1.0, "no difference in accuracy is shown, 25% (sign test p = 1)."),
+        (0.0, None, 1.0, "no difference in accuracy is shown, 25% (sign test p = 1)."),
     ],
 )
 def test_claim_tells_whether_accuracies_differ(difference, interval, chance, words):

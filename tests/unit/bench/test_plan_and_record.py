@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from actors.errors import RequestError
 from deployments.bench.plan import Load, Plan, arrivals, blocks, count_groups
-from deployments.bench.record import Measurement, Record, Review
+from deployments.bench.record import Measurement, Record, Review, read_requests
 from deployments.bench.runner import remaining
 
 PLAN = Plan(
@@ -188,3 +188,19 @@ def test_lines_are_json_that_others_can_read(tmp_path):
         found = json.loads(record.path.read_text())
     assert found["text"] == "t\nü"
     assert found["speculation"] is None
+
+
+def test_others_read_the_last_line_of_each_request_and_no_trace_that_could_not_be_had(tmp_path):
+    whole = {"spans": [], "error": "The answer broke off."}
+    with Record(tmp_path) as record:
+        for index, trace in enumerate((whole, {"error": "It is gone."}, None)):
+            record.add(replace(LINE, index=index, text="first", trace=trace))
+        record.add(replace(LINE, index=1, rate=0.5, concurrency=None))
+        record.add(replace(LINE, text="again", trace=whole))
+    found = [(line["rate"], line["index"], line["text"], line["trace"]) for line in read_requests(tmp_path)]
+    assert found == [
+        (None, 0, "again", whole),
+        (None, 1, "first", None),
+        (None, 2, "first", None),
+        (0.5, 1, LINE.text, None),
+    ]

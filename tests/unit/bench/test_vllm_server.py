@@ -71,11 +71,26 @@ def test_the_best_is_what_the_target_has_then_the_draft_then_ngrams() -> None:
 
 @pytest.mark.parametrize(
     ("target", "draft", "all_cores"),
-    [("0", "1", "0,1"), ("0-3", "4-7", "0-3,4-7"), ("0|1", "2", "0|1"), (None, None, None), ("0,1", "0,1", "0,1")],
+    [
+        ("0", "1", "0,1"),
+        ("0-3", "4-7", "0-3,4-7"),
+        ("0-3", "4-5|6-7", "0-3,4-5,6-7"),
+        ("0|1", "2", "0|1"),
+        (None, None, None),
+        (None, "1", None),
+        ("0,1", "0,1", "0,1"),
+    ],
 )
 def test_cores_are_those_of_both(target: str | None, draft: str | None, all_cores: str | None) -> None:
     config = pair({"placement": {"cpu_cores": target}}, {"placement": {"cpu_cores": draft}})
     assert equal(config).cores == all_cores
+
+
+def test_cores_of_a_draft_that_are_not_told_are_asked_for() -> None:
+    with pytest.raises(RequestError, match="bound to the cores 0-3, and the draft to none"):
+        equal(pair({"placement": {"cpu_cores": "0-3"}}, {}))
+    on_card = {"placement": {"cpu_cores": "0-3", "num_gpus": 1}}
+    assert equal(pair(on_card, {"placement": {"num_gpus": 1}})).cores == "0-3", "what counts there are cards"
 
 
 def test_a_target_without_a_model_has_no_such_server() -> None:

@@ -18,6 +18,7 @@ from deployments.bench.plan import Plan
 from deployments.bench.record import Measurement
 from deployments.bench.report_page import page
 from deployments.bench.rows import DEFINITIONS, Objective, pairs, rows
+from deployments.bench.runner import remaining
 from deployments.bench.variants import baseline
 
 
@@ -30,21 +31,22 @@ def build(
 ) -> dict[str, Any]:
     """The content of ``report.json``."""
     objective = objective or Objective()
-    table = rows(lines, plan.modes, plan.seed, token_speculation, objective)
+    table = rows(lines, plan, token_speculation, objective)
     against = baseline(plan.modes)
-    measured = sum(row["num_requests"] for row in table)
+    num_left = sum(len(indices) for _, indices in remaining(plan, lines, retry_failed=False))
     return {
         "headline": headline(table, against),
         "claims": [claim(row, against) for row in table if row["mode"] != against],
         "notes": [*notes(table), *_apart(environment.get("apart", ()))],
         "baseline": against,
         "objective": asdict(objective) if objective.is_given else None,
-        "complete": measured == plan.num_requests,
+        "complete": not num_left,
         "num_requests_planned": plan.num_requests,
+        "num_requests_left": num_left,
         "definitions": dict(DEFINITIONS),
         "environment": dict(environment),
         "rows": table,
-        "pairs": pairs(lines, against),
+        "pairs": pairs(lines, plan, against),
     }
 
 

@@ -62,8 +62,8 @@ def page(report: Mapping[str, Any]) -> str:
 def _notes(report: Mapping[str, Any]) -> str:
     notes = list(report["notes"])
     if not report["complete"]:
-        measured = sum(row["num_requests"] for row in report["rows"])
-        notes.insert(0, f"This run is not finished: {measured} of {report['num_requests_planned']} requests were made.")
+        num, num_left = report["num_requests_planned"], report["num_requests_left"]
+        notes.insert(0, f"This run is not finished: {num - num_left} of {num} requests are kept.")
     return "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
 
 

@@ -154,21 +154,21 @@ def test_what_is_settled_is_not_asked_again(tmp_path):
     with Record(tmp_path) as record:
         record.add(LINE)
         record.add(replace(LINE, index=1, error="It broke."))
-        left = {(b.mode, i) for b, indices in remaining(PLAN, record, retry_failed=False) for i in indices}
+        left = {(b.mode, i) for b, indices in remaining(PLAN, record.lines, retry_failed=False) for i in indices}
         assert ("target", 0) not in left
         assert ("target", 1) not in left
         assert len(left) == 10
-        left = {(b.mode, i) for b, indices in remaining(PLAN, record, retry_failed=True) for i in indices}
+        left = {(b.mode, i) for b, indices in remaining(PLAN, record.lines, retry_failed=True) for i in indices}
         assert ("target", 1) in left
         record.add(replace(LINE, index=1))
-        assert len(remaining(PLAN, record, retry_failed=True)) == 10
+        assert len(remaining(PLAN, record.lines, retry_failed=True)) == 10
 
 
 def test_a_block_of_several_users_that_was_not_asked_in_one_go_is_asked_as_a_whole(tmp_path):
     plan = replace(PLAN, num_problems=4, modes=("target",), concurrency=(2,))
 
     def left(retry_failed=False):
-        return [list(indices) for _, indices in remaining(plan, record, retry_failed)]
+        return [list(indices) for _, indices in remaining(plan, record.lines, retry_failed)]
 
     with Record(tmp_path) as record:
         for index in (2, 0, 1):

@@ -190,6 +190,19 @@ def test_page_of_an_unfinished_run_with_failures_says_so():
     assert "prompt by prompt" not in html
 
 
+def test_a_run_whose_block_was_broken_off_when_it_was_asked_again_is_not_complete():
+    plan = replace(PLAN, num_problems=16, concurrency=(8,))
+    lines = []
+    for index in range(16):
+        for mode in plan.modes:
+            lines.append(line(mode, index, 2.0, 10, concurrency=8, block_started_at=100.0 * (index // 8)))
+    again = [line("target", index, 2.0, 10, concurrency=8, block_started_at=500.0) for index in range(3)]
+    assert report.build(plan, lines, {}, None)["complete"]
+    found = report.build(plan, lines + again, {}, None)
+    assert (found["complete"], found["num_requests_left"]) == (False, 8)
+    assert "not finished: 24 of 32 requests are kept" in page(found)
+
+
 def test_page_keeps_text_as_text():
     found = built()
     found["environment"] = {"command": "<script>alert(1)</script>{{table}}"}

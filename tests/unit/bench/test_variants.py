@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors.errors import RequestError
-from deployments.bench.rows import rows
 from deployments.bench.variants import address, baseline, wishes
-from tests.unit.bench.test_rows import line
+from tests.unit.bench.test_rows import line, rows
 
 
 @pytest.mark.parametrize(

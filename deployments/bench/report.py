@@ -17,7 +17,7 @@ from deployments.bench.claims import claim, headline, notes
 from deployments.bench.plan import Plan
 from deployments.bench.record import Measurement
 from deployments.bench.report_page import page
-from deployments.bench.rows import DEFINITIONS, Objective, pairs, rows
+from deployments.bench.rows import DEFINITIONS, Objective, over_vllm, pairs, rows
 from deployments.bench.runner import remaining
 from deployments.bench.variants import baseline
 
@@ -32,11 +32,14 @@ def build(
     """The content of ``report.json``."""
     objective = objective or Objective()
     table = rows(lines, plan, token_speculation, objective)
-    against = baseline(plan.modes)
+    against, beside_vllm = baseline(plan.modes), over_vllm(lines, plan)
     num_left = sum(len(indices) for _, indices in remaining(plan, lines, retry_failed=False))
     return {
         "headline": headline(table, against),
-        "claims": [claim(row, against) for row in table if row["mode"] != against],
+        "claims": [
+            *(claim(row, against) for row in table if row["mode"] != against),
+            *(claim(row, row["against"]) for row in beside_vllm),
+        ],
         "notes": [*notes(table), *_apart(environment.get("apart", ()))],
         "baseline": against,
         "objective": asdict(objective) if objective.is_given else None,
@@ -46,6 +49,7 @@ def build(
         "definitions": dict(DEFINITIONS),
         "environment": dict(environment),
         "rows": table,
+        "over_vllm": beside_vllm,
         "pairs": pairs(lines, plan, against),
     }
 

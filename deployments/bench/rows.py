@@ -44,6 +44,8 @@ DEFINITIONS: Mapping[str, str] = {
     "interval is a bootstrap over prompts",
     "accuracy_difference_p": "exact two-sided sign test over the prompts that one of the two has right and the other "
     "wrong: how often chance alone would part them so far; a difference is called one below 0.05",
+    "over_vllm": "each of our rows beside a row of vLLM's own server, which `against` names, in the place of the "
+    "baseline: speedup_vs_target and all else that compares are over that row",
     "accept_rate": "accepted / (accepted + recovered) steps over all requests",
     "accept_rate_by_tokens": "the draft's tokens that were committed / all tokens that the draft wrote",
     "accept_rate_by_position": "accepted / judged draft steps, by how many steps before them were still undecided when "
@@ -138,6 +140,18 @@ def rows(
             **_tokens(group),
         }
         for (load, mode), group in asked.items()
+    ]
+
+
+def over_vllm(lines: Iterable[Measurement], plan: Plan) -> list[dict[str, Any]]:
+    """Each of our rows beside each row of vLLM's own server that is not the baseline, under the same load."""
+    asked = _by_row(lines, plan)
+    others = [mode for mode in plan.modes if speculation_of(mode) is not None and mode != baseline(plan.modes)]
+    return [
+        {"mode": mode, "against": other, "concurrency": load.concurrency, "rate": load.rate, **compared}
+        for other in others
+        for (load, mode), compared in _compare(asked, plan, other).items()
+        if wishes(mode) and (load, other) in asked
     ]
 
 

@@ -148,6 +148,30 @@ def test_report_has_the_contract():
     assert "speedup_vs_target" in found["definitions"]
 
 
+def test_our_rows_are_compared_with_vllms_own_server_too():
+    plan = replace(PLAN, modes=("target", "lookahead:exact", "plain@http://x", "vllm", "vllm:none"))
+    seconds = dict(zip(plan.modes, (8.0, 2.0, 9.0, 4.0, 16.0), strict=True))
+    lines = [line(mode, index, seconds[mode], 10) for mode in plan.modes for index in range(4)]
+    found = report.build(plan, lines, {}, None)
+    assert [(row["against"], row["mode"], row["speedup_vs_target"]) for row in found["over_vllm"]] == [
+        ("vllm", "target", 0.5),
+        ("vllm", "lookahead:exact", 2.0),
+        ("vllm:none", "target", 2.0),
+        ("vllm:none", "lookahead:exact", 8.0),
+    ]
+    assert found["over_vllm"][1]["speedup_ci95"] == (2.0, 2.0)
+    assert found["over_vllm"][1]["accuracy_difference"] == 0.0
+    assert "lookahead:exact is 2.00 times as fast as vllm (95 % interval 2.00 to 2.00, 4 prompts)" in page(found)
+    unmeasured = [one for one in lines if not one.mode.startswith("vllm")]
+    assert report.build(plan, unmeasured, {}, None)["over_vllm"] == []
+
+
+def test_where_vllms_own_server_is_the_baseline_the_rows_are_over_it_already():
+    lines = [line(mode, 0, 2.0, 10) for mode in ("lookahead", "vllm")]
+    found = report.build(replace(PLAN, modes=("lookahead", "vllm")), lines, {}, None)
+    assert (found["baseline"], found["over_vllm"]) == ("vllm", [])
+
+
 def test_page_stands_alone_and_begins_with_the_claim():
     html = page(built())
     assert html.index("times as fast") < html.index("<svg") < html.index("<table")

@@ -96,6 +96,14 @@ def equal(config: Config, speculation: str = "best") -> VllmServer:
     return _server(config, options, _all_cores(config))
 
 
+def method_of(options: Mapping[str, Any]) -> str:
+    """How an engine with `options` speculates on tokens, in vLLM's word; ``none`` where it does not."""
+    chosen = options.get("speculative_config")
+    if not chosen:
+        return "none"
+    return str(chosen.get("method") or "not named") if isinstance(chosen, Mapping) else str(chosen)
+
+
 def _server(config: Config, options: Mapping[str, Any], cores: str | None) -> VllmServer:
     return VllmServer(config.target.model, config.served_model_name, options, cores, config.target.placement.env)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from actors.errors import RequestError
 from deployments.bench.claims import claim, headline, notes
+from deployments.bench.equal_hardware import method_of
 from deployments.bench.plan import Plan
 from deployments.bench.record import Measurement
 from deployments.bench.report_page import page
@@ -29,9 +30,10 @@ def build(
     token_speculation: str | None,
     objective: Objective | None = None,
 ) -> dict[str, Any]:
-    """The content of ``report.json``."""
+    """The content of ``report.json``. `token_speculation` is how the deployment's target speculates on tokens."""
     objective = objective or Objective()
-    table = rows(lines, plan, token_speculation, objective)
+    own = {mode: method_of(server["options"]) for mode, server in environment.get("own", {}).items()}
+    table = rows(lines, plan, token_speculation, objective, own)
     against, beside_vllm = baseline(plan.modes), over_vllm(lines, plan)
     num_left = sum(len(indices) for _, indices in remaining(plan, lines, retry_failed=False))
     return {

@@ -122,15 +122,17 @@ def rows(
     plan: Plan,
     token_speculation: str | None = None,
     objective: Objective | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row for each load and mode that was measured, in the order of loads and of the plan's modes."""
+    """One row for each load and mode that was measured, in the order of loads and of the plan's modes. The deployment's
+    target speculates on tokens by `token_speculation`, vLLM's own servers by `own`, which is by mode."""
     asked, against = _by_row(lines, plan), baseline(plan.modes)
     num_lines = Counter((line.load, line.mode) for line in lines)
     compared = _compare(asked, plan, against)
     return [
         {
             "mode": mode,
-            "token_speculation": _token_speculation(mode, token_speculation),
+            "token_speculation": (own or {}).get(mode) or _token_speculation(mode, token_speculation),
             "concurrency": load.concurrency,
             "rate": load.rate,
             **_counts(group, num_lines[load, mode], objective or Objective()),
@@ -179,8 +181,8 @@ def _compare(asked: Mapping[_Row, Sequence[Measurement]], plan: Plan, against: s
 def _token_speculation(mode: str, configured: str | None) -> str | None:
     """How the target speculates on tokens in the row `mode`; None where another server answers it, which knows that
     alone."""
-    asked: str | None = speculation_of(mode) or wishes(mode).get("token_speculation")
-    return asked or (None if address(mode) else configured)
+    asked: str | None = wishes(mode).get("token_speculation")
+    return asked or (None if address(mode) or speculation_of(mode) else configured)
 
 
 def _counts(group: Sequence[Measurement], num_lines: int, objective: Objective) -> dict[str, Any]:

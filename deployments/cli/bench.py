@@ -173,6 +173,7 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         "apart": list(run.apart),
         **({"sandbox": sandbox.describe()} if any(problem.code for problem in run.problems) else {}),
         "config": hide_secrets(run.config.model_dump(mode="json")) if run.config else None,
+        **({"own": {mode: hide_secrets(asdict(server)) for mode, server in run.own.items()}} if run.own else {}),
     }
     with Record(run.out) as record:
 
@@ -307,10 +308,9 @@ def _describe_server(config: Config | None, name: str, url: str | None) -> str:
 
 def _token_speculation(config: Config | None) -> str | None:
     """How the target speculates on tokens inside a step; None where a server's config is not known."""
-    if config is None:
-        return None
-    method = config.target.engine.options.get("speculative_config") or {}
-    return str(method.get("method", "none")) if isinstance(method, dict) else str(method)
+    from deployments.bench.equal_hardware import method_of
+
+    return None if config is None else method_of(config.target.engine.options)
 
 
 def _check(report: dict[str, Any]) -> None:

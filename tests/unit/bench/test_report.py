@@ -227,6 +227,16 @@ def test_a_run_whose_block_was_broken_off_when_it_was_asked_again_is_not_complet
     assert "not finished: 24 of 32 requests are kept" in page(found)
 
 
+def test_page_says_what_vllms_own_server_was_started_with():
+    ngram = {"speculative_config": {"method": "ngram"}, "data_parallel_size": 2, "gpu_memory_utilization": 0.86}
+    own = {"vllm": {"cores": None, "options": ngram}, "vllm:none": {"cores": "0,1", "options": {}}}
+    found = report.build(PLAN, [line("target", 0, 1.0, 10)], {"own": own}, None)
+    assert (
+        "<dd>vllm: token speculation ngram, data_parallel_size 2, gpu_memory_utilization 0.86; vllm:none: token "
+        "speculation none, cores 0,1</dd>"
+    ) in page(found)
+
+
 def test_page_keeps_text_as_text():
     found = built()
     found["environment"] = {"command": "<script>alert(1)</script>{{table}}"}

@@ -12,7 +12,7 @@ import pytest
 
 from actors.errors import RequestError, ServiceError
 from deployments.bench import vllm_server
-from deployments.bench.equal_hardware import VllmServer, equal, own_servers, same, speculation_of
+from deployments.bench.equal_hardware import VllmServer, equal, method_of, own_servers, same, speculation_of
 from deployments.bench.vllm_server import all_running, command
 from deployments.config import load_profile, validate_config
 
@@ -67,6 +67,19 @@ def test_the_best_is_what_the_target_has_then_the_draft_then_ngrams() -> None:
     assert best(target={}, draft={})["model"] == "ORG/D"
     assert best(target={})["method"] == "ngram"
     assert best(target={}, draft={"engine": {"kind": "scripted"}})["method"] == "ngram"
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "none"),
+        ({"speculative_config": None}, "none"),
+        ({"speculative_config": {"method": "eagle3", "model": "ORG/HEAD"}}, "eagle3"),
+        ({"speculative_config": {"model": "ORG/HEAD"}}, "not named"),
+    ],
+)
+def test_the_method_is_told_in_one_word(options: dict[str, Any], method: str) -> None:
+    assert method_of(options) == method
 
 
 @pytest.mark.parametrize(

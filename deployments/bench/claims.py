@@ -185,11 +185,9 @@ def _accuracy_clause(row: Row, short: bool = False) -> str:
     difference, interval = row["accuracy_difference"], row["accuracy_difference_ci95"]
     if difference is None or row["accuracy"] is None:
         return ""
-    share = f"{row['accuracy']:.0%}"
-    if interval is None:
-        return f"; accuracy {share}, {_points(difference)}"
-    low, high, chance = 100 * interval[0], 100 * interval[1], row["accuracy_difference_p"]
-    details = f" (interval {low:+.0f} to {high:+.0f}, sign test p = {chance:.2g})"
+    share, chance = f"{row['accuracy']:.0%}", row["accuracy_difference_p"]
+    spread = f"interval {100 * interval[0]:+.0f} to {100 * interval[1]:+.0f}, " if interval else ""
+    details = f" ({spread}sign test p = {chance:.2g})"
     if chance >= _CHANCE:
         return "; no difference in accuracy is shown" + ("" if short else f", {share}{details}")
     return f"; accuracy is {_points(difference)}, {share}" + ("" if short else details)
@@ -197,6 +195,4 @@ def _accuracy_clause(row: Row, short: bool = False) -> str:
 
 def _points(difference: float) -> str:
     size = abs(100 * difference)
-    if not size:
-        return "the same"
     return f"{size:.{0 if size >= 1 else 1}f} points {'higher' if difference > 0 else 'lower'}"

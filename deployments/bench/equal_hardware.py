@@ -80,8 +80,8 @@ def equal(config: Config, speculation: str = "best") -> VllmServer:
     """The target on all hardware of the deployment, with vLLM's own token-level speculation.
 
     ``best``: what the target's engine has, if it is vLLM's; else the draft's model as draft model; else n-gram look-up.
-    ``ngram`` and ``none`` say what they are. RequestError for a deployment without a model, and for one on GPUs whose
-    replicas come and go.
+    ``ngram`` and ``none`` say what they are. RequestError for a deployment without a model, for one on GPUs whose
+    replicas come and go, and for one on CPUs of whose engines only the target is bound to cores.
     """
     if config.target.engine.kind != "vllm":
         raise RequestError("vLLM's own server needs a model, and this deployment's target has none.", "modes")
@@ -92,8 +92,16 @@ def equal(config: Config, speculation: str = "best") -> VllmServer:
         options["speculative_config"] = chosen
     if needs_gpus(config):
         options.pop("distributed_executor_backend", None)  # Ray belongs to the deployment, and has ended with it
-        options |= _all_cards(config, options)
+        return _server(config, options | _all_cards(config, options), config.target.placement.cpu_cores)
     return _server(config, options, _all_cores(config))
+
+
+def method_of(options: Mapping[str, Any]) -> str:
+    """How an engine with `options` speculates on tokens, in vLLM's word; ``none`` where it does not."""
+    chosen = options.get("speculative_config")
+    if not chosen:
+        return "none"
+    return str(chosen.get("method") or "not named") if isinstance(chosen, Mapping) else str(chosen)
 
 
 def _server(config: Config, options: Mapping[str, Any], cores: str | None) -> VllmServer:
@@ -120,30 +128,51 @@ def _all_cores(config: Config) -> str | None:
     """The target's cores and the draft's. Where the target has several workers, each with cores of its own, they keep
     theirs."""
     own = config.target.placement.cpu_cores
-    drafts = config.draft.placement.cpu_cores if config.draft is not None else None
-    if own is None or drafts is None or "|" in own or "|" in drafts or drafts == own:
+    if own is None or config.draft is None:
         return own
-    return f"{own},{drafts}"
+    drafts = config.draft.placement.cpu_cores
+    if drafts is None:
+        raise RequestError(
+            f"How many cores vLLM's own server may have is not known: the target is bound to the cores {own}, and the "
+            "draft to none. Say in the config which ones the draft has.",
+            "draft.placement.cpu_cores",
+        )
+    drafts = drafts.replace("|", ",")  # one engine has them now, and not one of the draft's workers each
+    return own if "|" in own or drafts == own else f"{own},{drafts}"
 
 
 def _all_cards(config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
-    """As many engines of the target's size as fit on the deployment's GPUs, each with the memory that all roles have of
-    a card that they share."""
+    """As many engines of the target's size as fit on the deployment's GPUs. Where the target shares a card, each has
+    the memory that all roles together have of a card, in the mean over their cards."""
     if config.autoscaling is not None or any(placement.autoscaling for placement in _placements(config)):
         raise RequestError(
             "How many GPUs vLLM's own server may have is not known while the deployment's replicas come and go. Take "
             "`autoscaling` out of the config and give each role the num_replicas to compare with.",
             "autoscaling",
         )
-    num_cards = sum(placement.num_replicas * sum(placement.gpus) for placement in _placements(config))
+    num_cards = math.ceil(sum(p.num_replicas * sum(p.gpus) for p in _placements(config)) - 1e-9)
     size = int(options.get("tensor_parallel_size") or 1) * int(options.get("pipeline_parallel_size") or 1)
-    num_engines = max(1, math.floor(math.ceil(num_cards - 1e-9) / size))
+    num_engines = max(1, math.floor(num_cards / size))
     found: dict[str, Any] = {"data_parallel_size": num_engines} if num_engines > 1 else {}
     if config.target.placement.shares_card:
-        writers = [writer for writer in (config.target, config.draft) if writer and writer.placement.shares_card]
-        shares = [float(w.engine.options.get("gpu_memory_utilization") or DEFAULT_MEMORY) for w in writers]
-        found["gpu_memory_utilization"] = min(LARGEST_MEMORY, round(sum(shares), 3))
+        found["gpu_memory_utilization"] = min(LARGEST_MEMORY, round(_memory(config) / num_cards, 3))
     return found
+
+
+def _memory(config: Config) -> float:
+    """What all roles hold, in cards. Of a verifier that shares a card it is not known, and little."""
+    held = 0.0
+    for writer in (config.target, config.draft):
+        if writer is not None:
+            share = float(writer.engine.options.get("gpu_memory_utilization") or DEFAULT_MEMORY)
+            held += share * _num_parts(writer.placement)
+    verifier = config.verifier.placement
+    return held if verifier.shares_card else held + DEFAULT_MEMORY * _num_parts(verifier)
+
+
+def _num_parts(placement: PlacementConfig) -> int:
+    """On how many cards its replicas hold memory, or parts of one that they share."""
+    return placement.num_replicas * sum(math.ceil(gpus) for gpus in placement.gpus)
 
 
 def _placements(config: Config) -> list[PlacementConfig]:

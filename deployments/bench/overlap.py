@@ -12,26 +12,55 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from actors.errors import LookaheadError, RequestError
 from deployments.bench.record import read_requests
+from deployments.bench.variants import wishes
 from deployments.coordinator.theory import async_speed_up
 
 
 def main(
     folder: Annotated[Path, typer.Argument(help="The --out folder of a bench run with --traces.")],
-    max_lookahead: Annotated[int, typer.Option(help="Depth of that run.")] = 4,
+    max_lookahead: Annotated[int, typer.Option(help="Depth of that run, for rows that asked for none.")] = 4,
 ) -> None:
-    """Print a row for each lookahead request, and the median ratio."""
-    rows = [
-        row(r["trace"], max_lookahead) for r in read_requests(folder) if r["mode"] == "lookahead" and r.get("trace")
-    ]
-    rows = [r for r in rows if r is not None]
-    ratios = [r["measured_over_predicted"] for r in rows if r is not None]
-    print(json.dumps({"requests": rows, "median_ratio": statistics.median(ratios)}, indent=2))
+    """Print what was found of each request in mode lookahead, by row, and the median ratio of each row."""
+    try:
+        found = rows(folder, max_lookahead)
+    except LookaheadError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    medians = {
+        variant: statistics.median(one["measured_over_predicted"] for one in asked) for variant, asked in found.items()
+    }
+    print(json.dumps({"requests": found, "median_ratio": medians}, indent=2))
+
+
+def rows(folder: Path, max_lookahead: int) -> dict[str, list[dict[str, float]]]:
+    """Measured against predicted for each request of the rows of mode lookahead; RequestError if there is none."""
+    try:
+        lines = read_requests(folder)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"The run {folder} cannot be read: {error}.", "folder") from error
+    found: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
+    for line in lines:
+        asked = wishes(line["mode"])
+        if line["trace"] is None or asked.get("mode") != "lookahead":
+            continue
+        compared = row(line["trace"], asked.get("max_lookahead", max_lookahead))
+        if compared is not None:
+            found[line["mode"]].append(compared)
+    if not found:
+        raise RequestError(
+            f"{folder} holds no request in which draft and target wrote steps: it needs a row of mode lookahead in "
+            "windows (with controller=off it is sure to be), and --traces.",
+            "folder",
+        )
+    return dict(found)
 
 
 def row(trace: dict[str, Any], max_lookahead: int) -> dict[str, float] | None:
@@ -40,11 +69,11 @@ def row(trace: dict[str, Any], max_lookahead: int) -> dict[str, float] | None:
     for span in trace["spans"]:
         if span["kind"] in seconds and "engine_s" in span["detail"]:
             seconds[span["kind"]].append(span["detail"]["engine_s"])
-    if not seconds["draft"] or not seconds["target"]:
+    summary = trace["summary"]
+    if not seconds["draft"] or not seconds["target"] or summary is None:
         return None
     target_s = statistics.mean(seconds["target"])
     c = statistics.mean(seconds["draft"]) / target_s
-    summary = trace["summary"]
     speed_up = async_speed_up(summary["accept_rate"], c, max_lookahead + 1)
     predicted = summary["num_steps"] * target_s / speed_up + summary["accept_rate"] * max(1 - c, 0.0) * target_s
     return {

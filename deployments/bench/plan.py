@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,17 @@ class Block:
 def blocks(plan: Plan) -> Iterator[Block]:
     """The run in order: per load, groups of prompts, each asked in every mode before the next group."""
     for load in plan.loads:
-        num_groups = count_groups(plan, load)
-        edges = [round(plan.num_problems * group / num_groups) for group in range(num_groups + 1)]
-        for group in range(num_groups):
-            turn = group % len(plan.modes)
+        for number, indices in enumerate(groups(plan, load)):
+            turn = number % len(plan.modes)
             for mode in plan.modes[turn:] + plan.modes[:turn]:
-                yield Block(mode, load, tuple(range(edges[group], edges[group + 1])))
+                yield Block(mode, load, tuple(indices))
+
+
+def groups(plan: Plan, load: Load) -> list[range]:
+    """The prompts of the run as they are asked under `load`, one group after another."""
+    num_groups = count_groups(plan, load)
+    edges = (round(plan.num_problems * group / num_groups) for group in range(num_groups + 1))
+    return [range(first, end) for first, end in pairwise(edges)]
 
 
 def count_groups(plan: Plan, load: Load) -> int:

@@ -151,11 +151,22 @@ class Record:
 
 
 def read_requests(run: Path) -> list[dict[str, Any]]:
-    """What a run has measured, as it was written; `run` is its folder, or the file itself. OSError or ValueError where
-    it cannot be read."""
+    """What a run has measured: the last line of each request, in the order in which they were first asked, with the
+    trace None where there is none or it could not be had. `run` is its folder, or the file itself. OSError or
+    ValueError where it cannot be read."""
     file = run / REQUESTS_FILE if run.is_dir() else run
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
     # Not `splitlines`: other ends of lines than a line feed may stand in a text.
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    for number, text in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if not text.strip():
+            continue
+        line = json.loads(text)
+        if not isinstance(line, dict) or not {"mode", "index"} <= line.keys():
+            raise ValueError(f"line {number} is no measured request, with `mode` and `index`")
+        trace = line.get("trace")
+        key = (line.get("concurrency"), line.get("rate"), line["mode"], line["index"])
+        found[key] = line | {"trace": trace if trace and "spans" in trace else None}
+    return list(found.values())
 
 
 def _read(path: Path, kind: type[_Line]) -> list[_Line]:

@@ -14,10 +14,12 @@ from typing import Any
 
 from actors.errors import RequestError
 from deployments.bench.claims import claim, headline, notes
+from deployments.bench.equal_hardware import method_of
 from deployments.bench.plan import Plan
 from deployments.bench.record import Measurement
 from deployments.bench.report_page import page
-from deployments.bench.rows import DEFINITIONS, Objective, pairs, rows
+from deployments.bench.rows import DEFINITIONS, Objective, over_vllm, pairs, rows
+from deployments.bench.runner import remaining
 from deployments.bench.variants import baseline
 
 
@@ -28,23 +30,29 @@ def build(
     token_speculation: str | None,
     objective: Objective | None = None,
 ) -> dict[str, Any]:
-    """The content of ``report.json``."""
+    """The content of ``report.json``. `token_speculation` is how the deployment's target speculates on tokens."""
     objective = objective or Objective()
-    table = rows(lines, plan.modes, plan.seed, token_speculation, objective)
-    against = baseline(plan.modes)
-    measured = sum(row["num_requests"] for row in table)
+    own = {mode: method_of(server["options"]) for mode, server in environment.get("own", {}).items()}
+    table = rows(lines, plan, token_speculation, objective, own)
+    against, beside_vllm = baseline(plan.modes), over_vllm(lines, plan)
+    num_left = sum(len(indices) for _, indices in remaining(plan, lines, retry_failed=False))
     return {
         "headline": headline(table, against),
-        "claims": [claim(row, against) for row in table if row["mode"] != against],
+        "claims": [
+            *(claim(row, against) for row in table if row["mode"] != against),
+            *(claim(row, row["against"]) for row in beside_vllm),
+        ],
         "notes": [*notes(table), *_apart(environment.get("apart", ()))],
         "baseline": against,
         "objective": asdict(objective) if objective.is_given else None,
-        "complete": measured == plan.num_requests,
+        "complete": not num_left,
         "num_requests_planned": plan.num_requests,
+        "num_requests_left": num_left,
         "definitions": dict(DEFINITIONS),
         "environment": dict(environment),
         "rows": table,
-        "pairs": pairs(lines, against),
+        "over_vllm": beside_vllm,
+        "pairs": pairs(lines, plan, against),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from deployments.bench import plots
 from deployments.bench.claims import Row, load_of
+from deployments.bench.equal_hardware import method_of
 from deployments.bench.time_use import PARTS
 from deployments.pages import fill
 
@@ -35,6 +36,8 @@ _COLUMNS = (
     ("speedup_ci95", "95 % interval", "{0[0]:.2f} to {0[1]:.2f}"),
     ("latency_ratio_vs_target", "latency ratio", "{:.2f}"),
 )
+_HARDWARE = ("data_parallel_size", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization")
+"""Options of vLLM's that say what it has; all of them stand in the environment."""
 _ALWAYS = 6
 """So many columns are shown even where no row has a value."""
 
@@ -62,8 +65,8 @@ def page(report: Mapping[str, Any]) -> str:
 def _notes(report: Mapping[str, Any]) -> str:
     notes = list(report["notes"])
     if not report["complete"]:
-        measured = sum(row["num_requests"] for row in report["rows"])
-        notes.insert(0, f"This run is not finished: {measured} of {report['num_requests_planned']} requests were made.")
+        num, num_left = report["num_requests_planned"], report["num_requests_left"]
+        notes.insert(0, f"This run is not finished: {num - num_left} of {num} requests are kept.")
     return "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
 
 
@@ -76,6 +79,9 @@ def _facts(report: Mapping[str, Any]) -> str:
         "machine": "; then ".join(dict.fromkeys(machines)),
         "server": plan.get("server"),
         "model": _models(environment.get("models") or {}),
+        "vLLM's own server": "; ".join(
+            f"{mode}: {_own(server)}" for mode, server in environment.get("own", {}).items()
+        ),
         "data": f"{plan['data']}, {plan['num_problems']} problems" if "data" in plan else None,
         "asked": f"{sum(row['num_requests'] for row in report['rows'])} requests",
         "sampling": f"temperature {plan['temperature']:g}, at most {plan['max_tokens']} tokens, seed {plan['seed']}"
@@ -90,6 +96,17 @@ def _machine(facts: Mapping[str, Any]) -> str:
     words = [facts.get("cpu"), f"{facts['num_cores']} cores" if "num_cores" in facts else None, *facts.get("gpus", ())]
     words += [f"{facts['memory_gib']} GiB" if "memory_gib" in facts else None]
     return ", ".join(str(word) for word in words if word)
+
+
+def _own(server: Mapping[str, Any]) -> str:
+    """What a row of vLLM's own server was started with, as far as it is about speed and hardware."""
+    options = server["options"]
+    words = [
+        f"token speculation {method_of(options)}",
+        f"cores {server['cores']}" if server["cores"] else None,
+        *(f"{name} {options[name]}" for name in _HARDWARE if name in options),
+    ]
+    return ", ".join(word for word in words if word)
 
 
 def _models(models: Mapping[str, str]) -> str:

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from statistics import mean, median
 from typing import Any
 
 from deployments.bench.equal_hardware import speculation_of
 from deployments.bench.figures import bootstrap_ci, busy_s, quantile, share_ci, sign_test
-from deployments.bench.plan import Load
+from deployments.bench.plan import Load, Plan, groups
 from deployments.bench.record import Measurement, latest
 from deployments.bench.time_use import PARTS
 from deployments.bench.token_counts import acceptance
 from deployments.bench.variants import address, baseline, wishes
 
+_Row = tuple[Load, str]
+"""A row of the report: its load and its mode."""
 DEFINITIONS: Mapping[str, str] = {
     "time_per_output_token": "latency of a request / its output tokens",
     "speedup_vs_target": "median over prompts of (time per output token in the baseline / in this mode), for the same "
@@ -42,6 +44,8 @@ DEFINITIONS: Mapping[str, str] = {
     "interval is a bootstrap over prompts",
     "accuracy_difference_p": "exact two-sided sign test over the prompts that one of the two has right and the other "
     "wrong: how often chance alone would part them so far; a difference is called one below 0.05",
+    "over_vllm": "each of our rows beside a row of vLLM's own server, which `against` names, in the place of the "
+    "baseline: speedup_vs_target and all else that compares are over that row",
     "accept_rate": "accepted / (accepted + recovered) steps over all requests",
     "accept_rate_by_tokens": "the draft's tokens that were committed / all tokens that the draft wrote",
     "accept_rate_by_position": "accepted / judged draft steps, by how many steps before them were still undecided when "
@@ -72,11 +76,17 @@ class Objective:
         return self.latency_s is not None or self.ttft_s is not None
 
 
-def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
+def pairs(lines: Iterable[Measurement], plan: Plan, against: str) -> list[dict[str, Any]]:
     """One entry for each prompt that was answered whole both by the variant `against` and by another one. Speeds by
-    token are None where the endpoint did not say how many tokens it wrote."""
+    token are None where the endpoint did not say how many tokens it wrote. Those of one `block` met the machine in the
+    same state: their prompts are asked together, and of one prompt alone where one runs at a time."""
     whole = {key: line for key, line in latest(lines).items() if line.is_whole}
-    blocks: dict[object, int] = {}
+    group_of = {
+        (load, index): number
+        for load in plan.loads
+        for number, indices in enumerate(groups(plan, load))
+        for index in indices
+    }
     found = []
     for (load, mode, index), line in sorted(whole.items(), key=lambda item: (item[0][0].order, *item[0][1:])):
         base = whole.get((load, against, index))
@@ -89,7 +99,7 @@ def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
                 "rate": load.rate,
                 "mode": mode,
                 "index": index,
-                "block": blocks.setdefault((load, mode, _shared(base, line)), len(blocks)),
+                "block": group_of[load, index],
                 "target_s_per_token": base_s,
                 "s_per_token": own_s,
                 "speedup": None if base_s is None or own_s is None else base_s / own_s,
@@ -103,53 +113,76 @@ def pairs(lines: Iterable[Measurement], against: str) -> list[dict[str, Any]]:
     return found
 
 
-def _shared(base: Measurement, line: Measurement) -> object:
-    """Equal for pairs that met the machine in the same state: of two blocks, or of one prompt where it is a block."""
-    return line.index if line.concurrency == 1 else (base.block_started_at, line.block_started_at)
-
-
 def _s_per_token(line: Measurement) -> float | None:
     return line.latency_s / line.output_tokens if line.output_tokens else None
 
 
 def rows(
     lines: Sequence[Measurement],
-    modes: Sequence[str],
-    seed: int,
+    plan: Plan,
     token_speculation: str | None = None,
     objective: Objective | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row for each load and mode that was measured, in the order of loads and of `modes`."""
-    groups: dict[tuple[Load, str], list[Measurement]] = defaultdict(list)
-    for line in latest(lines).values():
-        groups[line.load, line.mode].append(line)
+    """One row for each load and mode that was measured, in the order of loads and of the plan's modes. The deployment's
+    target speculates on tokens by `token_speculation`, vLLM's own servers by `own`, which is by mode."""
+    asked, against = _by_row(lines, plan), baseline(plan.modes)
     num_lines = Counter((line.load, line.mode) for line in lines)
-    ratios: dict[tuple[Load, str], list[dict[str, Any]]] = defaultdict(list)
-    against = baseline(modes)
-    for pair in pairs(lines, against):
-        ratios[Load(pair["concurrency"], pair["rate"]), pair["mode"]].append(pair)
+    compared = _compare(asked, plan, against)
     return [
         {
             "mode": mode,
-            "token_speculation": _token_speculation(mode, token_speculation),
+            "token_speculation": (own or {}).get(mode) or _token_speculation(mode, token_speculation),
             "concurrency": load.concurrency,
             "rate": load.rate,
-            **_counts(groups[load, mode], num_lines[load, mode], objective or Objective()),
-            **_steps(groups[load, mode]),
-            **_accuracy(groups[load, mode], [] if mode == against else groups.get((load, against), []), seed),
-            **_ratios(mode == against, ratios[load, mode], seed),
-            **_from_traces(groups[load, mode]),
-            **_tokens(groups[load, mode]),
+            **_counts(group, num_lines[load, mode], objective or Objective()),
+            **_steps(group),
+            **compared[load, mode],
+            **_from_traces(group),
+            **_tokens(group),
         }
-        for load, mode in sorted(groups, key=lambda key: (key[0].order, modes.index(key[1])))
+        for (load, mode), group in asked.items()
     ]
+
+
+def over_vllm(lines: Iterable[Measurement], plan: Plan) -> list[dict[str, Any]]:
+    """Each of our rows beside each row of vLLM's own server that is not the baseline, under the same load."""
+    asked = _by_row(lines, plan)
+    others = [mode for mode in plan.modes if speculation_of(mode) is not None and mode != baseline(plan.modes)]
+    return [
+        {"mode": mode, "against": other, "concurrency": load.concurrency, "rate": load.rate, **compared}
+        for other in others
+        for (load, mode), compared in _compare(asked, plan, other).items()
+        if wishes(mode) and (load, other) in asked
+    ]
+
+
+def _by_row(lines: Iterable[Measurement], plan: Plan) -> dict[_Row, list[Measurement]]:
+    found: dict[_Row, list[Measurement]] = defaultdict(list)
+    for line in latest(lines).values():
+        found[line.load, line.mode].append(line)
+    return dict(sorted(found.items(), key=lambda item: (item[0][0].order, plan.modes.index(item[0][1]))))
+
+
+def _compare(asked: Mapping[_Row, Sequence[Measurement]], plan: Plan, against: str) -> dict[_Row, dict[str, Any]]:
+    """Each row beside the row `against` under the same load: speed, latency, accuracy."""
+    ratios: dict[_Row, list[dict[str, Any]]] = defaultdict(list)
+    for pair in pairs(chain.from_iterable(asked.values()), plan, against):
+        ratios[Load(pair["concurrency"], pair["rate"]), pair["mode"]].append(pair)
+    return {
+        (load, mode): {
+            **_accuracy(group, [] if mode == against else asked.get((load, against), []), plan.seed),
+            **_ratios(mode == against, ratios[load, mode], plan.seed),
+        }
+        for (load, mode), group in asked.items()
+    }
 
 
 def _token_speculation(mode: str, configured: str | None) -> str | None:
     """How the target speculates on tokens in the row `mode`; None where another server answers it, which knows that
     alone."""
-    asked: str | None = speculation_of(mode) or wishes(mode).get("token_speculation")
-    return asked or (None if address(mode) else configured)
+    asked: str | None = wishes(mode).get("token_speculation")
+    return asked or (None if address(mode) or speculation_of(mode) else configured)
 
 
 def _counts(group: Sequence[Measurement], num_lines: int, objective: Objective) -> dict[str, Any]:

@@ -42,10 +42,10 @@ class Manner:
     retry_failed: bool = False
 
 
-def remaining(plan: Plan, record: Record, retry_failed: bool) -> list[tuple[Block, deque[int]]]:
+def remaining(plan: Plan, lines: Iterable[Measurement], retry_failed: bool) -> list[tuple[Block, deque[int]]]:
     """What is still to be asked, in order: each block with its prompts. A block is asked in one go or again as a whole:
     what is left of it would meet fewer others than the rest did, and pass for the same load."""
-    asked = latest(record.lines)
+    asked = latest(lines)
     return [(block, deque(block.indices)) for block in blocks(plan) if not _is_done(block, asked, retry_failed)]
 
 
@@ -71,7 +71,7 @@ class Runner:
         refuses a mode."""
         work = [
             (block, indices)
-            for block, indices in remaining(self.plan, self.record, self.manner.retry_failed)
+            for block, indices in remaining(self.plan, self.record.lines, self.manner.retry_failed)
             if block.mode in self.servers
         ]
         if work:

@@ -173,11 +173,12 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         "apart": list(run.apart),
         **({"sandbox": sandbox.describe()} if any(problem.code for problem in run.problems) else {}),
         "config": hide_secrets(run.config.model_dump(mode="json")) if run.config else None,
+        **({"own": {mode: hide_secrets(asdict(server)) for mode, server in run.own.items()}} if run.own else {}),
     }
     with Record(run.out) as record:
 
         def kept() -> str:
-            left = sum(len(indices) for _, indices in remaining(run.plan, record, run.manner.retry_failed))
+            left = sum(len(indices) for _, indices in remaining(run.plan, record.lines, run.manner.retry_failed))
             num_kept, again = run.plan.num_requests - left, ""
             if num_again := len(latest(record.lines)) - num_kept:
                 again = f" ({num_again} more will be asked again, with the rest of their block)"
@@ -205,7 +206,7 @@ def _measure_missing(console: Console, run: Run, record: Record) -> None:
     from deployments.bench.runner import remaining
     from deployments.bench.vllm_server import all_running, running
 
-    left = {block.mode for block, _ in remaining(run.plan, record, run.manner.retry_failed)}
+    left = {block.mode for block, _ in remaining(run.plan, record.lines, run.manner.retry_failed)}
     together = [mode for mode in run.plan.modes if mode not in run.apart]
     if left.intersection(together):
         beside = {mode: server for mode, server in run.own.items() if mode in together}
@@ -225,7 +226,7 @@ async def _measure(console: Console, places: Mapping[str, str], ours: str | None
     from deployments.bench.record import Measurement
     from deployments.bench.runner import Runner, remaining
 
-    left = remaining(run.plan, record, run.manner.retry_failed)
+    left = remaining(run.plan, record.lines, run.manner.retry_failed)
     num_left = sum(len(indices) for block, indices in left if block.mode in places)
     async with AsyncExitStack() as stack:
         servers = {place: await _connect(stack, place, run, place == ours) for place in dict.fromkeys(places.values())}
@@ -307,10 +308,9 @@ def _describe_server(config: Config | None, name: str, url: str | None) -> str:
 
 def _token_speculation(config: Config | None) -> str | None:
     """How the target speculates on tokens inside a step; None where a server's config is not known."""
-    if config is None:
-        return None
-    method = config.target.engine.options.get("speculative_config") or {}
-    return str(method.get("method", "none")) if isinstance(method, dict) else str(method)
+    from deployments.bench.equal_hardware import method_of
+
+    return None if config is None else method_of(config.target.engine.options)
 
 
 def _check(report: dict[str, Any]) -> None:

@@ -36,12 +36,12 @@ class RecordedScript:
 
 
 def read_traces(path: Path) -> list[Trace]:
-    """The traces of a run, which `path` is the folder or the file of; RequestError if it cannot be read."""
+    """The traces of a run's requests that have one; `path` is its folder or file. RequestError if it cannot be read."""
     try:
         lines = read_requests(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"The recorded run {path} cannot be read: {error}.", "recorded") from error
-    return [read_trace(line["trace"]) for line in lines if isinstance(line, dict) and line.get("trace")]
+    return [read_trace(line["trace"]) for line in lines if line["trace"] is not None]
 
 
 def read_scripts(path: Path) -> list[RecordedScript]:

@@ -118,7 +118,7 @@ def read_rows(folder: Path) -> list[Row]:
     lines = _read_lines(folder)
     found: defaultdict[str, dict[int, tuple[float, Trace]]] = defaultdict(dict)
     for line in lines:
-        if line.get("trace") and not line.get("error") and line.get("concurrency") == 1 and line.get("output_tokens"):
+        if line["trace"] and not line.get("error") and line.get("concurrency") == 1 and line.get("output_tokens"):
             trace = read_trace(line["trace"])
             found[line["mode"]][int(line["index"])] = (trace.duration_s / int(line["output_tokens"]), trace)
     alone = {problem: token_s for problem, (token_s, _) in found.get(baseline(list(found)), {}).items()}

@@ -226,7 +226,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         lines = read_requests(folder)
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"{folder} is no folder of `lookahead bench`: {error}.", "validate") from error
-    found = [line for line in lines if line.get("trace") and not line.get("error") and line.get("concurrency") == 1]
+    found = [line for line in lines if line["trace"] and not line.get("error") and line.get("concurrency") == 1]
     if not found:
         raise RequestError(
             f"{folder} holds no answered request with a trace: make it with lookahead bench --concurrency 1 --traces.",

@@ -47,6 +47,27 @@ def test_memory_that_is_not_told_is_vllms_and_never_all_of_a_card() -> None:
     assert "gpu_memory_utilization" not in equal(alone).options
 
 
+def part(num_gpus: float, memory: float, num_replicas: int = 1) -> dict[str, Any]:
+    placement = {"num_gpus": num_gpus, "num_replicas": num_replicas}
+    return {"engine": {"options": {"gpu_memory_utilization": memory}}, "placement": placement}
+
+
+@pytest.mark.parametrize(
+    ("target", "draft", "verifier", "memory"),
+    [
+        (part(0.3, 0.33, 2), part(0.2, 0.1, 2), {}, 0.86),
+        (part(0.7, 0.6, 2), part(0.3, 0.25, 2), {}, 0.85),  # two cards
+        (part(0.6, 0.5), part(1, 0.9), {}, 0.7),  # a card and a part of another
+        (part(0.6, 0.5), part(0.2, 0.2), {"placement": {"num_gpus": 0.2}}, 0.7),
+        (part(0.6, 0.5), part(0.4, 0.4), {"placement": {"num_gpus": 1}}, 0.9),
+    ],
+)
+def test_memory_is_that_of_all_replicas_over_their_cards(
+    target: dict[str, Any], draft: dict[str, Any], verifier: dict[str, Any], memory: float
+) -> None:
+    assert equal(pair(target, draft, verifier=verifier)).options["gpu_memory_utilization"] == memory
+
+
 @pytest.mark.parametrize(
     ("target", "draft", "engines"),
     [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from actors.errors import RequestError
 from deployments.bench.plan import Load, Plan, arrivals, blocks, count_groups
-from deployments.bench.record import Measurement, Record, Review
+from deployments.bench.record import Measurement, Record, Review, read_requests
 from deployments.bench.runner import remaining
 
 PLAN = Plan(
@@ -154,21 +154,21 @@ def test_what_is_settled_is_not_asked_again(tmp_path):
     with Record(tmp_path) as record:
         record.add(LINE)
         record.add(replace(LINE, index=1, error="It broke."))
-        left = {(b.mode, i) for b, indices in remaining(PLAN, record, retry_failed=False) for i in indices}
+        left = {(b.mode, i) for b, indices in remaining(PLAN, record.lines, retry_failed=False) for i in indices}
         assert ("target", 0) not in left
         assert ("target", 1) not in left
         assert len(left) == 10
-        left = {(b.mode, i) for b, indices in remaining(PLAN, record, retry_failed=True) for i in indices}
+        left = {(b.mode, i) for b, indices in remaining(PLAN, record.lines, retry_failed=True) for i in indices}
         assert ("target", 1) in left
         record.add(replace(LINE, index=1))
-        assert len(remaining(PLAN, record, retry_failed=True)) == 10
+        assert len(remaining(PLAN, record.lines, retry_failed=True)) == 10
 
 
 def test_a_block_of_several_users_that_was_not_asked_in_one_go_is_asked_as_a_whole(tmp_path):
     plan = replace(PLAN, num_problems=4, modes=("target",), concurrency=(2,))
 
     def left(retry_failed=False):
-        return [list(indices) for _, indices in remaining(plan, record, retry_failed)]
+        return [list(indices) for _, indices in remaining(plan, record.lines, retry_failed)]
 
     with Record(tmp_path) as record:
         for index in (2, 0, 1):
@@ -188,3 +188,19 @@ def test_lines_are_json_that_others_can_read(tmp_path):
         found = json.loads(record.path.read_text())
     assert found["text"] == "t\nü"
     assert found["speculation"] is None
+
+
+def test_others_read_the_last_line_of_each_request_and_no_trace_that_could_not_be_had(tmp_path):
+    whole = {"spans": [], "error": "The answer broke off."}
+    with Record(tmp_path) as record:
+        for index, trace in enumerate((whole, {"error": "It is gone."}, None)):
+            record.add(replace(LINE, index=index, text="first", trace=trace))
+        record.add(replace(LINE, index=1, rate=0.5, concurrency=None))
+        record.add(replace(LINE, text="again", trace=whole))
+    found = [(line["rate"], line["index"], line["text"], line["trace"]) for line in read_requests(tmp_path)]
+    assert found == [
+        (None, 0, "again", whole),
+        (None, 1, "first", None),
+        (None, 2, "first", None),
+        (0.5, 1, LINE.text, None),
+    ]

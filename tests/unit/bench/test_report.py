@@ -62,8 +62,8 @@ def test_claim_is_no_more_than_the_interval_allows(speedup, interval, words):
         (-0.25, (-0.4, -0.1), 0.1, "no difference in accuracy is shown, 25% (interval -40 to -10, sign test p = 0.1)."),
         (-0.25, (-0.4, -0.1), 0.03, "accuracy is 25 points lower, 25% (interval -40 to -10, sign test p = 0.03)."),
         (0.004, (0.001, 0.007), 0.03, "accuracy is 0.4 points higher, 25% (interval +0 to +1, sign test p = 0.03)."),
-        (-0.25, None, 1.0, "accuracy 25%, 25 points lower."),
-        (0.0, None, 1.0, "accuracy 25%, the same."),
+        (-0.25, None, 1.0, "no difference in accuracy is shown, 25% (sign test p = 1)."),
+        (0.0, None, 1.0, "no difference in accuracy is shown, 25% (sign test p = 1)."),
     ],
 )
 def test_claim_tells_whether_accuracies_differ(difference, interval, chance, words):
@@ -148,6 +148,30 @@ def test_report_has_the_contract():
     assert "speedup_vs_target" in found["definitions"]
 
 
+def test_our_rows_are_compared_with_vllms_own_server_too():
+    plan = replace(PLAN, modes=("target", "lookahead:exact", "plain@http://x", "vllm", "vllm:none"))
+    seconds = dict(zip(plan.modes, (8.0, 2.0, 9.0, 4.0, 16.0), strict=True))
+    lines = [line(mode, index, seconds[mode], 10) for mode in plan.modes for index in range(4)]
+    found = report.build(plan, lines, {}, None)
+    assert [(row["against"], row["mode"], row["speedup_vs_target"]) for row in found["over_vllm"]] == [
+        ("vllm", "target", 0.5),
+        ("vllm", "lookahead:exact", 2.0),
+        ("vllm:none", "target", 2.0),
+        ("vllm:none", "lookahead:exact", 8.0),
+    ]
+    assert found["over_vllm"][1]["speedup_ci95"] == (2.0, 2.0)
+    assert found["over_vllm"][1]["accuracy_difference"] == 0.0
+    assert "lookahead:exact is 2.00 times as fast as vllm (95 % interval 2.00 to 2.00, 4 prompts)" in page(found)
+    unmeasured = [one for one in lines if not one.mode.startswith("vllm")]
+    assert report.build(plan, unmeasured, {}, None)["over_vllm"] == []
+
+
+def test_where_vllms_own_server_is_the_baseline_the_rows_are_over_it_already():
+    lines = [line(mode, 0, 2.0, 10) for mode in ("lookahead", "vllm")]
+    found = report.build(replace(PLAN, modes=("lookahead", "vllm")), lines, {}, None)
+    assert (found["baseline"], found["over_vllm"]) == ("vllm", [])
+
+
 def test_page_stands_alone_and_begins_with_the_claim():
     html = page(built())
     assert html.index("times as fast") < html.index("<svg") < html.index("<table")
@@ -188,6 +212,29 @@ def test_page_of_an_unfinished_run_with_failures_says_so():
     assert "not finished: 6 of 8" in html
     assert "Nothing can be compared" in html
     assert "prompt by prompt" not in html
+
+
+def test_a_run_whose_block_was_broken_off_when_it_was_asked_again_is_not_complete():
+    plan = replace(PLAN, num_problems=16, concurrency=(8,))
+    lines = []
+    for index in range(16):
+        for mode in plan.modes:
+            lines.append(line(mode, index, 2.0, 10, concurrency=8, block_started_at=100.0 * (index // 8)))
+    again = [line("target", index, 2.0, 10, concurrency=8, block_started_at=500.0) for index in range(3)]
+    assert report.build(plan, lines, {}, None)["complete"]
+    found = report.build(plan, lines + again, {}, None)
+    assert (found["complete"], found["num_requests_left"]) == (False, 8)
+    assert "not finished: 24 of 32 requests are kept" in page(found)
+
+
+def test_page_says_what_vllms_own_server_was_started_with():
+    ngram = {"speculative_config": {"method": "ngram"}, "data_parallel_size": 2, "gpu_memory_utilization": 0.86}
+    own = {"vllm": {"cores": None, "options": ngram}, "vllm:none": {"cores": "0,1", "options": {}}}
+    found = report.build(PLAN, [line("target", 0, 1.0, 10)], {"own": own}, None)
+    assert (
+        "<dd>vllm: token speculation ngram, data_parallel_size 2, gpu_memory_utilization 0.86; vllm:none: token "
+        "speculation none, cores 0,1</dd>"
+    ) in page(found)
 
 
 def test_page_keeps_text_as_text():

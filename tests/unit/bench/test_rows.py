@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from deployments.bench import rows as module
 from deployments.bench.claims import claim
+from deployments.bench.plan import Plan
 from deployments.bench.record import Measurement, Review
-from deployments.bench.rows import Objective, pairs, rows
+from deployments.bench.rows import Objective
 from deployments.bench.time_use import PARTS
 
 
@@ -32,6 +34,21 @@ def line(mode, index, latency_s, tokens, start=0.0, concurrency=1, correct=True,
         review=review or Review(start, "", correct),
         **{**fields, **rest},
     )
+
+
+def plan_of(lines, modes, seed=0):
+    """A plan of which `lines` are all that was measured."""
+    levels = tuple(dict.fromkeys(one.concurrency for one in lines if one.concurrency))
+    rates = tuple(dict.fromkeys(one.rate for one in lines if one.rate))
+    return Plan("http://x", "d", 1 + max(one.index for one in lines), tuple(modes), levels, 10, 0.0, seed, rates)
+
+
+def pairs(lines, against):
+    return module.pairs(lines, plan_of(lines, dict.fromkeys(one.mode for one in lines)), against)
+
+
+def rows(lines, modes, seed=0, **rest):
+    return module.rows(lines, plan_of(lines, modes, seed), **rest)
 
 
 def test_speedup_is_per_token_and_latency_ratio_is_not():
@@ -134,15 +151,25 @@ def test_intervals_of_several_users_are_drawn_from_blocks():
         return line(mode, index, latency_s, 10, start=100.0 * block, concurrency=4, block_started_at=100.0 * block)
 
     lines = []
-    for index in range(12):
+    for index in range(16):
         group = index // 4
         lines += [asked("target", 2.0, 2 * group), asked("lookahead", 2.0 / (1 + group), 2 * group + 1)]
-    _, own = rows(lines, ("target", "lookahead"), seed=0)
-    assert (own["num_pairs"], own["num_blocks"], own["speedup_vs_target"]) == (12, 3, 2.0)
-    assert own["speedup_ci95"] == own["latency_ratio_ci95"] == pytest.approx((1.0, 3.0))
-    _, own = rows([one for one in lines if one.index < 8], ("target", "lookahead"), seed=0)
+    _, own = rows(lines, ("target", "lookahead"))
+    assert (own["num_pairs"], own["num_blocks"], own["speedup_vs_target"]) == (16, 4, 2.5)
+    assert own["speedup_ci95"] == own["latency_ratio_ci95"] == pytest.approx((1.0, 4.0))
+    _, own = rows([one for one in lines if one.index < 8], ("target", "lookahead"))
     assert (own["num_pairs"], own["num_blocks"], own["speedup_ci95"], own["latency_ratio_ci95"]) == (8, 2, None, None)
     assert "(8 prompts in 2 blocks, too few blocks for an interval)" in claim(own, "target")
+
+
+def test_a_block_that_was_broken_off_when_it_was_asked_again_is_one_block():
+    lines = []
+    for index in range(16):
+        for mode, latency_s in (("target", 2.0), ("lookahead", 1.0)):
+            lines.append(line(mode, index, latency_s, 10, concurrency=8, block_started_at=100.0 * (index // 8)))
+    again = [line("target", index, 2.0, 10, concurrency=8, start=500.0, block_started_at=500.0) for index in range(3)]
+    _, own = rows(lines + again, ("target", "lookahead"))
+    assert (own["num_blocks"], own["speedup_ci95"]) == (2, None)
 
 
 def test_goodput_counts_what_kept_the_whole_objective():

@@ -65,7 +65,7 @@ def test_what_failed_is_tried_again_under_its_own_load_and_tokens_are_counted_on
         endpoint.fails, endpoint.most_open = "", 0
         measure(record, endpoint, retry_failed=True)
         measure(record, endpoint, retry_failed=True)
-        (row,) = rows(record.lines, FOUR.modes, seed=0)
+        (row,) = rows(record.lines, FOUR)
         starts = {line.block_started_at for line in latest(record.lines).values()}
     assert (row["num_requests"], row["num_failed"], row["num_tried_again"]) == (4, 0, 4)
     assert (endpoint.most_open, len(starts)) == (2, 1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors.errors import RequestError
-from deployments.bench.rows import rows
 from deployments.bench.variants import address, baseline, wishes
-from tests.unit.bench.test_rows import line
+from tests.unit.bench.test_rows import line, rows
 
 
 @pytest.mark.parametrize(
@@ -69,8 +68,9 @@ def test_rows_are_paired_with_the_baseline_and_name_their_token_speculation():
     assert (plain["speedup_vs_target"], ngram["speedup_vs_target"]) == (1.0, 2.0)
     assert lookahead["speedup_vs_target"] == pytest.approx(3.0)
     assert [row["token_speculation"] for row in (plain, ngram, lookahead)] == ["none", "ngram", "hints"]
-    (row,) = rows([line("vllm", 0, 1.0, 10)], ("vllm",), seed=0, token_speculation="hints")
-    assert row["token_speculation"] == "best"
+    for own, told in (({"vllm": "draft_model"}, "draft_model"), ({}, None)):
+        (row,) = rows([line("vllm", 0, 1.0, 10)], ("vllm",), token_speculation="hints", own=own)
+        assert row["token_speculation"] == told
 
 
 def test_another_server_s_token_speculation_is_not_known():

@@ -12,7 +12,7 @@ import pytest
 
 from actors.errors import RequestError, ServiceError
 from deployments.bench import vllm_server
-from deployments.bench.equal_hardware import VllmServer, equal, own_servers, same, speculation_of
+from deployments.bench.equal_hardware import VllmServer, equal, method_of, own_servers, same, speculation_of
 from deployments.bench.vllm_server import all_running, command
 from deployments.config import load_profile, validate_config
 
@@ -70,12 +70,40 @@ def test_the_best_is_what_the_target_has_then_the_draft_then_ngrams() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "none"),
+        ({"speculative_config": None}, "none"),
+        ({"speculative_config": {"method": "eagle3", "model": "ORG/HEAD"}}, "eagle3"),
+        ({"speculative_config": {"model": "ORG/HEAD"}}, "not named"),
+    ],
+)
+def test_the_method_is_told_in_one_word(options: dict[str, Any], method: str) -> None:
+    assert method_of(options) == method
+
+
+@pytest.mark.parametrize(
     ("target", "draft", "all_cores"),
-    [("0", "1", "0,1"), ("0-3", "4-7", "0-3,4-7"), ("0|1", "2", "0|1"), (None, None, None), ("0,1", "0,1", "0,1")],
+    [
+        ("0", "1", "0,1"),
+        ("0-3", "4-7", "0-3,4-7"),
+        ("0-3", "4-5|6-7", "0-3,4-5,6-7"),
+        ("0|1", "2", "0|1"),
+        (None, None, None),
+        (None, "1", None),
+        ("0,1", "0,1", "0,1"),
+    ],
 )
 def test_cores_are_those_of_both(target: str | None, draft: str | None, all_cores: str | None) -> None:
     config = pair({"placement": {"cpu_cores": target}}, {"placement": {"cpu_cores": draft}})
     assert equal(config).cores == all_cores
+
+
+def test_cores_of_a_draft_that_are_not_told_are_asked_for() -> None:
+    with pytest.raises(RequestError, match="bound to the cores 0-3, and the draft to none"):
+        equal(pair({"placement": {"cpu_cores": "0-3"}}, {}))
+    on_card = {"placement": {"cpu_cores": "0-3", "num_gpus": 1}}
+    assert equal(pair(on_card, {"placement": {"num_gpus": 1}})).cores == "0-3", "what counts there are cards"
 
 
 def test_a_target_without_a_model_has_no_such_server() -> None:

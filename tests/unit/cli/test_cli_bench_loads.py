@@ -116,17 +116,21 @@ def test_vllms_own_server_is_started_for_its_rows(server, lookahead, data, tmp_p
     monkeypatch.setattr("deployments.bench.runner.SETTLE_S", 0.01)
     try:
         end = lookahead(
-            "bench", "--profile", "local", "--modes", "lookahead,vllm:none", "--data", str(data), "--out",
+            "bench", "--profile", "local", "--modes", "lookahead,vllm", "--data", str(data), "--out",
             str(tmp_path / "run"), "--json",
         )  # fmt: skip
     finally:
         other.stop()
     assert end.code == 0, end.err
-    assert started == [None]
+    assert [one["method"] for one in started] == ["draft_model"]
     assert all("speculation" not in body for body in other.bodies)
     assert (len(server.bodies), len(other.bodies)) == (4, 4)
-    assert (end.json["baseline"], end.json["rows"][0]["num_pairs"]) == ("vllm:none", 3)
-    assert end.json["rows"][1]["token_speculation"] == "none"
+    assert (end.json["baseline"], end.json["rows"][0]["num_pairs"]) == ("vllm", 3)
+    assert end.json["rows"][1]["token_speculation"] == "draft_model"
+    own = end.json["environment"]["own"]["vllm"]
+    assert (own["cores"], own["options"]["speculative_config"]) == ("0,1", started[0])
+    facts = "<dt>vLLM&#x27;s own server</dt><dd>vllm: token speculation draft_model, cores 0,1</dd>"
+    assert facts in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.fixture

@@ -168,14 +168,19 @@ def trace(origins: list[str]) -> dict[str, object]:
 
 def test_recorded_steps_are_replayed(tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
-    file.write_text(json.dumps({"trace": trace(["accepted", "recovered", "accepted"])}) + "\n{}\n")
+    line = {"mode": "lookahead", "index": 0, "trace": trace(["accepted", "recovered", "accepted"])}
+    others = [line | {"index": 1, "trace": None}, line | {"index": 2, "trace": {"error": "It is gone."}}]
+    file.write_text("".join(json.dumps(one) + "\n" for one in (line, *others, line)))
     (script,) = read_scripts(tmp_path)
     assert [pair.agreement for pair in script.pairs] == [Agreement.EQUAL, Agreement.DIFFERENT, Agreement.SAME]
     assert [pair.num_draft_tokens for pair in script.pairs] == [7, 7, 7]
     more = f"text: {{recorded: {tmp_path}}}\nspeculation: {{modes: [lookahead]}}\nduration_s: 60"
     assert outcomes(more)["lookahead"].accept_rate is not None
-    file.write_text("{}\n")
+    file.write_text(json.dumps(others[0]) + "\n")
     with pytest.raises(RequestError, match="no request with steps"):
+        read_scripts(file)
+    file.write_text("{}\n")
+    with pytest.raises(RequestError, match="line 1 is no measured request"):
         read_scripts(file)
 
 

@@ -158,13 +158,14 @@ def test_a_folder_that_is_no_run_says_so(tmp_path) -> None:
     with pytest.raises(RequestError, match="no folder of"):
         read_run(tmp_path)
     (tmp_path / "plan.json").write_text('{"plan": {"modes": []}}')
-    (tmp_path / "requests.jsonl").write_text('{"mode": "target"}\n')
+    (tmp_path / "requests.jsonl").write_text('{"mode": "target", "index": 0}\n')
     with pytest.raises(RequestError, match="no answered request"):
         read_run(tmp_path)
 
 
 def test_only_a_line_feed_ends_a_line_of_a_run(tmp_path) -> None:
-    line = {"mode": "target", "concurrency": 1, "question": "Two\u2028lines?", "trace": seed_trace("target:none")}
+    trace = seed_trace("target:none")
+    line = {"mode": "target", "index": 0, "concurrency": 1, "question": "Two\u2028lines?", "trace": trace}
     (tmp_path / "plan.json").write_text(json.dumps({"plan": PLAN}))
     (tmp_path / "requests.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n")
     assert read_run(tmp_path) == (PLAN, [line])

@@ -24,8 +24,8 @@ from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_options import CORE_METHOD, EXTENSION, OWN, SCHEDULER, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
-from actors.engines.vllm_terms import end_ids, engine_arguments, own_errors
-from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable, ServiceError
+from actors.engines.vllm_terms import end_ids, engine_arguments, own_errors, refusal, sampling_params
+from actors.errors import ConfigError, ContextTooLong, LookaheadError, RequestError, RoleUnavailable, ServiceError
 from actors.messages import (
     Delta,
     Ending,
@@ -97,12 +97,18 @@ class VllmEngine:
             config = arguments.create_engine_config(
                 UsageContext.OPENAI_API_SERVER
             )  # what is not set is as in vllm serve
+            model = config.model_config
+            told, override = model.get_diff_sampling_param(), model.override_generation_config
+            usual = default_sampling(told, override, model_name, lambda sampling: refusal(sampling, config))
             engine = AsyncLLM.from_vllm_config(
                 config,
                 stat_loggers=None if arguments.disable_log_stats else [counter.attach],
                 enable_log_requests=arguments.enable_log_requests,
                 disable_log_stats=arguments.disable_log_stats,
             )
+        except LookaheadError:
+            guard.stop()
+            raise
         except Exception as error:  # anything may be wrong with a model, its options or the hardware
             guard.stop()
             raise ConfigError(
@@ -112,7 +118,6 @@ class VllmEngine:
             ) from error
         # What is not among the options has a default of vLLM's, which differs with the machine.
         most = config.scheduler_config.max_num_seqs
-        usual = default_sampling(config.model_config.get_diff_sampling_param(), model_name)
         length = config.model_config.max_model_len
         info = RoleInfo(model_name, "", length, replica, max_num_seqs=most, sampling=usual)
         try:
@@ -324,13 +329,8 @@ class VllmEngine:
 
     def _sampling_params(self, sampling: Sampling, max_tokens: int, stops: list[int]) -> Any:
         with own_errors(self._info.model):
-            return SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-                min_p=sampling.min_p,
-                repetition_penalty=sampling.repetition_penalty,
-                seed=sampling.seed,
+            return sampling_params(
+                sampling,
                 max_tokens=max_tokens,
                 stop_token_ids=stops,
                 detokenize=False,

@@ -175,7 +175,7 @@ class VllmEngine:
         with self._hint_calls.running(call_id, hints) as call:
             while True:
                 # More than one attempt only where vLLM stopped at a boundary that no visible text precedes.
-                params = self._sampling_params(sampling, budget - len(written), stops)
+                params = self._sampling_params(sampling.after(len(written)), budget - len(written), stops)
                 call.request_id = f"{call_id}:{attempt}" if attempt else call_id
                 if self._takes_hints:
                     params.extra_args = request_arguments(call.request_id, call.hints, token_speculation, len(written))

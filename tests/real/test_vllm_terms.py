@@ -1,14 +1,17 @@
-"""What vLLM's own checks say of sampling, without a model and an engine."""
+"""What vLLM is asked, and what its own checks say, without a model: a script stands in the place of its engine."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from actors.messages import NEUTRAL, Sampling
+from actors.engines.acceptance import SpeculationCounter
+from actors.messages import NEUTRAL, RoleInfo, Sampling, StepRule
 from tests.real.small_model import IGNORED
+from tests.unit.test_tokenizer import VOCABULARY_SIZE, ByteTokenizer
 
 pytestmark = [pytest.mark.real, *IGNORED]
 
@@ -16,10 +19,17 @@ pytestmark = [pytest.mark.real, *IGNORED]
 
 
 def configured(speculative_config: object | None) -> Any:
-    """The parts of vLLM's configuration that its checks of a request read."""
-    model = SimpleNamespace(max_logprobs=20, is_diffusion=False, get_vocab_size=lambda: 1000)
+    """The parts of vLLM's configuration that are read here, and by its checks of a request."""
     return SimpleNamespace(
-        model_config=model, speculative_config=speculative_config, structured_outputs_config=object()
+        model_config=SimpleNamespace(
+            max_logprobs=20,
+            is_diffusion=False,
+            get_vocab_size=lambda: VOCABULARY_SIZE,
+            try_get_generation_config=dict,
+        ),
+        scheduler_config=SimpleNamespace(policy="fcfs", scheduler_cls=None),
+        speculative_config=speculative_config,
+        structured_outputs_config=object(),
     )
 
 
@@ -34,3 +44,40 @@ def test_what_an_engine_would_refuse_is_known_before_it_starts() -> None:
         assert refusal(Sampling(**{"temperature": 1.0, name: value}), plain), name
     assert refusal(Sampling(1.0, min_p=0.1), plain) is None
     assert "min_p" in str(refusal(Sampling(1.0, min_p=0.1), speculating))
+
+
+class Scripted:
+    """In the place of vLLM's engine: writes one of `texts` in each request, each of which ends where a step may."""
+
+    errored = False
+
+    def __init__(self, config: Any, *texts: str) -> None:
+        self.vllm_config = config
+        self.asked: list[Any] = []
+        self._texts = list(texts)
+
+    def get_tokenizer(self) -> ByteTokenizer:
+        return ByteTokenizer()
+
+    async def generate(self, prompt: Any, params: Any, request_id: str, priority: int) -> AsyncIterator[Any]:
+        self.asked.append(params)
+        ids = self.get_tokenizer().backend_tokenizer.encode(self._texts.pop(0)).ids
+        completion = SimpleNamespace(token_ids=ids, finish_reason="stop", stop_reason=ids[-1])
+        yield SimpleNamespace(outputs=[completion], num_cached_tokens=0)
+
+
+def engine_over(scripted: Any) -> Any:
+    from actors.engines.vllm import VllmEngine
+
+    return VllmEngine(scripted, RoleInfo("m", "", 100), SimpleNamespace(), SpeculationCounter())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [7, None])
+async def test_a_step_that_is_asked_for_in_parts_draws_with_another_seed_in_each(seed: int | None) -> None:
+    """As its place in the text says, and so again with the same seed."""
+    scripted = Scripted(configured(None), "\n", "\n\n", "word\n")
+    sampling = Sampling(1.0, seed=seed)
+    options: dict[str, Any] = {"max_tokens": 50, "rule": StepRule("line", 50), "max_steps": 1}
+    deltas = [delta async for delta in engine_over(scripted).generate("c", (1,), sampling=sampling, **options)]
+    assert "".join(delta.text for delta in deltas) == "\n\n\nword\n"
+    assert [params.seed for params in scripted.asked] == [sampling.after(place).seed for place in (0, 1, 3)]

@@ -12,6 +12,7 @@ import logging
 import math
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,7 +25,7 @@ from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_options import CORE_METHOD, EXTENSION, OWN, SCHEDULER, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
-from actors.engines.vllm_terms import end_ids, engine_arguments, own_errors, refusal, sampling_params
+from actors.engines.vllm_terms import end_ids, engine_arguments, num_sequences, own_errors, refusal, sampling_params
 from actors.errors import ConfigError, ContextTooLong, LookaheadError, RequestError, RoleUnavailable, ServiceError
 from actors.messages import (
     Delta,
@@ -117,8 +118,7 @@ class VllmEngine:
                 "engine.options",
             ) from error
         # What is not among the options has a default of vLLM's, which differs with the machine.
-        most = config.scheduler_config.max_num_seqs
-        length = config.model_config.max_model_len
+        most, length = num_sequences(config), model.max_model_len
         info = RoleInfo(model_name, "", length, replica, max_num_seqs=most, sampling=usual)
         try:
             made = cls(engine, info, guard, counter)
@@ -215,12 +215,15 @@ class VllmEngine:
         """As `Engine.speculation_stats`."""
         if not self._has_speculation:
             return None
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         if self._takes_hints:
             self._require_running()
-            with own_errors(self._info.model):
-                of_workers = await self._engine.collective_rpc("lookahead_counts")
-            counts = next((found for found in of_workers if found), {})  # all workers that propose count the same
+            with own_errors(self._info.model):  # `collective_rpc` has the answers of the first engine only
+                of_engines = await self._engine.engine_core.call_utility_all_async(
+                    "collective_rpc", "lookahead_counts", None, (), None
+                )
+            for of_workers in of_engines:
+                counts.update(next((found for found in of_workers if found), {}))  # who proposes counts the same
         return self._counter.stats(counts)
 
     async def next_token_probabilities(self, call_id: str, token_ids: TokenIds, wanted: TokenIds) -> tuple[float, ...]:

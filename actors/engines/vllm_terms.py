@@ -55,6 +55,13 @@ def end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:
     return frozenset() if ids is None else frozenset([ids] if isinstance(ids, int) else ids)
 
 
+def num_sequences(config: Any) -> int:
+    """So many sequences are worked on at once: vLLM's `max_num_seqs` is that of each of its data-parallel engines."""
+    parallel = config.parallel_config
+    num_engines = parallel.data_parallel_size_local if parallel.local_engines_only else parallel.data_parallel_size
+    return int(config.scheduler_config.max_num_seqs * num_engines)
+
+
 def sampling_params(sampling: Sampling, **others: Any) -> Any:
     """vLLM's `SamplingParams` for `sampling`, with `others` of its fields; vLLM's errors for what cannot be."""
     return SamplingParams(**asdict(sampling), **others)

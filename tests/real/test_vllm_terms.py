@@ -54,6 +54,7 @@ class Scripted:
     def __init__(self, config: Any, *texts: str) -> None:
         self.vllm_config = config
         self.asked: list[Any] = []
+        self.engine_core: Any = None
         self._texts = list(texts)
 
     def get_tokenizer(self) -> ByteTokenizer:
@@ -81,3 +82,28 @@ async def test_a_step_that_is_asked_for_in_parts_draws_with_another_seed_in_each
     deltas = [delta async for delta in engine_over(scripted).generate("c", (1,), sampling=sampling, **options)]
     assert "".join(delta.text for delta in deltas) == "\n\n\nword\n"
     assert [params.seed for params in scripted.asked] == [sampling.after(place).seed for place in (0, 1, 3)]
+
+
+@pytest.mark.parametrize(("local_only", "num"), [(False, 4 * 16), (True, 2 * 16)])
+def test_every_data_parallel_engine_works_on_so_many_sequences(local_only: bool, num: int) -> None:
+    from actors.engines.vllm_terms import num_sequences
+
+    parallel = SimpleNamespace(data_parallel_size=4, data_parallel_size_local=2, local_engines_only=local_only)
+    scheduler = SimpleNamespace(max_num_seqs=16)
+    assert num_sequences(SimpleNamespace(parallel_config=parallel, scheduler_config=scheduler)) == num
+
+
+async def test_hints_are_counted_in_every_data_parallel_engine() -> None:
+    """Within one all workers count the same, and those that do not propose count nothing."""
+
+    class Core:
+        async def call_utility_all_async(self, *args: Any) -> list[list[dict[str, int]]]:
+            assert args == ("collective_rpc", "lookahead_counts", None, (), None)
+            return [[{}, {"num_hint_tokens": 3}, {"num_hint_tokens": 3}], [{}, {"num_hint_tokens": 4}]]
+
+    scripted = Scripted(configured(object()))
+    scripted.engine_core = Core()
+    engine = engine_over(scripted)
+    engine._takes_hints = True
+    stats = await engine.speculation_stats()
+    assert stats.num_hint_tokens == 7

@@ -8,7 +8,7 @@ from actors.engines import generation_config
 from actors.engines.generation_config import OVERRIDE, check_override
 from actors.errors import ConfigError
 from actors.messages import NEUTRAL, Sampling
-from deployments.config import load_profile
+from deployments.config import load_profile, validate_config
 
 
 def test_what_a_request_does_not_say_the_model_says(caplog: pytest.LogCaptureFixture) -> None:
@@ -56,6 +56,20 @@ def test_what_an_operator_sets_in_vain_is_refused(name: str) -> None:
     assert caught.value.param == f"engine.options.{OVERRIDE}"
     for options in ({}, {OVERRIDE: None}, {OVERRIDE: {}}, {OVERRIDE: {"temperature": 0.5, "top_k": 3}}):
         check_override(options)
+
+
+@pytest.mark.parametrize("role", ["target", "draft", "verifier.judge"])
+def test_only_the_target_can_have_an_override(role: str) -> None:
+    data = load_profile("local").model_dump()
+    data["verifier"]["judge"] = {"model": "ORG/NAME", "engine": {"options": {OVERRIDE: {}}}}
+    validate_config(data, "test")
+    writer = data["verifier"]["judge"] if role == "verifier.judge" else data[role]
+    writer["engine"]["options"][OVERRIDE] = {"temperature": 0.5}
+    if role == "target":
+        validate_config(data, "test")
+        return
+    with pytest.raises(ConfigError, match=rf"{role}\.engine\.options\.{OVERRIDE} would have no effect: .* in target\."):
+        validate_config(data, "test")
 
 
 def test_profiles_that_were_measured_are_neutral() -> None:

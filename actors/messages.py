@@ -69,6 +69,10 @@ class Prompt:
         return self.text or ""
 
 
+SEED_STEP = 2_654_435_761
+"""Knuth's multiplicative constant: spreads the seeds of consecutive places over the 63 bits that engines take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn; vLLM's names and meanings. `temperature` 0 is greedy."""
@@ -79,6 +83,12 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
+
+    def after(self, num_tokens: int) -> Sampling:
+        """The same, `num_tokens` further on in the text: an engine begins a seed's random numbers anew in each call."""
+        if self.seed is None:
+            return self
+        return replace(self, seed=(self.seed + SEED_STEP * num_tokens) % 2**63)
 
 
 NEUTRAL = Sampling(temperature=1.0)

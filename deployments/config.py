@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from actors.engines import speculative_model
+from actors.engines.generation_config import OVERRIDE
 from actors.errors import ConfigError
 from actors.models import SHORT
 from deployments.autoscaling_config import AutoscalingConfig
@@ -107,6 +108,16 @@ class Config(Strict):
             raise ValueError(
                 f"speculation.specreason.verifier is {name!r}, none of whose checks can judge a draft step alone"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _only_the_target_sets_sampling(self) -> Config:
+        for role, writer in (("draft", self.draft), ("verifier.judge", self.verifier.judge)):
+            if writer is not None and writer.engine.options.get(OVERRIDE):
+                raise ValueError(
+                    f"{role}.engine.options.{OVERRIDE} would have no effect: a draft samples as the target does, and a "
+                    "judge samples nothing; set it in target.engine.options, or leave it out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -43,11 +43,18 @@ DRAFT_METHODS = WRITER_METHODS | {"look_ahead", "look_ahead_in_parts"}
 TARGET_METHODS = WRITER_METHODS | {"step", "progress", "stream"}
 
 
-async def start_engine(config: WriterConfig, placement: PlacementConfig, phases: StartPhases) -> Engine:
+async def start_engine(
+    config: WriterConfig, placement: PlacementConfig, phases: StartPhases, *, sets_sampling: bool = False
+) -> Engine:
     """The engine that `config` describes, in this process; `phases` gets what took how long. Where the replica's
-    `placement` has a part of a card, it starts when no other does (`actors.engines.start_turn`)."""
+    `placement` has a part of a card, it starts when no other does (`actors.engines.start_turn`). Of a model that
+    `sets_sampling` the generation config says how tokens are drawn where a request does not; of others it is not read.
+    """
     replica = serve.get_replica_context().replica_id.unique_id
     engine = config.engine
+    options = dict(engine.options)
+    if engine.kind == "vllm" and not sets_sampling:
+        options.setdefault("generation_config", "vllm")
     # The engine's own process joins this cluster, whose workers it takes for tensor parallelism. vLLM sees to that only
     # where nobody has said how its processes start, as `actors.engines.vllm` does.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
@@ -55,9 +62,7 @@ async def start_engine(config: WriterConfig, placement: PlacementConfig, phases:
         if placement.shares_card:
             with phases.measure("turn"):
                 await held.enter_async_context(turn())
-        return await create_engine(
-            engine.kind, config.model, dict(engine.options), config.placement.cpu_cores, replica, phases
-        )
+        return await create_engine(engine.kind, config.model, options, config.placement.cpu_cores, replica, phases)
 
 
 class WriterReplica:
@@ -119,7 +124,7 @@ class TargetReplica(WriterReplica):
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
         self._phases = StartPhases()
-        self._writer = TargetModel(await start_engine(config, config.placement, self._phases))
+        self._writer = TargetModel(await start_engine(config, config.placement, self._phases, sets_sampling=True))
         await self._listen(TARGET_METHODS, config)
 
 

@@ -2,13 +2,13 @@
 does not say. Pure.
 
 Promises: what the operator sets and cannot be had is an error that names it; what else the model's own file says of the
-drawing is left out with a warning.
+drawing, or says with a value that the engine refuses, is left out with a warning.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -35,8 +35,32 @@ def check_override(options: Mapping[str, Any]) -> None:
             )
 
 
-def default_sampling(told: Mapping[str, Any], model: str) -> Sampling:
-    """What is taken where a request does not say. `told` is vLLM's `ModelConfig.get_diff_sampling_param`."""
-    if left_out := sorted(name for name, value in told.items() if name not in TAKEN and value):
+def default_sampling(
+    told: Mapping[str, Any], override: Mapping[str, Any], model: str, refusal: Callable[[Sampling], str | None]
+) -> Sampling:
+    """What is taken where a request does not say.
+
+    `told` is vLLM's `ModelConfig.get_diff_sampling_param`, in which the operator's `override` has gone before the file;
+    `refusal` is why the engine would serve no request that is drawn so, None if it would. ConfigError for such a value
+    in `override`.
+    """
+    left_out = sorted(name for name, value in told.items() if name not in TAKEN and value)
+    taken: dict[str, Any] = {}
+    for name in TAKEN:
+        if name not in told:
+            continue
+        # Each beside neutral ones: a temperature of 0 would hide what a request that sets another one is refused for.
+        reason = refusal(replace(NEUTRAL, **{name: told[name]}))
+        if reason is None:
+            taken[name] = told[name]
+        elif name in override:
+            raise ConfigError(
+                f"{OVERRIDE} sets {name} to {told[name]!r}, and the engine of {model} would refuse requests for it "
+                f"({reason}); correct it or leave it out.",
+                f"engine.options.{OVERRIDE}",
+            )
+        else:
+            left_out.append(f"{name} {told[name]!r} ({reason})")
+    if left_out:
         logger.warning("Of the generation config of %s this server does not take: %s.", model, ", ".join(left_out))
-    return replace(NEUTRAL, **{name: told[name] for name in TAKEN if name in told})
+    return replace(NEUTRAL, **taken)

@@ -12,6 +12,7 @@ import logging
 import math
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,8 +25,8 @@ from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_options import CORE_METHOD, EXTENSION, OWN, SCHEDULER, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
-from actors.engines.vllm_terms import end_ids, engine_arguments, own_errors
-from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable, ServiceError
+from actors.engines.vllm_terms import end_ids, engine_arguments, num_sequences, own_errors, refusal, sampling_params
+from actors.errors import ConfigError, ContextTooLong, LookaheadError, RequestError, RoleUnavailable, ServiceError
 from actors.messages import (
     Delta,
     Ending,
@@ -97,12 +98,18 @@ class VllmEngine:
             config = arguments.create_engine_config(
                 UsageContext.OPENAI_API_SERVER
             )  # what is not set is as in vllm serve
+            model = config.model_config
+            told, override = model.get_diff_sampling_param(), model.override_generation_config
+            usual = default_sampling(told, override, model_name, lambda sampling: refusal(sampling, config))
             engine = AsyncLLM.from_vllm_config(
                 config,
                 stat_loggers=None if arguments.disable_log_stats else [counter.attach],
                 enable_log_requests=arguments.enable_log_requests,
                 disable_log_stats=arguments.disable_log_stats,
             )
+        except LookaheadError:
+            guard.stop()
+            raise
         except Exception as error:  # anything may be wrong with a model, its options or the hardware
             guard.stop()
             raise ConfigError(
@@ -111,9 +118,7 @@ class VllmEngine:
                 "engine.options",
             ) from error
         # What is not among the options has a default of vLLM's, which differs with the machine.
-        most = config.scheduler_config.max_num_seqs
-        usual = default_sampling(config.model_config.get_diff_sampling_param(), model_name)
-        length = config.model_config.max_model_len
+        most, length = num_sequences(config), model.max_model_len
         info = RoleInfo(model_name, "", length, replica, max_num_seqs=most, sampling=usual)
         try:
             made = cls(engine, info, guard, counter)
@@ -171,7 +176,7 @@ class VllmEngine:
         with self._hint_calls.running(call_id, hints) as call:
             while True:
                 # More than one attempt only where vLLM stopped at a boundary that no visible text precedes.
-                params = self._sampling_params(sampling, budget - len(written), stops)
+                params = self._sampling_params(sampling.after(len(written)), budget - len(written), stops)
                 call.request_id = f"{call_id}:{attempt}" if attempt else call_id
                 if self._takes_hints:
                     params.extra_args = request_arguments(call.request_id, call.hints, token_speculation, len(written))
@@ -211,12 +216,15 @@ class VllmEngine:
         """As `Engine.speculation_stats`."""
         if not self._has_speculation:
             return None
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         if self._takes_hints:
             self._require_running()
-            with own_errors(self._info.model):
-                of_workers = await self._engine.collective_rpc("lookahead_counts")
-            counts = next((found for found in of_workers if found), {})  # all workers that propose count the same
+            with own_errors(self._info.model):  # `collective_rpc` has the answers of the first engine only
+                of_engines = await self._engine.engine_core.call_utility_all_async(
+                    "collective_rpc", "lookahead_counts", None, (), None
+                )
+            for of_workers in of_engines:
+                counts.update(next((found for found in of_workers if found), {}))  # who proposes counts the same
         return self._counter.stats(counts)
 
     async def next_token_probabilities(
@@ -329,13 +337,8 @@ class VllmEngine:
 
     def _sampling_params(self, sampling: Sampling, max_tokens: int, stops: list[int]) -> Any:
         with own_errors(self._info.model):
-            return SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-                min_p=sampling.min_p,
-                repetition_penalty=sampling.repetition_penalty,
-                seed=sampling.seed,
+            return sampling_params(
+                sampling,
                 max_tokens=max_tokens,
                 stop_token_ids=stops,
                 detokenize=False,

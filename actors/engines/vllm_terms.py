@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, get_args
 
 from actors.engines.generation_config import check_override
 from actors.engines.hint_options import engine_options
 from actors.errors import CapacityError, ConfigError, LookaheadError, RequestError, RoleUnavailable, ServiceError
+from actors.messages import Sampling
 
 # vLLM reads these while it is imported. Whoever sets them keeps their own.
 for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
@@ -24,6 +25,7 @@ for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1
 from vllm import AsyncEngineArgs  # noqa: E402
 from vllm.config.speculative import SpeculativeMethod  # noqa: E402
 from vllm.exceptions import GracefulHTTPError, VLLMClientError  # noqa: E402
+from vllm.sampling_params import SamplingParams  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
 
 COUNTS_OPTION = "per_request_spec_decode_metrics"
@@ -51,6 +53,28 @@ def end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:
     """The ids that end the text by the model's generation config, besides the tokenizer's own."""
     ids = generation_config.get("eos_token_id")
     return frozenset() if ids is None else frozenset([ids] if isinstance(ids, int) else ids)
+
+
+def num_sequences(config: Any) -> int:
+    """So many sequences are worked on at once: vLLM's `max_num_seqs` is that of each of its data-parallel engines."""
+    parallel = config.parallel_config
+    num_engines = parallel.data_parallel_size_local if parallel.local_engines_only else parallel.data_parallel_size
+    return int(config.scheduler_config.max_num_seqs * num_engines)
+
+
+def sampling_params(sampling: Sampling, **others: Any) -> Any:
+    """vLLM's `SamplingParams` for `sampling`, with `others` of its fields; vLLM's errors for what cannot be."""
+    return SamplingParams(**asdict(sampling), **others)
+
+
+def refusal(sampling: Sampling, config: Any) -> str | None:
+    """Why an engine of `config` (vLLM's) would refuse a request that is drawn like `sampling`; None if it would not."""
+    try:
+        params = sampling_params(sampling)
+        params.verify(config.model_config, config.speculative_config, config.structured_outputs_config, None)
+    except (VLLMClientError, TypeError, ValueError) as error:
+        return str(error)
+    return None
 
 
 @contextmanager

@@ -34,12 +34,13 @@ ANSWER = "final answer"
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """The two roles, and how they are asked. `instruction` follows each question."""
+    """The two roles, and how they are asked: at `temperature`, and else with the sampling that the target tells.
+    `instruction` follows each question."""
 
     target: Target
     draft: Drafter
     rule: StepRule
-    sampling: Sampling
+    temperature: float
     max_tokens: int
     instruction: str = ""
 
@@ -49,7 +50,8 @@ class Recorder:
         info = await self.target.describe()
         prompt_ids, draft_ids = await for_each(lambda role: role.encode(prompt), [self.target, self.draft])
         left = min(self.max_tokens, info.max_model_len - len(prompt_ids) - 1)
-        run = _Run(self, session_id, problem.question, Prefix(prompt_ids), Prefix(draft_ids), left)
+        sampling = replace(info.sampling, temperature=self.temperature)
+        run = _Run(self, session_id, problem.question, sampling, Prefix(prompt_ids), Prefix(draft_ids), left)
         await run.write()
         if by_answer and problem.answer is not None:
             await run.label(problem.answer)
@@ -91,6 +93,7 @@ class _Run:
     recorder: Recorder
     session_id: str
     question: str
+    sampling: Sampling
     prompt: Prefix
     draft_prompt: Prefix
     left: int
@@ -181,5 +184,5 @@ class _Run:
             prefix=Prefix(prompt.prompt_ids, path.pieces),
             rule=self.recorder.rule,
             max_tokens=max_tokens,
-            sampling=self.recorder.sampling,
+            sampling=self.sampling,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.errors import ConfigError
-from actors.messages import Sampling, StepRule
+from actors.messages import StepRule
 from deployments.calibration.record import Recorder
 from deployments.calibration.scoring import Judge
 from deployments.config import Config
@@ -51,7 +51,7 @@ def deployed_recorder(config: Config, max_tokens: int, temperature: float) -> Re
         TargetPool(_members("target"), CALL_S),
         DraftPool(_members("draft"), CALL_S),
         StepRule(step.boundary, step.max_tokens, config.reasoning.close),
-        Sampling(temperature=temperature),
+        temperature,
         max_tokens,
         INSTRUCTION,
     )

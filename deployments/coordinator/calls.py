@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import JudgeRequest, Piece, Prefix, Sampling, Step, StepRequest, TokenIds
+from actors.messages import SEED_STEP, JudgeRequest, Piece, Prefix, Sampling, Step, StepRequest, TokenIds
 from deployments.coordinator.events import AddHints, Cancel, Judge, StartDraft, StartStream, StartTarget
 from deployments.coordinator.hints import Hints
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.window import Position, Writing, seeded, tail_text
 
-SEED_STEP = 2_654_435_761
-"""Knuth's multiplicative constant: spreads the seeds of consecutive steps over the 63 bits that engines take."""
-
 BRANCH_STEP = 11_400_714_819_323_198_485 % 2**63
-"""The same for 64 bits, for the versions of one step: no small multiple of `SEED_STEP` is near it."""
+"""As `SEED_STEP`, Knuth's for 64 bits, for the versions of one step: no small multiple of `SEED_STEP` is near it."""
 
 
 class Calls:
@@ -155,16 +152,13 @@ class Calls:
     ) -> StepRequest:
         """Go on after `path`, which holds `place` tokens, in the words of a role's `prompt`."""
         settings = self._settings
-        sampling = settings.sampling
-        if sampling.seed is not None:
-            sampling = replace(sampling, seed=(sampling.seed + SEED_STEP * place) % 2**63)
         return StepRequest(
             call_id=self._call_id(call),
             session_id=settings.session_id,
             prefix=seeded(path, prompt, settings.cache_salt),
             rule=self._rule,
             max_tokens=settings.max_tokens - place,
-            sampling=sampling,
+            sampling=settings.sampling.after(place),
             hints=hints,
             token_speculation=settings.token_speculation,
         )

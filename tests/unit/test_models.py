@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 from typer.testing import CliRunner
 
+from actors import models
 from actors.engines import speculative_model
 from actors.errors import WeightsError
 from actors.models import catalogue, default_cache, is_cached, package_folder, resolve, source_of
@@ -155,6 +158,77 @@ def test_a_hub_model_that_cannot_be_fetched_is_explained(hub: Path) -> None:
         WeightsError, match=r"ORG/OTHER is not in the hub's cache.*HF_HUB_OFFLINE.*lookahead models list"
     ):
         resolve("ORG/OTHER")
+
+
+# --- copies in another form ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was converted, in order; a conversion copies the weights."""
+    sources: list[Path] = []
+
+    def convert(source: Path, out: Path, *_: object, **__: object) -> Path:
+        sources.append(source)
+        out.mkdir()
+        weights = source if source.is_file() else source / "model.safetensors"
+        (out / "model.safetensors").write_bytes(weights.read_bytes())
+        return out
+
+    conversions = {mark: made._replace(convert=convert) for mark, made in models._CONVERSIONS.items()}
+    monkeypatch.setattr(models, "_CONVERSIONS", conversions)
+    monkeypatch.setattr(models.gguf_conversion, "convert", convert)
+    return sources
+
+
+@pytest.mark.parametrize("form", ["int8:", "short:", "short:int8:"])
+@pytest.mark.parametrize("changed", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"])
+def test_a_copy_of_a_folder_is_made_anew_when_a_file_has_changed(
+    folder: Path, converted: list[Path], form: str, changed: str
+) -> None:
+    model = f"{form}{folder}"
+    first = resolve(model)
+    num_before = len(converted)
+    assert is_cached(model)
+    assert resolve(model) == first
+    assert len(converted) == num_before
+    (folder / changed).write_text("another one")
+    assert not is_cached(model)
+    assert resolve(model) != first
+    assert len(converted) == 2 * num_before
+
+
+def test_weights_of_the_same_size_are_told_by_their_time(folder: Path, converted: list[Path]) -> None:
+    first = resolve(f"int8:{folder}")
+    (folder / "model.safetensors").write_bytes(b"WEIGHTS")
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    assert (resolve(f"int8:{folder}") / "model.safetensors").read_bytes() == b"WEIGHTS"
+    assert (first / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_folder_of_the_same_name_in_another_place_has_its_own_copy(
+    tmp_path: Path, folder: Path, converted: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for project in ("one", "other"):
+        shutil.copytree(folder, tmp_path / project / "models" / "latest")
+    made = []
+    for project in ("one", "other"):
+        monkeypatch.chdir(tmp_path / project)
+        made.append(resolve("int8:models/latest"))
+    assert made[0] != made[1]
+    assert converted == [Path("models/latest"), Path("models/latest")]
+
+
+def test_a_copy_of_a_file_is_made_anew_when_it_has_changed(tmp_path: Path, converted: list[Path]) -> None:
+    file = tmp_path / "model.gguf"
+    with pytest.raises(WeightsError, match="There is no file"):
+        resolve(f"int8:{file}")
+    file.write_bytes(b"weights")
+    first = resolve(f"int8:{file}")
+    assert resolve(f"int8:{file}") == first
+    file.write_bytes(b"other weights")
+    assert not is_cached(f"int8:{file}")
+    assert (resolve(f"int8:{file}") / "model.safetensors").read_bytes() == b"other weights"
 
 
 # --- configuration and command line ----------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ import pytest
 
 from actors.engines.scripted import ScriptedEngine, ScriptOptions
 from actors.messages import RoleInfo
+from actors.start_phases import StartPhases
 from actors.target import TargetModel
 from deployments import replicas
-from deployments.replicas import TARGET_METHODS, WriterReplica
-from deployments.sections import PlacementConfig, WriterConfig
+from deployments.replicas import TARGET_METHODS, WriterReplica, start_engine
+from deployments.sections import EngineConfig, PlacementConfig, WriterConfig
 
 
 @pytest.mark.parametrize(("most", "capacity"), [(128, 128), (None, 512)])
@@ -35,3 +36,31 @@ async def test_a_replica_s_capacity_is_what_its_engine_works_on_at_once(
     config = WriterConfig(model="m", placement=PlacementConfig(max_ongoing_requests=512))
     await WriterReplica._listen(replica, TARGET_METHODS, config)
     assert told == [capacity]
+
+
+@pytest.mark.parametrize(
+    ("sets_sampling", "kind", "set_by", "told"),
+    [
+        (True, "vllm", {}, {}),
+        (False, "vllm", {}, {"generation_config": "vllm"}),
+        (False, "vllm", {"generation_config": "/folder"}, {"generation_config": "/folder"}),
+        (False, "scripted", {}, {}),
+    ],
+)
+async def test_only_the_target_s_generation_config_says_how_tokens_are_drawn(
+    monkeypatch: pytest.MonkeyPatch, sets_sampling: bool, kind: Any, set_by: dict[str, Any], told: dict[str, Any]
+) -> None:
+    """Of another's nothing is taken, and so nothing is said to be left out."""
+    monkeypatch.setenv("RAY_ADDRESS", "here")
+    replica = SimpleNamespace(replica_id=SimpleNamespace(unique_id="r"))
+    monkeypatch.setattr(replicas.serve, "get_replica_context", lambda: replica)
+    monkeypatch.setattr(replicas.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="here"))
+    asked: list[dict[str, Any]] = []
+
+    async def create_engine(kind: str, model: str, options: dict[str, Any], *_: object) -> None:
+        asked.append(options)
+
+    monkeypatch.setattr(replicas, "create_engine", create_engine)
+    config = WriterConfig(model="m", engine=EngineConfig(kind=kind, options=set_by))
+    await start_engine(config, config.placement, StartPhases(), sets_sampling=sets_sampling)
+    assert asked == [told]

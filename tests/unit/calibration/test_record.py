@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from actors.draft import Draft
@@ -15,8 +17,8 @@ from deployments.calibration.record import ANSWER, Recorder, record_all
 QUESTION = Problem("How many?", None)
 
 
-def recorder(target, draft, max_tokens: int = 2000, rule: StepRule | None = None) -> Recorder:
-    return Recorder(target, draft, rule or StepRule(max_tokens=200), Sampling(), max_tokens, "Think.")
+def recorder(target, draft, max_tokens: int = 2000, rule: StepRule | None = None, temperature: float = 0.0) -> Recorder:
+    return Recorder(target, draft, rule or StepRule(max_tokens=200), temperature, max_tokens, "Think.")
 
 
 def scripted(**draft_options) -> tuple[ScriptedEngine, ScriptedEngine, Recorder]:
@@ -57,6 +59,28 @@ async def test_the_token_limit_is_the_solutions():
     solution = await limited.record(QUESTION, "s", by_answer=True)
     assert len(tokenize(solution.text)) == 30
     assert all(len(pair.draft_ids) <= 30 for pair in solution.pairs)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+async def test_both_draw_as_in_a_request_with_that_temperature(temperature: float):
+    asked: list[Sampling] = []
+
+    class Told(ScriptedEngine):
+        def describe(self) -> RoleInfo:
+            return replace(super().describe(), sampling=Sampling(0.6, 0.9, 20, 0.05, 1.1))
+
+        def generate(self, *args, sampling: Sampling, **options):
+            asked.append(sampling)
+            return super().generate(*args, sampling=sampling, **options)
+
+    class Draw(Told):
+        def describe(self) -> RoleInfo:
+            return replace(super().describe(), sampling=Sampling(1.5))
+
+    target, draft = TargetModel(Told(ScriptOptions())), Draft(Draw(ScriptOptions(role="draft")))
+    await recorder(target, draft, temperature=temperature).record(QUESTION, "s", by_answer=False)
+    assert len(asked) == 16
+    assert set(asked) == {Sampling(temperature, 0.9, 20, 0.05, 1.1)}
 
 
 class Summing:

@@ -33,10 +33,17 @@ class ReasoningConfig(Strict):
     """Whether the model's output begins inside the reasoning (its chat template opens it, or it opens it itself)."""
 
 
-class CoordinatorConfig(Strict):
-    """The coordinator's own placement."""
+class CoordinatorPlacement(PlacementConfig):
+    """Where coordinators run; what a section does not say is right for one."""
 
-    placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+    num_cpus: Annotated[float, Field(ge=0)] = 0.5
+    max_ongoing_requests: PositiveInt = 1000
+
+
+class CoordinatorConfig(Strict):
+    """Where coordinators run, and how much they keep."""
+
+    placement: CoordinatorPlacement = CoordinatorPlacement()
     max_kept_requests: PositiveInt = 1000
     """Resumable streams that one replica keeps, those that are being read included."""
     max_kept_bytes: PositiveInt = 64 * 1024 * 1024

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from actors.errors import ConfigError
+from actors.errors import ConfigError, RoleUnavailable
 from actors.messages import Prompt
 from deployments.app import CoordinatorReplica
 from deployments.config import load_profile
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.keeper import Keeper
+from deployments.coordinator.pools import TargetPool
 from deployments.generation import GenerationRequest, SpeculationOptions
+from deployments.link.frames import Address
+from deployments.link.members import Members
 from deployments.live_settings import changed
 from deployments.replicas import VerifierReplica
 from tests.unit.clock import run_virtually
@@ -86,6 +89,21 @@ def coordinator_replica() -> CoordinatorReplica:
     return replica
 
 
+async def verifier_replica() -> VerifierReplica:
+    """With nobody behind its pool of targets."""
+
+    async def nobody() -> list[Address]:
+        return []
+
+    replica = LoneVerifier.__new__(LoneVerifier)
+    replica._config = replica._started = STARTED
+    replica._asked = [Members("target", nobody)]
+    replica._pools = {"target": TargetPool(replica._asked[0], STARTED.speculation.verdict_timeout_s)}
+    replica._scorers = dict(replica._pools)
+    replica._verifier = await replica._made(STARTED)
+    return replica
+
+
 def is_refused(replica: CoordinatorReplica) -> bool:
     return "lookahead_settings_refused 1.0" in replica.metrics()
 
@@ -150,10 +168,7 @@ def test_a_verifier_takes_over_thresholds_and_keeps_its_own_where_they_cannot_be
         return (await replica.judge(asked)).accepted
 
     async def change() -> list[bool]:
-        replica = LoneVerifier.__new__(LoneVerifier)
-        replica._config = replica._started = STARTED
-        replica._scorers = {}
-        replica._verifier = await replica._made(STARTED)
+        replica = await verifier_replica()
         seen = [await judge(replica)]
         for wanted in ({"verifiers": {"always": [{"kind": "never"}]}}, {"verifiers": {"always": [{"kind": "no"}]}}, {}):
             await replica.reconfigure(wanted)
@@ -161,3 +176,21 @@ def test_a_verifier_takes_over_thresholds_and_keeps_its_own_where_they_cannot_be
         return seen
 
     assert asyncio.run(change()) == [True, False, False, True]
+
+
+def test_a_verifier_asks_its_judges_for_as_long_as_the_changed_verdict_timeout_says() -> None:
+    async def change() -> list[float]:
+        replica = await verifier_replica()
+        clock, waits = asyncio.get_running_loop().time, []
+        for timeout_s in (None, 7.0, 0.0, None):  # none at all cannot be
+            wanted = {} if timeout_s is None else {"speculation": {"verdict_timeout_s": timeout_s}}
+            await replica.reconfigure(wanted)
+            began_at = clock()
+            with pytest.raises(RoleUnavailable):
+                await replica._scorers["target"].label_probabilities(Prompt(text="?"), ("A", "B"), "s")
+            waits.append(round(clock() - began_at, 3))
+        await replica._asked[0].aclose()
+        return waits
+
+    usual = STARTED.speculation.verdict_timeout_s
+    assert run_virtually(change()) == [usual, 7.0, 7.0, usual]

@@ -11,7 +11,7 @@ import pytest
 from actors.errors import ConfigError, RoleUnavailable
 from actors.messages import Prompt
 from deployments.app import CoordinatorReplica
-from deployments.config import load_profile
+from deployments.config import load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pools import TargetPool
@@ -25,6 +25,7 @@ from tests.unit.coordinator.bench import Bench
 from tests.unit.verifiers.conftest import make_request
 
 STARTED = load_profile("scripted")
+SPECREASON = SpeculationOptions(mode="specreason")
 
 
 def test_depth_fidelity_and_thresholds_change_and_an_empty_change_is_the_way_back() -> None:
@@ -65,6 +66,17 @@ def test_depth_fidelity_and_thresholds_change_and_an_empty_change_is_the_way_bac
 def test_what_cannot_change_is_refused_by_its_name(wanted: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         changed(STARTED, wanted)
+
+
+def test_a_scorer_may_change_as_long_as_gateways_offer_the_same_modes() -> None:
+    data = STARTED.model_dump()
+    data["speculation"]["specreason"]["verifier"] = "always"
+    scoring = validate_config(data, "test")
+    now = changed(scoring, {"speculation": {"specreason": {"verifier": "never"}}})
+    assert settle(now, GenerationRequest("one", Prompt(text="?"), speculation=SPECREASON)).verifier == "never"
+    for started, verifier in ((scoring, "nobody"), (STARTED, "always")):
+        with pytest.raises(ConfigError, match=rf"specreason\.verifier '{verifier}' .* needs a restart"):
+            changed(started, {"speculation": {"specreason": {"verifier": verifier}}})
 
 
 class LoneCoordinator(CoordinatorReplica):

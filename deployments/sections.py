@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -33,7 +34,14 @@ class PlacementConfig(Strict):
     """Environment of the replica, set before the engine is made."""
     max_ongoing_requests: PositiveInt = 256
     autoscaling: dict[str, Any] | None = None
-    """Ray Serve's `autoscaling_config`; replaces `num_replicas`."""
+    """Ray Serve's `autoscaling_config`; replaces `num_replicas`. Serve's default policy sees the calls of gateways
+    only: for other roles it has to name another one."""
+
+    @property
+    def names_policy(self) -> bool:
+        """Whether `autoscaling` has a policy of its own in the place of Serve's default."""
+        policy = (self.autoscaling or {}).get("policy")
+        return isinstance(policy, Mapping) and policy.get("policy_function") is not None
 
     @property
     def gpus(self) -> list[float]:

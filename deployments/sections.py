@@ -33,6 +33,8 @@ class PlacementConfig(Strict):
     env: dict[str, str] = {}
     """Environment of the replica, set before the engine is made."""
     max_ongoing_requests: PositiveInt = 256
+    """Of a gateway's HTTP requests, Serve's limit. Calls of other roles pass Serve by: with so many a replica counts as
+    full, unless its engine says itself when it is, and takes more all the same."""
     autoscaling: dict[str, Any] | None = None
     """Ray Serve's `autoscaling_config`; replaces `num_replicas`. Serve's default policy sees the calls of gateways
     only: for other roles it has to name another one."""

@@ -34,10 +34,17 @@ class ReasoningConfig(Strict):
     """Whether the model's output begins inside the reasoning (its chat template opens it, or it opens it itself)."""
 
 
-class CoordinatorConfig(Strict):
-    """The coordinator's own placement."""
+class CoordinatorPlacement(PlacementConfig):
+    """Where coordinators run; what a section does not say is right for one."""
 
-    placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+    num_cpus: Annotated[float, Field(ge=0)] = 0.5
+    max_ongoing_requests: PositiveInt = 1000
+
+
+class CoordinatorConfig(Strict):
+    """Where coordinators run, and how much they keep."""
+
+    placement: CoordinatorPlacement = CoordinatorPlacement()
     max_kept_requests: PositiveInt = 1000
     """Resumable streams that one replica keeps, those that are being read included."""
     max_kept_bytes: PositiveInt = 64 * 1024 * 1024
@@ -91,14 +98,20 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _one_who_scales(self) -> Config:
-        if self.autoscaling is None:
-            return self
-        if self.autoscaling.draft is not None and self.draft is None:
+        if self.autoscaling is not None and self.autoscaling.draft is not None and self.draft is None:
             raise ValueError("autoscaling.draft is set, but there is no draft")
         for name in ("target", "draft", "verifier", "coordinator", "gateway"):
             section = getattr(self, name)
-            if section is not None and section.placement.autoscaling is not None:
+            if section is None or section.placement.autoscaling is None:
+                continue
+            if self.autoscaling is not None:
                 raise ValueError(f"{name}.placement.autoscaling is Serve's own and cannot stand beside autoscaling")
+            if name != "gateway" and not section.placement.names_policy:
+                raise ValueError(
+                    f"{name}.placement.autoscaling: Serve's default policy counts calls through Serve's handles, and "
+                    f"{name} is called past them, so it would never grow. Use autoscaling.{name}, or name a "
+                    "policy_function of your own in its policy"
+                )
         return self
 
     @model_validator(mode="after")

@@ -66,6 +66,13 @@ class AdmissionConfig(Strict):
     """A request that is expected to wait longer is refused."""
 
 
+class GatewayPlacement(PlacementConfig):
+    """Where gateways run; what a section does not say is right for one."""
+
+    num_cpus: Annotated[float, Field(ge=0)] = 0.5
+    max_ongoing_requests: PositiveInt = 1000
+
+
 class GatewayConfig(Strict):
     """The HTTP side."""
 
@@ -90,7 +97,7 @@ class GatewayConfig(Strict):
     """So long after its client is gone a stream that was asked to be resumable is written on and kept; 0: none is."""
     reasoning_content: bool = True
     """Send reasoning as `reasoning_content` too, which older clients look for."""
-    placement: PlacementConfig = PlacementConfig(num_cpus=0.5, max_ongoing_requests=1000)
+    placement: GatewayPlacement = GatewayPlacement()
 
     @model_validator(mode="after")
     def _can_refuse(self) -> GatewayConfig:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.errors import ConfigError
-from deployments.config import Config, validate_config
+from deployments.config import Config, modes_of, validate_config
 
 SECTIONS = ("speculation", "verifiers")
 FIXED = frozenset({"replica_timeout_s", "mode", "fidelities"})
@@ -35,7 +35,13 @@ def changed(started: Config, user_config: Mapping[str, Any] | None) -> Config:
     data = started.model_dump()
     data["speculation"] = _laid_over(data["speculation"], speculation)
     data["verifier"]["verifiers"] |= verifiers
-    return validate_config(data, "user_config")
+    config = validate_config(data, "user_config")
+    if modes_of(config) != modes_of(started):
+        raise ConfigError(
+            f"user_config: speculation.specreason.verifier {config.speculation.specreason.verifier!r} changes whether "
+            "mode 'specreason' is offered, by which gateways go; it needs a restart."
+        )
+    return config
 
 
 def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

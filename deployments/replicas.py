@@ -27,7 +27,7 @@ from actors.target import TargetModel
 from actors.verifier import StepVerifier, create_verifier
 from actors.writer import ModelWriter
 from deployments.config import Config
-from deployments.coordinator.pools import DraftPool, TargetPool
+from deployments.coordinator.pools import DraftPool, TargetPool, WriterPool
 from deployments.link.frames import Address
 from deployments.link.over_serve import listen, members
 from deployments.link.server import LinkServer
@@ -136,10 +136,11 @@ class VerifierReplica:
     ) -> None:
         wait_s = config.speculation.verdict_timeout_s
         self._asked = [members("target", target)]
-        scorers: dict[str, Scorer] = {"target": TargetPool(self._asked[0], wait_s)}
+        self._pools: dict[str, WriterPool] = {"target": TargetPool(self._asked[0], wait_s)}
         if draft is not None:
             self._asked.append(members("draft", draft))
-            scorers["draft"] = DraftPool(self._asked[1], wait_s)
+            self._pools["draft"] = DraftPool(self._asked[1], wait_s)
+        scorers: dict[str, Scorer] = {**self._pools}
         self._judge: ModelWriter | None = None
         if config.verifier.judge is not None:
             engine = await start_engine(config.verifier.judge, config.verifier.placement, StartPhases())
@@ -158,14 +159,16 @@ class VerifierReplica:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls it with the deployment's `user_config`: at the start, and when it changes. What is being judged
-        ends as it began. Checks that cannot be are refused rather than raised, which would end every replica."""
+        ends as it began. Settings that cannot be are refused rather than raised, which would end every replica."""
         try:
             config = changed(self._started, user_config)
             if config.verifier.verifiers != self._config.verifier.verifiers:
                 self._verifier = await self._made(config)
+            for pool in self._pools.values():
+                pool.set_wait(config.speculation.verdict_timeout_s)
             self._config = config
         except LookaheadError as error:
-            logger.error("The changed checks are refused, the former stay: %s", error)
+            logger.error("The changed settings are refused, the former stay: %s", error)
 
     async def link(self) -> Address:
         """Where the role itself is called."""

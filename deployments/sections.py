@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -32,8 +33,17 @@ class PlacementConfig(Strict):
     env: dict[str, str] = {}
     """Environment of the replica, set before the engine is made."""
     max_ongoing_requests: PositiveInt = 256
+    """Of a gateway's HTTP requests, Serve's limit. Calls of other roles pass Serve by: with so many a replica counts as
+    full, unless its engine says itself when it is, and takes more all the same."""
     autoscaling: dict[str, Any] | None = None
-    """Ray Serve's `autoscaling_config`; replaces `num_replicas`."""
+    """Ray Serve's `autoscaling_config`; replaces `num_replicas`. Serve's default policy sees the calls of gateways
+    only: for other roles it has to name another one."""
+
+    @property
+    def names_policy(self) -> bool:
+        """Whether `autoscaling` has a policy of its own in the place of Serve's default."""
+        policy = (self.autoscaling or {}).get("policy")
+        return isinstance(policy, Mapping) and policy.get("policy_function") is not None
 
     @property
     def gpus(self) -> list[float]:

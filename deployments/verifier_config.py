@@ -170,13 +170,19 @@ def suits_specreason(checks: Sequence[Check]) -> bool:
     return any(isinstance(check, Lone) for check in checks) or accepts_only_equal(checks)
 
 
+class VerifierPlacement(PlacementConfig):
+    """Where verifiers run; what a section does not say is right for one."""
+
+    num_cpus: Annotated[float, Field(ge=0)] = 0.5
+
+
 class VerifierConfig(Strict):
     """The verifier role: named verifiers, each a cascade of checks; what no check decides is rejected."""
 
     verifiers: dict[str, list[Check]] = {"exact": [ExactCheck()]}
     judge: WriterConfig | None = None
     """The judge's own model, for checks with ``engine: own``."""
-    placement: PlacementConfig = PlacementConfig(num_cpus=0.5)
+    placement: VerifierPlacement = VerifierPlacement()
 
     @model_validator(mode="after")
     def _judge_lives_here(self) -> VerifierConfig:

@@ -1,6 +1,7 @@
 """What one row of a benchmark asks for: a mode, and the request's other wishes, in one word.
 
-Promises: a word means the same wherever it stands; a wish that is not known is refused before anything is measured.
+Promises: a word means the same wherever it stands; a wish that is not known is refused before anything is measured, and
+no error repeats an address, which may have a password.
 Written ``MODE[:WISH...][@URL]``: a fidelity (``exact``), a token speculation (``ngram``), ``depth=N``, ``branches=N``,
 ``verifier=NAME``, ``boundary=NAME``, ``controller=on`` or ``controller=off``. ``lookahead:exact:ngram`` is the mode
 `lookahead` at fidelity `exact` with n-gram look-up. The mode ``plain`` sends nothing of ours, for any OpenAI endpoint;
@@ -26,28 +27,28 @@ _SWITCHES = {"on": True, "off": False}
 def wishes(variant: str) -> dict[str, Any]:
     """The `speculation` object of a request for `variant`, empty where nothing of ours is sent; RequestError names the
     word that is not known."""
-    name = variant.partition("@")[0]
-    mode, *words = name.split(":")
-    if speculation_of(name) is not None:
+    row = variant.partition("@")[0]
+    mode, *words = row.split(":")
+    if speculation_of(row) is not None:
         return {}
     if mode == PLAIN:
         if words:
-            raise RequestError(f"{variant!r}: '{PLAIN}' sends no speculation, so it takes no wishes.", "modes")
+            raise RequestError(f"{row!r}: '{PLAIN}' sends no speculation, so it takes no wishes.", "modes")
         return {}
     found: dict[str, Any] = {"mode": mode}
     for word in words:
-        name, value = _wish(word, variant)
+        name, value = _wish(word)
         if name in found:
-            raise RequestError(f"{variant!r} wishes for {name} twice.", "modes")
+            raise RequestError(f"{row!r} wishes for {name} twice.", "modes")
         found[name] = value
     return found
 
 
 def address(variant: str) -> str | None:
     """The server of its own that a variant names; None for the run's server."""
-    _, found, url = variant.partition("@")
+    row, found, url = variant.partition("@")
     if found and not url.startswith(("http://", "https://")):
-        raise RequestError(f"{variant!r}: after '@' comes an address like http://127.0.0.1:8001.", "modes")
+        raise RequestError(f"{row!r}: after '@' comes an address like http://127.0.0.1:8001.", "modes")
     return base_url(url) if found else None
 
 
@@ -66,7 +67,7 @@ def baseline(variants: Sequence[str]) -> str:
     return "target"
 
 
-def _wish(word: str, variant: str) -> tuple[str, Any]:
+def _wish(word: str) -> tuple[str, Any]:
     if word in get_args(Fidelity):
         return "fidelity", word
     if word in get_args(TokenSpeculation):
@@ -80,4 +81,4 @@ def _wish(word: str, variant: str) -> tuple[str, Any]:
         return name, _SWITCHES[value]
     others = ("depth=N", "branches=N", "verifier=NAME", "boundary=NAME", "controller=off")
     known = ", ".join((*get_args(Fidelity), *get_args(TokenSpeculation), *others))
-    raise RequestError(f"{word!r} in {variant!r} is no wish that is known; there are: {known}.", "modes")
+    raise RequestError(f"{word!r} is no wish that is known; there are: {known}.", "modes")

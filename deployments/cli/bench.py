@@ -278,11 +278,13 @@ def _modes(text: str) -> tuple[str, ...]:
     from deployments.bench.variants import address, wishes
 
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(map(without_password, names))) != len(names):
-        raise RequestError(f"--modes {text!r} must name modes, each once, with commas between.", "modes")
     for name in names:
         wishes(name)
         address(name)
+    if not names or len(set(map(without_password, names))) != len(names):
+        raise RequestError(
+            f"--modes {without_password(text)!r} must name modes, each once, with commas between.", "modes"
+        )
     return tuple(names)
 
 

@@ -22,7 +22,7 @@ def serve(
     profile: Annotated[str | None, typer.Option(help="A shipped profile: local, scripted, ...")] = None,
     config: Annotated[str | None, typer.Option(help="A config file instead of a profile.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 finds a free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 finds a free one.")] = None,
     address: Annotated[
         str, typer.Option(help="Ray cluster: 'local' starts one here, 'auto' joins the running one.")
     ] = "local",

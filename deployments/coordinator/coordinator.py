@@ -204,6 +204,7 @@ class Coordinator:
         if _judged_by(config) != _judged_by(self._config):
             self._vigilance = _vigilance(config.speculation)
         self._config = config
+        self._auditing.reconfigure(config)
         self._metrics.settings_refused.set(0)
 
     def refuse(self, error: LookaheadError) -> None:

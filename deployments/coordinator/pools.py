@@ -35,11 +35,12 @@ NUM_ENDED = 1024
 
 
 class Pool:
-    """Calls to the replicas of one role. `wait_s` bounds the wait for a replica, and the whole of a short call."""
+    """Calls to the replicas of one role. `wait_s` bounds the wait for a replica, and the whole of a short call; it may
+    be set anew, for the calls that begin then."""
 
     def __init__(self, members: Members, wait_s: float) -> None:
         self._members = members
-        self._wait_s = wait_s
+        self.wait_s = wait_s
         self._ended: OrderedDict[str, tuple[Link, float]] = OrderedDict()
         """Of the last calls that have ended: where they ran, and when anything was last heard of them."""
         self._running: dict[str, Link] = {}
@@ -49,8 +50,8 @@ class Pool:
         """The result of a short call without effects; it is made again elsewhere if its replica is lost.
 
         `link` is to the replica that is asked first, where it matters which."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._wait_s
+        loop, wait_s = asyncio.get_running_loop(), self.wait_s
+        until = loop.time() + wait_s
         avoid: frozenset[str] = frozenset()
         while True:
             if link is None or not link.is_open:
@@ -59,7 +60,7 @@ class Pool:
                 async with asyncio.timeout_at(until), aclosing(link.items(method, *args)) as items:
                     return await anext(items)
             except TimeoutError:
-                raise RoleUnavailable(f"The {self._members.role} did not answer within {self._wait_s:g} s.") from None
+                raise RoleUnavailable(f"The {self._members.role} did not answer within {wait_s:g} s.") from None
             except RoleUnavailable:
                 if link.is_open:  # the replica's own word
                     raise
@@ -73,7 +74,7 @@ class Pool:
         """The items of a stream of one replica; after its failure the next call of the session goes elsewhere.
 
         `call_id` is its name for `shun` and `running`."""
-        link, clock = await self._members.link(session_id, self._wait_s), asyncio.get_running_loop().time
+        link, clock = await self._members.link(session_id, self.wait_s), asyncio.get_running_loop().time
         heard_at = clock()
         link.silence.tried(heard_at)
         self._running[call_id] = link
@@ -135,6 +136,10 @@ class WriterPool:
         """As `Scorer.token_logprobs`."""
         result: tuple[float, ...] = await self._pool.call("token_logprobs", session_id, prefix, piece, session_id)
         return result
+
+    def set_wait(self, wait_s: float) -> None:
+        """Calls that begin from now on wait for so long."""
+        self._pool.wait_s = wait_s
 
     def shun(self, session_id: str, call_id: str) -> None:
         """As `Writer.shun`."""

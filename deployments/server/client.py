@@ -115,6 +115,15 @@ def server_missing(url: str) -> ServiceError:
     )
 
 
+def _no_address(url: str, why: str) -> RequestError:
+    """Of what has an '@' nothing is repeated: who cannot read an address cannot tell where its password ends."""
+    if "@" in url:
+        message = "What was given is not an address like http://USER:PASSWORD@127.0.0.1:8000."
+    else:
+        message = f"{url!r} is not an address{why}."
+    return RequestError(message, "url")
+
+
 @asynccontextmanager
 async def connect(url: str, api_key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """A client for the server at `url`. Proxies of the environment are not used for this machine's own address. A user
@@ -122,9 +131,9 @@ async def connect(url: str, api_key: str | None = None) -> AsyncIterator[httpx.A
     try:
         base = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise RequestError(f"{url!r} is not an address: {error}.", "url") from error
+        raise _no_address(url, f": {error}") from error
     if base.scheme not in ("http", "https") or not base.host:
-        raise RequestError(f"{url!r} is not an address like http://127.0.0.1:8000.", "url")
+        raise _no_address(url, " like http://127.0.0.1:8000")
     user = (base.username, base.password) if base.userinfo else None
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)

@@ -4,7 +4,8 @@ Promises: `append` never waits for a disk and never raises; what waits to be wri
 its order until the disk takes it; what finds no room there, or is still there when the log is closed, is counted as
 lost, and as soon as the disk takes something again a `lost` record says how many records are missing and from when to
 when. Files only grow, until they are put aside under the next number; the oldest goes when there are more than `keep`.
-Each file begins with a `settings` record. A line that was torn by a crash is ended before the next.
+Each file begins with a `settings` record, and a change of them is another one. A line that was torn by a crash is ended
+before the next.
 
 What is not promised: a machine that loses its power loses what its file system had not written yet, and a process that
 is killed the records of its last `BATCH_S` seconds.
@@ -31,6 +32,8 @@ BATCH_S = 0.05
 RETRY_S = 1.0
 """After the disk refused: what comes meanwhile waits too, while there is room."""
 MAX_PENDING_BYTES = 8 * 1024 * 1024
+SETTINGS = b'{"record":"settings"'
+"""How the line begins that a file begins with."""
 
 
 class AuditLog:
@@ -55,7 +58,8 @@ class AuditLog:
         write: Callable[[int, bytes], int] = os.write,
     ) -> None:
         self._folder, self._name = Path(folder), name
-        self._head, self._now, self._write = head, now, write
+        self._now, self._write = now, write
+        self._head = _line({**head, "time": now()})
         self._max_bytes, self._keep, self._retry_s = max_bytes, keep, retry_s
         self._count, self._max_pending = count, max_pending_bytes
         self._lock = threading.Lock()
@@ -96,6 +100,10 @@ class AuditLog:
                 self._lose(1)
         if not self._wake.is_set():
             self._wake.set()
+
+    def renew(self, head: Mapping[str, Any]) -> None:
+        """Another `settings` record: behind the records so far, and at the beginning of later files."""
+        self.append({**head, "time": self._now()})
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what waits and end the thread, unless the disk takes longer than `timeout_s`."""
@@ -172,13 +180,15 @@ class AuditLog:
         if self._file is None:
             self._open()
         self._write_whole(line)
+        if line.startswith(SETTINGS):
+            self._head = line
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
         self._is_torn = self._size > 0 and os.pread(self._file, 1, self._size - 1) != b"\n"
         try:
-            self._write_whole(_line({**self._head, "time": self._now()}))
+            self._write_whole(self._head)
         except OSError:
             os.close(self._file)
             self._file = None

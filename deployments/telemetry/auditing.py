@@ -1,7 +1,7 @@
 """The audit log of one coordinator replica, as the configuration wants it: a recorder for each request, or none.
 
 Promises: without `telemetry.audit.path` nothing is recorded and nothing is opened; what every record says of the
-deployment is made once.
+deployment is made once for each configuration, and a request's records go by the one that it began under.
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ class Auditing:
         if self._log is None:
             return None
         return AuditRecorder(request, self._deployed, self._texts, time.time, self._log.append)
+
+    def reconfigure(self, config: Config) -> None:
+        """From now on requests are recorded under `config`, but for its `telemetry`, which does not change."""
+        now = deployed(config)
+        if now == self._deployed:
+            return
+        self._deployed = now
+        if self._log is not None:
+            self._log.renew(now.head())
 
     def close(self) -> None:
         """Write what is not written yet."""

@@ -17,6 +17,7 @@ from deployments.bench.audit_cost import cost_of
 from deployments.config import Config, validate_config
 from deployments.coordinator.events import TargetStep
 from deployments.generation import Committed, GenerationRequest, SpeculationOptions
+from deployments.live_settings import changed
 from deployments.telemetry.audit import (
     COVERED,
     EQUAL,
@@ -119,6 +120,30 @@ def test_other_thresholds_have_another_digest(tmp_path: Path) -> None:
         _, found = ask(Bench(settings=validate_config(settings, "test")), mode="lookahead", verifier="numbers")
         digests.add(found[1]["rules"])
     assert len(digests) == 2
+
+
+def test_changed_checks_are_those_that_the_records_of_later_requests_name(tmp_path: Path) -> None:
+    settings = audited(tmp_path)
+    changes = {"verifiers": {"numbers": [{"kind": "random", "accept": 0.3}]}}
+
+    async def scene() -> None:
+        coordinator = await Bench(draft=MIXED, settings=settings).coordinator()
+        for user_config in ({}, changes, changes, {}):
+            coordinator.reconfigure(changed(settings, user_config))
+            _ = [output async for output in coordinator.generate(request(mode="lookahead", verifier="numbers"))]
+        coordinator.close()
+
+    run_virtually(scene())
+    found = [r for r in records(tmp_path) if r["record"] in ("settings", "begin")]
+    assert [r["record"] for r in found] == ["settings", "begin", "settings", "begin", "begin", "settings", "begin"]
+    first, second, third = (r["verifiers"]["numbers"] for r in found if r["record"] == "settings")
+    assert first == third != second
+    for number, rules in enumerate((first, second, second, third), 1):
+        asked = find(tmp_path, "r", number)
+        assert asked.begin is not None
+        assert {key: asked.begin[key] for key in ("rules", "checks")} == rules
+        assert {decision["rules"] for decision in asked.decisions} == {rules["rules"]}
+    assert "random (accept 0.3" in "\n".join(explain(find(tmp_path, "r", 2), None))
 
 
 def test_a_step_that_another_one_covers_says_so() -> None:

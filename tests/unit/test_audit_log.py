@@ -255,3 +255,18 @@ def test_what_is_not_in_the_log(tmp_path: Path) -> None:
     audit.close()
     with pytest.raises(RequestError, match="no request 'r'"):
         find(tmp_path, "r")
+
+
+def test_changed_settings_stand_behind_what_was_recorded_before_and_begin_the_next_files(tmp_path: Path) -> None:
+    written = log(tmp_path, max_bytes=300)
+    written.append(decision(0))
+    written.renew({**HEAD, "verifiers": {"v": {}}})
+    for number in range(1, 4):
+        written.append(decision(number))
+    written.close()
+    files = [lines(tmp_path / f"audit-a{number}.jsonl") for number in (".2", ".1", "")]
+    assert [[line.get("position", line.get("verifiers")) for line in file] for file in files] == [
+        [{}, 0, {"v": {}}],
+        [{"v": {}}, 1, 2],
+        [{"v": {}}, 3],
+    ]

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from actors.errors import ConfigError
+from actors.errors import ConfigError, RoleUnavailable
 from actors.messages import Prompt
 from deployments.app import CoordinatorReplica
-from deployments.config import load_profile
+from deployments.config import load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.keeper import Keeper
+from deployments.coordinator.pools import TargetPool
 from deployments.generation import GenerationRequest, SpeculationOptions
+from deployments.link.frames import Address
+from deployments.link.members import Members
 from deployments.live_settings import changed
 from deployments.replicas import VerifierReplica
 from tests.unit.clock import run_virtually
@@ -22,6 +25,7 @@ from tests.unit.coordinator.bench import Bench
 from tests.unit.verifiers.conftest import make_request
 
 STARTED = load_profile("scripted")
+SPECREASON = SpeculationOptions(mode="specreason")
 
 
 def test_depth_fidelity_and_thresholds_change_and_an_empty_change_is_the_way_back() -> None:
@@ -64,6 +68,17 @@ def test_what_cannot_change_is_refused_by_its_name(wanted: dict[str, Any], named
         changed(STARTED, wanted)
 
 
+def test_a_scorer_may_change_as_long_as_gateways_offer_the_same_modes() -> None:
+    data = STARTED.model_dump()
+    data["speculation"]["specreason"]["verifier"] = "always"
+    scoring = validate_config(data, "test")
+    now = changed(scoring, {"speculation": {"specreason": {"verifier": "never"}}})
+    assert settle(now, GenerationRequest("one", Prompt(text="?"), speculation=SPECREASON)).verifier == "never"
+    for started, verifier in ((scoring, "nobody"), (STARTED, "always")):
+        with pytest.raises(ConfigError, match=rf"specreason\.verifier '{verifier}' .* needs a restart"):
+            changed(started, {"speculation": {"specreason": {"verifier": verifier}}})
+
+
 class LoneCoordinator(CoordinatorReplica):
     """Without connections, which Ray would have to make, so that there are none to end."""
 
@@ -83,6 +98,21 @@ def coordinator_replica() -> CoordinatorReplica:
     replica._config = STARTED
     replica._coordinator = Coordinator(STARTED, Bench().roles)
     replica._keeper = Keeper(replica._coordinator.generate, 1, 1)
+    return replica
+
+
+async def verifier_replica() -> VerifierReplica:
+    """With nobody behind its pool of targets."""
+
+    async def nobody() -> list[Address]:
+        return []
+
+    replica = LoneVerifier.__new__(LoneVerifier)
+    replica._config = replica._started = STARTED
+    replica._asked = [Members("target", nobody)]
+    replica._pools = {"target": TargetPool(replica._asked[0], STARTED.speculation.verdict_timeout_s)}
+    replica._scorers = dict(replica._pools)
+    replica._verifier = await replica._made(STARTED)
     return replica
 
 
@@ -150,10 +180,7 @@ def test_a_verifier_takes_over_thresholds_and_keeps_its_own_where_they_cannot_be
         return (await replica.judge(asked)).accepted
 
     async def change() -> list[bool]:
-        replica = LoneVerifier.__new__(LoneVerifier)
-        replica._config = replica._started = STARTED
-        replica._scorers = {}
-        replica._verifier = await replica._made(STARTED)
+        replica = await verifier_replica()
         seen = [await judge(replica)]
         for wanted in ({"verifiers": {"always": [{"kind": "never"}]}}, {"verifiers": {"always": [{"kind": "no"}]}}, {}):
             await replica.reconfigure(wanted)
@@ -161,3 +188,21 @@ def test_a_verifier_takes_over_thresholds_and_keeps_its_own_where_they_cannot_be
         return seen
 
     assert asyncio.run(change()) == [True, False, False, True]
+
+
+def test_a_verifier_asks_its_judges_for_as_long_as_the_changed_verdict_timeout_says() -> None:
+    async def change() -> list[float]:
+        replica = await verifier_replica()
+        clock, waits = asyncio.get_running_loop().time, []
+        for timeout_s in (None, 7.0, 0.0, None):  # none at all cannot be
+            wanted = {} if timeout_s is None else {"speculation": {"verdict_timeout_s": timeout_s}}
+            await replica.reconfigure(wanted)
+            began_at = clock()
+            with pytest.raises(RoleUnavailable):
+                await replica._scorers["target"].label_probabilities(Prompt(text="?"), ("A", "B"), "s")
+            waits.append(round(clock() - began_at, 3))
+        await replica._asked[0].aclose()
+        return waits
+
+    usual = STARTED.speculation.verdict_timeout_s
+    assert run_virtually(change()) == [usual, 7.0, 7.0, usual]

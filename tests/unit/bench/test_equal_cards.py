@@ -95,7 +95,7 @@ def test_cards_of_the_verifier_count() -> None:
     "grows",
     [
         {"autoscaling": {"target": {"max_replicas": 3, "load": 8}}},
-        {"verifier": {"placement": {"autoscaling": {"min_replicas": 1, "max_replicas": 2}}}},
+        {"verifier": {"placement": {"autoscaling": {"max_replicas": 2, "policy": {"policy_function": "a:b"}}}}},
     ],
 )
 def test_replicas_that_come_and_go_are_not_compared(grows: dict[str, Any]) -> None:

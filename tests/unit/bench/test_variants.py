@@ -61,6 +61,22 @@ def test_a_variant_may_name_its_own_server():
         address("plain@host")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "plain@ann:geheim@host",
+        "plain:x@http://ann:geheim@host",
+        "a:exact:fast@http://ann:geheim@host",
+        "a:x@geheim",
+        "http://ann:geheim@host",
+    ],
+)
+def test_an_error_does_not_repeat_the_password_of_an_address(row):
+    with pytest.raises(RequestError) as caught:
+        _ = wishes(row), address(row)
+    assert "geheim" not in str(caught.value)
+
+
 def test_rows_are_paired_with_the_baseline_and_name_their_token_speculation():
     variants = ("target:none", "target:ngram", "lookahead:exact")
     lines = [line(variant, index, 4.0 / (1 + at), 40) for at, variant in enumerate(variants) for index in range(3)]

@@ -219,6 +219,11 @@ def test_wrong_options_are_sentences(bench, arguments, words):
     assert (end.code, words in end.err) == (1, True)
 
 
+def test_a_row_that_is_there_twice_is_named_without_its_password(bench):
+    end = bench("--modes", "plain@http://ann:geheim@host,plain@http://bob:geheim@host")
+    assert (end.code, "each once" in end.err, "geheim" in end.err) == (1, True, False)
+
+
 def test_server_that_is_not_there(lookahead, tmp_path):
     end = lookahead("bench", "--url", "http://127.0.0.1:9", "--out", str(tmp_path / "run"))
     assert end.code == 1

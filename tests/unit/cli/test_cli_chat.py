@@ -102,7 +102,15 @@ def test_key_is_asked_for_and_sent(server, lookahead):
 def test_address_that_is_none(lookahead):
     end = lookahead("chat", "Hi", "--url", "not an address")
     assert end.code == 1
-    assert "is not an address" in end.err
+    assert "'not an address' is not an address" in end.err
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://ann:geheim@host", "ann:geheim@host", "http://ann:geheim#@host", "http://ann:geheim/@host"]
+)
+def test_an_address_that_is_none_is_not_repeated_with_its_password(lookahead, url):
+    end = lookahead("chat", "Hi", "--url", url)
+    assert (end.code, "is not an address" in end.err, "geheim" in end.err) == (1, True, False)
 
 
 def test_something_else_listens_there(server, lookahead):

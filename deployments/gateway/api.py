@@ -34,7 +34,7 @@ from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
-from deployments.gateway.rejoining import Manner, Rest, check_marks, fetch, wants_resuming
+from deployments.gateway.rejoining import Manner, Rest, check_marks, ends_had, fetch, wants_resuming
 from deployments.gateway.replies import SLOW_CLIENT_S, Reply, StreamReply
 from deployments.gateway.shapes import (
     ChatCompletion,
@@ -201,9 +201,12 @@ class Routes:
         stay = Stay(self._count(request, frozenset(), place), leaving_of(request))
         rest = Rest(Held(backend, stay), requests, marks)
         generations = Generations(rest, requests, timeout_s)
+        answer = self._answer(manner)
+        for index, end in ends_had(requests, marks):
+            answer.record(index, end)  # it is not sent again, and the last one that is sent reports on all
         return StreamReply(
             generations,
-            self._answer(manner),
+            answer,
             request_id,
             timeout_s,
             manner.include_usage,

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from deployments.gateway.backend import Backend, Source
 from deployments.gateway.bookmarks import Mark
 from deployments.gateway.errors import HttpError, bad_request
-from deployments.generation import Committed, GenerationRequest, Keep, Opened, Origin, Output, Standing
+from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Origin, Output, Standing
 
 WISH = "x-resumable"
 """The header by which a client asks for a stream that it can come back to."""
@@ -63,6 +63,12 @@ def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) ->
     """HttpError (400) where a client says that it has more than was written of `requests`, which were handed over."""
     if any(mark.num_chars > _standing(each).num_chars for each, mark in zip(requests, marks, strict=True)):
         raise bad_request("invalid_value", "'Last-Event-ID' is behind the end of what was written.", "Last-Event-ID")
+
+
+def ends_had(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> list[tuple[int, Finished]]:
+    """Of `requests`, which were handed over, the ends that the client has, with the index of their choice."""
+    ends = [_standing(each).finished if mark.is_finished else None for each, mark in zip(requests, marks, strict=True)]
+    return [(index, end) for index, end in enumerate(ends) if end is not None]
 
 
 class Rest:

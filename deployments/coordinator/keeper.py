@@ -35,6 +35,9 @@ class Kept:
     ledger: Ledger
     begun: float
     queue: asyncio.Queue[Output | Exception | None] | None
+    is_read_on: bool = False
+    """Whether a reader came back behind the first output. One that does not has opened its stream in vain: another
+    choice of it was refused."""
     task: asyncio.Task[None] | None = None
     expiry: asyncio.TimerHandle | None = None
     left_at: float | None = None
@@ -131,6 +134,7 @@ class Keeper:
                 if isinstance(item, Exception):
                     raise item
                 yield item
+                kept.is_read_on = True
         finally:
             if kept.queue is queue:
                 self._be_left(kept)
@@ -155,8 +159,9 @@ class Keeper:
         queue, kept.queue = kept.queue, None
         while queue is not None and not queue.empty():
             queue.get_nowait()  # the generation may be waiting for a place
-        if self._kept.get(kept.key) is not kept or not kept.ledger.is_open:
-            self._expire(kept)  # not kept any more, refused, or left before its reader could know of it
+        was_begun = kept.is_read_on or kept.request.resume is not None
+        if self._kept.get(kept.key) is not kept or not was_begun:
+            self._expire(kept)  # not kept any more, refused, or left before its client could know of it
         self._wait_for_reader(kept)
 
     def _dismiss(self, kept: Kept) -> None:

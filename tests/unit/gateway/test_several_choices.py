@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
 import httpx
+import pytest
 
+from actors.errors import ContextTooLong
 from deployments.coordinator.keeper import Keeper
 from deployments.gateway.bookmarks import Mark
+from deployments.gateway.generations import Generations
 from deployments.gateway.rejoining import Manner, Rest, fetch
+from deployments.gateway.stay import Held, Stay
 from deployments.gateway.unbroken import Unbroken
 from deployments.generation import Committed, GenerationRequest, Keep, Output
 from deployments.lingering import Lingering
@@ -82,6 +86,38 @@ def test_the_connection_may_be_lost_again_and_again_long_after_a_choice_has_ende
             await each.close()
 
     run_virtually(lose())
+
+
+def test_what_is_answered_with_an_error_is_not_written_on() -> None:
+    """One of two prompts is too long: nobody was sent an event that he could come back with."""
+
+    ended = asyncio.Event()
+
+    async def generate(request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        if request.request_id == "r-1":
+            await asyncio.sleep(0.05)
+            raise ContextTooLong("The prompt has too many tokens.")
+        try:
+            async with aclosing(Writer("a", 0.1).generate(request)) as outputs:
+                async for output in outputs:
+                    yield output
+        finally:
+            ended.set()
+
+    async def refuse() -> None:
+        keeper, leaving, left = Keeper(generate, 10, 10**6), ExitStack(), asyncio.Event()
+        gateway = Lingering(keeper.generate, keeper.hand_over, 10, 10**6)
+        leaving.callback(left.set)
+        held = Held(gateway, Stay(lambda *_: None, leaving))  # type: ignore[arg-type]
+        with leaving, pytest.raises(ContextTooLong):
+            async with Generations(held, ASKED, 100.0) as generations:
+                await generations.open()
+        async with asyncio.timeout(0.1):
+            await asyncio.gather(left.wait(), ended.wait())
+        for each in (gateway, keeper):
+            await each.close()
+
+    run_virtually(refuse())
 
 
 def texts_of(*parts: Heard) -> list[str]:

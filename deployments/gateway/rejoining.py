@@ -1,11 +1,13 @@
 """A client that comes back for the rest of its stream.
 
 Promises: the client gets exactly what it lacks, in order, whichever gateway it comes to; only who asked for the stream
-may fetch it, and to everybody else it is not there. What was written before is not charged again.
+may fetch it, and to everybody else it is not there. What was written before is not charged again. A fetch that is
+refused ends nothing but the reading of whoever read before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -47,22 +49,44 @@ class Manner:
 
 
 async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, tuple[GenerationRequest, ...]]:
-    """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none."""
+    """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none.
+
+    Of its choices those that were found. Nobody writes them any more: they are to go on, or to be `put_back`.
+    """
     found = await backend.hand_over(request_id, owner)
     manner = max(map(_manner, found), key=lambda each: each.begun, default=None)  # an id may have been used again
     if manner is None:
         raise _gone(request_id)
     found = [each for each in found if _manner(each) == manner]
     known = {each.request_id: each for each in sorted(found, key=_progress)}  # the last one counts
-    if set(manner.request_ids) - known.keys():
-        raise _gone(request_id)
-    return manner, _fetched([known[each] for each in manner.request_ids])
+    return manner, _fetched([known[each] for each in manner.request_ids if each in known])
 
 
-def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
-    """HttpError (400) where a client says that it has more than was written of `requests`, which were handed over."""
+def check_marks(manner: Manner, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
+    """HttpError: 404 where some choice is not among `requests`, which were handed over; 400 where the client says that
+    it has more than was written of them."""
+    num_choices = len(manner.request_ids)
+    if len(requests) < num_choices:
+        raise _gone(manner.request_id)
+    if len(marks) != num_choices:
+        message = f"'Last-Event-ID' tells of {len(marks)} choices; this stream has {num_choices}."
+        raise bad_request("invalid_value", message, "Last-Event-ID")
     if any(mark.num_chars > _standing(each).num_chars for each, mark in zip(requests, marks, strict=True)):
         raise bad_request("invalid_value", "'Last-Event-ID' is behind the end of what was written.", "Last-Event-ID")
+
+
+async def put_back(backend: Source, requests: Sequence[GenerationRequest]) -> None:
+    """Let `requests`, which were handed over, be written on without a reader: their client may come again."""
+    reading = [asyncio.create_task(_begin(backend, each)) for each in requests]
+    await asyncio.sleep(0)  # each begins
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+
+
+async def _begin(backend: Source, request: GenerationRequest) -> None:
+    async with aclosing(cast("AsyncGenerator[Output, None]", backend.generate(request))) as outputs:
+        await anext(outputs)
 
 
 def ends_had(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> list[tuple[int, Finished]]:

@@ -375,10 +375,23 @@ async def test_only_who_asked_may_come_back() -> None:
 async def test_an_id_that_is_none_is_refused() -> None:
     async with house() as at:
         await ask(at, 2, {"x-request-id": "r"}, speculation={"mode": "target"})
-        for wrong in ("r/", "r/x", "r/1.1", "other/1", "r/99999", "1", "r/-1"):
+        for wrong in ("r/", "r/x", "r/1.1", "other/1", "r/99999", "1", "r/-1", "r/1.1e"):
             answer = await at.client.get(f"{at.urls[1]}/v1/streams/r", headers={"Last-Event-ID": wrong})
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Last-Event-ID"), wrong
         assert (await come_back(at, None)).data[-1] == "[DONE]", "what was refused has lost nothing"
+
+
+async def test_what_is_not_whole_is_put_back() -> None:
+    backend = ScriptedBackend(lambda request: [60.0])
+    backend.kept = all_finished(2)[:1]
+    standing = backend.kept[0].resume
+    assert standing is not None
+    backend.kept = [replace(backend.kept[0], resume=replace(standing, finished=None))]
+    async with client_of(shared_app(backend)) as client:
+        answer = await client.get("/v1/streams/r")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
+    assert [(each.request_id, each.keep and each.keep.fetched_at > 0) for each in backend.requests] == [("r-0", True)]
+    assert backend.ends == {"r-0": "closed"}, "nobody reads it"
 
 
 async def test_the_wish_is_checked() -> None:

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
@@ -77,16 +77,10 @@ def check_marks(manner: Manner, requests: Sequence[GenerationRequest], marks: Se
 
 async def put_back(backend: Source, requests: Sequence[GenerationRequest]) -> None:
     """Let `requests`, which were handed over, be written on without a reader: their client may come again."""
-    reading = [asyncio.create_task(_begin(backend, each)) for each in requests]
-    await asyncio.sleep(0)  # each begins
-    for task in reading:
-        task.cancel()
-    await asyncio.gather(*reading, return_exceptions=True)
-
-
-async def _begin(backend: Source, request: GenerationRequest) -> None:
-    async with aclosing(cast("AsyncGenerator[Output, None]", backend.generate(request))) as outputs:
-        await anext(outputs)
+    async with AsyncExitStack() as stack:
+        for request in requests:
+            await stack.enter_async_context(_begun(backend, request))
+        await asyncio.sleep(0)  # each begins
 
 
 def ends_had(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> list[tuple[int, Finished]]:
@@ -101,7 +95,6 @@ class Rest:
     def __init__(self, backend: Source, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
         self._backend = backend
         self._marks = {request.request_id: mark for request, mark in zip(requests, marks, strict=True)}
-        self._is_finished = all(request.is_finished for request in requests)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Source.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
@@ -112,14 +105,14 @@ class Rest:
             lacking, had = text[had:], max(0, had - len(text))
             if lacking:
                 yield Committed(lacking, channel, Origin.TARGET, 0, _last_step(standing))
-        if standing.finished is not None:
-            yield standing.finished
-            if self._is_finished:
-                return
-        async with aclosing(cast("AsyncGenerator[Output, None]", self._backend.generate(request))) as outputs:
+        if standing.finished is not None:  # it is only kept again, and has a reader until its end was taken
+            async with _begun(self._backend, request) as first:
+                yield standing.finished
+                await first
+            return
+        async with aclosing(_outputs(self._backend, request)) as outputs:
             async for output in outputs:
-                if standing.finished is None:  # else it is only kept again, with the choices that are not
-                    yield output
+                yield output
 
 
 def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
@@ -134,6 +127,22 @@ def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
     if resume_s <= 0:
         raise bad_request("invalid_value", "This server keeps no streams; leave the header out.", WISH)
     return True
+
+
+@asynccontextmanager
+async def _begun(backend: Source, request: GenerationRequest) -> AsyncIterator[asyncio.Task[Output]]:
+    """`request` has a reader, which gets the first output and waits then."""
+    async with aclosing(_outputs(backend, request)) as outputs:
+        first = asyncio.create_task(anext(outputs))
+        try:
+            yield first
+        finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+
+
+def _outputs(backend: Source, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+    return cast("AsyncGenerator[Output, None]", backend.generate(request))
 
 
 def _progress(request: GenerationRequest) -> tuple[float, int, bool, int, int]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -86,6 +87,32 @@ def test_the_connection_may_be_lost_again_and_again_long_after_a_choice_has_ende
             await each.close()
 
     run_virtually(lose())
+
+
+@pytest.mark.parametrize("is_fetched", [False, True])
+def test_a_text_that_is_finished_is_kept_until_its_client_has_read_it_and_its_time_is_over(is_fetched: bool) -> None:
+    async def read_slowly() -> None:
+        coordinators = Coordinators()
+        gateways = [coordinators.gateway()]
+        source, requests = gateways[0].generate, ASKED
+        if is_fetched:
+            await listen(source, requests, 7.0)
+            gateways.append(coordinators.gateway())
+            _, requests = await fetch(gateways[1], "r", "me")  # type: ignore[arg-type,assignment]
+            source = Rest(gateways[1], requests, [Mark(), Mark()]).generate  # type: ignore[assignment]
+        backend = SimpleNamespace(generate=source)
+        async with Generations(backend, requests, 100.0) as generations:
+            await generations.open()
+            await asyncio.sleep(10.0)
+            while not generations.is_done:
+                await generations.receive()
+        for waits_s, num_found in ((0.9, 2), (1.1, 0)):
+            await asyncio.sleep(waits_s)
+            assert len(await gateways[-1].hand_over("r", "me")) == num_found
+        for each in (*gateways, *coordinators.keepers):
+            await each.close()
+
+    run_virtually(read_slowly())
 
 
 def test_what_is_answered_with_an_error_is_not_written_on() -> None:

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.errors import AttemptsExhausted, CapacityError, DeadlineExceeded, LookaheadError, RoleUnavailable
-from deployments.generation import Committed, GenerationRequest, Opened, Output
+from deployments.generation import GenerationRequest, Opened, Output
 from deployments.ledger import Ledger
 
 log = logging.getLogger("lookahead.gateway")
@@ -58,7 +58,7 @@ class Unbroken:
                         alone_since = None
                         if isinstance(output, Opened) and ledger.is_open:
                             continue
-                        if isinstance(output, Committed) and num_takeovers:
+                        if not isinstance(output, Opened) and output.num_takeovers != num_takeovers:
                             output = replace(output, num_takeovers=num_takeovers)
                         ledger.take(output)
                         yield output

@@ -12,14 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.errors import ContextTooLong
+from actors.errors import ContextTooLong, RoleUnavailable
 from deployments.coordinator.keeper import Keeper
 from deployments.gateway.bookmarks import Mark
 from deployments.gateway.generations import Generations
 from deployments.gateway.rejoining import Manner, Rest, fetch
 from deployments.gateway.stay import Held, Stay
 from deployments.gateway.unbroken import Unbroken
-from deployments.generation import Committed, GenerationRequest, Keep, Output
+from deployments.generation import Committed, GenerationRequest, Keep, Opened, Output
 from deployments.lingering import Lingering
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator import bench
@@ -145,6 +145,55 @@ def test_what_is_answered_with_an_error_is_not_written_on() -> None:
             await each.close()
 
     run_virtually(refuse())
+
+
+class Mortal:
+    """Two coordinators. The first one dies when it would say the word of number `dies_at` of the second choice."""
+
+    def __init__(self, dies_at: int) -> None:
+        self.keepers = [Keeper(self._write, 10, 10**6) for _ in range(2)]
+        self._dies_at = dies_at
+        self.now = 0
+
+    def _write(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        return Writer("a", 0.1, 1 if request.request_id == "r-0" else 20).generate(request)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        number, num_words = self.now, 0
+        async with aclosing(self.keepers[number].generate(request)) as outputs:
+            async for output in outputs:
+                is_lost = number == 0 and num_words == self._dies_at and not isinstance(output, Opened)
+                if is_lost and request.request_id == "r-1":
+                    self.now = 1
+                    raise RoleUnavailable("The coordinator died.")
+                num_words += isinstance(output, Committed)
+                yield output
+
+    async def hand_over(self, *asked: Any) -> list[GenerationRequest]:
+        return [found for keeper in self.keepers[self.now :] for found in await keeper.hand_over(*asked)]
+
+
+@pytest.mark.parametrize("dies_at", [5, 20])
+@pytest.mark.parametrize("stays_s", [0.3, 100.0])
+def test_whoever_takes_a_choice_over_is_given_those_that_have_ended(dies_at: int, stays_s: float) -> None:
+    """Also where nothing is left of it but its end, and whether or not the client is there."""
+
+    async def lose() -> None:
+        both = Mortal(dies_at)
+        gateways = [Lingering(Unbroken(both.generate).generate, both.hand_over, 10, 10**6) for _ in range(2)]
+        lasting = [replace(each, keep=Keep(3.0, "me", MANNER, "r")) for each in ASKED]
+        reading = asyncio.create_task(listen(gateways[0].generate, lasting, stays_s))
+        await asyncio.sleep(2.5)
+        assert both.now == 1
+        _, requests = await fetch(gateways[1], "r", "me")  # type: ignore[arg-type]
+        heard = await listen(Rest(gateways[1], requests, [Mark(), Mark()]).generate, requests, 10.0)
+        assert [len(text.split()) for text in heard] == [1, 20]
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        for each in (*gateways, *both.keepers):
+            await each.close()
+
+    run_virtually(lose())
 
 
 def texts_of(*parts: Heard) -> list[str]:

@@ -381,19 +381,6 @@ async def test_an_id_that_is_none_is_refused() -> None:
         assert (await come_back(at, None)).data[-1] == "[DONE]", "what was refused has lost nothing"
 
 
-async def test_what_is_not_whole_is_put_back() -> None:
-    backend = ScriptedBackend(lambda request: [60.0])
-    backend.kept = all_finished(2)[:1]
-    standing = backend.kept[0].resume
-    assert standing is not None
-    backend.kept = [replace(backend.kept[0], resume=replace(standing, finished=None))]
-    async with client_of(shared_app(backend)) as client:
-        answer = await client.get("/v1/streams/r")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
-    assert [(each.request_id, each.keep and each.keep.fetched_at > 0) for each in backend.requests] == [("r-0", True)]
-    assert backend.ends == {"r-0": "closed"}, "nobody reads it"
-
-
 async def test_the_wish_is_checked() -> None:
     async with client_of(shared_app(ScriptedBackend())) as client:
         for headers, body in (({"x-resumable": "yes"}, chat(stream=True)), (RESUMABLE, chat())):

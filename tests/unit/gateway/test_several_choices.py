@@ -23,7 +23,8 @@ from deployments.generation import Committed, GenerationRequest, Keep, Opened, O
 from deployments.lingering import Lingering
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator import bench
-from tests.unit.gateway.test_rejoining import RESUMABLE, TARGET, Heard, House, come_back, hear, house
+from tests.unit.gateway.script import ScriptedBackend, client_of, shared_app
+from tests.unit.gateway.test_rejoining import RESUMABLE, TARGET, Heard, House, all_finished, come_back, hear, house
 from tests.unit.gateway.test_two_texts import Writer
 
 NAMES = ("r-0", "r-1")
@@ -145,6 +146,19 @@ def test_what_is_answered_with_an_error_is_not_written_on() -> None:
             await each.close()
 
     run_virtually(refuse())
+
+
+async def test_what_is_not_whole_is_put_back() -> None:
+    backend = ScriptedBackend(lambda request: [60.0])
+    backend.kept = all_finished(2)[:1]
+    standing = backend.kept[0].resume
+    assert standing is not None
+    backend.kept = [replace(backend.kept[0], resume=replace(standing, finished=None))]
+    async with client_of(shared_app(backend)) as client:
+        answer = await client.get("/v1/streams/r")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
+    assert [(each.request_id, each.keep and each.keep.fetched_at > 0) for each in backend.requests] == [("r-0", True)]
+    assert backend.ends == {"r-0": "closed"}, "nobody reads it"
 
 
 class Mortal:

@@ -222,6 +222,8 @@ class Finished:
     summary: SpeculationSummary
     stop_reason: str | None = field(default=None)
     """The stop string that ended the text, if one did."""
+    num_takeovers: int = field(default=0, compare=False)
+    """As in the request that it answers."""
 
 
 Output = Opened | Committed | Finished

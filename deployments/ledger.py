@@ -81,6 +81,7 @@ class Ledger:
             self._num_prompt_tokens = output.num_prompt_tokens
         elif isinstance(output, Finished):
             self._finished = output
+            self.num_takeovers = output.num_takeovers
         else:
             self._take_committed(output)
 

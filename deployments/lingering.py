@@ -1,20 +1,22 @@
 """Resumable streams at a gateway: read on when their client is gone, so that their coordinator may die meanwhile.
 
-Promises: whoever comes back is given what coordinators and this gateway have of his stream; none is read on for longer
-than `Keep.seconds` after its client has gone, and then the coordinator's work ends too; its `Stay` counts what is read,
-and is over when nothing is read any more; `close` ends all reading here, and no coordinator's work.
+Promises: whoever comes back is given what coordinators and this gateway have of his stream; a coordinator that takes a
+choice over is given those that have ended, so that it has the whole stream; none is read on for longer than
+`Keep.seconds` after its client has gone, and then the coordinator's work ends too; its `Stay` counts what is read, and
+is over when nothing is read any more; `close` ends all reading here, and no coordinator's work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from typing import Any
 
 from deployments.coordinator.keeper import Generate, Keeper
 from deployments.gateway.stay import Stay
-from deployments.generation import GenerationRequest, Keep, Output
+from deployments.generation import GenerationRequest, Keep, Opened, Output
 
 logger = logging.getLogger("lookahead.gateway")
 
@@ -31,20 +33,48 @@ class Lingering:
         self._generate = generate
         self._hand_over = hand_over
         self._keeper = Keeper(generate, max_requests, max_bytes, self._let_go)
-        self._ending: set[asyncio.Task[None]] = set()
+        self._giving: dict[Keep, asyncio.Task[None]] = {}
+        """By stream: what gives its ended choices to the coordinator that has taken over others."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncGenerator[Output, None]:
         """As `Backend.generate`."""
-        if stay is None:
-            return self._keeper.generate(request)
-        return self._keeper.generate(request, lambda each: self._held(each, stay))
+        write = self._read if stay is None else lambda each: self._held(each, stay)
+        return self._generate(request) if request.keep is None else self._keeper.generate(request, write)
 
     async def _held(self, request: GenerationRequest, stay: Stay) -> AsyncGenerator[Output, None]:
         with stay.writing():
-            async with aclosing(self._generate(request)) as outputs:
+            async with aclosing(self._read(request)) as outputs:
                 async for output in outputs:
                     stay.count(request, output)
                     yield output
+
+    async def _read(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        num_takeovers = request.num_takeovers
+        async with aclosing(self._generate(request)) as outputs:
+            async for output in outputs:
+                if not isinstance(output, Opened) and output.num_takeovers > num_takeovers:
+                    num_takeovers = output.num_takeovers
+                    if request.keep is not None:
+                        self._give_ended(request.keep)
+                yield output
+
+    def _give_ended(self, keep: Keep) -> None:
+        """Whoever goes on with a choice of the stream of `keep` is to keep those that have ended. Choices are lost
+        together and taken over one after the other: the last one has the say, as its coordinator is the latest."""
+        if (former := self._giving.get(keep)) is not None:
+            former.cancel()
+        self._giving[keep] = self._start(self._give(keep))
+
+    async def _give(self, keep: Keep) -> None:
+        for request in self._keeper.finished(keep):
+            try:
+                async with aclosing(self._generate(request)) as outputs:
+                    async for _ in outputs:
+                        pass
+            except Exception as error:  # it is still here, and is given again to whoever comes after that one
+                logger.warning("Request %s was not given to another coordinator: %s", request.request_id, error)
+        del self._giving[keep]  # not where it was cancelled: another one is in its place then
 
     async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""
@@ -61,15 +91,19 @@ class Lingering:
 
     async def close(self) -> None:
         """End what runs here."""
-        for task in self._ending:
-            task.cancel()
-        await asyncio.gather(*self._ending, return_exceptions=True)
         await self._keeper.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _let_go(self, request: GenerationRequest) -> None:
-        task = asyncio.create_task(self._end(request))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._start(self._end(request))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _end(self, request: GenerationRequest) -> None:
         """Where the coordinator saw its reader go only now, it would write on for as long again. What the client may

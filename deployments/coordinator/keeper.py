@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.errors import HandedOver
-from deployments.generation import GenerationRequest, Keep, Output, Standing
+from deployments.generation import GenerationRequest, Keep, Output
 from deployments.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,9 @@ class Kept:
     ledger: Ledger
     begun: float
     queue: asyncio.Queue[Output | Exception | None] | None
+    is_read_on: bool = False
+    """Whether a reader came back behind the first output. One that does not has opened its stream in vain: another
+    choice of it was refused."""
     task: asyncio.Task[None] | None = None
     expiry: asyncio.TimerHandle | None = None
     left_at: float | None = None
@@ -89,14 +92,14 @@ class Keeper:
         for kept in self._of(stream_id, owner):
             if only not in (None, kept.keep):
                 continue
-            if (standing := await self._stop(kept)) is None:
-                continue
-            timeout_s = kept.request.timeout_s
-            if timeout_s is not None:
-                timeout_s = max(0.001, timeout_s - (asyncio.get_running_loop().time() - kept.begun))
-            num_takeovers = max(kept.request.num_takeovers, kept.ledger.num_takeovers)
-            found.append(replace(kept.request, resume=standing, timeout_s=timeout_s, num_takeovers=num_takeovers))
+            await self._stop(kept)
+            found += _as_it_stands(kept)
         return found
+
+    def finished(self, keep: Keep) -> list[GenerationRequest]:
+        """Of the stream that asked for `keep` the requests that are kept here and have ended."""
+        found = [kept for kept in self._of(keep.stream_id, keep.owner) if kept.keep == keep and kept.ledger.is_finished]
+        return [request for kept in found for request in _as_it_stands(kept)]
 
     async def read_out(self, stream_id: str, owner: str, within_s: float) -> None:
         """Take what is on its way of a stream that its writers have handed over, as far as it comes in time."""
@@ -131,6 +134,7 @@ class Keeper:
                 if isinstance(item, Exception):
                     raise item
                 yield item
+                kept.is_read_on = True
         finally:
             if kept.queue is queue:
                 self._be_left(kept)
@@ -155,8 +159,9 @@ class Keeper:
         queue, kept.queue = kept.queue, None
         while queue is not None and not queue.empty():
             queue.get_nowait()  # the generation may be waiting for a place
-        if self._kept.get(kept.key) is not kept or not kept.ledger.is_open:
-            self._expire(kept)  # not kept any more, refused, or left before its reader could know of it
+        was_begun = kept.is_read_on or kept.request.resume is not None
+        if self._kept.get(kept.key) is not kept or not was_begun:
+            self._expire(kept)  # not kept any more, refused, or left before its client could know of it
         self._wait_for_reader(kept)
 
     def _dismiss(self, kept: Kept) -> None:
@@ -191,14 +196,13 @@ class Keeper:
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
-    async def _stop(self, kept: Kept) -> Standing | None:
-        """End the work of `kept` and say where it stands; None where nobody can go on behind it."""
+    async def _stop(self, kept: Kept) -> None:
+        """End the work of `kept`."""
         if kept.task is not None:
             kept.task.cancel()
         self._dismiss(kept)  # before anything is awaited: whoever fetches it may be gone by then
         if kept.task is not None:
             await asyncio.gather(kept.task, return_exceptions=True)
-        return kept.ledger.standing() if kept.ledger.can_go_on else None
 
     def _of(self, stream_id: str, owner: str) -> list[Kept]:
         return [kept for key, kept in self._kept.items() if key[:2] == (owner, stream_id)]
@@ -247,6 +251,18 @@ class Keeper:
             kept.task.cancel()
             self._ending.add(kept.task)
             kept.task.add_done_callback(self._ending.discard)
+
+
+def _as_it_stands(kept: Kept) -> list[GenerationRequest]:
+    """The request of `kept` behind all that was written; nothing where nobody can go on behind it."""
+    standing = kept.ledger.standing() if kept.ledger.can_go_on else None
+    if standing is None:
+        return []
+    timeout_s = kept.request.timeout_s
+    if timeout_s is not None:
+        timeout_s = max(0.001, timeout_s - (asyncio.get_running_loop().time() - kept.begun))
+    num_takeovers = max(kept.request.num_takeovers, kept.ledger.num_takeovers)
+    return [replace(kept.request, resume=standing, timeout_s=timeout_s, num_takeovers=num_takeovers)]
 
 
 async def _tell(kept: Kept, item: Output | Exception | None) -> None:

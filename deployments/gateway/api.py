@@ -34,7 +34,7 @@ from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
 from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
-from deployments.gateway.rejoining import Manner, Rest, check_marks, fetch, wants_resuming
+from deployments.gateway.rejoining import Manner, Rest, check_marks, ends_had, fetch, put_back, wants_resuming
 from deployments.gateway.replies import SLOW_CLIENT_S, Reply, StreamReply
 from deployments.gateway.shapes import (
     ChatCompletion,
@@ -186,24 +186,33 @@ class Routes:
 
     async def stream(self, request: Request, request_id: str) -> Response:
         """The rest of a resumable stream, behind the event that ``Last-Event-ID`` names; without it, all of it."""
-        backend = self._get_backend()
+        backend, last_id = self._get_backend(), request.headers.get("last-event-id")
+        marks = None if last_id is None else read_id(last_id, request_id)
         manner, requests = await fetch(backend, request_id, holder_of(request))
-        last_id = request.headers.get("last-event-id")
-        unread = (Mark(),) * len(requests)
-        marks = unread if last_id is None else read_id(last_id, request_id, len(requests))
-        check_marks(requests, marks)
-        self._turnstile.go_on(request)
+        marks = marks or (Mark(),) * len(manner.request_ids)
         left_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
         timeout_s = max(left_s, SLOW_CLIENT_S)  # what was written in time may be taken after it
+        refusal: LookaheadError | None = None
+        try:
+            self._turnstile.go_on(request)
+            check_marks(manner, requests, marks)
+        except LookaheadError as error:
+            refusal = error
         unfinished = tuple(replace(each, timeout_s=timeout_s) for each in requests if not each.is_finished)
         ask = Ask(unfinished, manner.n, True, manner.include_usage)
         place = self._queue.go_on(request, ask) if unfinished else None
-        stay = Stay(self._count(request, frozenset(), place), leaving_of(request))
-        rest = Rest(Held(backend, stay), requests, marks)
+        held = Held(backend, Stay(self._count(request, frozenset(), place), leaving_of(request)))
+        if refusal is not None:
+            await put_back(held, requests)
+            raise refusal
+        rest = Rest(held, requests, marks)
         generations = Generations(rest, requests, timeout_s)
+        answer = self._answer(manner)
+        for index, end in ends_had(requests, marks):
+            answer.record(index, end)  # it is not sent again, and the last one that is sent reports on all
         return StreamReply(
             generations,
-            self._answer(manner),
+            answer,
             request_id,
             timeout_s,
             manner.include_usage,

@@ -78,9 +78,14 @@ class Turnstile:
             _tell(request, account, now)
 
     def go_on(self, request: Request) -> None:
-        """It goes on, and whoever read it before has left: CapacityError (429) if as many run as may all the same."""
-        key = key_of(request)
-        self._note(request, self._limits.go_on(key.name, key.limits, self._clock()))
+        """It goes on, and whoever read it before has left: CapacityError (429) if as many run as may all the same. It
+        was let in before, so it is one of those that run from now on in any case."""
+        key, now = key_of(request), self._clock()
+        account = self._limits.account(key.name, key.limits, now)
+        try:
+            account.check_running()
+        finally:
+            self._note(request, Visit(account, now))
 
     def _note(self, request: Request, visit: Visit) -> None:
         leaving_of(request).callback(lambda: visit.leave(self._clock()))

@@ -49,6 +49,7 @@ class Generations:
         self._queue: asyncio.Queue[tuple[int, Output | Exception]] = asyncio.Queue(QUEUE_SIZE)
         self._opened: deque[tuple[int, Opened]] = deque()
         self._all_open = asyncio.Event()
+        self._all_received = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._num_unfinished = len(self._requests)
         self._deadline = 0.0
@@ -105,6 +106,8 @@ class Generations:
             return None
         if isinstance(output, Finished):
             self._num_unfinished -= 1
+            if self.is_done:
+                self._all_received.set()
         return index, output
 
     async def _next(self, until: float) -> tuple[int, Output]:
@@ -133,6 +136,9 @@ class Generations:
                     if isinstance(output, Opened):
                         # Until all choices are open nobody reads on, so nothing may pile up.
                         await self._all_open.wait()
+                    elif isinstance(output, Finished) and request.keep is not None:
+                        # Until the client has all, it may lose its connection and need this: it has a reader still.
+                        await self._all_received.wait()
             finally:
                 await _close(outputs)
             if not finished:

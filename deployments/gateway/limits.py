@@ -144,13 +144,6 @@ class Limits:
         account.take_request(now)
         return Visit(account, now)
 
-    def go_on(self, name: str, limits: KeyLimits, now: float) -> Visit:
-        """Let what `name` was let in for before go on. Raises CapacityError if as many run as may: its request was
-        counted, and its tokens are not asked for again."""
-        account = self.account(name, limits, now)
-        account.check_running()
-        return Visit(account, now)
-
 
 def _check(bucket: Bucket | None, word: str, now: float) -> None:
     if bucket is not None and (wait_s := bucket.wait_s(1, now)) > 0:

@@ -1,16 +1,18 @@
 """A client that comes back for the rest of its stream.
 
 Promises: the client gets exactly what it lacks, in order, whichever gateway it comes to; only who asked for the stream
-may fetch it, and to everybody else it is not there. What was written before is not charged again.
+may fetch it, and to everybody else it is not there. What was written before is not charged again. A fetch that is
+refused ends nothing but the reading of whoever read before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
@@ -19,7 +21,7 @@ from starlette.requests import Request
 from deployments.gateway.backend import Backend, Source
 from deployments.gateway.bookmarks import Mark
 from deployments.gateway.errors import HttpError, bad_request
-from deployments.generation import Committed, GenerationRequest, Keep, Opened, Origin, Output, Standing
+from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Origin, Output, Standing
 
 WISH = "x-resumable"
 """The header by which a client asks for a stream that it can come back to."""
@@ -47,22 +49,44 @@ class Manner:
 
 
 async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, tuple[GenerationRequest, ...]]:
-    """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none."""
+    """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none.
+
+    Of its choices those that were found. Nobody writes them any more: they are to go on, or to be `put_back`.
+    """
     found = await backend.hand_over(request_id, owner)
     manner = max(map(_manner, found), key=lambda each: each.begun, default=None)  # an id may have been used again
     if manner is None:
         raise _gone(request_id)
     found = [each for each in found if _manner(each) == manner]
     known = {each.request_id: each for each in sorted(found, key=_progress)}  # the last one counts
-    if set(manner.request_ids) - known.keys():
-        raise _gone(request_id)
-    return manner, _fetched([known[each] for each in manner.request_ids])
+    return manner, _fetched([known[each] for each in manner.request_ids if each in known])
 
 
-def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
-    """HttpError (400) where a client says that it has more than was written of `requests`, which were handed over."""
+def check_marks(manner: Manner, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
+    """HttpError: 404 where some choice is not among `requests`, which were handed over; 400 where the client says that
+    it has more than was written of them."""
+    num_choices = len(manner.request_ids)
+    if len(requests) < num_choices:
+        raise _gone(manner.request_id)
+    if len(marks) != num_choices:
+        message = f"'Last-Event-ID' tells of {len(marks)} choices; this stream has {num_choices}."
+        raise bad_request("invalid_value", message, "Last-Event-ID")
     if any(mark.num_chars > _standing(each).num_chars for each, mark in zip(requests, marks, strict=True)):
         raise bad_request("invalid_value", "'Last-Event-ID' is behind the end of what was written.", "Last-Event-ID")
+
+
+async def put_back(backend: Source, requests: Sequence[GenerationRequest]) -> None:
+    """Let `requests`, which were handed over, be written on without a reader: their client may come again."""
+    async with AsyncExitStack() as stack:
+        for request in requests:
+            await stack.enter_async_context(_begun(backend, request))
+        await asyncio.sleep(0)  # each begins
+
+
+def ends_had(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> list[tuple[int, Finished]]:
+    """Of `requests`, which were handed over, the ends that the client has, with the index of their choice."""
+    ends = [_standing(each).finished if mark.is_finished else None for each, mark in zip(requests, marks, strict=True)]
+    return [(index, end) for index, end in enumerate(ends) if end is not None]
 
 
 class Rest:
@@ -71,7 +95,6 @@ class Rest:
     def __init__(self, backend: Source, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
         self._backend = backend
         self._marks = {request.request_id: mark for request, mark in zip(requests, marks, strict=True)}
-        self._is_finished = all(request.is_finished for request in requests)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Source.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
@@ -82,14 +105,14 @@ class Rest:
             lacking, had = text[had:], max(0, had - len(text))
             if lacking:
                 yield Committed(lacking, channel, Origin.TARGET, 0, _last_step(standing))
-        if standing.finished is not None:
-            yield standing.finished
-            if self._is_finished:
-                return
-        async with aclosing(cast("AsyncGenerator[Output, None]", self._backend.generate(request))) as outputs:
+        if standing.finished is not None:  # it is only kept again, and has a reader until its end was taken
+            async with _begun(self._backend, request) as first:
+                yield standing.finished
+                await first
+            return
+        async with aclosing(_outputs(self._backend, request)) as outputs:
             async for output in outputs:
-                if standing.finished is None:  # else it is only kept again, with the choices that are not
-                    yield output
+                yield output
 
 
 def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
@@ -104,6 +127,22 @@ def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
     if resume_s <= 0:
         raise bad_request("invalid_value", "This server keeps no streams; leave the header out.", WISH)
     return True
+
+
+@asynccontextmanager
+async def _begun(backend: Source, request: GenerationRequest) -> AsyncIterator[asyncio.Task[Output]]:
+    """`request` has a reader, which gets the first output and waits then."""
+    async with aclosing(_outputs(backend, request)) as outputs:
+        first = asyncio.create_task(anext(outputs))
+        try:
+            yield first
+        finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+
+
+def _outputs(backend: Source, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+    return cast("AsyncGenerator[Output, None]", backend.generate(request))
 
 
 def _progress(request: GenerationRequest) -> tuple[float, int, bool, int, int]:

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from actors.errors import AttemptsExhausted, CapacityError, DeadlineExceeded, LookaheadError, RoleUnavailable
-from deployments.generation import Committed, GenerationRequest, Opened, Output
+from deployments.generation import GenerationRequest, Opened, Output
 from deployments.ledger import Ledger
 
 log = logging.getLogger("lookahead.gateway")
@@ -32,7 +32,7 @@ class Perseverance:
     first_pause_s: float = 0.05
     max_pause_s: float = 2.0
     patience_s: float = 60.0
-    """So long after the last output nobody is asked any more."""
+    """After so long without any coordinator that answers nobody is asked any more."""
 
 
 class Unbroken:
@@ -45,7 +45,9 @@ class Unbroken:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """As `Source.generate`; of a request that goes on behind something, only what follows, without `Opened`."""
         clock = asyncio.get_running_loop().time
-        begun = heard = clock()
+        begun = clock()
+        alone_since: float | None = begun
+        """None: a coordinator has answered, which may be silent for as long as it lives."""
         ledger = Ledger(request.resume)
         num_losses, num_takeovers = 0, request.num_takeovers
         while True:
@@ -53,31 +55,33 @@ class Unbroken:
                 asked = _as_it_stands(request, ledger, clock() - begun, num_takeovers)
                 async with aclosing(self._generate(asked)) as outputs:
                     async for output in outputs:
+                        alone_since = None
                         if isinstance(output, Opened) and ledger.is_open:
                             continue
-                        if isinstance(output, Committed) and num_takeovers:
+                        if not isinstance(output, Opened) and output.num_takeovers != num_takeovers:
                             output = replace(output, num_takeovers=num_takeovers)
                         ledger.take(output)
                         yield output
-                        num_losses, heard = 0, clock()
+                        num_losses = 0
                 if ledger.is_finished:
                     return
                 raise RoleUnavailable("The coordinator broke off before the text was finished.")
             except (RoleUnavailable, CapacityError) as error:
                 num_losses += 1
                 num_takeovers += 1
-                if not self._may_try_again(error, ledger, num_losses, clock() - heard):
+                alone_since = clock() if alone_since is None else alone_since
+                if not self._may_try_again(error, ledger, num_losses, clock() - alone_since):
                     raise
                 log.warning("Request %s goes on with another coordinator: %s", request.request_id, error)
             pause = self._perseverance.first_pause_s * 2.0 ** (num_losses - 1)
             await asyncio.sleep(min(pause, self._perseverance.max_pause_s))
 
-    def _may_try_again(self, error: LookaheadError, ledger: Ledger, num_losses: int, silent_s: float) -> bool:
+    def _may_try_again(self, error: LookaheadError, ledger: Ledger, num_losses: int, alone_s: float) -> bool:
         if isinstance(error, AttemptsExhausted) or not ledger.can_go_on or ledger.is_finished:
             return False
         if isinstance(error, CapacityError) and not ledger.is_open:
             return False  # nobody waits in a queue here: the client is told at once
-        return num_losses < self._perseverance.max_attempts and silent_s < self._perseverance.patience_s
+        return num_losses < self._perseverance.max_attempts and alone_s < self._perseverance.patience_s
 
 
 def _as_it_stands(

@@ -168,6 +168,7 @@ def test_a_slow_reader_stops_the_writer_and_not_the_memory() -> None:
         keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
         async with aclosing(keeper.generate(kept())) as answers:
             assert isinstance(await anext(answers), Opened)
+            await anext(answers)
             await asyncio.sleep(60.0)
             assert keeper.num_kept == 1
         (fetched,) = await keeper.hand_over("r", "me")

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from actors.errors import LookaheadError
 from deployments.config import Config, validate_config
 from deployments.gateway.api import create_app
+from deployments.gateway.stay import Stay
 from deployments.generation import (
     Channel,
     Committed,
@@ -105,7 +106,7 @@ class ScriptedBackend:
         self.traces: dict[str, dict[str, Any]] = {}
         self.trouble: LookaheadError | None = None
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
+    async def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
         self.requests.append(request)
         self.running.add(request.request_id)
         end = "closed"

@@ -95,6 +95,7 @@ async def test_a_coordinator_that_is_leaving_hands_over_what_it_has() -> None:
             name = f"r{backend is second}"
             async with aclosing(backend.generate(replace(asked, request_id=name))) as outputs:  # type: ignore[type-var]
                 assert isinstance(await anext(outputs), Opened)
+                await anext(outputs)
         draining = asyncio.create_task(server.drain())
         handle.servers.clear()
         found = await second.hand_over("r", "me")

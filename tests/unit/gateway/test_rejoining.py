@@ -284,18 +284,35 @@ async def test_what_was_read_of_a_coordinator_that_is_dead_now_is_not_lost() -> 
         assert first.text() + rest.text() == whole.text()
 
 
-async def test_what_was_finished_in_time_is_fetched_after_it() -> None:
-    backend, names = ScriptedBackend(), tuple(f"r-{number}" for number in range(100))
-    manner = str(Manner("r", True, 1, names, len(names), False))
+def all_finished(num_choices: int) -> list[GenerationRequest]:
+    """The choices of a stream, all of them finished."""
+    names = tuple(f"r-{number}" for number in range(num_choices))
+    manner = str(Manner("r", True, 1, names, num_choices, False))
     texts = ((Channel.REASONING, "Hm. "), (Channel.CONTENT, "42"))
     standing = Standing(7, texts, (), 12, None, finished=finished())
     of = replace(bench.request(), keep=Keep(1.0, "everybody", manner, "r"), resume=standing, timeout_s=0.001)
-    backend.kept = [replace(of, request_id=name) for name in names]
+    return [replace(of, request_id=name) for name in names]
+
+
+@pytest.mark.parametrize("marks", ["7.7e", "7e.7", "7.7"])
+async def test_the_last_end_that_is_sent_reports_on_all_of_them(marks: str) -> None:
+    backend = ScriptedBackend()
+    backend.kept = all_finished(2)
+    async with client_of(shared_app(backend)) as client:
+        headers = {"Last-Event-ID": f"r/{marks}"}
+        async with client.stream("GET", "/v1/streams/r", headers=headers) as response:
+            heard = await hear(response, None)
+    assert ["speculation" in event for event in heard.data[:-1]] == [False] * (1 - marks.count("e")) + [True]
+
+
+async def test_what_was_finished_in_time_is_fetched_after_it() -> None:
+    backend = ScriptedBackend()
+    backend.kept = all_finished(100)
     async with client_of(shared_app(backend)) as client, client.stream("GET", "/v1/streams/r") as response:
         heard = await hear(response, None)
     assert heard.data[-1] == "[DONE]"
     assert not any("error" in event for event in heard.data)
-    assert len(heard.data) == 4 * len(names) + 1
+    assert len(heard.data) == 4 * 100 + 1
 
 
 async def test_what_was_written_in_time_is_fetched_after_it() -> None:
@@ -358,7 +375,7 @@ async def test_only_who_asked_may_come_back() -> None:
 async def test_an_id_that_is_none_is_refused() -> None:
     async with house() as at:
         await ask(at, 2, {"x-request-id": "r"}, speculation={"mode": "target"})
-        for wrong in ("r/", "r/x", "r/1.1", "other/1", "r/99999", "1", "r/-1"):
+        for wrong in ("r/", "r/x", "r/1.1", "other/1", "r/99999", "1", "r/-1", "r/1.1e"):
             answer = await at.client.get(f"{at.urls[1]}/v1/streams/r", headers={"Last-Event-ID": wrong})
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Last-Event-ID"), wrong
         assert (await come_back(at, None)).data[-1] == "[DONE]", "what was refused has lost nothing"

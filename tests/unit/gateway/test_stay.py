@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -124,6 +124,29 @@ async def test_a_stream_that_its_client_comes_back_to_goes_on_whoever_waits() ->
         slowly(at, 0.0)
         assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
         await until_admitted(at, 0, 0)
+
+
+@pytest.mark.parametrize(("last_id", "status"), [("r/99999", 400), ("r/1.1", 400), (None, 429)])
+async def test_a_stream_whose_fetch_is_refused_is_written_on_and_counts(last_id: str | None, status: int) -> None:
+    async with house(api_keys=key(concurrency=1)) as at, httpx.AsyncClient() as other:
+        heard = await ask(at, None, {**MINE, "x-request-id": "whole"}, speculation=TARGET_ALONE)
+        at.roles.target_engine._options = replace(TARGET, token_s=0.05)  # type: ignore[attr-defined]
+        await begin(at)
+        url = f"{at.urls[1]}/v1/streams/r"
+        body = {**chat(stream=True), "model": "m", "speculation": TARGET_ALONE, "max_tokens": 1000}
+        running = other.stream("POST", f"{at.urls[1]}/v1/chat/completions", json=body, headers=MINE)
+        async with running if status == 429 else AsyncExitStack():
+            refused = await at.client.get(url, headers=MINE | ({"Last-Event-ID": last_id} if last_id else {}))
+            assert refused.status_code == status, refused.text
+        await until(lambda: at.num_running() == 1)
+        await until_admitted(at, 0, 0)
+        await until_admitted(at, 1, 1)
+        assert (await post(at, 1)).status_code == 429, "it runs on"
+        at.roles.target_engine._options = replace(TARGET, token_s=0.0)  # type: ignore[attr-defined]
+        await until(lambda: at.num_running() == 0)
+        rest = await come_back(at, None, **MINE)
+        assert rest.text() == heard.text()
+        await until_admitted(at, 1, 0)
 
 
 @pytest.mark.parametrize("token_s", [0.02, 0.0])

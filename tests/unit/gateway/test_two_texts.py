@@ -145,6 +145,7 @@ def test_who_fetched_it_before_and_is_gone_does_not_end_it() -> None:
         asked = replace(ASKED, keep=Keep(1.0, "me", MANNER, "r"))
         async with aclosing(gateways[0].generate(asked)) as outputs:
             assert isinstance(await anext(outputs), Opened)
+            await anext(outputs)
         fetches = [(await fetch(gateway, "r", "me"))[1][0] for gateway in gateways]  # type: ignore[arg-type]
         hanging = gateways[0].generate(fetches[0])
         await anext(hanging)

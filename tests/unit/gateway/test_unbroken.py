@@ -98,6 +98,28 @@ def test_the_tries_are_bounded_and_pauses_grow() -> None:
     assert elapsed == pytest.approx(0.05 + 0.1 + 0.2 + 0.4)
 
 
+@pytest.mark.parametrize(("num_opened", "num_asked", "elapsed_s"), [(0, 1, 100.0), (1, 2, 200.05), (2, 3, 300.15)])
+def test_one_that_dies_after_a_long_silence_is_replaced(num_opened: int, num_asked: int, elapsed_s: float) -> None:
+    """It may have read a long prompt. Only the time counts in which no coordinator answers at all."""
+    asked: list[GenerationRequest] = []
+
+    async def generate(request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        asked.append(request)
+        if len(asked) <= num_opened:
+            yield Opened(request.request_id, 7)
+        await asyncio.sleep(100.0)
+        raise RoleUnavailable("gone")
+
+    async def in_vain() -> float:
+        start = asyncio.get_running_loop().time()
+        with pytest.raises(RoleUnavailable):
+            await read(Unbroken(generate, Perseverance(patience_s=60.0)), request())
+        return asyncio.get_running_loop().time() - start
+
+    assert run_virtually(in_vain()) == pytest.approx(elapsed_s)
+    assert len(asked) == num_asked
+
+
 @pytest.mark.parametrize(
     "error", [AttemptsExhausted("no target"), RequestError("bad"), CapacityError("full"), DeadlineExceeded("late")]
 )

@@ -151,9 +151,10 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         written = token_ids[len(self._prompt) :]
         coming = self._text.draft_after(written) if self._is_draft else self._text.target_after(written)
+        stops = stop_ids(self._text.vocabulary.texts, rule) if max_steps == 1 else frozenset()
         if max_steps == 1:
-            coming = self._stopped(coming, rule)
-        writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation)
+            coming = self._stopped(coming, rule, stops)
+        writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation, stops=stops)
         writing.add_hints(hints)
         sequence = _Sequence(writing, is_stream=max_steps is None)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
@@ -215,15 +216,14 @@ class ReplayEngine:
             self._passes.cancel()
             await asyncio.gather(self._passes, return_exceptions=True)
 
-    def _stopped(self, coming: TokenIds, rule: StepRule) -> TokenIds:
+    def _stopped(self, coming: TokenIds, rule: StepRule, stops: frozenset[int]) -> TokenIds:
         """`coming` up to the end of its first step, if one token tells, or their number: asked for one step, the engine
         stops there by itself (`actors.engines.vllm`). Else it goes on until whoever listens has heard the end."""
         text, splitter = self._text.vocabulary.text, StepSplitter(rule)
         for at, token in enumerate(coming, start=1):
             ending = splitter.feed(text(token))
             if ending is not None:
-                tells = ending is Ending.CAP or token in stop_ids({token: text(token)}, rule)
-                return coming[:at] if tells else coming
+                return coming[:at] if ending is Ending.CAP or token in stops else coming
         return coming
 
     def _enter(self, call_id: str, sequence: _Sequence) -> None:

@@ -120,3 +120,18 @@ def test_a_call_for_one_step_ends_with_it_and_delays_nobody() -> None:
         return second - first
 
     assert run_virtually(run()) == pytest.approx(PASS_S + READ_S)
+
+
+def test_nothing_is_guessed_behind_the_end_of_the_only_step_that_is_asked_for() -> None:
+    async def run() -> list[int]:
+        one = engine(rules=MatchRules())
+        words, found = one._text.truth, []
+        for max_steps in (1, 2):
+            options = {"max_tokens": 9, "rule": StepRule("line"), "max_steps": max_steps, "sampling": Sampling()}
+            deltas = [delta async for delta in one.generate(f"s{max_steps}", (1,), **options, hints=(words,))]  # type: ignore[arg-type]
+            found.append(sum(delta.num_proposed for delta in deltas))
+        await one.shutdown()
+        return found
+
+    num_of_one, num_of_two = run_virtually(run())
+    assert num_of_one == 1 < num_of_two

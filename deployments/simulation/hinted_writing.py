@@ -46,6 +46,8 @@ class HintedWriting:
         """For the pass that comes next, or runs; None before the first one."""
         self._arrived: list[Sequence[int]] = []
         """Hints that came during the pass that runs."""
+        self.was_told = False
+        """Whether hints came during the last pass that is over."""
         self._hinted = HintedSequence(
             rules or MatchRules(),
             uses_hints=rules is not None and speculation in ("hints", "hints_only"),
@@ -87,6 +89,7 @@ class HintedWriting:
 
     def advance(self) -> tuple[TokenIds, Ending | None]:
         """The pass is over: what it gave, and whether the text or the room for it ended."""
+        self.was_told = bool(self._arrived)
         at, num, guess = self.num_written, 1, self._guess or []
         left = min(len(self.coming), self._max_tokens) - at
         while num <= len(guess) and num < left and guess[num - 1] == self.coming[at + num - 1]:

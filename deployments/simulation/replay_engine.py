@@ -84,8 +84,6 @@ class _Sequence:
         self.judging_s = judging_s
         self.has_begun = False
         """Whether a pass has begun with it: what it need not read is settled then."""
-        self.is_told = False
-        """Hints have come while it ran: words go from one engine to the other as they are written."""
         self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
 
 
@@ -185,7 +183,6 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         if call_id in self._sequences:
             self._sequences[call_id].writing.add_hints(hints)
-            self._sequences[call_id].is_told = bool(hints)
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Engine.speculation_stats`: not counted over calls."""
@@ -232,11 +229,12 @@ class ReplayEngine:
             self._passes = asyncio.create_task(self._work())
 
     def _disturbance(self) -> float:
-        """By what part a pass that begins now takes longer."""
+        """By what part a pass that begins now takes longer: words go from one engine to the other while hints come in
+        each pass, and no longer."""
         other, costs = self._other, self._cost.costs
         if other is None or not other.num_running():
             return 0.0
-        is_guided = any(one.is_told for engine in (self, other) for one in engine._sequences.values())
+        is_guided = any(one.writing.was_told for engine in (self, other) for one in engine._sequences.values())
         if is_guided and costs.disturbance_guided is not None:
             return costs.disturbance_guided
         return costs.disturbance

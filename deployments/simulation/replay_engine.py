@@ -247,8 +247,9 @@ class ReplayEngine:
             await asyncio.sleep(self._begin_pass(list(batch.values())))
             for call_id, sequence in batch.items():
                 if self._sequences.get(call_id) is sequence:
-                    given = sequence.writing.advance()
-                    loop.call_later(self._hop_s, sequence.heard.put_nowait, given)
+                    ids, ending = sequence.writing.advance()
+                    ids = (*ids, END) if ending is Ending.END else ids  # it was written, so it counts
+                    loop.call_later(self._hop_s, sequence.heard.put_nowait, (ids, ending))
                     if sequence.writing.is_over:
                         del self._sequences[call_id]
         self._passes = None

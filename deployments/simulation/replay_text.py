@@ -115,6 +115,7 @@ class ReplayText:
 
     def judged(self, before: TokenIds, draft: TokenIds) -> Judged:
         """The verdict on a draft's step, or several joined, behind `before`."""
+        draft = tuple(token for token in draft if token != END)
         coming = self._coming.get(before, ())
         known = coming[0].judged(draft) if coming else None
         if known is not None:
@@ -152,10 +153,15 @@ def is_guided(trace: Trace) -> bool:
     return bool(drafts and streams) and streams[0] <= drafts[0] + SLACK_S
 
 
-def replay_text(trace: Trace, vocabulary: Vocabulary, cut: Cut = cut_at_words) -> ReplayText:
-    """What `trace` holds, its texts cut by `cut`."""
+def replay_text(
+    trace: Trace, vocabulary: Vocabulary, cut: Cut = cut_at_words, *, is_cut_short: bool = False
+) -> ReplayText:
+    """What `trace` holds, its texts cut by `cut`. The last of an answer's counted tokens is its end, which has no text,
+    if it is not `is_cut_short`: ended by a number of tokens."""
     drafts = [span for span in trace.spans if span.kind == "draft"]
     pieces = [cut(commit.text or "", commit.num_tokens) for commit in trace.commits]
+    for last in trace.commits[-1:] if not is_cut_short else ():
+        pieces[-1] = cut(last.text or "", max(last.num_tokens - 1, 0))
     truth = _ids(vocabulary, [piece for some in pieces for piece in some])
     if not drafts or is_guided(trace):
         text = ReplayText(vocabulary, truth)

@@ -146,7 +146,8 @@ class Replayer:
         return run_virtually(self._answer(line, trace, scale))
 
     async def _answer(self, line: Mapping[str, Any], trace: Trace, scale: float) -> Replayed:
-        text = replay_text(trace, vocabulary := Vocabulary(), self._cut)
+        is_cut_short = line.get("finish_reason") == "length"
+        text = replay_text(trace, vocabulary := Vocabulary(), self._cut, is_cut_short=is_cut_short)
         prompt = self._prompt(line, vocabulary)
         target = self._engine(text, prompt, trace, is_draft=False, scale=scale)
         draft = self._engine(text, prompt, trace, is_draft=True, scale=scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -150,6 +151,6 @@ def test_passes_are_disturbed_by_words_only_while_words_come() -> None:
             times.append(loop.time())
         beside.cancel()
         await asyncio.gather(one.shutdown(), other.shutdown())
-        return [end - begin for begin, end in zip(times, times[1:4], strict=False)]
+        return [end - begin for begin, end in pairwise(times[:4])]
 
     assert run_virtually(run()) == pytest.approx([PASS_S, 2.0 * PASS_S, PASS_S])

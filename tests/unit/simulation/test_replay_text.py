@@ -127,3 +127,22 @@ def test_an_accepted_end_is_judged_as_it_was() -> None:
     draft = text.draft_after(ids(text, "so it is\n"))
     assert draft[-1] == END
     assert text.judged(ids(text, "so it is\n"), draft).seconds == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_a_step_that_the_draft_did_not_write_is_drawn_by_how_often_it_agreed(is_equal: bool) -> None:
+    first, alone = "so x is y\n", "and y is two\n"
+    draft = first if is_equal else "No way at all\n"
+    spans = [span("draft", 0, 0, "rejected", draft), span("target", 0, 0, "recovered", first)]
+    text = read(spans, [commit(0, first, "recovered"), commit(1, alone, "target"), commit(2, "Done", "target")])
+    assert text.agreement == is_equal
+    written = ids(text, alone)
+    drawn = text.draft_after(ids(text, first))[: len(written)]
+    assert (drawn == written) is is_equal
+    assert drawn[-1] == written[-1], "the step ends there"
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_what_was_accepted_without_a_version_of_the_target_s_was_not_compared() -> None:
+    spans = [span("draft", 0, 0, "accepted", "so it is\n"), span("verdict", 0, 0, "accepted")]
+    assert read(spans, [commit(0, "so it is\n", "accepted"), commit(1, "Done", "target")]).agreement == 0.0

@@ -1,8 +1,9 @@
 """What a real engine's work takes, measured through the engine's own interface: the costs of simulations and plans.
 
-Promises: passes are timed between a sequence's first and last token, so reading the prompt is not in them; prompts are
-never equal, so nothing but what is meant to be is found in a cache; the clock is handed in. The engine is timed while
-no other works; what it is disturbed by in a server is measured there (`deployments.calibration.served`).
+Promises: passes are timed from a sequence's second pass to its last, so no prompt is read in them, neither its own nor
+that of one that came a moment later; prompts are never equal, so nothing but what is meant to be is found in a cache;
+the clock is handed in. The engine is timed while no other works; what it is disturbed by in a server is measured there
+(`deployments.calibration.served`).
 """
 
 from __future__ import annotations
@@ -36,13 +37,19 @@ GUESSING = ("ngram", "hints")
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One generation. `pass_s`: seconds a token after the first one; None if there was only one."""
+    """One generation, in `num_passes`. `first_s`: seconds until the first tokens; `later_s` and `num_later`: seconds
+    and passes from the second ones to the last."""
 
     first_s: float
-    pass_s: float | None
     token_ids: TokenIds
-    later_s: float = 0.0
-    """From the first tokens to the last ones."""
+    num_passes: float
+    later_s: float
+    num_later: float
+
+    @property
+    def pass_s(self) -> float | None:
+        """Seconds of a pass; None if there were two at most."""
+        return self.later_s / self.num_later if self.num_later else None
 
 
 class Stopwatch:
@@ -63,9 +70,8 @@ class Stopwatch:
         self, prompt: TokenIds, num_tokens: int, hints: tuple[TokenIds, ...] = (), speculation: str = "none"
     ) -> Timed:
         """Continues `prompt` by at most so many tokens."""
-        begun, first, last = self._clock(), 0.0, 0.0
-        ids: list[int] = []
-        num_first = 0
+        begun, ids = self._clock(), list[int]()
+        times, passes = list[float](), list[float]()
         stream = self._engine.generate(
             f"time-{next(self._numbers)}",
             prompt,
@@ -78,12 +84,12 @@ class Stopwatch:
         )
         async with aclosing(stream) as deltas:
             async for delta in deltas:
-                last = self._clock()
-                if not ids:
-                    first, num_first = last, len(delta.token_ids)
+                times.append(self._clock())
+                num_given = len(delta.token_ids)
+                passes.append(num_given if speculation == "none" else delta.num_passes or num_given)
                 ids += delta.token_ids
-        later = len(ids) - num_first
-        return Timed(first - begun, (last - first) / later if later > 0 else None, tuple(ids), last - first)
+        later_s = times[-1] - times[1] if len(times) > 1 else 0.0
+        return Timed(times[0] - begun, tuple(ids), sum(passes), later_s, sum(passes[2:]))
 
     async def passes(self, size: int, num_context: int) -> float:
         """Seconds of a pass in a batch of `size`."""
@@ -91,7 +97,7 @@ class Stopwatch:
         found = await asyncio.gather(*(self.one(prompt, NUM_TOKENS) for prompt in prompts))
         times = [one.pass_s for one in found if one.pass_s]
         if not times:
-            raise ServiceError("The engine ended every text after one token: nothing can be timed.")
+            raise ServiceError("The engine ended every text after two passes at most: nothing can be timed.")
         return statistics.median(times)
 
     async def reading(self, num_tokens: int) -> float:
@@ -114,13 +120,11 @@ class Stopwatch:
                 for prompt, one in zip(prompts, known, strict=True)
             )
         )
-        took, after = max(one.later_s for one in found), await self._engine.speculation_stats()
-        if before is None or after is None or after.num_drafts == before.num_drafts:
+        slowest, after = max(found, key=lambda one: one.later_s), await self._engine.speculation_stats()
+        if before is None or after is None or after.num_drafts == before.num_drafts or slowest.pass_s is None:
             return None
-        num_accepted = after.num_accepted_tokens - before.num_accepted_tokens
-        num_passes = max((sum(len(one.token_ids) for one in found) - num_accepted) / size, 1.0)
-        proposed = round((after.num_draft_tokens - before.num_draft_tokens) / size / num_passes)
-        return proposed, took / max(num_passes - 1.0, 1.0)  # the first pass reads the prompt and is not in it
+        num_passes = sum(one.num_passes for one in found)
+        return round((after.num_draft_tokens - before.num_draft_tokens) / num_passes), slowest.pass_s
 
 
 @dataclass

@@ -119,6 +119,7 @@ def _ask(client: httpx.Client, config: Config, mode: str, question: str, tell: C
         "mode": mode,
         "question": question,
         "usage": answer["usage"],
+        "finish_reason": answer["choices"][0]["finish_reason"],
         "latency_s": trace["duration_s"],
         "trace": trace,
     }

@@ -6,6 +6,7 @@ was predicted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ COLUMNS = (
 SHORT = ("mode", "tok/s", "pred.", "p50", "pred.", "off", "speed-up", "pred.", "off")
 """Those that a terminal has room for; all are on the page."""
 
+PAIRED = ("paired by prompt", "latency", "95 %", "speed-up", "95 %", "within 10 %", "off beyond chance")
+
 
 def validate(
     console: Console, folder: Path, costs: Path | None, profile: str | None, config: str | None, anchored: bool
@@ -55,24 +58,52 @@ def validate(
         cut = cut_as_served(served)
         timed = read_costs(costs)
         answers, against = predict(served, timed, folder, anchored=anchored, cut=cut or cut_at_words, tell=tell)
-    rows = compare(answers, against)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("mode", overflow="fold")
-    for name in SHORT[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    shown = [cells(row) for row in rows]
-    for cell in shown:
-        table.add_row(cell[0], *cell[2:])
-    console.print(table)
-    others = [mode for mode in read_run(folder)[0]["modes"] if mode not in {row.mode for row in rows}]
+    plan = read_run(folder)[0]
+    rows = compare(answers, against, int(plan.get("seed") or 0))
+    shown, paired = [cells(row) for row in rows], [paired_cells(row) for row in rows]
+    _print(console, SHORT, [[cell[0], *cell[2:]] for cell in shown])
+    console.print()
+    _print(console, PAIRED, paired)
+    others = [mode for mode in plan["modes"] if mode not in {row.mode for row in rows}]
     words = conclusion(rows, against, others, anchored, served.target.model if cut is None else None)
     if timed.unsteady:
         words.append(timed.unsteady)
     for sentence in words:
         console.print(sentence, markup=False, soft_wrap=True)
     result = {"against": against, "anchored": anchored, "rows": [row.as_dict() for row in rows], "conclusion": words}
-    tables = [("Measured and predicted", html_table(COLUMNS, shown))]
+    tables = [("Measured and predicted", html_table(COLUMNS, shown)), ("Prompt by prompt", html_table(PAIRED, paired))]
     return result, page("lookahead simulate --validate", words, tables)
+
+
+def _print(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(columns[0], overflow="fold")
+    for name in columns[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def paired_cells(row: ValidationRow) -> list[str]:
+    """What it is off, prompt by prompt, and both verdicts, as words."""
+    return [
+        row.mode,
+        _off(row.latency_ratio),
+        _interval(row.latency_ratio_ci95),
+        _off(row.speed_up_ratio),
+        _interval(row.speed_up_ratio_ci95),
+        "yes" if row.holds else "no",
+        {True: "yes", False: "no", None: "-"}[row.stands_out],
+    ]
+
+
+def _off(ratio: float | None) -> str:
+    return f"{ratio - 1.0:+.0%}" if ratio is not None else "-"
+
+
+def _interval(found: tuple[float, float] | None) -> str:
+    return f"{_off(found[0])} to {_off(found[1])}" if found is not None else "-"
 
 
 def cells(row: ValidationRow) -> list[str]:
@@ -102,6 +133,13 @@ def conclusion(
     missed = [row.mode for row in judged if not row.holds]
     if missed:
         words.append(f"Not within: {', '.join(missed)}.")
+    told = [row for row in judged if row.stands_out is not None]
+    if told:
+        out = [row.mode for row in told if row.stands_out]
+        named = f": {', '.join(out)}" if out else ""
+        words.append(f"{len(out)} of {len(told)} are off by more than 10 % beyond chance, paired by prompt{named}.")
+    if len(told) < len(judged):
+        words.append("With fewer than three prompts nothing is said of chance.")
     if anchored:
         words.append(
             f"All passes of a prompt are scaled so that {against} takes as long as measured there; its own row is no "

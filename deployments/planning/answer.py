@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil, gcd
+from math import ceil, gcd, log
 from typing import Any
 
 from actors.errors import ConfigError
@@ -33,8 +33,10 @@ MOST_USERS = 64
 """With more a part of the cluster is simulated, if there is one."""
 EVEN = 0.02
 """A part has so nearly its share of the users: they are whole."""
-MOST_ROUNDS = 4
-"""Simulations of a layout until it has as many users as its own speed keeps there at a rate."""
+MOST_ROUNDS = 8
+"""Simulations of a layout until it has as many users as its own speed keeps there at a rate; most need two or three."""
+LEAST_GAIN = 0.2
+"""By what power of the users their tokens together grow, at least, as far as a step towards a rate trusts in it."""
 BEARS = 0.99
 """Of a rate: less is not borne."""
 STEPS_PER_USER = 60
@@ -196,16 +198,29 @@ def _refusal(question: Question, tried: list[Candidate]) -> ConfigError:
 
 def try_out(question: Question, prediction: Prediction) -> Candidate:
     """`prediction`'s layout as simulated. With a rate it has as many users as Little's law gives at the simulated
-    speed, which are others than at the formula's."""
-    one = Candidate(prediction, simulated(question, prediction), prediction.users)
+    speed, which are others than at the formula's: sought until they are found, or more users get no more together."""
+    one, before = Candidate(prediction, simulated(question, prediction), prediction.users), None
     for _ in range(MOST_ROUNDS - 1 if question.rate is not None else 0):
-        if abs(one.as_simulated.tokens_per_s / question.asked_tokens_per_s - 1.0) <= 1.0 - BEARS:
+        short = question.asked_tokens_per_s / one.as_simulated.tokens_per_s
+        if abs(1.0 / short - 1.0) <= 1.0 - BEARS:
             break
-        users = question.asked_tokens_per_s / one.simulated_user_tokens_per_s
+        gain = _gain_of_users(before, one) if before is not None else 1.0
+        if gain <= 0.0 and short > 1.0:
+            break
+        users = one.users * short ** (1.0 / min(max(gain, LEAST_GAIN), 1.0))
         if predict(question, prediction.layout, users) is None:
             break
-        one = Candidate(prediction, simulated(question, replace(prediction, users=users)), users)
+        before, one = one, Candidate(prediction, simulated(question, replace(prediction, users=users)), users)
     return one
+
+
+def _gain_of_users(before: Candidate, one: Candidate) -> float:
+    """By what power of their number the tokens of all users grew, as many as were simulated; 1 where those are as many
+    in both."""
+    layout = one.predicted.layout
+    more = log(num_simulated(layout, one.users) / num_simulated(layout, before.users))
+    faster = log(one.simulated_user_tokens_per_s / before.simulated_user_tokens_per_s)
+    return 1.0 + faster / more if more else 1.0
 
 
 def equal_parts(layout: Layout, users: float) -> int:
@@ -220,6 +235,12 @@ def equal_parts(layout: Layout, users: float) -> int:
     return found[-1]
 
 
+def num_simulated(layout: Layout, users: float) -> int:
+    """Whole users of all the equal parts."""
+    parts = equal_parts(layout, users)
+    return max(round(users / parts), 1) * parts
+
+
 def simulated(question: Question, prediction: Prediction) -> float:
     """Tokens a second of a user of `prediction`'s layout, by the production session on a simulated clock."""
     layout = prediction.layout
@@ -228,7 +249,7 @@ def simulated(question: Question, prediction: Prediction) -> float:
     draft = question.cost("draft", layout.draft_gpus, layout.num_proposed) if layout.depth else target
     if target is None or draft is None:
         raise AssertionError("a predicted layout fits")
-    clock, num_users = Clock(), max(round(prediction.users / parts), 1)
+    clock, num_users = Clock(), num_simulated(layout, prediction.users) // parts
     settings = settings_for("lookahead" if layout.depth else "target", max(layout.depth, 1))
     cluster = Cluster(
         clock,

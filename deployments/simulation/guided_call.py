@@ -93,7 +93,7 @@ class GuidedCall:
         self._write(goes_on=False)
 
     def add_hints(self, hints: tuple[TokenIds, ...]) -> None:
-        """They count from the pass behind the next one on; none: those that it has count no more."""
+        """They count from the next pass on; none: those that it has count no more."""
         self._writing.add_hints(hints)
 
     def done(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from actors.engines.hint_matching import HintedSequence, MatchRules
+from actors.engines.hint_matching import HintedSequence, MatchRules, cut_after
 from actors.messages import Ending, TokenIds
 
 END = 0
@@ -29,20 +29,25 @@ class HintedWriting:
         rules: MatchRules | None,
         *,
         speculation: str = "hints",
+        stops: frozenset[int] = frozenset(),
     ) -> None:
         """`rules` None: the engine has no proposer of ours. `speculation` is a request's own wish: ``hints`` (and
-        look-up where none fits), ``ngram``, ``hints_only`` (no look-up: words that never repeat) or ``none``."""
+        look-up where none fits), ``ngram``, ``hints_only`` (no look-up: words that never repeat) or ``none``. Behind
+        one of `stops` the engine ends by itself, so nothing is guessed."""
         self.coming = coming
         self.num_to_read = 0
         """Tokens of the prompt that the next pass reads."""
         self.num_written = self.num_proposed = self.num_accepted = 0
         self._num_before = len(before)
         self._max_tokens = max_tokens
+        self._stops = stops
         self._tokens = np.array((*before, *coming), dtype=np.int64)
         self._guess: list[int] | None = None
         """For the pass that comes next, or runs; None before the first one."""
         self._arrived: list[Sequence[int]] = []
         """Hints that came during the pass that runs."""
+        self.was_told = False
+        """Whether hints came during the last pass that is over."""
         self._hinted = HintedSequence(
             rules or MatchRules(),
             uses_hints=rules is not None and speculation in ("hints", "hints_only"),
@@ -84,6 +89,7 @@ class HintedWriting:
 
     def advance(self) -> tuple[TokenIds, Ending | None]:
         """The pass is over: what it gave, and whether the text or the room for it ended."""
+        self.was_told = bool(self._arrived)
         at, num, guess = self.num_written, 1, self._guess or []
         left = min(len(self.coming), self._max_tokens) - at
         while num <= len(guess) and num < left and guess[num - 1] == self.coming[at + num - 1]:
@@ -103,4 +109,5 @@ class HintedWriting:
 
     def _propose(self) -> list[int]:
         room = max(self._max_tokens - self.num_written - 1, 0)
-        return self._hinted.propose(self._tokens[: self.num_context], self.num_written, room).tokens
+        found = self._hinted.propose(self._tokens[: self.num_context], self.num_written, room)
+        return cut_after(found.tokens, self._stops)

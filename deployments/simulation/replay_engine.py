@@ -84,8 +84,6 @@ class _Sequence:
         self.judging_s = judging_s
         self.has_begun = False
         """Whether a pass has begun with it: what it need not read is settled then."""
-        self.is_told = False
-        """Hints have come while it ran: words go from one engine to the other as they are written."""
         self.heard: asyncio.Queue[tuple[TokenIds, Ending | None]] = asyncio.Queue()
 
 
@@ -152,9 +150,10 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         written = token_ids[len(self._prompt) :]
         coming = self._text.draft_after(written) if self._is_draft else self._text.target_after(written)
+        stops = stop_ids(self._text.vocabulary.texts, rule) if max_steps == 1 else frozenset()
         if max_steps == 1:
-            coming = self._stopped(coming, rule)
-        writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation)
+            coming = self._stopped(coming, rule, stops)
+        writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation, stops=stops)
         writing.add_hints(hints)
         sequence = _Sequence(writing, is_stream=max_steps is None)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
@@ -185,7 +184,6 @@ class ReplayEngine:
         await asyncio.sleep(self._hop_s)
         if call_id in self._sequences:
             self._sequences[call_id].writing.add_hints(hints)
-            self._sequences[call_id].is_told = bool(hints)
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Engine.speculation_stats`: not counted over calls."""
@@ -220,15 +218,14 @@ class ReplayEngine:
             self._passes.cancel()
             await asyncio.gather(self._passes, return_exceptions=True)
 
-    def _stopped(self, coming: TokenIds, rule: StepRule) -> TokenIds:
+    def _stopped(self, coming: TokenIds, rule: StepRule, stops: frozenset[int]) -> TokenIds:
         """`coming` up to the end of its first step, if one token tells, or their number: asked for one step, the engine
         stops there by itself (`actors.engines.vllm`). Else it goes on until whoever listens has heard the end."""
         text, splitter = self._text.vocabulary.text, StepSplitter(rule)
         for at, token in enumerate(coming, start=1):
             ending = splitter.feed(text(token))
             if ending is not None:
-                tells = ending is Ending.CAP or token in stop_ids({token: text(token)}, rule)
-                return coming[:at] if tells else coming
+                return coming[:at] if ending is Ending.CAP or token in stops else coming
         return coming
 
     def _enter(self, call_id: str, sequence: _Sequence) -> None:
@@ -237,11 +234,12 @@ class ReplayEngine:
             self._passes = asyncio.create_task(self._work())
 
     def _disturbance(self) -> float:
-        """By what part a pass that begins now takes longer."""
+        """By what part a pass that begins now takes longer: words go from one engine to the other while hints come in
+        each pass, and no longer."""
         other, costs = self._other, self._cost.costs
         if other is None or not other.num_running():
             return 0.0
-        is_guided = any(one.is_told for engine in (self, other) for one in engine._sequences.values())
+        is_guided = any(one.writing.was_told for engine in (self, other) for one in engine._sequences.values())
         if is_guided and costs.disturbance_guided is not None:
             return costs.disturbance_guided
         return costs.disturbance
@@ -254,8 +252,9 @@ class ReplayEngine:
             await asyncio.sleep(self._begin_pass(list(batch.values())))
             for call_id, sequence in batch.items():
                 if self._sequences.get(call_id) is sequence:
-                    given = sequence.writing.advance()
-                    loop.call_later(self._hop_s, sequence.heard.put_nowait, given)
+                    ids, ending = sequence.writing.advance()
+                    ids = (*ids, END) if ending is Ending.END else ids  # it was written, so it counts
+                    loop.call_later(self._hop_s, sequence.heard.put_nowait, (ids, ending))
                     if sequence.writing.is_over:
                         del self._sequences[call_id]
         self._passes = None

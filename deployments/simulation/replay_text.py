@@ -3,9 +3,10 @@
 Promises: made of a step trace alone: a text is cut into as many tokens as were counted (`cutting`), so that counts are
 exact and equal words are equal tokens. The target writes what it wrote. The draft writes, at a place that it wrote at
 in the recording, what it wrote there, behind a rejected step of its own too; at another place it agrees with the
-target as often as it did where it was compared, drawn from the place alone. A verdict is the one that was recorded
-about these words at this place, and takes as long; another one is drawn as often as recorded ones accepted, and takes
-their median. Verdicts that were cancelled tell neither.
+target as often as it did where it was compared, drawn from the place alone, and behind the first token that is another
+it writes nothing of use. A verdict is the one that was recorded about these words at this place, and takes as long;
+another one is drawn as often as recorded ones accepted, and takes their median. Verdicts that were cancelled tell
+neither.
 """
 
 from __future__ import annotations
@@ -60,6 +61,16 @@ class StepTexts:
     verdicts: tuple[Judged, ...] = ()
     beyond: tuple[StepTexts, ...] = ()
     """What was written behind the draft's version, where that was rejected."""
+    is_compared: bool = False
+    """Whether the target wrote its own version beside the draft's."""
+
+    @property
+    def agreed(self) -> list[bool]:
+        """Of the tokens up to the first in which both differ: whether they are equal."""
+        if self.draft is None or not self.is_compared:
+            return []
+        same = [mine == other for mine, other in zip(self.draft, self.target, strict=False)]
+        return same[: same.index(False) + 1] if False in same else same
 
     def judged(self, draft: TokenIds) -> Judged | None:
         """The verdict on `draft`, this step's or one that goes on behind it; None: there is none."""
@@ -87,7 +98,8 @@ class ReplayText:
     @property
     def agreement(self) -> float:
         """Share of compared tokens at which the draft agreed."""
-        return sum(self.agrees.values()) / len(self.agrees) if self.agrees else 0.0
+        found = [*self.agrees.values(), *(same for step in self.steps for same in step.agreed)]
+        return sum(found) / len(found) if found else 0.0
 
     def target_after(self, written: TokenIds) -> TokenIds:
         """What the target writes behind `written`, to the end of the text; END at last."""
@@ -115,6 +127,7 @@ class ReplayText:
 
     def judged(self, before: TokenIds, draft: TokenIds) -> Judged:
         """The verdict on a draft's step, or several joined, behind `before`."""
+        draft = tuple(token for token in draft if token != END)
         coming = self._coming.get(before, ())
         known = coming[0].judged(draft) if coming else None
         if known is not None:
@@ -135,13 +148,21 @@ class ReplayText:
             step, coming = coming[0], coming[1:]
             ids = step.target
             if is_draft and step.draft is None:
-                ids = tuple(FIRST_JUNK + len(coming) for _ in ids[1:]) + ids[-1:]
+                ids = self._drawn(len(before), ids)
             elif is_draft and step.draft is not None:
                 ids, coming = step.draft, (*step.beyond, *coming[len(step.beyond) :])
             before = (*before, *ids)
             self._coming.setdefault(before, coming)
             out += ids
         return (*out[num_written:], END)
+
+    def _drawn(self, at: int, ids: TokenIds) -> TokenIds:
+        """What the draft writes where it wrote nothing: the target's `ids`, at place `at`, up to the first that it
+        does not agree with, and on from there nothing of use. The last one ends the step."""
+        agreement, num_inside = self.agreement, len(ids[:-1])
+        places = range(at, at + num_inside)
+        stray = next((place for place in places if uniform(place, len(self.truth)) >= agreement), at + num_inside)
+        return (*ids[: stray - at], *(FIRST_JUNK + place for place in places if place >= stray), *ids[-1:])
 
 
 def is_guided(trace: Trace) -> bool:
@@ -152,10 +173,15 @@ def is_guided(trace: Trace) -> bool:
     return bool(drafts and streams) and streams[0] <= drafts[0] + SLACK_S
 
 
-def replay_text(trace: Trace, vocabulary: Vocabulary, cut: Cut = cut_at_words) -> ReplayText:
-    """What `trace` holds, its texts cut by `cut`."""
+def replay_text(
+    trace: Trace, vocabulary: Vocabulary, cut: Cut = cut_at_words, *, is_cut_short: bool = False
+) -> ReplayText:
+    """What `trace` holds, its texts cut by `cut`. The last of an answer's counted tokens is its end, which has no text,
+    if it is not `is_cut_short`: ended by a number of tokens."""
     drafts = [span for span in trace.spans if span.kind == "draft"]
     pieces = [cut(commit.text or "", commit.num_tokens) for commit in trace.commits]
+    for last in trace.commits[-1:] if not is_cut_short else ():
+        pieces[-1] = cut(last.text or "", max(last.num_tokens - 1, 0))
     truth = _ids(vocabulary, [piece for some in pieces for piece in some])
     if not drafts or is_guided(trace):
         text = ReplayText(vocabulary, truth)
@@ -200,7 +226,9 @@ def _step(vocabulary: Vocabulary, spans: Sequence[Span], committed: TokenIds, or
         drafted = committed if origin == "accepted" else _ids(vocabulary, cut(draft.text, draft.num_tokens))
         if target is not None and target.text == draft.text:
             own = drafted
-    return StepTexts(own, drafted, tuple(Judged(s.outcome == "accepted", s.elapsed_s) for s in spans if _is_verdict(s)))
+    verdicts = tuple(Judged(s.outcome == "accepted", s.elapsed_s) for s in spans if _is_verdict(s))
+    is_compared = origin != "accepted" or (target is not None and bool(target.text))
+    return StepTexts(own, drafted, verdicts, is_compared=is_compared)
 
 
 def _beyond(

@@ -27,6 +27,7 @@ from actors.engines.hint_options import SETTINGS
 from actors.errors import RequestError
 from actors.messages import JudgeRequest, Prompt, TokenIds, Verdict
 from actors.target import TargetModel
+from deployments.bench.figures import bootstrap_ci
 from deployments.bench.record import read_requests
 from deployments.bench.variants import baseline, wishes
 from deployments.config import Config
@@ -47,6 +48,7 @@ HOP_S = 0.0006
 step (docs/benchmarks-serving.md)."""
 GOAL = 0.10
 """A prediction is good if it is off by no more."""
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class ValidationRow:
     """One mode. Speed-ups are medians over prompts of paired ratios of time per token; `off_*` are predicted over
-    measured, less one."""
+    measured, less one. Ratios are medians over prompts of predicted over measured, each of the same prompt, with their
+    95 % intervals; None for fewer than three prompts."""
 
     mode: str
     num_prompts: int
@@ -74,6 +77,10 @@ class ValidationRow:
     predicted_latency_p50_s: float
     speed_up: float | None
     predicted_speed_up: float | None
+    latency_ratio: float
+    latency_ratio_ci95: Interval | None
+    speed_up_ratio: float | None
+    speed_up_ratio_ci95: Interval | None
 
     @property
     def off_latency(self) -> float:
@@ -92,9 +99,16 @@ class ValidationRow:
         """Whether both are within the goal."""
         return abs(self.off_latency) <= GOAL and abs(self.off_speed_up or 0.0) <= GOAL
 
+    @property
+    def stands_out(self) -> bool | None:
+        """Whether one of both misses the goal by more than chance: its whole interval does. None: there is none."""
+        found = [one for one in (self.latency_ratio_ci95, self.speed_up_ratio_ci95) if one is not None]
+        return any(low > 1.0 + GOAL or high < 1.0 - GOAL for low, high in found) if found else None
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"off_latency": self.off_latency, "off_speed_up": self.off_speed_up, "holds": self.holds}
+        off = {"off_latency": self.off_latency, "off_speed_up": self.off_speed_up}
+        return asdict(self) | off | {"holds": self.holds, "stands_out": self.stands_out}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +160,8 @@ class Replayer:
         return run_virtually(self._answer(line, trace, scale))
 
     async def _answer(self, line: Mapping[str, Any], trace: Trace, scale: float) -> Replayed:
-        text = replay_text(trace, vocabulary := Vocabulary(), self._cut)
+        is_cut_short = line.get("finish_reason") == "length"
+        text = replay_text(trace, vocabulary := Vocabulary(), self._cut, is_cut_short=is_cut_short)
         prompt = self._prompt(line, vocabulary)
         target = self._engine(text, prompt, trace, is_draft=False, scale=scale)
         draft = self._engine(text, prompt, trace, is_draft=True, scale=scale)
@@ -274,14 +289,18 @@ def predict(
     return answers, against
 
 
-def compare(answers: Sequence[Answer], against: str) -> list[ValidationRow]:
-    """A row for each mode, in order of appearance."""
+def compare(answers: Sequence[Answer], against: str, seed: int = 0) -> list[ValidationRow]:
+    """A row for each mode, in order of appearance; intervals are drawn by `seed`."""
     base = {answer.index: answer for answer in answers if answer.mode == against}
     rows = []
     for mode in dict.fromkeys(answer.mode for answer in answers):
         mine = [answer for answer in answers if answer.mode == mode]
         pairs = [(base[answer.index], answer) for answer in mine if answer.index in base and mode != against]
         tokens = sum(answer.num_tokens for answer in mine)
+        measured = [_pace(b.measured_s, b.num_tokens, a.measured_s, a.num_tokens) for b, a in pairs]
+        predicted = [_pace(b.predicted_s, b.num_tokens, a.predicted_s, a.predicted_tokens) for b, a in pairs]
+        latencies = [answer.predicted_s / answer.measured_s for answer in mine]
+        speed_ups = [after / before for before, after in zip(measured, predicted, strict=True)]
         rows.append(
             ValidationRow(
                 mode,
@@ -290,8 +309,12 @@ def compare(answers: Sequence[Answer], against: str) -> list[ValidationRow]:
                 sum(answer.predicted_tokens for answer in mine) / sum(answer.predicted_s for answer in mine),
                 statistics.median(answer.measured_s for answer in mine),
                 statistics.median(answer.predicted_s for answer in mine),
-                _median([_pace(b.measured_s, b.num_tokens, a.measured_s, a.num_tokens) for b, a in pairs]),
-                _median([_pace(b.predicted_s, b.num_tokens, a.predicted_s, a.predicted_tokens) for b, a in pairs]),
+                _median(measured),
+                _median(predicted),
+                statistics.median(latencies),
+                bootstrap_ci(latencies, seed),
+                _median(speed_ups),
+                bootstrap_ci(speed_ups, seed),
             )
         )
     return rows

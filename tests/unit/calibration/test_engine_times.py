@@ -58,15 +58,29 @@ class Proposing(ScriptedEngine):
             given = left[: 9 if proposed == 8 else 1]
             left = left[len(given) :]
             self.num_accepted += len(given) - 1
-            yield Delta("", tuple(given))
+            yield Delta("", tuple(given), num_passes=1.0)
 
     async def speculation_stats(self) -> SpeculationStats:
         return SpeculationStats(self.num_drafts, self.num_proposed, self.num_accepted)
 
 
-def test_passes_with_few_and_with_many_guesses_are_timed() -> None:
+class Unequal(Proposing):
+    """Of two sequences with hints only those of the first are right: the other one takes many more passes."""
+
+    num_hinted = 0
+
+    async def generate(self, call_id: str, token_ids: TokenIds, **more: Any) -> AsyncGenerator[Delta, None]:
+        self.num_hinted += more["token_speculation"] == "hints"
+        is_wrong = more["token_speculation"] == "hints" and self.num_hinted % 3 == 0  # one alone, then two
+        wished = {"max_tokens": 9 * more["max_tokens"]} if is_wrong else {}
+        async for delta in super().generate(call_id, token_ids, **more | wished):
+            yield replace(delta, token_ids=delta.token_ids[:1]) if is_wrong else delta
+
+
+@pytest.mark.parametrize("kind", [Proposing, Unequal])
+def test_passes_with_few_and_with_many_guesses_are_timed(kind: Any) -> None:
     async def work() -> RoleCosts:
-        engine = await Proposing.create(OPTIONS, "r")
+        engine = await kind.create(OPTIONS, "r")
         try:
             return await measure(engine, "scripted", asyncio.get_running_loop().time)
         finally:
@@ -75,7 +89,30 @@ def test_passes_with_few_and_with_many_guesses_are_timed() -> None:
     costs = run_virtually(work())
     assert [passes.proposed for passes in costs.passes] == [0, 4, 8]
     for passes in costs.passes:
-        assert dict(passes.pass_s)[1] == pytest.approx(0.1 + 0.01 * passes.proposed, rel=0.05)
+        for _, seconds in passes.pass_s:
+            assert seconds == pytest.approx(0.1 + 0.01 * passes.proposed, rel=0.05)
+
+
+class Joined(ScriptedEngine):
+    """A pass behind a sequence's first one reads the prompts of those that came a moment later."""
+
+    async def generate(self, call_id: str, token_ids: TokenIds, **more: Any) -> AsyncGenerator[Delta, None]:
+        num_given = 0
+        async for delta in super().generate(call_id, token_ids, **more):
+            await asyncio.sleep(0.5 if num_given == 1 else 0.0)
+            num_given += 1
+            yield delta
+
+
+def test_a_pass_that_reads_the_prompt_of_another_sequence_is_not_taken_for_one_that_writes() -> None:
+    async def work() -> RoleCosts:
+        engine = await Joined.create(OPTIONS, "r")
+        try:
+            return await measure(engine, "scripted", asyncio.get_running_loop().time)
+        finally:
+            await engine.shutdown()
+
+    assert dict(run_virtually(work()).passes[0].pass_s)[2] == pytest.approx(0.1 + 0.02, rel=0.05)
 
 
 class Bounded(ScriptedEngine):

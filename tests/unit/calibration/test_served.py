@@ -73,7 +73,8 @@ def test_the_server_is_asked_and_its_traces_are_read(monkeypatch: pytest.MonkeyP
             mode = windows if is_window else ALONE if wishes["mode"] == "target" else "lookahead:exact"
             return httpx.Response(200, json=answered(mode, disturbed(0.1, 0.3))["trace"])
         asked.append(json.loads(request.content))
-        return httpx.Response(200, json={"id": f"r{len(asked)}", "usage": {"prompt_tokens": 40}})
+        usage, choice = {"prompt_tokens": 40}, {"finish_reason": "stop"}
+        return httpx.Response(200, json={"id": f"r{len(asked)}", "usage": usage, "choices": [choice]})
 
     real, told = httpx.Client, []
     transport = httpx.MockTransport(answer)

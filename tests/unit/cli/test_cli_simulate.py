@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+from deployments.cli.validate import conclusion, paired_cells
 from deployments.simulation import published
 from deployments.simulation.cost_file import RoleCosts, write_costs
+from deployments.simulation.validation import ValidationRow
 from tests.unit.simulation.test_validation import config, costs, record
 
 
@@ -56,11 +58,26 @@ def test_the_command_says_what_is_predicted_and_what_is_not(lookahead, tmp_path)
     done = lookahead("simulate", *given, "--costs", str(tmp_path / "costs.yaml"), "--json")
     assert done.code == 0, done.err
     assert [row["holds"] for row in done.json["rows"]] == [True] * 5
+    assert [row["stands_out"] for row in done.json["rows"]] == [None] * 5, "one prompt says nothing of chance"
     assert "not predicted: vllm" in done.json["conclusion"][-1]
     assert "needs --costs" in lookahead("simulate", *given).err
     write_costs(tmp_path / "costs.yaml", costs().model_copy(update={"draft": slow_in_one_round(costs().draft)}))
     done = lookahead("simulate", *given, "--costs", str(tmp_path / "costs.yaml"), "--json")
     assert "the same pass differed by 40% between rounds" in done.json["conclusion"][-1]
+
+
+def test_both_verdicts_stand_in_the_table_and_in_words() -> None:
+    figures = (20.0, 20.0, 5.0, 6.25, 1.5, 1.2)
+    out = ValidationRow("windows", 8, *figures, 1.25, (1.15, 1.3), 0.8, (0.7, 0.95))
+    unsure = ValidationRow("exact", 8, *figures, 1.25, (0.95, 1.4), 0.8, (0.7, 1.05))
+    few = ValidationRow("specreason", 2, *figures, 1.25, None, 0.8, None)
+    assert paired_cells(out) == ["windows", "+25%", "+15% to +30%", "-20%", "-30% to -5%", "no", "yes"]
+    assert [paired_cells(row)[-2:] for row in (unsure, few)] == [["no", "no"], ["no", "-"]]
+    assert paired_cells(few)[2] == "-"
+    said = conclusion([out, unsure, few], "target:none", [], anchored=True)
+    assert said[0].startswith("0 of 3 modes are within 10 %")
+    assert said[2] == "1 of 2 are off by more than 10 % beyond chance, paired by prompt: windows."
+    assert "fewer than three prompts" in said[3]
 
 
 def slow_in_one_round(role: RoleCosts) -> RoleCosts:

@@ -280,6 +280,38 @@ def test_a_rate_keeps_as_many_users_as_the_simulated_speed_makes(monkeypatch: py
         assert one.as_simulated.tokens_per_s == pytest.approx(500, rel=0.011)
 
 
+def test_every_layout_that_bears_a_rate_as_simulated_is_found_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near saturation more users are so much slower each that Little's law alone needs dozens of simulations."""
+    asked = Question("qwen2.5-32b", "qwen2.5-0.5b", "h100", 8, rate=1.0)
+    num_simulations = 0
+
+    def slower(question: Question, prediction: Prediction) -> float:
+        nonlocal num_simulations
+        num_simulations += 1
+        users = answering.num_simulated(prediction.layout, prediction.users)
+        found = predict(question, prediction.layout, float(users))
+        return 0.85 * found.user_tokens_per_s if found is not None else 1e-6
+
+    def bears(prediction: Prediction) -> bool:
+        for _ in range(60):
+            pace = slower(asked, prediction)
+            if abs(prediction.users * pace / asked.asked_tokens_per_s - 1.0) <= 0.01:
+                return True
+            prediction = replace(prediction, users=asked.asked_tokens_per_s / pace)
+            if predict(asked, prediction.layout, prediction.users) is None:
+                return False
+        return False
+
+    found = candidates(asked)
+    borne = [one.layout for one in found if bears(one)]
+    assert 0.5 * len(found) < len(borne)
+    num_simulations = 0
+    monkeypatch.setattr(answering, "simulated", slower)
+    tried = [answering.try_out(asked, one) for one in found]
+    assert set(borne) <= {one.predicted.layout for one in tried if answering._bears(asked, one)}
+    assert num_simulations < 4 * len(found)
+
+
 def test_a_layout_that_does_not_reach_the_rate_as_simulated_is_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many users are in the system, they get no more than so much together."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -20,13 +21,14 @@ SIZE = 8
 """Of a block."""
 
 
-def engine(prompt: TokenIds = (1,), rules: MatchRules | None = None) -> ReplayEngine:
+def engine(prompt: TokenIds = (1,), rules: MatchRules | None = None, **more: float) -> ReplayEngine:
     vocabulary = Vocabulary()
     words = tuple(vocabulary.id(f"w{at}\n") for at in range(9))
     costs = RoleCosts(
         model="t",
         passes=[PassTimes(proposed=0, pass_s=[(1, PASS_S), (2, 2 * PASS_S)])],
         reading_s=[(1, PASS_S), (101, PASS_S + 100 * READ_S)],
+        **more,  # type: ignore[arg-type]
     )
     text = ReplayText(vocabulary, words)
     return ReplayEngine(text, prompt, PassCost(costs), is_draft=False, rules=rules, block_size=SIZE)
@@ -120,3 +122,35 @@ def test_a_call_for_one_step_ends_with_it_and_delays_nobody() -> None:
         return second - first
 
     assert run_virtually(run()) == pytest.approx(PASS_S + READ_S)
+
+
+def test_nothing_is_guessed_behind_the_end_of_the_only_step_that_is_asked_for() -> None:
+    async def run() -> list[int]:
+        one = engine(rules=MatchRules())
+        words, found = one._text.truth, []
+        for max_steps in (1, 2):
+            options = {"max_tokens": 9, "rule": StepRule("line"), "max_steps": max_steps, "sampling": Sampling()}
+            deltas = [delta async for delta in one.generate(f"s{max_steps}", (1,), **options, hints=(words,))]  # type: ignore[arg-type]
+            found.append(sum(delta.num_proposed for delta in deltas))
+        await one.shutdown()
+        return found
+
+    num_of_one, num_of_two = run_virtually(run())
+    assert num_of_one == 1 < num_of_two
+
+
+def test_passes_are_disturbed_by_words_only_while_words_come() -> None:
+    async def run() -> list[float]:
+        one, other = engine(disturbance=0.0, disturbance_guided=1.0), engine()
+        one.share_machine(other)
+        options = {"max_tokens": 9, "rule": StepRule("line"), "max_steps": None, "sampling": Sampling()}
+        beside = asyncio.create_task(other.read("beside", 9.0))
+        loop, times = asyncio.get_running_loop(), list[float]()
+        loop.call_at(1.5 * PASS_S, asyncio.ensure_future, one.add_hints("told", ((3, 4),)))
+        async for _ in one.generate("told", (1,), **options):  # type: ignore[arg-type]
+            times.append(loop.time())
+        beside.cancel()
+        await asyncio.gather(one.shutdown(), other.shutdown())
+        return [end - begin for begin, end in pairwise(times[:4])]
+
+    assert run_virtually(run()) == pytest.approx([PASS_S, 2.0 * PASS_S, PASS_S])

@@ -9,6 +9,7 @@ import pytest
 
 from actors.messages import TokenIds
 from deployments.simulation.cutting import cut_at_words
+from deployments.simulation.hinted_writing import END
 from deployments.simulation.replay_text import ReplayText, Vocabulary, replay_text
 from deployments.telemetry.timeline import read_trace
 
@@ -24,7 +25,9 @@ def commit(step: int, text: str, origin: str) -> dict[str, Any]:
 
 
 def read(spans: list[dict[str, Any]], commits: list[dict[str, Any]]) -> ReplayText:
-    return replay_text(read_trace({"spans": spans, "commits": commits}), Vocabulary())
+    """As an engine counts: the end of the answer is a token of the last commit."""
+    ended = [*commits[:-1], commits[-1] | {"num_tokens": commits[-1]["num_tokens"] + 1}]
+    return replay_text(read_trace({"spans": spans, "commits": ended}), Vocabulary())
 
 
 def ids(text: ReplayText, *steps: str) -> TokenIds:
@@ -103,3 +106,43 @@ def test_behind_a_rejected_step_of_its_own_the_draft_goes_on_as_it_did() -> None
     assert (judged.accepted, judged.seconds) == (False, pytest.approx(0.2))
     behind_target = text.draft_after(ids(text, "Step 1\n"))
     assert behind_target[:3] == ids(text, "it lays eggs\n")
+
+
+@pytest.mark.parametrize("is_cut_short", [False, True])
+@pytest.mark.parametrize("num_counted", [6, 9])
+def test_the_token_that_ends_an_answer_is_one_of_those_that_were_counted(is_cut_short: bool, num_counted: int) -> None:
+    """It has no text; an answer that was cut short has none."""
+    last = commit(0, "so x is 5", "target") | {"num_tokens": num_counted}
+    trace = read_trace({"spans": [], "commits": [last]})
+    text = replay_text(trace, Vocabulary(), is_cut_short=is_cut_short)
+    assert len(text.truth) == num_counted - (not is_cut_short)
+    assert text.target_after(()) == (*text.truth, END)
+    assert "".join(text.vocabulary.text(token) for token in text.truth) == "so x is 5"
+
+
+def test_an_accepted_end_is_judged_as_it_was() -> None:
+    spans = [span("draft", 0, 0, "accepted", "so it is\n"), span("verdict", 0, 0, "accepted", end_s=0.3)]
+    spans += [span("draft", 1, 1, "accepted", "five"), span("verdict", 1, 1, "accepted", end_s=1.2)]
+    text = read(spans, [commit(0, "so it is\n", "accepted"), commit(1, "five", "accepted")])
+    draft = text.draft_after(ids(text, "so it is\n"))
+    assert draft[-1] == END
+    assert text.judged(ids(text, "so it is\n"), draft).seconds == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_a_step_that_the_draft_did_not_write_is_drawn_by_how_often_it_agreed(is_equal: bool) -> None:
+    first, alone = "so x is y\n", "and y is two\n"
+    draft = first if is_equal else "No way at all\n"
+    spans = [span("draft", 0, 0, "rejected", draft), span("target", 0, 0, "recovered", first)]
+    text = read(spans, [commit(0, first, "recovered"), commit(1, alone, "target"), commit(2, "Done", "target")])
+    assert text.agreement == is_equal
+    written = ids(text, alone)
+    drawn = text.draft_after(ids(text, first))[: len(written)]
+    assert (drawn == written) is is_equal
+    assert drawn[-1] == written[-1], "the step ends there"
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_what_was_accepted_without_a_version_of_the_target_s_was_not_compared() -> None:
+    spans = [span("draft", 0, 0, "accepted", "so it is\n"), span("verdict", 0, 0, "accepted")]
+    assert read(spans, [commit(0, "so it is\n", "accepted"), commit(1, "Done", "target")]).agreement == 0.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.errors import RequestError
+from deployments.bench.figures import bootstrap_ci
 from deployments.config import Config, validate_config
 from deployments.coordinator.control.ways import FIRST_TRY
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts
@@ -17,7 +19,7 @@ from deployments.simulation.recorded import read_traces
 from deployments.simulation.replay import read_rows
 from deployments.simulation.replay_engine import PassCost
 from deployments.simulation.replay_text import Vocabulary, replay_text
-from deployments.simulation.validation import Replayer, compare, predict, read_run
+from deployments.simulation.validation import Answer, Replayer, compare, predict, read_run
 from deployments.telemetry.timeline import read_trace
 
 MODES = ["target:none", "target:ngram", "lookahead:exact", "lookahead:balanced", "specreason", "vllm"]
@@ -152,6 +154,36 @@ def test_every_mode_of_a_run_is_predicted_from_its_own_recording(tmp_path) -> No
     assert not {row.mode: row for row in compare(slower, against)}["lookahead:exact"].holds
     absolute, _ = predict(config(), costs(), tmp_path, anchored=False)
     assert compare(absolute, against)[0].off_latency == pytest.approx(1 / 1.5 - 1, abs=0.02)
+
+
+def off_by(mode: str, factors: list[float]) -> list[Answer]:
+    return [Answer(mode, index, 100, 5.0 + index, factor * (5.0 + index), 100) for index, factor in enumerate(factors)]
+
+
+@pytest.mark.parametrize(
+    ("factors", "holds", "stands_out"),
+    [
+        ([1.2, 1.25, 1.3, 1.2, 1.3, 1.25, 1.25, 1.2], False, True),
+        ([0.8, 0.75, 0.7, 0.8, 0.7, 0.75, 0.75, 0.8], False, True),
+        ([0.8, 1.0, 1.6, 1.25, 1.3, 1.02, 0.9, 1.4], False, False),
+        ([1.0, 1.02, 0.99, 1.0, 1.01, 0.98, 1.0, 1.0], True, False),
+        ([1.3, 1.3], False, None),
+    ],
+)
+def test_off_beyond_chance_is_another_verdict_than_within_the_goal(
+    factors: list[float], holds: bool, stands_out: bool | None
+) -> None:
+    """A median of a few prompts misses the goal by chance; of pairs the interval says whether it does."""
+    answers = [*off_by("target:none", [1.0] * len(factors)), *off_by("lookahead:exact", factors)]
+    base, row = compare(answers, "target:none", seed=7)
+    assert (row.holds, row.stands_out) == (holds, stands_out)
+    assert row.latency_ratio == pytest.approx(statistics.median(factors))
+    assert row.speed_up_ratio == pytest.approx(statistics.median(1.0 / factor for factor in factors))
+    assert row.as_dict()["stands_out"] is stands_out
+    assert (base.speed_up_ratio, base.latency_ratio) == (None, 1.0)
+    if stands_out is not None:
+        assert row.latency_ratio_ci95 == pytest.approx(bootstrap_ci(factors, 7))
+        assert base.latency_ratio_ci95 == (1.0, 1.0)
 
 
 def test_a_folder_that_is_no_run_says_so(tmp_path) -> None:

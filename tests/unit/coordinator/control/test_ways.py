@@ -135,12 +135,17 @@ def test_a_stall_in_the_first_step_without_hints_does_not_decide_for_long() -> N
     assert steps[200:].count(True) <= 0.1 * 400
 
 
+def until_alone_is_tried(guidance: Guidance, alone_s: float, guided_s: float) -> None:
+    """Hints pay, and a try of the target alone has begun: one step of it is streamed."""
+    play(guidance, 3, alone_s, guided_s)
+    while guidance.guides:
+        play(guidance, 1, alone_s, guided_s)
+
+
 def test_what_is_tried_is_not_what_pays() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     assert guidance.pays, "it is supposed to"
-    play(guidance, 3, 0.1, 0.05)
-    while guidance.guides:
-        play(guidance, 1, 0.1, 0.05)
+    until_alone_is_tried(guidance, 0.1, 0.05)
     assert guidance.pays, "the target alone is tried"
     play(guidance, TRY_STEPS + 2, 0.1, 0.05)
     assert guidance.guides
@@ -148,6 +153,33 @@ def test_what_is_tried_is_not_what_pays() -> None:
     play(guidance, 400, 0.1, 0.3)
     assert not guidance.guides
     assert not guidance.pays
+
+
+@pytest.mark.parametrize("gain", [1.02, 1.05, 1.10, 2.0])
+def test_after_a_try_the_way_that_was_faster_goes_on_at_once(gain: float) -> None:
+    """However little faster: whoever begins meanwhile gets the way that was measured to be so."""
+    guidance = Guidance(TargetCost(), 0.007)
+    until_alone_is_tried(guidance, 0.1 * gain, 0.1)
+    taken = []
+    for _ in range(2 * TRY_STEPS):
+        assert guidance.pays
+        taken += play(guidance, 1, 0.1 * gain, 0.1)
+    assert taken == [False] * (TRY_STEPS - 1) + [True] * (TRY_STEPS + 1)
+
+
+@pytest.mark.parametrize("way", ["guided", "alone"])
+def test_a_try_that_could_not_be_measured_changes_nothing(way: str) -> None:
+    guidance = Guidance(TargetCost(), 0.007)
+    play(guidance, STEPS_APART, 0.1, 0.05 if way == "guided" else 0.2)
+    former = guidance.guides
+    assert former is (way == "guided")
+    while guidance.decide(1.0, 1)[0] is former:
+        guidance.streamed(Streaming(20, 1.0, 0.05 if former else 0.1, True), former)
+    for _ in range(TRY_STEPS):
+        guides, reason, _ = guidance.decide(1.0, 1)
+    assert guides is former
+    assert guidance.pays is former
+    assert reason.startswith("hints from the draft " + ("are supposed to pay" if former else "did not pay"))
 
 
 def test_several_requests_know_sooner() -> None:

@@ -117,7 +117,7 @@ class Controller:
         """In steps of each request."""
         self._since_probe = 0.0
         self._since_alone = 0.0
-        """Steps of each request since a stream was timed, or tried."""
+        """Steps of each request since a stream was timed."""
 
     def guides(self, steps: str, *, is_exact: bool, is_sampled: bool = False) -> bool:
         """Whether a request that begins now is guided, where a window is possible as well; `steps` and `is_sampled` as
@@ -297,7 +297,6 @@ class Controller:
         if not self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone()):
             return False
         cost.doubt(num, PROBE_STEPS)
-        self._since_alone = 0.0
         return True
 
     def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float, *, watches: bool = False) -> bool:

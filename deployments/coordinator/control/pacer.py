@@ -299,6 +299,8 @@ class Pacer:
         elif command.outcome is Outcome.TARGET and facts.draft_was_late:
             self._estimates.decided(False, facts.target_tokens, self.manner.steps, self._alpha)
         if command.step is not None:
+            if self.probe_until is not None and self.decision.depth == 0:
+                self.probe_until += 1  # it was written ahead, before the target alone was tried
             self._committed()
 
     def _committed(self) -> None:

@@ -131,7 +131,7 @@ class AuditRecorder:
         wishes = asdict(terms) | {"verifier": self._verifier, "rules": self._rules}
         checks = self._deployed.checks.get(self._verifier, []) if terms.verifier is not None else []
         prompt = self._of_text(prompt_text(self._request.prompt))
-        self._put("begin", **wishes, checks=checks, prompt=prompt)
+        self._put("begin", **wishes, checks=checks, prompt=prompt, resumed_at=self._resumed_at())
 
     def on_command(self, command: Command) -> None:
         """As `Observer.on_command`."""
@@ -238,6 +238,13 @@ class AuditRecorder:
         )
 
     # --- words -------------------------------------------------------------------------------------------------------
+
+    def _resumed_at(self) -> int | None:
+        """The number of the first step that this run decides; None where no other run is before it."""
+        resume = self._request.resume
+        if resume is None:
+            return None
+        return resume.counts.num_steps if resume.counts is not None else 0
 
     def _put(self, kind: str, **values: Any) -> None:
         run = self._terms.run if self._terms is not None else None

@@ -17,6 +17,7 @@ from deployments.bench.audit_cost import cost_of
 from deployments.config import Config, validate_config
 from deployments.coordinator.events import TargetStep
 from deployments.generation import Committed, GenerationRequest, SpeculationOptions
+from deployments.ledger import Ledger
 from deployments.telemetry.audit import (
     COVERED,
     EQUAL,
@@ -269,5 +270,36 @@ def test_requests_of_one_id_are_told_apart(tmp_path: Path) -> None:
         "lookahead",
     ]
     assert "The id was used for 3 requests; this is number 1 (--run chooses)." in explain(find(tmp_path, "r", 1), None)
-    with pytest.raises(RequestError, match="was used 3 times"):
+    with pytest.raises(RequestError, match="has 3 runs"):
         find(tmp_path, "r", 4)
+
+
+def test_a_step_that_an_earlier_run_decided_is_not_told_as_the_targets_own(tmp_path: Path) -> None:
+    async def scene() -> int:
+        coordinator = await Bench(settings=audited(tmp_path)).coordinator()
+        wish, ledger = request(mode="lookahead", verifier="always"), Ledger()
+        async with aclosing(coordinator.generate(wish)) as outputs:
+            async for output in outputs:
+                ledger.take(output)
+                if isinstance(output, Committed) and output.step >= 4:
+                    break
+        behind = ledger.standing()
+        assert behind is not None
+        assert behind.counts is not None
+        _ = [output async for output in coordinator.generate(replace(wish, resume=behind))]
+        coordinator.close()
+        return behind.counts.num_steps
+
+    resumed_at = run_virtually(scene())
+    first, second = (find(tmp_path, "r", run) for run in (1, 2))
+    assert first.begin is not None
+    assert second.begin is not None
+    assert (first.begin["resumed_at"], second.begin["resumed_at"]) == (None, resumed_at)
+    assert resumed_at > 3
+    assert not second.at(3)
+    told = explain(second, 3)
+    assert "it went on at step" in told[0]
+    assert told[1] == "Step 3: it was decided by an earlier run of this id; --run chooses which one is told of."
+    assert "The id was used for one request, in 2 runs; this is number 2 (--run chooses)." in told
+    assert explain(first, 3)[1].startswith("Step 3: the draft's step was accepted")
+    assert second.at(resumed_at)

@@ -146,7 +146,7 @@ class Coordinator:
             return
         plan = settle(self._config, request)
         clock = asyncio.get_running_loop().time
-        metrics = RequestMetrics(self._metrics, plan.mode, clock)
+        metrics = RequestMetrics(self._metrics, plan.mode, clock, request.resume)
         demand = self._demand.open(plan.mode != "target")
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)

@@ -147,8 +147,7 @@ class Controller:
     def streamed(self, pacer: Pacer, step: Streaming) -> None:
         """The target streamed a step of `pacer`, as decided last. One without hints says nothing of the target alone
         while others have some: its passes check their words as well."""
-        is_always_guided = pacer.manner.is_guided and pacer.can_draft and pacer.manner.max_depth == 0
-        guided = pacer.takes_hints or is_always_guided
+        guided = pacer.takes_hints
         if not guided:
             if self._has_hints:
                 return
@@ -194,7 +193,7 @@ class Controller:
 
     @property
     def _guided(self) -> list[Pacer]:
-        """Those that can have hints now."""
+        """Those for which it is decided here whether they have hints, and that can have some now."""
         return [pacer for pacer in self._pacers.values() if pacer.manner.is_guided and pacer.max_depth > 0]
 
     def _guidance(self, is_sampled: bool) -> Guidance:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from actors.messages import Delta, Ending, Prefix, StepRequest, StepRule
 from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.estimates import Streaming
 from deployments.coordinator.control.guidance import MOST_FIRST_STEPS, STEPS_APART, TRY_STEPS, Guidance
 from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, LEAST_WINDOWS, TRY_EVERY, Ways
+from deployments.coordinator.events import StartStream, Streamed
 
 UNTIL_KNOWN = LEAST_WINDOWS * FIRST_TRY + 1
 """After so many requests alone both ways are compared, if windows are the faster ones."""
@@ -252,6 +254,20 @@ def test_a_stream_beside_guided_ones_says_nothing_of_the_target_alone() -> None:
     guided.can_draft = False
     controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
     assert cost.num_streamed > before, "the draft is lost: nobody has hints"
+
+
+def test_a_stream_beside_one_that_is_always_guided_says_nothing_of_the_target_alone() -> None:
+    """With `controller: false` nobody decides on its hints."""
+    controller, (always, answering) = opened(Manner(0, is_guided=True), ANSWERING)
+    cost = controller.estimates.target_cost
+    before = cost.num_streamed
+    controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
+    controller.streamed(always, Streaming(20, 2.0, 0.3, True))
+    assert cost.num_streamed == before
+    always.on_command(StartStream(0, StepRequest("c", "s", Prefix((1,)), StepRule(), 9)))
+    always.on_event(Streamed(0, Delta("</think>", (1,), ending=Ending.CLOSE)))
+    controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
+    assert cost.num_streamed > before, "the reasoning is closed: it has hints no more"
 
 
 def test_the_target_alone_is_measured_beside_requests_that_always_stream() -> None:

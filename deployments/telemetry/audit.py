@@ -73,7 +73,7 @@ class Terms:
 
 @dataclass(slots=True)
 class Chunks:
-    """A run of a guided draft's chunks of one outcome."""
+    """A run of a guided draft's chunks of one outcome, with no step of the target's own between them."""
 
     outcome: Outcome
     position: int
@@ -81,6 +81,11 @@ class Chunks:
     num: int = 0
     tokens: int = 0
     texts: list[str] = field(default_factory=list)
+
+    @property
+    def next_step(self) -> int | None:
+        """The step that the next chunk of this run is; None for chunks that are no steps of the output."""
+        return None if self.step is None else self.step + self.num
 
 
 def digest(text: str) -> str:
@@ -210,7 +215,7 @@ class AuditRecorder:
 
     def _chunk(self, command: Retired, basis: Basis) -> None:
         chunks = self._chunks
-        if chunks is None or chunks.outcome is not command.outcome:
+        if chunks is None or (chunks.outcome, chunks.next_step) != (command.outcome, command.step):
             self._flush_chunks()
             chunks = self._chunks = Chunks(command.outcome, command.position, command.step)
         if basis.draft is not None:

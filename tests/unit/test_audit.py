@@ -15,7 +15,7 @@ from actors.errors import ConfigError, RequestError, RoleUnavailable
 from actors.messages import Message, Prompt, Sampling
 from deployments.bench.audit_cost import cost_of
 from deployments.config import Config, validate_config
-from deployments.coordinator.events import TargetStep
+from deployments.coordinator.events import Basis, Outcome, Retired, TargetStep
 from deployments.generation import Committed, GenerationRequest, SpeculationOptions
 from deployments.ledger import Ledger
 from deployments.telemetry.audit import (
@@ -172,6 +172,20 @@ def test_chunks_of_a_guided_draft_are_told_in_runs(tmp_path: Path) -> None:
     assert count(found.decisions, "recovered") == summary.num_recovered_steps
     assert count(found.decisions, "cancelled") == summary.num_cancelled_steps
     assert any("chunks from step" in line for line in explain(found, None))
+    covered = [step for step in range(summary.num_steps) for _ in found.at(step)]
+    assert len(covered) == len(set(covered)) == summary.num_steps - summary.num_target_steps
+
+
+def test_a_run_of_chunks_ends_where_the_target_has_written_a_step_of_its_own() -> None:
+    told: list[dict[str, Any]] = []
+    recorder = AuditRecorder(request(), Deployed({}, {}), "hash", lambda: 0.0, told.append)
+    recorder.begin(Terms("run", "lookahead", None, 4, 1, True, "blank_line", "v", Sampling()))
+    for serial, number in enumerate((0, 1, 3, 4, 5)):
+        recorder.on_command(Retired(serial, Outcome.ACCEPTED, number, Basis(step(1, 2))))
+    for serial in (5, 6):
+        recorder.on_command(Retired(serial, Outcome.CANCELLED, None, Basis(step(1, 2))))
+    recorder.close(None)
+    assert [(r["step"], r["num_steps"]) for r in told if r["record"] == "decision"] == [(0, 2), (3, 3), (None, 2)]
 
 
 @pytest.mark.parametrize("texts", ["hash", "none", "full"])

@@ -2,7 +2,8 @@
 
 Promises: an observer of a pipeline that never raises and never waits; times are seconds since the request began, by the
 clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its
-answer is not whole, and one that gave way or met a stop string is the target's. `as_dict` is the JSON that `/v1/traces/{id}` serves and that `lookahead trace` draws.
+answer is not whole, and one that gave way or met a stop string is the target's. `as_dict` is the JSON that
+`/v1/traces/{id}` serves and that `lookahead trace` draws.
 """
 
 from __future__ import annotations

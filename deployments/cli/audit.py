@@ -23,7 +23,8 @@ def audit(
     log: Annotated[Path, typer.Option(help="An audit log, or the folder with those of all coordinators.")],
     step: Annotated[int | None, typer.Option(min=0, help="Only this step of the output, counted from 0.")] = None,
     run: Annotated[
-        int | None, typer.Option(min=1, help="Which request, where several had this id, counted from 1; else the last.")
+        int | None,
+        typer.Option(min=1, help="Which run, where several had this id or one went on elsewhere; else the last."),
     ] = None,
     json_output: Json = False,
 ) -> None:

@@ -146,7 +146,7 @@ class Coordinator:
             return
         plan = settle(self._config, request)
         clock = asyncio.get_running_loop().time
-        metrics = RequestMetrics(self._metrics, plan.mode, clock)
+        metrics = RequestMetrics(self._metrics, plan.mode, clock, request.resume)
         demand = self._demand.open(plan.mode != "target")
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._keep(trace)
@@ -159,7 +159,8 @@ class Coordinator:
             demand.num_prompt_tokens = len(settings.target_prompt)
             is_sampled = settings.sampling.temperature > 0
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}, {'sampled' if is_sampled else 'greedy'}"
-            can_guide = guides = takes_hints and plan.may_guide and self._draft_vocabulary == settings.vocabulary
+            takes_hints = takes_hints and self._draft_vocabulary == settings.vocabulary and settings.may_hint
+            can_guide = guides = takes_hints and plan.may_guide
             if guides and plan.is_controlled and self._controller is not None:
                 guides = self._controller.guides(steps, is_exact=plan.verifier is None, is_sampled=is_sampled)
             depth = plan.max_lookahead if plan.is_controlled else 0

@@ -99,8 +99,7 @@ class GuidedSession:
         """Where the draft ended the text; it would do so again."""
         self._owns = self._transcript.is_in_step
         """Whether the target has written something since the last counted step."""
-        self._may_draft = settings.speculate_content or settings.marks.is_open_at_start
-        self._may_draft &= not self._transcript.is_closed
+        self._may_draft = settings.may_hint
         self._out: list[Command] = []
         self.finished = False
 

@@ -74,6 +74,13 @@ class SessionSettings:
     """So many sequences from paths that were left go with a call, beside the draft's step for its own position."""
 
     @property
+    def may_hint(self) -> bool:
+        """Whether the draft's words may be hints to a stream of the target's: its text is of a kind that is speculated,
+        and no reasoning is closed."""
+        is_closed = self.resume is not None and self.resume.is_closed
+        return (self.speculate_content or self.marks.is_open_at_start) and not is_closed
+
+    @property
     def cuts_steps(self) -> bool:
         """Whether a step is cut where the target leaves the draft's words. Steps of a set length would be out of step
         with the draft's ever after."""

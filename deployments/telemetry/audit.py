@@ -73,7 +73,7 @@ class Terms:
 
 @dataclass(slots=True)
 class Chunks:
-    """A run of a guided draft's chunks of one outcome."""
+    """A run of a guided draft's chunks of one outcome, with no step of the target's own between them."""
 
     outcome: Outcome
     position: int
@@ -81,6 +81,11 @@ class Chunks:
     num: int = 0
     tokens: int = 0
     texts: list[str] = field(default_factory=list)
+
+    @property
+    def next_step(self) -> int | None:
+        """The step that the next chunk of this run is; None for chunks that are no steps of the output."""
+        return None if self.step is None else self.step + self.num
 
 
 def digest(text: str) -> str:
@@ -131,7 +136,7 @@ class AuditRecorder:
         wishes = asdict(terms) | {"verifier": self._verifier, "rules": self._rules}
         checks = self._deployed.checks.get(self._verifier, []) if terms.verifier is not None else []
         prompt = self._of_text(prompt_text(self._request.prompt))
-        self._put("begin", **wishes, checks=checks, prompt=prompt)
+        self._put("begin", **wishes, checks=checks, prompt=prompt, resumed_at=self._resumed_at())
 
     def on_command(self, command: Command) -> None:
         """As `Observer.on_command`."""
@@ -210,7 +215,7 @@ class AuditRecorder:
 
     def _chunk(self, command: Retired, basis: Basis) -> None:
         chunks = self._chunks
-        if chunks is None or chunks.outcome is not command.outcome:
+        if chunks is None or (chunks.outcome, chunks.next_step) != (command.outcome, command.step):
             self._flush_chunks()
             chunks = self._chunks = Chunks(command.outcome, command.position, command.step)
         if basis.draft is not None:
@@ -238,6 +243,13 @@ class AuditRecorder:
         )
 
     # --- words -------------------------------------------------------------------------------------------------------
+
+    def _resumed_at(self) -> int | None:
+        """The number of the first step that this run decides; None where no other run is before it."""
+        resume = self._request.resume
+        if resume is None:
+            return None
+        return resume.counts.num_steps if resume.counts is not None else 0
 
     def _put(self, kind: str, **values: Any) -> None:
         run = self._terms.run if self._terms is not None else None

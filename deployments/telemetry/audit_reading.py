@@ -28,7 +28,8 @@ ALWAYS = (b'{"record":"settings"', b'{"record":"lost"')
 
 @dataclass
 class Audited:
-    """What the log has of one run of a request: an id may be used more than once."""
+    """What the log has of one run of a request: an id may be used more than once, and a request may go on elsewhere in
+    another run."""
 
     request_id: str
     begin: Record | None = None
@@ -39,10 +40,17 @@ class Audited:
     run: int = 1
     """Which run this is, counted from 1 in the order of time."""
     num_runs: int = 1
+    num_resumed: int = 0
+    """Runs that went on behind an earlier one."""
     num_damaged: int = 0
     """Lines of the whole log that are no records."""
     num_lost: int = 0
     """Records that were lost while the request ran; they may have been its own."""
+
+    @property
+    def first_step(self) -> int:
+        """The number of the first step that this run decided."""
+        return int((self.begin or {}).get("resumed_at") or 0)
 
     def at(self, step: int) -> list[Record]:
         """The decision about step number `step` of the output; empty where nothing was decided there."""
@@ -87,7 +95,7 @@ def _opened(names: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
 def find(path: Path, request_id: str, run: int | None = None) -> Audited:
     """What the log at `path`, a file or a folder of them, has of `request_id`; RequestError if it has nothing.
 
-    `run` counts the requests with this id from 1; without it the last one is meant.
+    `run` counts the runs with this id from 1; without it the last one is meant.
     """
     records: list[Record] = []
     damaged = 0
@@ -108,9 +116,10 @@ def _gather(request_id: str, own: list[Record], records: list[Record], damaged: 
     runs = list(dict.fromkeys(record.get("run") for record in own))
     number = len(runs) if run is None else run
     if not 1 <= number <= len(runs):
-        raise RequestError(f"The id {request_id!r} was used {len(runs)} times, counted from 1.", "run")
+        raise RequestError(f"The log has {len(runs)} runs of the id {request_id!r}, counted from 1.", "run")
+    num_resumed = sum(record.get("resumed_at") is not None for record in own if record["record"] == "begin")
     own = [record for record in own if record.get("run") == runs[number - 1]]
-    found = Audited(request_id, run=number, num_runs=len(runs), num_damaged=damaged)
+    found = Audited(request_id, run=number, num_runs=len(runs), num_resumed=num_resumed, num_damaged=damaged)
     for record in own:
         if record["record"] == "begin":
             found.begin = record
@@ -193,6 +202,8 @@ def _about(found: Audited) -> str:
         words += f", in mode {begin['mode']}, {judged}"
         if begin.get("is_guided"):
             words += "; the target wrote every token itself, with the draft's words as hints"
+        if found.first_step:
+            words += f"; it went on at step {found.first_step}, behind an earlier run"
     versions = first.get("versions", {})
     words += f". Version {versions.get('package')}, target {versions.get('target')}, draft {versions.get('draft')}."
     if found.end is not None:
@@ -234,13 +245,18 @@ def _nothing_decided(found: Audited, step: int) -> str:
     num_steps = counts.get("num_steps")
     if isinstance(num_steps, int) and not 0 <= step < num_steps:
         raise RequestError(f"Request {found.request_id} has {num_steps} steps, counted from 0.", "step")
+    if step < found.first_step:
+        return f"Step {step}: it was decided by an earlier run of this id; --run chooses which one is told of."
     return f"Step {step}: nothing was decided there; the target wrote it with no draft step to judge."
 
 
 def _caveats(found: Audited) -> list[str]:
     lines = []
     if found.num_runs > 1:
-        lines.append(f"The id was used for {found.num_runs} requests; this is number {found.run} (--run chooses).")
+        num = max(found.num_runs - found.num_resumed, 1)
+        used = f"{num} requests" if num > 1 else "one request"
+        used += f", in {found.num_runs} runs" if num < found.num_runs else ""
+        lines.append(f"The id was used for {used}; this is number {found.run} (--run chooses).")
     if found.num_lost:
         lines.append(f"{found.num_lost} records were lost while it ran, which may be its own.")
     if found.begin is None:

@@ -41,7 +41,7 @@ from deployments.coordinator.events import (
     StartTarget,
     TargetStep,
 )
-from deployments.generation import SpeculationSummary
+from deployments.generation import SpeculationSummary, Standing
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # times of creation do not add up over replicas
 
@@ -137,9 +137,11 @@ class Metrics:
 
 
 class RequestMetrics:
-    """Counts one request while it runs."""
+    """Counts one request while it runs; of one that goes on behind `resume`, what is added to its counts."""
 
-    def __init__(self, metrics: Metrics, mode: str, clock: Callable[[], float]) -> None:
+    def __init__(self, metrics: Metrics, mode: str, clock: Callable[[], float], resume: Standing | None = None) -> None:
+        counts = resume.counts if resume is not None else None
+        self._before = counts if counts is not None else SpeculationSummary(mode)
         self._metrics = metrics
         self._mode = mode
         self._clock = clock
@@ -207,10 +209,11 @@ class RequestMetrics:
         m.request_seconds.labels(self._mode).observe(self._clock() - self._start)
         if summary is None:
             return
-        m.wasted.labels("draft").inc(summary.rejected_tokens)
-        m.target_steps.inc(summary.num_target_steps)
+        m.wasted.labels("draft").inc(summary.rejected_tokens - self._before.rejected_tokens)
+        m.target_steps.inc(summary.num_target_steps - self._before.num_target_steps)
         for reason in summary.degraded:
-            m.degraded.labels(reason).inc()
+            if reason not in self._before.degraded:
+                m.degraded.labels(reason).inc()
 
     def _promote(self, command: Promoted) -> None:
         """What the target wrote, or writes, is for another position now."""

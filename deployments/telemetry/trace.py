@@ -2,7 +2,8 @@
 
 Promises: an observer of a pipeline that never raises and never waits; times are seconds since the request began, by the
 clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its
-answer is not whole. `as_dict` is the JSON that `/v1/traces/{id}` serves and that `lookahead trace` draws.
+answer is not whole, and one that gave way or met a stop string is the target's. `as_dict` is the JSON that
+`/v1/traces/{id}` serves and that `lookahead trace` draws.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class TraceRecorder:
         self._running: dict[int, Span] = {}
         self._ahead: dict[int, Piece] = {}
         self._drafted: dict[int, Span] = {}
+        self._broken_off: Span | None = None
+        """An answer that ended before its stream: what it has written stays if the request goes on or finishes."""
         self._commits: list[dict[str, Any]] = []
         self._decisions: list[dict[str, Any]] = []
         self._summary: SpeculationSummary | None = None
@@ -91,7 +94,7 @@ class TraceRecorder:
         elif isinstance(command, Judge):
             self._begin(command.call, Span("verdict", command.position, now))
         elif isinstance(command, Cancel):
-            self._end(command.call, "cancelled", reason=command.reason)
+            self._cancel(command)
         elif isinstance(command, Decision):
             self._decisions.append({"at_s": now, **asdict(command)})
         elif isinstance(command, Continued):
@@ -148,6 +151,8 @@ class TraceRecorder:
         if self._duration_s is not None:
             return
         self._duration_s, self._error = self._now(), error
+        if self._summary is not None:
+            self._go_on()
         for call in list(self._running):
             is_whole = self._running[call].kind == "answer" and self._summary is not None
             self._end(call, "target" if is_whole else "cancelled")
@@ -182,6 +187,7 @@ class TraceRecorder:
         return self._clock() - self._zero
 
     def _begin(self, call: int, span: Span) -> None:
+        self._go_on()
         self._running[call] = span
         self._spans.append(span)
         self._open.append(span)
@@ -191,6 +197,17 @@ class TraceRecorder:
         if span is not None:
             span.end_s, span.outcome = self._now(), outcome
             span.detail |= detail
+
+    def _cancel(self, command: Cancel) -> None:
+        span = self._running.get(command.call)
+        if span is not None and span.kind == "answer" and span.num_tokens:
+            self._broken_off = span
+        self._end(command.call, "" if span is self._broken_off else "cancelled", reason=command.reason)
+
+    def _go_on(self) -> None:
+        """The request did not end in failure where its answer was broken off: the answer is the target's, so far."""
+        if self._broken_off is not None:
+            self._broken_off.outcome, self._broken_off = "target", None
 
     def _drop(self, call: int) -> None:
         """The stream ended right after its last step: the span that was opened for a next one never was work."""

@@ -15,8 +15,9 @@ from actors.errors import ConfigError, RequestError, RoleUnavailable
 from actors.messages import Message, Prompt, Sampling
 from deployments.bench.audit_cost import cost_of
 from deployments.config import Config, validate_config
-from deployments.coordinator.events import TargetStep
+from deployments.coordinator.events import Basis, Outcome, Retired, TargetStep
 from deployments.generation import Committed, GenerationRequest, SpeculationOptions
+from deployments.ledger import Ledger
 from deployments.live_settings import changed
 from deployments.telemetry.audit import (
     COVERED,
@@ -196,6 +197,20 @@ def test_chunks_of_a_guided_draft_are_told_in_runs(tmp_path: Path) -> None:
     assert count(found.decisions, "recovered") == summary.num_recovered_steps
     assert count(found.decisions, "cancelled") == summary.num_cancelled_steps
     assert any("chunks from step" in line for line in explain(found, None))
+    covered = [step for step in range(summary.num_steps) for _ in found.at(step)]
+    assert len(covered) == len(set(covered)) == summary.num_steps - summary.num_target_steps
+
+
+def test_a_run_of_chunks_ends_where_the_target_has_written_a_step_of_its_own() -> None:
+    told: list[dict[str, Any]] = []
+    recorder = AuditRecorder(request(), Deployed({}, {}), "hash", lambda: 0.0, told.append)
+    recorder.begin(Terms("run", "lookahead", None, 4, 1, True, "blank_line", "v", Sampling()))
+    for serial, number in enumerate((0, 1, 3, 4, 5)):
+        recorder.on_command(Retired(serial, Outcome.ACCEPTED, number, Basis(step(1, 2))))
+    for serial in (5, 6):
+        recorder.on_command(Retired(serial, Outcome.CANCELLED, None, Basis(step(1, 2))))
+    recorder.close(None)
+    assert [(r["step"], r["num_steps"]) for r in told if r["record"] == "decision"] == [(0, 2), (3, 3), (None, 2)]
 
 
 @pytest.mark.parametrize("texts", ["hash", "none", "full"])
@@ -294,5 +309,36 @@ def test_requests_of_one_id_are_told_apart(tmp_path: Path) -> None:
         "lookahead",
     ]
     assert "The id was used for 3 requests; this is number 1 (--run chooses)." in explain(find(tmp_path, "r", 1), None)
-    with pytest.raises(RequestError, match="was used 3 times"):
+    with pytest.raises(RequestError, match="has 3 runs"):
         find(tmp_path, "r", 4)
+
+
+def test_a_step_that_an_earlier_run_decided_is_not_told_as_the_targets_own(tmp_path: Path) -> None:
+    async def scene() -> int:
+        coordinator = await Bench(settings=audited(tmp_path)).coordinator()
+        wish, ledger = request(mode="lookahead", verifier="always"), Ledger()
+        async with aclosing(coordinator.generate(wish)) as outputs:
+            async for output in outputs:
+                ledger.take(output)
+                if isinstance(output, Committed) and output.step >= 4:
+                    break
+        behind = ledger.standing()
+        assert behind is not None
+        assert behind.counts is not None
+        _ = [output async for output in coordinator.generate(replace(wish, resume=behind))]
+        coordinator.close()
+        return behind.counts.num_steps
+
+    resumed_at = run_virtually(scene())
+    first, second = (find(tmp_path, "r", run) for run in (1, 2))
+    assert first.begin is not None
+    assert second.begin is not None
+    assert (first.begin["resumed_at"], second.begin["resumed_at"]) == (None, resumed_at)
+    assert resumed_at > 3
+    assert not second.at(3)
+    told = explain(second, 3)
+    assert "it went on at step" in told[0]
+    assert told[1] == "Step 3: it was decided by an earlier run of this id; --run chooses which one is told of."
+    assert "The id was used for one request, in 2 runs; this is number 2 (--run chooses)." in told
+    assert explain(first, 3)[1].startswith("Step 3: the draft's step was accepted")
+    assert second.at(resumed_at)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from actors.errors import RoleUnavailable
 from actors.messages import Delta, Ending, Prefix, StepRequest, StepRule
-from deployments.coordinator.events import Finish, StartStream, Streamed
+from deployments.coordinator.events import Cancel, Command, Fail, Finish, StartStream, StartTarget, Streamed
 from deployments.generation import Finished, SpeculationSummary
 from deployments.telemetry.trace import TraceRecorder
 
@@ -33,3 +34,33 @@ def test_a_stream_that_the_client_left_is_cancelled(is_whole: bool, outcome: str
     told = trace.as_dict()
     assert [span["outcome"] for span in told["spans"]] == [outcome]
     assert (told["summary"] is not None, told.get("error")) == (is_whole, None)
+
+
+FINISH = Finish(Finished("stop", 1, 2, 0, SpeculationSummary("target")))
+WINDOW = StartTarget(2, 0, StepRequest("d", "s", Prefix((1,)), StepRule(), 9))
+
+
+@pytest.mark.parametrize(
+    ("written", "then", "outcome"),
+    [
+        ((1, 2), [FINISH], "target"),
+        ((1, 2), [WINDOW], "target"),
+        ((1, 2), [WINDOW, Fail(RoleUnavailable("gone"))], "target"),
+        ((1, 2), [Fail(RoleUnavailable("gone"))], "cancelled"),
+        ((1, 2), [], "cancelled"),
+        ((), [WINDOW], "cancelled"),
+    ],
+)
+def test_a_stream_that_ends_before_its_end_was_the_targets_if_its_text_stays(
+    written: tuple[int, ...], then: list[Command], outcome: str
+) -> None:
+    """A stop string was met, or steps are speculated from there on; or all of it failed."""
+    trace = TraceRecorder("r", "lookahead", 0.0, lambda: 0.0, texts=True)
+    trace.on_command(StartStream(1, StepRequest("c", "s", Prefix((1,)), StepRule(), 9)))
+    if written:
+        trace.on_event(Streamed(1, Delta("One.", written)))
+    for command in (Cancel(1, "told to"), *then):
+        trace.on_command(command)
+    trace.close()
+    answer = trace.as_dict()["spans"][0]
+    assert (answer["outcome"], answer["detail"]["reason"]) == (outcome, "told to")

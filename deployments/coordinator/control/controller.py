@@ -117,7 +117,7 @@ class Controller:
         """In steps of each request."""
         self._since_probe = 0.0
         self._since_alone = 0.0
-        """Steps of each request since a stream was timed, or tried."""
+        """Steps of each request since a stream was timed."""
 
     def guides(self, steps: str, *, is_exact: bool, is_sampled: bool = False) -> bool:
         """Whether a request that begins now is guided, where a window is possible as well; `steps` and `is_sampled` as
@@ -147,8 +147,7 @@ class Controller:
     def streamed(self, pacer: Pacer, step: Streaming) -> None:
         """The target streamed a step of `pacer`, as decided last. One without hints says nothing of the target alone
         while others have some: its passes check their words as well."""
-        is_always_guided = pacer.manner.is_guided and pacer.can_draft and pacer.manner.max_depth == 0
-        guided = pacer.takes_hints or is_always_guided
+        guided = pacer.takes_hints
         if not guided:
             if self._has_hints:
                 return
@@ -194,7 +193,7 @@ class Controller:
 
     @property
     def _guided(self) -> list[Pacer]:
-        """Those that can have hints now."""
+        """Those for which it is decided here whether they have hints, and that can have some now."""
         return [pacer for pacer in self._pacers.values() if pacer.manner.is_guided and pacer.max_depth > 0]
 
     def _guidance(self, is_sampled: bool) -> Guidance:
@@ -297,7 +296,6 @@ class Controller:
         if not self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone()):
             return False
         cost.doubt(num, PROBE_STEPS)
-        self._since_alone = 0.0
         return True
 
     def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float, *, watches: bool = False) -> bool:

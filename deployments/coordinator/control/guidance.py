@@ -77,13 +77,13 @@ class Guidance:
         is_known = is_alone_known and self._guided.num_steps >= ENOUGH
         speed_up = self._alone.stream_s(num_sequences) / self._guided.at(num_sequences) if is_known else 1.0
         if self._tries_until:
-            self._tries_until = 0.0
-            self._plan_try(speed_up)
+            self._end_try(is_known, speed_up)
         elif self._num_steps >= self._next_try:
             self._try(num_sequences)
             return self.guides, self._trying(), 1.0
         if not is_known:
-            return self.guides, "hints from the draft are supposed to pay until both ways are measured", 1.0
+            supposed = "are supposed to pay" if self.guides else "did not pay, and are supposed not to"
+            return self.guides, f"hints from the draft {supposed} until both ways are measured", 1.0
         gain = speed_up - 1.0 if self.guides else 1.0 / speed_up - 1.0
         self._missed = max(self._missed - gain * part, 0.0)
         if self._missed > SWITCH_COST:
@@ -98,6 +98,13 @@ class Guidance:
         self.guides, self._missed = not self.guides, 0.0
         (self._guided if self.guides else self._alone).doubt(num_sequences, DOUBTED)
         self._tries_until = self._num_steps + TRY_STEPS
+
+    def _end_try(self, is_known: bool, speed_up: float) -> None:
+        """The way that was tried stays if it was measured and is the faster one; else the former goes on."""
+        is_faster = is_known and (speed_up > 1.0 if self.guides else speed_up < 1.0)
+        self.guides = self.guides == is_faster
+        self._tries_until = 0.0
+        self._plan_try(speed_up)
 
     def _plan_try(self, speed_up: float) -> None:
         """When the way that is not taken is tried next, where `speed_up` is that of hints."""

@@ -166,8 +166,9 @@ class Pacer:
 
     @property
     def takes_hints(self) -> bool:
-        """Whether it was decided that the draft guides it, and the draft answers."""
-        return self.manner.is_guided and self.can_draft and self.decision.depth > 0
+        """Whether the draft guides it: the draft answers, and it was decided so or is not decided here."""
+        is_wanted = self.decision.depth > 0 or self.manner.max_depth == 0
+        return self.manner.is_guided and self.can_draft and not self._only_streams and is_wanted
 
     @property
     def max_depth(self) -> int:
@@ -280,9 +281,9 @@ class Pacer:
             return
         if self.decision.depth > 0 and not self.manner.is_guided:
             self._num_ignored += 1  # the session streams, whatever is decided: the answer has begun, say
-        self._only_streams |= self._num_ignored >= 2 or delta.ending is Ending.CLOSE
         if step.is_timed:
             self._decider.streamed(self, step)
+        self._only_streams |= self._num_ignored >= 2 or delta.ending is Ending.CLOSE
         self._alpha.fade(STREAM_FADES)
         self._estimates.alpha(self.manner.steps).fade(STREAM_FADES, LEAST_EVIDENCE)
         self._committed()
@@ -299,6 +300,8 @@ class Pacer:
         elif command.outcome is Outcome.TARGET and facts.draft_was_late:
             self._estimates.decided(False, facts.target_tokens, self.manner.steps, self._alpha)
         if command.step is not None:
+            if self.probe_until is not None and self.decision.depth == 0:
+                self.probe_until += 1  # it was written ahead, before the target alone was tried
             self._committed()
 
     def _committed(self) -> None:

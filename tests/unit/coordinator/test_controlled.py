@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from actors.engines.scripted import ScriptOptions
-from actors.messages import Prompt
+from actors.messages import Message, Prompt
+from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_WINDOWS
 from deployments.coordinator.coordinator import settle
-from deployments.generation import Finished, SamplingOptions
+from deployments.generation import Finished, SamplingOptions, Standing
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
+from tests.unit.coordinator.test_reasoning import thinking
 
 LONG = replace(TARGET, num_steps=12, words=12)
 HINTED = replace(LONG, hint_gain=3.0)
@@ -153,6 +155,30 @@ def test_who_may_be_guided(wishes: dict[str, Any], may_guide: bool) -> None:
 def test_hints_that_never_come_true_are_no_reason_for_a_slow_request() -> None:
     asked = ask(HINTED, 2, agree=0.0)
     assert all(one.token_s < 1.03 * HINTED.token_s for one in asked)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_request_that_can_never_have_hints_teaches_nothing_about_them(resumed: bool) -> None:
+    """Only reasoning is speculated: there is none behind a prompt of text, nor where it was closed before a seam."""
+    draft = replace(HINTED, role="draft", token_s=HINTED.token_s / 5)
+    bench = Bench(HINTED, draft, thinking(scope="think", controller={"enabled": True}))
+    prompt, seam = Prompt(text="?"), None
+    if resumed:
+        prompt = Prompt(messages=(Message("user", "?"),))
+        seam = Standing(3, (), (), 0, None, is_closed=True)
+
+    async def scene() -> Controller:
+        coordinator = await bench.coordinator()
+        for _ in range(2):
+            one = replace(request(prompt=prompt, fidelity="balanced"), resume=seam)
+            _ = [output async for output in coordinator.generate(one)]
+        assert coordinator._controller is not None
+        return coordinator._controller
+
+    controller = run_virtually(scene())
+    assert not controller._ways, "which way is faster was not asked"
+    assert all(not guidance._guided.is_known for guidance in controller._guidances.values())
+    assert controller.estimates.target_cost.num_streamed > 0, "it is the target alone"
 
 
 def test_the_draft_may_be_away() -> None:

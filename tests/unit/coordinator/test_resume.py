@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
 from random import Random
 
@@ -27,8 +28,11 @@ from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
-from deployments.generation import Channel, Committed, Finished, Opened, Origin, Output, Standing
+from deployments.generation import Channel, Committed, Finished, Opened, Origin, Output, SpeculationSummary, Standing
 from deployments.ledger import Ledger
+from deployments.telemetry.metrics import Metrics, RequestMetrics
+from tests.unit.clock import run_virtually
+from tests.unit.coordinator.bench import Bench, request
 from tests.unit.coordinator.talk import V, part, step, words
 from tests.unit.coordinator.world import TARGET, THINK, World, settings
 
@@ -224,3 +228,33 @@ def tell(transcript: Transcript, deltas: list[Delta]) -> list[Output]:
             commits += transcript.commit(piece, Piece("", (), V), Origin.TARGET, 0, None)
     commits += transcript.finish("stop", Tally("target").summary(transcript.num_tokens))
     return [c.output for c in commits]
+
+
+def test_what_was_counted_before_is_not_counted_again() -> None:
+    metrics = Metrics()
+    before = SpeculationSummary("lookahead", num_target_steps=3, rejected_tokens=7, degraded=("draft_unavailable",))
+    RequestMetrics(metrics, "lookahead", lambda: 0.0).close(before)
+    more = replace(before, num_target_steps=5, rejected_tokens=9, degraded=("draft_unavailable", "coordinator_resumed"))
+    RequestMetrics(metrics, "lookahead", lambda: 0.0, Standing(3, (), (), 9, None, counts=before)).close(more)
+    told = metrics.text()
+    assert "lookahead_num_target_steps_total 5.0" in told
+    assert 'lookahead_wasted_tokens_total{role="draft"} 9.0' in told
+    assert 'lookahead_degraded_total{reason="draft_unavailable"} 1.0' in told
+    assert 'lookahead_degraded_total{reason="coordinator_resumed"} 1.0' in told
+
+
+def test_the_counts_of_both_runs_are_those_of_the_whole_answer() -> None:
+    async def scene() -> tuple[int, str]:
+        coordinator, got = await Bench().coordinator(), list[Output]()
+        wish = request(mode="target")
+        async with aclosing(coordinator.generate(wish)) as outputs:
+            async for output in outputs:
+                got.append(output)
+                if isinstance(output, Committed) and output.step >= 4:
+                    break
+        rest = [output async for output in coordinator.generate(replace(wish, resume=behind(got)))]
+        return end(rest).summary.num_target_steps, coordinator.metrics()
+
+    num_target_steps, told = run_virtually(scene())
+    assert num_target_steps > 5
+    assert f"lookahead_num_target_steps_total {float(num_target_steps)}" in told

@@ -12,6 +12,7 @@ from deployments.coordinator.control.controller import (
     FIRST_DEPTH,
     FIRST_SEQUENCES,
     MIN_DWELL,
+    PROBE_STEPS,
     Controller,
 )
 from deployments.coordinator.control.pacer import Manner
@@ -33,6 +34,8 @@ class Diary:
     def __post_init__(self) -> None:
         self.depths: list[int] = []
         self.decisions: list[Decision] = []
+        self.streamed: list[int] = []
+        """The decision, counted from 0, after which each streamed step was committed."""
 
     def on_command(self, command: Command) -> None:
         if isinstance(command, Decision):
@@ -42,6 +45,7 @@ class Diary:
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, Streamed) and event.delta.ending is not None:
+            self.streamed.append(len(self.decisions) - 1)
             self._commit()
 
     def _commit(self) -> None:
@@ -230,6 +234,15 @@ def test_however_well_the_target_alone_is_known_it_is_measured_anew() -> None:
     diary = follow(Turning(10**6, first=True), Cell(1.0, 0.5, 0.1), 3 * ALONE_APART, num_streamed=40)
     tries = [decision for decision in diary.decisions if "trying out the target alone" in decision.reason]
     assert 2 <= len(tries) <= 3
+
+
+@pytest.mark.parametrize("cell", [Cell(0.6, 0.2, 0.1), Cell(0.9, 0.1, 0.1), Cell(0.9, 0.5, 0.1)])
+def test_a_try_of_the_target_alone_lasts_until_it_has_streamed(cell: Cell) -> None:
+    """However many steps were written ahead when it began."""
+    diary = write(cell, 2 * ALONE_APART)
+    tries = [number for number, one in enumerate(diary.decisions) if "trying out the target alone" in one.reason]
+    assert tries
+    assert [diary.streamed.count(number) for number in tries] == [PROBE_STEPS] * len(tries)
 
 
 def test_requests_that_never_speculate_are_load_only() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from actors.messages import Delta, Ending, Prefix, StepRequest, StepRule
 from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.estimates import Streaming
 from deployments.coordinator.control.guidance import MOST_FIRST_STEPS, STEPS_APART, TRY_STEPS, Guidance
 from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_TOKENS, LEAST_WINDOWS, TRY_EVERY, Ways
+from deployments.coordinator.events import StartStream, Streamed
 
 UNTIL_KNOWN = LEAST_WINDOWS * FIRST_TRY + 1
 """After so many requests alone both ways are compared, if windows are the faster ones."""
@@ -135,12 +137,17 @@ def test_a_stall_in_the_first_step_without_hints_does_not_decide_for_long() -> N
     assert steps[200:].count(True) <= 0.1 * 400
 
 
+def until_alone_is_tried(guidance: Guidance, alone_s: float, guided_s: float) -> None:
+    """Hints pay, and a try of the target alone has begun: one step of it is streamed."""
+    play(guidance, 3, alone_s, guided_s)
+    while guidance.guides:
+        play(guidance, 1, alone_s, guided_s)
+
+
 def test_what_is_tried_is_not_what_pays() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     assert guidance.pays, "it is supposed to"
-    play(guidance, 3, 0.1, 0.05)
-    while guidance.guides:
-        play(guidance, 1, 0.1, 0.05)
+    until_alone_is_tried(guidance, 0.1, 0.05)
     assert guidance.pays, "the target alone is tried"
     play(guidance, TRY_STEPS + 2, 0.1, 0.05)
     assert guidance.guides
@@ -148,6 +155,33 @@ def test_what_is_tried_is_not_what_pays() -> None:
     play(guidance, 400, 0.1, 0.3)
     assert not guidance.guides
     assert not guidance.pays
+
+
+@pytest.mark.parametrize("gain", [1.02, 1.05, 1.10, 2.0])
+def test_after_a_try_the_way_that_was_faster_goes_on_at_once(gain: float) -> None:
+    """However little faster: whoever begins meanwhile gets the way that was measured to be so."""
+    guidance = Guidance(TargetCost(), 0.007)
+    until_alone_is_tried(guidance, 0.1 * gain, 0.1)
+    taken = []
+    for _ in range(2 * TRY_STEPS):
+        assert guidance.pays
+        taken += play(guidance, 1, 0.1 * gain, 0.1)
+    assert taken == [False] * (TRY_STEPS - 1) + [True] * (TRY_STEPS + 1)
+
+
+@pytest.mark.parametrize("way", ["guided", "alone"])
+def test_a_try_that_could_not_be_measured_changes_nothing(way: str) -> None:
+    guidance = Guidance(TargetCost(), 0.007)
+    play(guidance, STEPS_APART, 0.1, 0.05 if way == "guided" else 0.2)
+    former = guidance.guides
+    assert former is (way == "guided")
+    while guidance.decide(1.0, 1)[0] is former:
+        guidance.streamed(Streaming(20, 1.0, 0.05 if former else 0.1, True), former)
+    for _ in range(TRY_STEPS):
+        guides, reason, _ = guidance.decide(1.0, 1)
+    assert guides is former
+    assert guidance.pays is former
+    assert reason.startswith("hints from the draft " + ("are supposed to pay" if former else "did not pay"))
 
 
 def test_several_requests_know_sooner() -> None:
@@ -220,6 +254,20 @@ def test_a_stream_beside_guided_ones_says_nothing_of_the_target_alone() -> None:
     guided.can_draft = False
     controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
     assert cost.num_streamed > before, "the draft is lost: nobody has hints"
+
+
+def test_a_stream_beside_one_that_is_always_guided_says_nothing_of_the_target_alone() -> None:
+    """With `controller: false` nobody decides on its hints."""
+    controller, (always, answering) = opened(Manner(0, is_guided=True), ANSWERING)
+    cost = controller.estimates.target_cost
+    before = cost.num_streamed
+    controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
+    controller.streamed(always, Streaming(20, 2.0, 0.3, True))
+    assert cost.num_streamed == before
+    always.on_command(StartStream(0, StepRequest("c", "s", Prefix((1,)), StepRule(), 9)))
+    always.on_event(Streamed(0, Delta("</think>", (1,), ending=Ending.CLOSE)))
+    controller.streamed(answering, Streaming(20, 2.0, 0.3, True))
+    assert cost.num_streamed > before, "the reasoning is closed: it has hints no more"
 
 
 def test_the_target_alone_is_measured_beside_requests_that_always_stream() -> None:

@@ -165,6 +165,7 @@ TEST = CodeTest(
     entry_point="area",
 )
 RIGHT = "    return math.floor(math.pi * r * r)\n"
+CUT = f"```python\ndef area(r):\n{RIGHT}```\nBetter:\n```python\ndef area(r):\n    return"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,8 @@ RIGHT = "    return math.floor(math.pi * r * r)\n"
         (f"```\n{RIGHT}```", True),
         (RIGHT, True),
         (f"```python3\ndef area(r):\n{RIGHT}```", True),
+        (f"1. So:\n   ```python\n   def area(r):\n   {RIGHT}   ```\n2. Done.", True),
+        (f"- The body:\n  ```\n  {RIGHT}  ```", True),
         (f"Here: ```Python\ndef area(r):\n{RIGHT}```", True),
         (f'```python title="x.py"\ndef area(r):\n{RIGHT}```', True),
         (f"~~~python\ndef area(r):\n{RIGHT}~~~", True),
@@ -187,7 +190,17 @@ def test_the_last_program_of_an_answer_is_tried(text, passed):
     check(code_answers.judge(text, TEST, BOUNDS), passed)
 
 
-@pytest.mark.parametrize("text", ["", "I do not know how.", f"```python\ndef area(r):\n{RIGHT}", "~~~\n1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I do not know how.",
+        f"```python\ndef area(r):\n{RIGHT}",
+        "~~~\n1",
+        CUT,
+        CUT.removesuffix("\ndef area(r):\n    return"),
+    ],
+)
 def test_an_answer_without_a_whole_program_is_wrong_and_not_run(text):
     assert code_answers.judge(text, TEST) == Outcome(False, "the answer holds no whole program")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,10 @@ def clean():
     """Nothing is left behind: no folder, no process of the one who runs the programs."""
     before = set(Path(tempfile.gettempdir()).glob("lookahead-program-*"))
     yield
+    nothing_remains(before)
+
+
+def nothing_remains(before: set[Path]) -> None:
     until = time.monotonic() + LEFT_S
     while (left := remains(before)) and time.monotonic() < until:
         time.sleep(0.05)
@@ -83,6 +88,32 @@ def test_harm_ends_in_a_reason(program, words):
 )
 def test_what_does_not_end_is_ended_with_all_it_started(program):
     check(sandbox.run(program, SHORT), False, "not done after 1 s")
+
+
+LEAVES_GROUP = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n"
+
+
+PUBLIC_PYTHON = shutil.which("python3", path=os.defpath)
+"""One that another user may run, which the tests' own may not be."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or PUBLIC_PYTHON is None, reason="becoming another user takes root and a Python")
+@pytest.mark.parametrize(("ends", "passed"), [("", True), ("time.sleep(60)", False)])
+def test_without_namespaces_too_all_of_a_program_ends_with_it(monkeypatch, ends, passed):
+    user = sandbox.NOBODY + 1  # programs of other tests have the usual one
+    monkeypatch.setattr(sandbox, "NOBODY", user)
+    monkeypatch.setattr(sys, "executable", PUBLIC_PYTHON)
+    monkeypatch.setattr(sandbox, "find_place", lambda: sandbox.Place("own user", (), user))
+    check(sandbox.run(LEAVES_GROUP + ends, Bounds(time_s=5.0)), passed)
+    nothing_remains(set(Path(tempfile.gettempdir()).glob("lookahead-program-*")))
+
+
+@pytest.mark.parametrize("user", [0, os.getuid()])
+def test_never_are_all_processes_of_root_or_of_our_own_user_ended(monkeypatch, user):
+    monkeypatch.setattr(subprocess, "run", None)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(ValueError, match="would be ended"):
+        sandbox._end_all_of(user)
 
 
 GONE = "import os\nfor name in os.listdir(): os.remove(name)\n"

@@ -95,10 +95,9 @@ def _between(sign: str) -> str:
     return rf"{_LEFT}{sign}{_RIGHT}|{_WORD_LEFT}{sign}{_WORD_RIGHT}"
 
 
-_AREAS = r"(?:(?:kilo|centi|milli)?met(?:er|re)|feet|foot|inch|yard|mile|unit|[ckm]?m\b|ft\b|in\b)"
 _EXPONENT = rf"(?:[({{\d∞\\]|-\s?[\w(]|{_LETTER})"
 _POWER = (
-    rf"\b(?:squar(?:ed|ing)|cub(?:ed|ing)|to the power|the (?:square|cube) of|(?:square|cubic) (?={_AREAS}))\b"
+    r"\b(?:squar(?:ed|ing)|cub(?:ed|ing)|to the power|the (?:square|cube) of)\b"
     rf"|(?<=[\w)\]}}])\s*\^(?=\s*{_EXPONENT})|\*\*="
     rf"|(?<=[\w)\]}}])(?:\*\*|\s+\*\*\s+)(?={_EXPONENT})"  # with a blank on one side it is bold type
 )

@@ -18,6 +18,7 @@ _GREEK = (
 )
 _MORE, _LESS = "(?:greater|larger|bigger|more|higher)", "(?:less|fewer|smaller|lower)"
 _IS = r"\b(?:is|are|be|was|were) (?:strictly )?"
+_LENGTHS = "[ckdm]?m|ft|in|yd|mi"
 _A_NUMBER = r"(?=[^\w\n]{0,4}(?:\d|[a-z]\b))"
 
 # Every pattern here reads a run of blanks, signs or letters from its beginning only and in one way, so time grows with
@@ -68,6 +69,10 @@ _PLAIN = [
         (rf"{_IS}{_LESS} than{_A_NUMBER}", " < "),
         (r"\bno longer\b|\bcan not\b", " not "),
         (r"\bnot only\b|\b(?:whether )?or not\b|\bno\. ?(?=\d)|\bmore or less\b|\b(?:at|in) (?:first|last)\b", " "),
+        # Areas and volumes are units, not powers.
+        (r"\bsq(?:\. ?| )(?=[a-z])", "square "),
+        (rf"(?<=\d )({_LENGTHS}) ?\^ ?\{{? ?2 ?\}}?", r"square \1"),
+        (rf"(?<=\d )({_LENGTHS}) ?\^ ?\{{? ?3 ?\}}?", r"cubic \1"),
         (r"[^\S\n]+", " "),
     )
 ]

@@ -1,5 +1,5 @@
-"""Same numbers: steps that mean the same name the same quantities in the same order, take away the
-same ones, and come to the same result.
+"""Same numbers: steps that mean the same name the same quantities in the same order, take away the same ones, and come
+to the same result; and the letters that stand for quantities, points and choices follow each other in the same order.
 
 Promises: this check only ever rejects; it is a necessary condition, put before an embedding, which cannot tell
 "= 794" from "= 694". Where a text can be read in two ways, the reading that rejects is taken: a wrong rejection costs
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
+from actors.verifiers.letters import letters
 
 
 class Quantity(NamedTuple):
@@ -155,6 +156,13 @@ def find_difference(draft: str, target: str) -> str | None:
         return f"the results are {_listed([ours.result])} and {_listed([theirs.result])}"
     if not _is_within(*sorted((ours.list_numbers, theirs.list_numbers), key=len)):
         return "the steps or their lines are numbered otherwise"
+    names, their_names = letters(draft), letters(target)
+    if not _is_within(*sorted((names.found, their_names.found), key=len)):
+        return (
+            f"the letters are used otherwise: {', '.join(names.found[:8])} against {', '.join(their_names.found[:8])}"
+        )
+    if names.last and their_names.last and names.last != their_names.last:
+        return f"the last letters are {names.last} and {their_names.last}"
     return None
 
 

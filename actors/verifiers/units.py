@@ -62,7 +62,7 @@ _SHORT = [{word: unit for unit, (_, short) in kind.items() for word in short.spl
 
 # Behind "5", "5 ", "5-", "km/", and inside "5\text{ m}", "\(5\) m".
 _WORD = re.compile(
-    r"(?P<number>(?<=[\d/{~])|(?<=[\d/{]\s)|(?<=\d-)|(?<=\d\\[)]\s))?(?P<power>(?<![A-Za-z_])(?:square|cubic)\s)?"
+    r"(?P<number>(?<=[\d/{~])|(?<=[\d/{]\s)|(?<=\d-)|(?<=\d\\[)]\s)|(?<=per\s))?(?P<power>(?<![A-Za-z_])(?:square|cubic)\s)?"
     r"(?P<word>(?<![A-Za-z_])[A-Za-z]+|[$€£¢])",
     re.IGNORECASE,
 )

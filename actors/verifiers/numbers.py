@@ -95,13 +95,15 @@ _LIST_NUMBER = re.compile(
 _LINE_ENDS = ".:;!?*)]"
 _LOOK_BACK = 64
 """So many characters before a minus are searched for what it takes away from."""
-# A number, a bracket or a formula that ends, or, with blanks around the minus, a word that can be a unit or a name.
+# A number, a bracket or a letter that stands alone, or, with blanks around the minus, a word that can be a unit or a
+# name.
 _NO_NAME = (
     "is|are|was|were|be|equals?|gives?|gets?|makes?|becomes?|means|to|of|or|and|by|than|so|then|thus|hence|from|with"
     "|for|at|in|as|that|have|has|get|plus|times|minus|over|either|both|not|let"
 )
 _TAKEN_FROM = re.compile(
-    rf"(?:[\d%)\]}}]\$?\s*|(?<![^\W\d])(?!(?:{_NO_NAME})\b)[^\W\d]+(?P<blank>\$?\s+))\Z", re.IGNORECASE
+    rf"(?:(?:[\d%)\]}}]|(?<![^\W\d_])[^\W\d_])\$?\s*|(?<![^\W\d])(?!(?:{_NO_NAME})\b)[^\W\d]+(?P<blank>\$?\s+))\Z",
+    re.IGNORECASE,
 )
 
 _NUMBER = re.compile(

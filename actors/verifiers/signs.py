@@ -114,7 +114,8 @@ _BRACE_OR_FRACTION = re.compile(r"\\[dtc]?frac(?![a-zA-Z])\s*|[{}]")
 
 
 def _with_strokes(text: str) -> str:
-    r"""`text` with each ``\frac{a}{b}`` as ``a/b``, in brackets what is more than one operand. One that is not whole stays."""
+    r"""`text` with each ``\frac{a}{b}`` as ``a/b``, in brackets what is more than one operand. One that is not whole
+    stays."""
     closes: dict[int, int] = {}
     opened: list[int] = []
     fractions: list[re.Match[str]] = []

@@ -46,13 +46,13 @@ class ExactCheck(Strict):
 
 
 class SameNumbersCheck(Strict):
-    """Rejects steps with different numbers; else unsure."""
+    """Rejects steps with different numbers, or with single letters in another order; else unsure."""
 
     kind: Literal["same_numbers"] = "same_numbers"
 
 
 class SamePolarityCheck(Strict):
-    """Rejects steps whose negations, directions or operations contradict each other; else unsure."""
+    """Rejects steps whose negations, directions, operations or formulas contradict each other; else unsure."""
 
     kind: Literal["same_polarity"] = "same_polarity"
 

@@ -2,9 +2,9 @@
 
 Promises: the model is loaded when the check is made, once a process, and runs on the CPU whatever cards are there, on
 one thread of its own, so that neither the event loop nor the engines' cores wait for it; requests that come while it
-works are encoded together in its next batch. A step that is longer than the model reads is never judged by its
-beginning: unsure. Alone this check is unsafe (cosine 1.00 between "= 794" and "= 694", .9 between "is" and "is not"):
-put `same_numbers` and `same_polarity` before.
+works are encoded together in its next batch. Neither a step that is longer than the model reads is judged, by its
+beginning, nor two programs that differ, by what they are about: unsure. Alone this check is unsafe (cosine 1.00 between
+"= 794" and "= 694", .9 between "is" and "is not"): put `same_numbers` and `same_polarity` before.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from actors.errors import WeightsError
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Calibration, Decision, Opinion, Points, Zones, both_steps
+from actors.verifiers.exact import begins_in_code, holds_code, normalise
 
 MAX_BATCH = 32
 """Pairs in one batch: more would let the first of them wait longer than a batch saves."""
@@ -38,7 +39,7 @@ class EmbeddingCheck:
     """Accepts a cosine of `accept` or more, rejects one below `reject`, else unsure."""
 
     name = "embedding"
-    reads_context = False
+    reads_context = True  # what makes a line a program's may stand before it
 
     def __init__(
         self, encoder: Similarity, accept: float = 0.85, reject: float = 0.85, calibration: Points = ()
@@ -63,6 +64,10 @@ class EmbeddingCheck:
         if isinstance(steps, Opinion):
             return steps
         draft, target = steps
+        is_code = begins_in_code(request)
+        has_code = holds_code(draft.text, is_code) or holds_code(target.text, is_code)
+        if has_code and normalise(draft.text, is_code) != normalise(target.text, is_code):
+            return Opinion(Decision.UNSURE, "an embedding cannot tell programs apart")
         cosine = await self._encoder.similarity(draft.text, target.text)
         if cosine is None:
             return Opinion(Decision.UNSURE, "a step is too long for the embedding model")

@@ -48,6 +48,7 @@ _NUMBERING = re.compile(r"^( *\d+)\)(?= )")
 _QUOTES = re.compile("[\"'`]")
 _FENCE = re.compile(r"\s*(?:```[^`]*$|~~~)")
 """A line that opens or closes a block of code; back quotes that close on the same line are none."""
+_ITEM = re.compile(r"\s*(?:[-*•]|\d+[.)])\s")
 _INDENT = 4
 """So many blanks before a line make it code, as in Markdown."""
 
@@ -63,7 +64,7 @@ class ExactCheck:
         if isinstance(steps, Opinion):
             return steps
         draft, target = steps
-        is_code = _ends_in_code(request.question) or _ends_in_code(_before(request))
+        is_code = begins_in_code(request)
         if normalise(draft.text, is_code) == normalise(target.text, is_code):
             return Opinion(Decision.ACCEPT, "the texts are equal", probability=1.0)
         return Opinion(Decision.UNSURE, "the texts are not equal")
@@ -82,6 +83,18 @@ def normalise(text: str, begins_in_code: bool = False) -> str:
         written = [line for _, line in block]
         normalised += written if is_code else _prose(written, normalised[-1:])
     return "\n".join(normalised)
+
+
+def begins_in_code(request: JudgeRequest) -> bool:
+    """Whether a fence is open where the steps begin."""
+    return _ends_in_code(request.question) or _ends_in_code(_before(request))
+
+
+def holds_code(text: str, begins_in_code: bool) -> bool:
+    """Whether lines of `text` are code by a fence or by their indentation; items of lists may be indented too, and a
+    back quote may stand in a sentence."""
+    lines = [line for line in text.splitlines() if not _ITEM.match(line)]
+    return any(_are_code([line.replace("`", "") if not _FENCE.match(line) else line for line in lines], begins_in_code))
 
 
 def _before(request: JudgeRequest) -> str:

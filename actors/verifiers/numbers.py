@@ -1,5 +1,5 @@
-"""Same numbers: steps that mean the same name the same quantities in the same order, take away the
-same ones, and come to the same result.
+"""Same numbers: steps that mean the same name the same quantities in the same order, take away the same ones, and come
+to the same result; and the letters that stand for quantities, points and choices follow each other in the same order.
 
 Promises: this check only ever rejects; it is a necessary condition, put before an embedding, which cannot tell
 "= 794" from "= 694". Where a text can be read in two ways, the reading that rejects is taken: a wrong rejection costs
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
+from actors.verifiers.letters import letters
 
 
 class Quantity(NamedTuple):
@@ -93,7 +94,17 @@ _LIST_NUMBER = re.compile(
 )
 _LINE_ENDS = ".:;!?*)]"
 _LOOK_BACK = 64
-"""So many characters before a minus are searched for the number that it takes away from."""
+"""So many characters before a minus are searched for what it takes away from."""
+# A number, a bracket or a letter that stands alone, or, with blanks around the minus, a word that can be a unit or a
+# name.
+_NO_NAME = (
+    "is|are|was|were|be|equals?|gives?|gets?|makes?|becomes?|means|to|of|or|and|by|than|so|then|thus|hence|from|with"
+    "|for|at|in|as|that|have|has|get|plus|times|minus|over|either|both|not|let"
+)
+_TAKEN_FROM = re.compile(
+    rf"(?:(?:[\d%)\]}}]|(?<![^\W\d_])[^\W\d_])\$?\s*|(?<![^\W\d])(?!(?:{_NO_NAME})\b)[^\W\d]+(?P<blank>\$?\s+))\Z",
+    re.IGNORECASE,
+)
 
 _NUMBER = re.compile(
     r"""
@@ -147,6 +158,13 @@ def find_difference(draft: str, target: str) -> str | None:
         return f"the results are {_listed([ours.result])} and {_listed([theirs.result])}"
     if not _is_within(*sorted((ours.list_numbers, theirs.list_numbers), key=len)):
         return "the steps or their lines are numbered otherwise"
+    names, their_names = letters(draft), letters(target)
+    if not _is_within(*sorted((names.found, their_names.found), key=len)):
+        return (
+            f"the letters are used otherwise: {', '.join(names.found[:8])} against {', '.join(their_names.found[:8])}"
+        )
+    if names.last and their_names.last and names.last != their_names.last:
+        return f"the last letters are {names.last} and {their_names.last}"
     return None
 
 
@@ -216,14 +234,15 @@ def _number(text: str, match: re.Match[str]) -> Quantity:
     unit = "%" if unit.startswith("per") else unit.rstrip("n")
     opened = match["opened"] or match["root"] or ""
     unit = ("√" if "√" in opened else "(" if opened else "") + unit
-    # After a number on the same line a minus takes away; elsewhere it is read as a sign, which is wrong for "top-5" and
-    # for lists with dashes: it rejects where only one of the two has the dash.
-    left = text[max(0, match.start() - _LOOK_BACK) : match.start()].rpartition("\n")[2].rstrip()[-1:]
-    if match["whole"] and left != "/":
+    # After a number or its unit on the same line a minus takes away; elsewhere it is read as a sign, which is wrong for
+    # "top-5" and for lists with dashes: it rejects where only one of the two has the dash.
+    left = text[max(0, match.start() - _LOOK_BACK) : match.start()].rpartition("\n")[2]
+    if match["whole"] and left.rstrip()[-1:] != "/":
         unit += "+"
     if match["minus"] in {"±", "∓"}:
         return Quantity(value, match["minus"] + unit)
-    taken = bool(match["minus"]) and (left.isdigit() or left == "%")
+    taken_from = _TAKEN_FROM.search(left) if match["minus"] else None
+    taken = taken_from is not None and (not taken_from["blank"] or text[match.start() + 1].isspace())
     negative = bool(match["inner_minus"]) or (bool(match["minus"]) and not taken)
     return Quantity(value.copy_negate() if negative else value, unit, taken)
 

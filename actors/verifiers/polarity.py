@@ -6,10 +6,11 @@ of English, and signs; steps whose words in another language differ are rejected
 ways, the reading that rejects is taken: a wrong rejection costs the time of a step, a wrong acceptance the answer.
 
 Negations, with a minus that stands before no number: as many in both. Comparisons and powers in signs: where the other
-text has some as well. Opposites ("more" against "less"), units ("hours" against "minutes", "kg" against "g", "$"
-against "cents") and operations (words and signs, "subtract" is "-"): in their order, one may be said once more or once
-less, but none may stand in the place of another. What it does not see: who does what ("Tom pays Ann"), and other words
-of one kind ("red" and "blue").
+text has some as well. Formulas: whole ones may be left out, but no part of one. What is said of a number ("5 each", "5
+in total"): never two opposites of the same one. Opposites ("more" against "less"), units ("hours" against "minutes",
+"kg" against "g", "$" against "cents") and operations (words and signs, "subtract" is "-"): in their order, one may be
+said once more or once less, but none may stand in the place of another. What it does not see: who does what ("Tom pays
+Ann"), and other words of one kind ("red" and "blue").
 """
 
 from __future__ import annotations
@@ -19,28 +20,29 @@ from collections.abc import Mapping, Sequence
 
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
+from actors.verifiers.formulas import LETTER, find_other_formulas, operations
 from actors.verifiers.language import find_unread
+from actors.verifiers.modifiers import find_other_modifiers
 from actors.verifiers.signs import line_operators, plain
 from actors.verifiers.units import units
 
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|nobody|nothing|neither|without|cannot|\w+n't|unable|fails? to|impossible|incorrect\w*"
-    r"|invalid|unequal|irrational|undefined|inconsistent|false|wrong\w*|non-(?=[a-z])|non(?!etheless)[a-z]\w*)\b"
+    r"|invalid|unequal|irrational|undefined|inconsistent|false|wrong\w*|except|exclud\w+|non-(?=[a-z])|non(?!etheless)[a-z]\w*)\b"
     r"|[≠∉∌∄∤∦≢⊄⊅⊈⊉]",
     re.IGNORECASE,
 )
 
-_LETTER = r"[^\W\d_](?![^\W\d_])"
-"""One that stands alone: a variable."""
 # A minus is a negation where nothing stands before it that it could take something from, or a word and a blank ("is
 # -x"). Before a number it is left to `same_numbers`; before a blank ("= - x") no word may follow, as behind a dash.
 _NO_OPERAND = r"(?:(?<![-\w)\]}%!°∞€£¢|])(?<![\w)\]}%!°∞€£¢|] )|(?<=[^\W\d_]{2} )(?=\S\S))"
 _OPENED = r"(?:(?:[({\[|√]|\\[(\[]|(?:frac|sqrt)\b) ?)"
 _NAME = r"(?!(?:frac|sqrt)\b)(?:∞|\\[a-z]|[^\W\d_])"
 _MINUS = re.compile(
-    rf"{_NO_OPERAND}[-±](?={_OPENED}{{0,4}}{_NAME}| {_OPENED}{{1,4}}{_NAME}| (?:∞|\\[a-z]|{_LETTER}))", re.IGNORECASE
+    rf"{_NO_OPERAND}[-±](?={_OPENED}{{0,4}}{_NAME}| {_OPENED}{{1,4}}{_NAME}| (?:∞|\\[a-z]|{LETTER}))", re.IGNORECASE
 )
 
+_TO_SIDE = r"(?:turn\w*|to the|on the|mov\w+|shift\w*|units?)"
 _OPPOSITES: Sequence[Mapping[str, str]] = (
     {
         "more": r"(?:more|greater|larger|bigger|higher|above|exceed\w*|older|taller|longer|faster|heavier|wider)\b|>",
@@ -53,7 +55,8 @@ _OPPOSITES: Sequence[Mapping[str, str]] = (
         "least": r"(?:least|smallest|lowest|fewest|shortest|youngest|slowest|cheapest|minim\w+|min)\b",
     },
     {
-        "gains": r"(?:increas\w+|ris(?:es?|en|ing)|rose|grow\w*|grew|gain\w*|earn\w*|receiv\w+|win\w*|won)\b",
+        "gains": r"(?:increas\w+|ris(?:es?|en|ing)|rose|grow\w*|grew|gain\w*|earn\w*|receiv\w+|win\w*|won"
+        r"|sav(?:es?|ed|ing))\b",
         "loses": r"(?:decreas\w+|reduc\w+|fall\w*|fell|drop\w*|shr[aiu]nk\w*|los(?:es?|t|ing)|spen[dt]\w*)\b",
     },
     {"buys": r"(?:buy\w*|bought|purchas\w+)\b", "sells": r"(?:sell\w*|sold)\b"},
@@ -73,46 +76,14 @@ _OPPOSITES: Sequence[Mapping[str, str]] = (
     {"mean": r"(?:mean|average)\b", "median": r"median\b"},
     {"inside": r"(?:inside|inner)\b", "outside": r"(?:outside|outer)\b"},
     {"up": r"(?:up|upwards?)\b", "down": r"(?:down|downwards?)\b"},
+    {
+        "left": rf"{_TO_SIDE} left\b|left(?:ward|most|-hand| (?:side|half|of))\b",
+        "right": rf"{_TO_SIDE} right\b|right(?:ward|most|-hand| (?:side|half|of))\b",
+    },
+    {"halves": r"hal(?:f|v\w+)\b", "doubles": r"(?:doubl\w+|twice)\b", "triples": r"(?:tripl\w+|thrice)\b"},
     {"over": r"over\b", "under": r"under\b"},
 )
 """Words that stand in one another's place and change the meaning; each begins a word."""
-
-# A sign is an operation between operands: a number, a bracket, or a letter that stands alone. Between words and names
-# it is one with blanks around it, if what follows is no word that a dash stands before ("the total - which is 5"); a
-# plus or an asterisk also without.
-_LEFT = r"(?:(?<=[\d)\]}%!°∞€£¢])|(?<=(?<![^\W\d_])[^\W\d_]))\s*"
-_RIGHT = rf"(?=\s*(?:[-+]\s*)?(?:[$€£]\s*)?(?:[(\[{{.\d√∞]|\\[a-z(\[]|{_LETTER}|frac\b|sqrt\b))"
-_AFTER_DASH = (
-    "which|that|so|and|but|or|not|the|an|it|he|she|we|they|this|these|those|there|then|you|because|since|as|if|where"
-    "|when|who|what|with|for|in|of|to|is|are|our|her|his|its|their|just|only|all|both|each|some|now|also"
-)
-_WORD_LEFT = r"(?<=[\w)\]}'\"|])\s+"
-_WORD_RIGHT = rf"\s+(?=[\\\w(\[{{'\"|])(?!(?:{_AFTER_DASH})\b)"
-
-
-def _between(sign: str) -> str:
-    """The pattern of a sign between two operands of any kind."""
-    return rf"{_LEFT}{sign}{_RIGHT}|{_WORD_LEFT}{sign}{_WORD_RIGHT}"
-
-
-_AREAS = r"(?:(?:kilo|centi|milli)?met(?:er|re)|feet|foot|inch|yard|mile|unit|[ckm]?m\b|ft\b|in\b)"
-_EXPONENT = rf"(?:[({{\d∞\\]|-\s?[\w(]|{_LETTER})"
-_POWER = (
-    rf"\b(?:squar(?:ed|ing)|cub(?:ed|ing)|to the power|the (?:square|cube) of|(?:square|cubic) (?={_AREAS}))\b"
-    rf"|(?<=[\w)\]}}])\s*\^(?=\s*{_EXPONENT})|\*\*="
-    rf"|(?<=[\w)\]}}])(?:\*\*|\s+\*\*\s+)(?={_EXPONENT})"  # with a blank on one side it is bold type
-)
-_OPERATIONS: Mapping[str, str] = {
-    "add": rf"\b(?:add(?:s|ed|ing|ition)?|plus|sum(?:s|med|ming)?)\b|\+[+=]|(?<=\w)\+(?=[\w(])|{_between('[+]')}",
-    "subtract": r"\b(?:subtract\w*|minus|deduct\w*|tak(?:es?|en|ing) away|remov\w+|difference)\b"
-    r"|(?<!-)-=|(?<=[\w\])])--(?![-\w>])|(?<![-\w])--(?=\w+[;)\]])"
-    rf"|{_LEFT}-{_RIGHT}|{_WORD_LEFT}-{_WORD_RIGHT}(?!\d)",
-    "multiply": r"\b(?:multipl(?:y|ies|ied|ying|ication)|times|product)\b|(?<!\*)\*=|(?<=\w)\*(?=[\w(])"
-    rf"|{_between('[*×·](?![*])')}|(?<=\d)\s*x\s*(?=[$€£]?\d)",  # noqa: RUF001
-    "divide": rf"\b(?:divid\w+|division|quotient|split\w*|frac)\b|/=|{_between('[/÷]')}",
-    "raise": _POWER,
-    "root": r"\b(?:square root|cube root|sqrt)\b|√",
-}
 
 
 class SamePolarityCheck:
@@ -137,10 +108,9 @@ def find_contradiction(draft: str, target: str) -> str | None:
     negated, their_negated = ([*_NEGATION.findall(text), *_MINUS.findall(text)] for text in (ours, theirs))
     if len(negated) != len(their_negated):
         return f"{_quoted(negated)} against {_quoted(their_negated)}: the steps do not deny as often"
-    for what, sign, any_form in _IN_BOTH:
-        for one, other in ((ours, theirs), (theirs, ours)):
-            if sign.search(one) and not any_form.search(other):
-                return f"only one of the two steps has {what}"
+    for one, other in ((ours, theirs), (theirs, ours)):
+        if _COMPARISON.search(one) and not _SCANS[0].search(other):
+            return "only one of the two steps has a comparison"
     senses = [*_senses(ours), line_operators(draft)]
     their_senses = [*_senses(theirs), line_operators(target)]
     for one_list, other_list in zip(senses, their_senses, strict=True):
@@ -148,24 +118,26 @@ def find_contradiction(draft: str, target: str) -> str | None:
         rest = iter(longer)
         if not all(sense in rest for sense in shorter):
             return f"{_listed(one_list)} in one step stands against {_listed(other_list)} in the other"
-    return find_unread(draft, target)
+    return find_other_formulas(ours, theirs) or find_other_modifiers(ours, theirs) or find_unread(draft, target)
 
 
-def _scan(senses: Mapping[str, str], begins_word: bool) -> re.Pattern[str]:
+def _scan(senses: Mapping[str, str]) -> re.Pattern[str]:
     """One pattern for all senses; the `lastgroup` of a match is its sense."""
-    begin = r"(?:\b|(?<!\w))" if begins_word else ""
-    return re.compile("|".join(f"(?P<{sense}>{begin}(?:{words}))" for sense, words in senses.items()), re.IGNORECASE)
+    return re.compile(
+        "|".join(rf"(?P<{sense}>(?:\b|(?<!\w))(?:{words}))" for sense, words in senses.items()), re.IGNORECASE
+    )
 
 
-_SCANS = [*(_scan(senses, True) for senses in _OPPOSITES), _scan(_OPERATIONS, False)]
-_POWERS = re.compile(_POWER, re.IGNORECASE)
-_IN_BOTH = (("a comparison", re.compile("[<>≤≥]"), _SCANS[0]), ("a power", _POWERS, _POWERS))
-"""What may not stand in one text alone: its sign, and all that says the same in the other one."""
+_SCANS = [_scan(senses) for senses in _OPPOSITES]
+_COMPARISON = re.compile("[<>≤≥]")
 
 
 def _senses(text: str) -> list[list[str]]:
     """What `text` says, in its order: one list for each group of senses that exclude each other."""
-    return [[match.lastgroup or "" for match in scan.finditer(text)] for scan in _SCANS] + units(text)
+    return [[match.lastgroup or "" for match in scan.finditer(text)] for scan in _SCANS] + [
+        operations(text),
+        *units(text),
+    ]
 
 
 def _listed(senses: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Units of measure: which ones a text names, each kind for itself.
 
 Promises: time that grows with the text. A word is a unit wherever it stands, and so is a sign for money; a short form
-("m", "h", "in") behind a number or a stroke only, since it is a letter or another word elsewhere.
+("m", "h", "in") behind a number or a stroke only, since it is a letter or another word elsewhere. An area or a volume
+("square feet") is a unit of its own.
 """
 
 from __future__ import annotations
@@ -61,14 +62,19 @@ _SHORT = [{word: unit for unit, (_, short) in kind.items() for word in short.spl
 
 # Behind "5", "5 ", "5-", "km/", and inside "5\text{ m}", "\(5\) m".
 _WORD = re.compile(
-    r"(?P<number>(?<=[\d/{~])|(?<=[\d/{]\s)|(?<=\d-)|(?<=\d\\[)]\s))?(?P<word>(?<![A-Za-z_])[A-Za-z]+|[$€£¢])"
+    r"(?P<number>(?<=[\d/{~])|(?<=[\d/{]\s)|(?<=\d-)|(?<=\d\\[)]\s)|(?<=per\s))?(?P<power>(?<![A-Za-z_])(?:square|cubic)\s)?"
+    r"(?P<word>(?<![A-Za-z_])[A-Za-z]+|[$€£¢])",
+    re.IGNORECASE,
 )
 
 
 def units(text: str) -> list[list[str]]:
     """The units that `text` names, in its order: one list for each kind (time, money, length, mass, volume)."""
-    found = [(match["word"].lower(), match["number"] is not None) for match in _WORD.finditer(text)]
+    found = [
+        ((match["power"] or "").lower(), match["word"].lower(), match["number"] is not None)
+        for match in _WORD.finditer(text)
+    ]
     return [
-        [unit for word, behind in found if (unit := words.get(word) or (behind and short.get(word)))]
+        [power + unit for power, word, behind in found if (unit := words.get(word) or (behind and short.get(word)))]
         for words, short in zip(_WORDS, _SHORT, strict=True)
     ]

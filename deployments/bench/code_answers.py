@@ -13,10 +13,10 @@ from deployments.bench import sandbox
 from deployments.bench.problems import CodeTest
 
 # A fence begins its line, whatever the word behind it, or has nothing behind it but Python's name.
-_FENCED = re.compile(
-    r"(?:^[ \t]*|(?=```[ \t]*(?:python|py)?[ \t]*\r?$))(`{3,}|~{3,})[^\n`]*\n(.*?)\1",
-    re.DOTALL | re.IGNORECASE | re.MULTILINE,
-)
+_OPENING = r"(?:^(?P<indent>[ \t]*)|(?=```[ \t]*(?:python|py)?[ \t]*\r?$))(?P<fence>`{3,}|~{3,})[^\n`]*(?:\n|\Z)"
+_FLAGS = re.DOTALL | re.IGNORECASE | re.MULTILINE
+_FENCED = re.compile(rf"{_OPENING}(?P<block>.*?)(?P=fence)", _FLAGS)
+_OPENED = re.compile(_OPENING, _FLAGS)
 
 
 def judge(text: str, test: CodeTest, bounds: sandbox.Bounds | None = None) -> sandbox.Outcome:
@@ -29,8 +29,11 @@ def judge(text: str, test: CodeTest, bounds: sandbox.Bounds | None = None) -> sa
 
 def extract(text: str, entry_point: str) -> str | None:
     """The program in an answer: the last block that defines the function, else the last block, else the whole text if
-    it is Python."""
-    blocks: list[str] = [block for _, block in _FENCED.findall(text)]
+    it is Python. None if there is none, or if a block is left open at the end: the answer was cut inside it."""
+    found = list(_FENCED.finditer(text))
+    if found and _OPENED.search(text, found[-1].end()):
+        return None
+    blocks = [_without_indent(block["block"], block["indent"] or "") for block in found]
     named = [block for block in blocks if re.search(rf"^def {re.escape(entry_point)}\b", block, re.MULTILINE)]
     if blocks:
         return (named or blocks)[-1]
@@ -42,6 +45,11 @@ def program(code: str, test: CodeTest) -> str:
     """The head, the answer, the tests and their call. The head ends in a docstring, so it is whole without a body, and
     an answer that is only the body goes on with it."""
     return f"{test.prompt.rstrip()}\n{code}\n\n{test.test}\n\ncheck({test.entry_point})\n"
+
+
+def _without_indent(block: str, indent: str) -> str:
+    """`block` without what its fence is indented by, as in an item of a list; a body of a function keeps its own."""
+    return re.sub(rf"^[ \t]{{1,{len(indent)}}}", "", block, flags=re.MULTILINE) if indent else block
 
 
 def _is_python(text: str) -> bool:

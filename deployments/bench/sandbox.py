@@ -6,13 +6,15 @@ it started is ended. Whatever it leaves in its folder, no file of ours is opened
 Where the machine offers no such place, nothing is run, and `Outcome.note` says what is missing.
 
 How: as root, in namespaces of its own (mounts, processes, network) as a user that owns nothing, or, in a container that
-may not make namespaces, as that user alone; as another user, in a user namespace with its own processes and no network.
+may not make namespaces, as that user alone, one program at a time: with it all processes of the user end, in whatever
+group they are; as another user, in a user namespace with its own processes and no network.
 Files of the user who runs the benchmark are not hidden in this last case: do that in a container.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import secrets
@@ -21,6 +23,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -42,6 +45,20 @@ sys.argv = ["program.py"]
 exec(compile(open("program.py", encoding="utf-8").read(), "program.py", "exec"), {"__name__": "__main__"})
 open("passed", "w").write(token)
 """
+
+# A process that made itself a group of its own is reached by its user only. As root the signal would end everything.
+_END_ALL = """
+import os, signal, sys
+user = int(sys.argv[1])
+if user == 0 or os.getresuid() != (user, user, user):
+    sys.exit("not the user whose processes are to be ended")
+try:
+    os.kill(-1, signal.SIGKILL)
+except ProcessLookupError:
+    pass
+"""
+_NUM_TRIES = 20
+"""So often is the process that ends a user's others started anew, since they may end it first."""
 
 # Python may lie in a folder that only root can enter: it is shown at another place, in this mount namespace alone.
 _AS_NOBODY = (
@@ -152,7 +169,10 @@ def _run_in(folder: Path, place: Place, bounds: Bounds) -> Outcome:
     limits = (bounds.memory_bytes, int(bounds.time_s) + 1, bounds.num_processes, bounds.file_bytes)
     command = place.command(folder, ["-I", "-c", _BOOT, *map(str, limits)])
     environment = {"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8"}
-    with tempfile.TemporaryFile() as errors:  # it has no name: the program cannot put another one in its place
+    with (
+        _alone(place.user),
+        tempfile.TemporaryFile() as errors,
+    ):  # it has no name: the program cannot put another one in its place
         process = subprocess.Popen(  # nosec B603 # running what is not trusted is what this file is for, inside bounds
             command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
             start_new_session=True, user=place.user, group=place.user, extra_groups=None if place.user is None else [],
@@ -164,6 +184,8 @@ def _run_in(folder: Path, place: Place, bounds: Bounds) -> Outcome:
             in_time = False
         finally:
             _end(process, has_namespace=bool(place.prefix))
+            if place.user is not None:
+                _end_all_of(place.user)
         if not in_time:
             return Outcome(False, f"not done after {bounds.time_s:g} s")
         if process.returncode == 0 and _says(folder / "passed", token):
@@ -183,6 +205,30 @@ def _end(process: subprocess.Popen[bytes], has_namespace: bool) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(_GRACE_S)
+
+
+@contextlib.contextmanager
+def _alone(user: int | None) -> Iterator[None]:
+    """While this lasts no other benchmark here runs a program as `user`, whose processes end with ours."""
+    with open(__file__, "rb") as own:
+        if user is not None:
+            fcntl.flock(own, fcntl.LOCK_EX)
+        yield
+
+
+def _end_all_of(user: int) -> None:
+    """End every process of `user`. ValueError for root and for the user that we are ourselves."""
+    if user == 0 or user in os.getresuid():
+        raise ValueError(f"All processes of user {user} would be ended, which are not a program's: give another user.")
+    command = [os.path.realpath(sys.executable), "-I", "-S", "-c", _END_ALL, str(user)]
+    for _ in range(_NUM_TRIES):
+        ended = subprocess.run(  # nosec B603 # our own command
+            command, cwd="/", env={}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            check=False, user=user, group=user, extra_groups=[],
+        )  # fmt: skip
+        if ended.returncode == 0:
+            return
+    raise OSError(f"What a program left running as user {user} could not be ended: end that user's processes by hand.")
 
 
 def _says(path: Path, token: str) -> bool:

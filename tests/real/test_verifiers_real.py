@@ -40,6 +40,7 @@ OTHER_NUMBERS = [
     ("The sum of both is 317 + 477 = 794", "The sum of both is 317 + 477 = 694"),
     ("So the train needs 12 hours in all.", "So the train needs 13 hours in all."),
     ("Tom pays $35 and Ann pays $53.", "Tom pays $53 and Ann pays $35."),
+    ("So A implies B.", "So B implies A."),
 ]
 BLIND = [
     ("The number 91 is prime.", "The number 91 is not prime."),
@@ -60,9 +61,7 @@ BLIND = [
 """The embedding accepts each of these at .85; docs/algorithm.md has their cosines."""
 NOT_SEEN = [
     ("Tom pays Ann 5 dollars.", "Ann pays Tom 5 dollars."),
-    ("So A implies B.", "So B implies A."),
     ("The red box holds 6 pens.", "The blue box holds 6 pens."),
-    ("```bash\nrm -r $DIR /$NAME\n```", "```bash\nrm -r $DIR/$NAME\n```"),
 ]
 """Wrong, and accepted: what the cascade is known not to see."""
 UNRELATED = [
@@ -87,6 +86,14 @@ async def test_paraphrases_are_accepted(verifier, draft, target):
     verdict = await judge(verifier, "balanced", draft, target)
     assert verdict.accepted, verdict
     assert verdict.verifier == "balanced/embedding"
+
+
+async def test_programs_that_differ_in_a_blank_are_rejected(verifier):
+    draft, target = "```bash\nrm -r $DIR /$NAME\n```", "```bash\nrm -r $DIR/$NAME\n```"
+    for name in ("alone", "balanced"):
+        verdict = await judge(verifier, name, draft, target)
+        assert not verdict.accepted
+        assert "programs" in verdict.reason
 
 
 @pytest.mark.parametrize(("draft", "target"), UNRELATED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,10 @@ def clean():
     """Nothing is left behind: no folder, no process of the one who runs the programs."""
     before = set(Path(tempfile.gettempdir()).glob("lookahead-program-*"))
     yield
+    nothing_remains(before)
+
+
+def nothing_remains(before: set[Path]) -> None:
     until = time.monotonic() + LEFT_S
     while (left := remains(before)) and time.monotonic() < until:
         time.sleep(0.05)
@@ -83,6 +88,32 @@ def test_harm_ends_in_a_reason(program, words):
 )
 def test_what_does_not_end_is_ended_with_all_it_started(program):
     check(sandbox.run(program, SHORT), False, "not done after 1 s")
+
+
+LEAVES_GROUP = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n"
+
+
+PUBLIC_PYTHON = shutil.which("python3", path=os.defpath)
+"""One that another user may run, which the tests' own may not be."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or PUBLIC_PYTHON is None, reason="becoming another user takes root and a Python")
+@pytest.mark.parametrize(("ends", "passed"), [("", True), ("time.sleep(60)", False)])
+def test_without_namespaces_too_all_of_a_program_ends_with_it(monkeypatch, ends, passed):
+    user = sandbox.NOBODY + 1  # programs of other tests have the usual one
+    monkeypatch.setattr(sandbox, "NOBODY", user)
+    monkeypatch.setattr(sys, "executable", PUBLIC_PYTHON)
+    monkeypatch.setattr(sandbox, "find_place", lambda: sandbox.Place("own user", (), user))
+    check(sandbox.run(LEAVES_GROUP + ends, Bounds(time_s=5.0)), passed)
+    nothing_remains(set(Path(tempfile.gettempdir()).glob("lookahead-program-*")))
+
+
+@pytest.mark.parametrize("user", [0, os.getuid()])
+def test_never_are_all_processes_of_root_or_of_our_own_user_ended(monkeypatch, user):
+    monkeypatch.setattr(subprocess, "run", None)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(ValueError, match="would be ended"):
+        sandbox._end_all_of(user)
 
 
 GONE = "import os\nfor name in os.listdir(): os.remove(name)\n"
@@ -165,6 +196,7 @@ TEST = CodeTest(
     entry_point="area",
 )
 RIGHT = "    return math.floor(math.pi * r * r)\n"
+CUT = f"```python\ndef area(r):\n{RIGHT}```\nBetter:\n```python\ndef area(r):\n    return"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +206,8 @@ RIGHT = "    return math.floor(math.pi * r * r)\n"
         (f"```\n{RIGHT}```", True),
         (RIGHT, True),
         (f"```python3\ndef area(r):\n{RIGHT}```", True),
+        (f"1. So:\n   ```python\n   def area(r):\n   {RIGHT}   ```\n2. Done.", True),
+        (f"- The body:\n  ```\n  {RIGHT}  ```", True),
         (f"Here: ```Python\ndef area(r):\n{RIGHT}```", True),
         (f'```python title="x.py"\ndef area(r):\n{RIGHT}```', True),
         (f"~~~python\ndef area(r):\n{RIGHT}~~~", True),
@@ -187,7 +221,17 @@ def test_the_last_program_of_an_answer_is_tried(text, passed):
     check(code_answers.judge(text, TEST, BOUNDS), passed)
 
 
-@pytest.mark.parametrize("text", ["", "I do not know how.", f"```python\ndef area(r):\n{RIGHT}", "~~~\n1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I do not know how.",
+        f"```python\ndef area(r):\n{RIGHT}",
+        "~~~\n1",
+        CUT,
+        CUT.removesuffix("\ndef area(r):\n    return"),
+    ],
+)
 def test_an_answer_without_a_whole_program_is_wrong_and_not_run(text):
     assert code_answers.judge(text, TEST) == Outcome(False, "the answer holds no whole program")
 

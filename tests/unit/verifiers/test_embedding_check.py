@@ -44,6 +44,22 @@ async def test_zones(make_request, cosine, decision):
     assert (await check.check(make_request("one", "other"))).decision is decision
 
 
+@pytest.mark.parametrize(
+    ("draft", "target", "question", "decision"),
+    [
+        ("```bash\nrm -r $DIR /$NAME\n```", "```bash\nrm -r $DIR/$NAME\n```", "", Decision.UNSURE),
+        ("    return x", "        return x", "", Decision.UNSURE),
+        ("return x", "  return x", "```python\ndef f(x):\n    if x:", Decision.UNSURE),
+        ("return x", "return x", "```python\ndef f(x):\n    if x:", Decision.ACCEPT),
+        ("We call `f(x)`.", "So we call `f(x)`.", "", Decision.ACCEPT),
+        ("So:\n    - 3 eggs", "Then:\n    * 3 eggs", "", Decision.ACCEPT),
+    ],
+)
+async def test_programs_that_differ_are_left_to_the_next_check(make_request, draft, target, question, decision):
+    request = make_request(draft, target, question=question)
+    assert (await EmbeddingCheck(ScriptedEncoder(1.0)).check(request)).decision is decision
+
+
 async def test_other_endings_are_rejected_at_any_cosine(make_request):
     request = make_request("Done.", "Done.", target_ending=Ending.END)
     opinion = await EmbeddingCheck(ScriptedEncoder(1.0)).check(request)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
 from actors.messages import JudgeRequest, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
+from deployments.coordinator.breaker import Circuit
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -265,6 +266,7 @@ class Pipeline:
             verdict = Verdict(False, name, "the verifier failed again and again, and is left alone for a while")
             self._events.put_nowait(Judged(command.call, verdict, "verifier_left_alone"))
             return
+        is_probe = breaker.state is Circuit.HALF_OPEN
         wait_s, hearing_s = self._vigilance.verdict_s(name), self._vigilance.hearing_s(name)
         call = asyncio.create_task(self._verdict(command.request))
         try:
@@ -278,6 +280,8 @@ class Pipeline:
             if not call.done():
                 breaker.failed(self._clock())
         finally:
+            if is_probe:
+                breaker.left()
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
 

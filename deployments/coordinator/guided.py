@@ -97,8 +97,9 @@ class GuidedSession:
         self._num_placed = 0
         self._end_of_draft: int | None = None
         """Where the draft ended the text; it would do so again."""
-        self._owns = self._transcript.is_in_step
-        """Whether the target has written something since the last counted step."""
+        self._num_own = int(self._transcript.is_in_step)
+        """Tokens that the target has written without a guess since the last counted step; one for all that was written
+        of it elsewhere."""
         self._may_draft = settings.speculate_content or settings.marks.is_open_at_start
         self._may_draft &= not self._transcript.is_closed
         self._out: list[Command] = []
@@ -178,6 +179,9 @@ class GuidedSession:
             del self._behind[: len(known)]
         else:
             guess.num_met = len(known)
+            if known:  # they are the chunk's now, and a step of the target's own ends before them
+                self._num_own = max(0, self._num_own - len(known))
+                self._count_own()
             self._behind.clear()
             self._guesses.append(guess)
             self._tell()
@@ -227,7 +231,7 @@ class GuidedSession:
             if not self._guesses:
                 if self._drafting.is_running:
                     self._behind += token_ids[at:]
-                self._owns = True
+                self._num_own += len(token_ids) - at
                 break
             guess = self._guesses[0]
             if guess.next_token != token:
@@ -235,7 +239,7 @@ class GuidedSession:
                 self._count_own()
                 self._drop(guess, Outcome.RECOVERED)
                 self._leave("the target has left these words")
-                self._owns = at + 1 < len(token_ids)
+                self._num_own = len(token_ids) - at - 1
                 break
             if not guess.num_met:
                 self._count_own()
@@ -258,15 +262,15 @@ class GuidedSession:
 
     def _count_own(self) -> None:
         """What the target wrote without a guess is a step of its own, up to here."""
-        if self._owns:
+        if self._num_own:
             self._tally.committed(Outcome.TARGET)
-        self._owns = False
+        self._num_own = 0
 
     def _leave(self, reason: str) -> None:
         """The draft's path does not lead on: whatever is left of it is a hint at most."""
         steps = [guess.step for guess in self._guesses]
         if steps:
-            self._owns = self._owns or self._guesses[0].num_met > 0
+            self._num_own += self._guesses[0].num_met
             self._hints.leave(self._transcript.num_tokens, steps)
         for guess in self._guesses:
             self._drop(guess, Outcome.CANCELLED)

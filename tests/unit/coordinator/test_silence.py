@@ -301,10 +301,16 @@ def test_a_hung_verifier_costs_a_step_time_and_then_nothing() -> None:
 
 
 def test_a_verifiers_probe_whose_reader_leaves_is_followed_by_another_at_once() -> None:
+    asked: asyncio.Queue[JudgeRequest] = asyncio.Queue()
+
+    class Hung(Sleepy):
+        async def judge(self, request: JudgeRequest) -> Verdict:
+            asked.put_nowait(request)
+            return await super().judge(request)
+
     async def scene() -> None:
         bench = Bench(draft=replace(DRAFT, agree=0.0, paraphrase=1.0))
-        judge = Sleepy(0)
-        bench.roles = replace(bench.roles, verifier=judge)
+        bench.roles = replace(bench.roles, verifier=Hung(0))
         coordinator = await bench.coordinator()
         coordinator._vigilance.verdict_breaker = breaker = Breaker(Fuse(1, 20.0))
         breaker.failed(-20.0)
@@ -313,11 +319,9 @@ def test_a_verifiers_probe_whose_reader_leaves_is_followed_by_another_at_once() 
             async for _ in coordinator.generate(request(mode="lookahead", verifier="always")):
                 pass
 
-        for number in (1, 2):
+        for _ in range(2):
             reader = asyncio.create_task(read())
-            async with asyncio.timeout(3.0):
-                while judge.num_asked < number:
-                    await asyncio.sleep(0.01)
+            await asyncio.wait_for(asked.get(), 3.0)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 

@@ -14,8 +14,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
@@ -27,8 +26,8 @@ from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.demand import Demand
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.latency import Bounds
-from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
+from deployments.coordinator.reasoning import encoded
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.coordinator.vigilance import Vigilance
@@ -40,10 +39,6 @@ from deployments.telemetry.trace import TraceRecorder
 from deployments.verifier_config import accepts_only_equal, suits_specreason
 
 logger = logging.getLogger(__name__)
-
-PROMPT_TAIL = 16
-"""So many last tokens of a prompt are looked at to see whether the template has closed the reasoning already."""
-
 
 DRAFT_PROMPT_S = 1.0
 """A request waits so long for the draft to render its prompt; then it goes on without, until the draft answers."""
@@ -242,13 +237,11 @@ class Coordinator:
         """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
         drafts = plan.mode != "target"
-        info, prompt, mark_ids, draft_prompt = await asyncio.gather(
+        info, (prompt, marks), draft_prompt = await asyncio.gather(
             target.describe(),
-            target.encode(request.prompt),
-            self._mark_ids(request.prompt),
+            encoded(target, request.prompt, config.reasoning),
             self._draft_prompt(request.prompt, drafts),
         )
-        marks = await self._marks(request.prompt, prompt, *mark_ids) if mark_ids is not None else Marks()
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
         settings = SessionSettings(
@@ -308,55 +301,6 @@ class Coordinator:
             return
         self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
         self._draft_away_until = now + self._draft_away_s
-
-    async def _mark_ids(self, prompt: Prompt) -> tuple[TokenIds, TokenIds] | None:
-        """The target's tokens of the marks that close and open the reasoning; None: `prompt` has no marks."""
-        reasoning = self._config.reasoning
-        if reasoning.close is None or not prompt.messages:
-            return None
-        marks = "", reasoning.close, reasoning.open or ""  # as at the beginning of a line
-        encoded = (self._roles.target.encode(Prompt(text=f"\n{mark}")) for mark in marks)
-        bare, close, opening = await asyncio.gather(*encoded)
-        return _within(bare, close), _within(bare, opening)
-
-    async def _marks(self, prompt: Prompt, token_ids: TokenIds, close: TokenIds, opening: TokenIds) -> Marks:
-        """The reasoning marks, and whether `prompt`, encoded as `token_ids`, leaves the reasoning open."""
-        reasoning = self._config.reasoning
-        is_closed = _closes(token_ids, close, opening)
-        if is_closed:  # a message that ends with the mark closes nothing
-            is_closed = _closes(await self._behind_messages(prompt, token_ids), close, opening)
-        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not is_closed)
-
-    async def _behind_messages(self, prompt: Prompt, token_ids: TokenIds) -> TokenIds:
-        """The end of `token_ids`, which are those of `prompt`, that the template wrote behind the last message: what is
-        the same with another one."""
-        *before, last = prompt.messages
-        other = replace(prompt, messages=(*before, replace(last, content=f"{last.content}.")))
-        try:
-            other_ids = await self._roles.target.encode(other)
-        except RequestError:  # there is no room for one token more
-            return token_ids
-        pairs = zip(reversed(token_ids), reversed(other_ids), strict=False)
-        num_same = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
-        return token_ids[len(token_ids) - num_same :]
-
-
-def _within(bare: TokenIds, token_ids: TokenIds) -> TokenIds:
-    """`token_ids` without those that a tokenizer puts around all texts, also the `bare` one."""
-    start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(bare, token_ids, strict=False))))
-    return token_ids[start : len(token_ids) - len(bare) + start]
-
-
-def _closes(prompt: TokenIds, close: TokenIds, opening: TokenIds) -> bool:
-    """Whether the end of `prompt` closes the reasoning, and opens it no more."""
-    closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in (close, opening))
-    return closed_at > opened_at
-
-
-def _last_place(wanted: TokenIds, token_ids: TokenIds) -> int:
-    """Where `wanted` stands in `token_ids` for the last time; -1 if it does not, or is nothing."""
-    places = range(len(token_ids) - len(wanted), -1, -1) if wanted else ()
-    return next((at for at in places if token_ids[at : at + len(wanted)] == wanted), -1)
 
 
 def _judged_by(config: Config) -> tuple[object, ...]:

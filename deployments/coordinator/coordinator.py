@@ -290,7 +290,7 @@ class Coordinator:
         except (LookaheadError, TimeoutError):
             self._draft_is_away()
             return None
-        self._draft_away_s = 0.0
+        self._draft_away_s = self._draft_away_until = 0.0
         self._draft_vocabulary = info.vocabulary
         return rendered
 

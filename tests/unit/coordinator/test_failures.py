@@ -14,6 +14,7 @@ from actors.engines.scripted import ScriptedEngine
 from actors.errors import RoleUnavailable
 from actors.messages import Delta, JudgeRequest, Prompt, Step, StepRequest, TokenIds, Verdict
 from actors.target import TargetModel
+from deployments.generation import Finished
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, Answer, Bench, config, request, truth
 
@@ -92,6 +93,35 @@ def test_requests_that_wait_for_an_absent_draft_at_the_same_time_count_as_one() 
         return coordinator._draft_away_s
 
     assert run_virtually(scene()) == config().speculation.draft_retry_s
+
+
+class Waking(Draft):
+    """A drafter that does not answer the first time, and then does, after a while."""
+
+    num_asked = 0
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        self.num_asked += 1
+        await asyncio.sleep(1e6 if self.num_asked == 1 else 0.2)
+        return await super().encode(prompt)
+
+
+def test_a_draft_that_answers_another_request_is_not_away_any_more() -> None:
+    async def scene() -> list[tuple[str, ...]]:
+        bench = Bench(settings=config(draft_retry_s=1000.0))
+        bench.roles = replace(bench.roles, drafter=Waking(bench.draft_engine))
+        coordinator = await bench.coordinator()
+
+        async def ask(at_s: float) -> tuple[str, ...]:
+            await asyncio.sleep(at_s)
+            outputs = [output async for output in coordinator.generate(request(mode="lookahead"))]
+            assert isinstance(outputs[-1], Finished)
+            return outputs[-1].summary.degraded
+
+        # The second one asks before the first one has given up, and is answered after that.
+        return await asyncio.gather(*(ask(at_s) for at_s in (0.0, 0.9, 1.5)))
+
+    assert run_virtually(scene()) == [("draft_unavailable",), (), ()]
 
 
 def test_a_draft_that_breaks_in_the_middle_costs_no_word() -> None:

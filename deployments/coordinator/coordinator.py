@@ -108,6 +108,14 @@ def _check_verifier(config: Config, verifier: str, scores: bool) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class DraftPrompt:
+    """The draft's rendering of a prompt; None: it is not there, or `refuses` the prompt."""
+
+    token_ids: TokenIds | None = None
+    refuses: bool = False
+
+
 class Coordinator:
     """One replica of the brain."""
 
@@ -247,7 +255,7 @@ class Coordinator:
         settings = SessionSettings(
             session_id=uuid.uuid4().hex,
             target_prompt=prompt,
-            draft_prompt=draft_prompt,
+            draft_prompt=draft_prompt.token_ids,
             vocabulary=info.vocabulary,
             max_tokens=_max_tokens(request, len(prompt), info),
             rule=StepRule(request.speculation.boundary or step.boundary, step.max_tokens, marks.close),
@@ -272,27 +280,29 @@ class Coordinator:
             token_speculation=plan.token_speculation,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
             num_nearby_hints=config.speculation.num_nearby_hints,
+            draft_refuses=draft_prompt.refuses,
             resume=request.resume,
         )
         return settings, info.takes_hints
 
-    async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
-        """The draft's rendering of the prompt, or None: without a draft the target goes on alone."""
+    async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> DraftPrompt:
+        """The draft's rendering of the prompt, if there is one: without a draft the target goes on alone."""
         is_away = asyncio.get_running_loop().time() < self._draft_away_until
         if not wanted or self._roles.drafter is None or is_away:
-            return None
+            return DraftPrompt()
         try:
             async with asyncio.timeout(DRAFT_PROMPT_S):
                 drafter = self._roles.drafter
                 rendered, info = await asyncio.gather(drafter.encode(prompt), drafter.describe())
-        except RequestError:
-            return None
+        except RequestError as error:
+            logger.info("The draft cannot serve a request: %s", error)
+            return DraftPrompt(refuses=True)
         except (LookaheadError, TimeoutError):
             self._draft_is_away()
-            return None
+            return DraftPrompt()
         self._draft_away_s = self._draft_away_until = 0.0
         self._draft_vocabulary = info.vocabulary
-        return rendered
+        return DraftPrompt(rendered)
 
     def _draft_is_away(self) -> None:
         """It did not answer: nobody waits for it for a while. Those that waited at the same time count as one."""

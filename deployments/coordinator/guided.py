@@ -114,7 +114,7 @@ class GuidedSession:
             self._finish(self._transcript.finish_reason)
             return self._flush()
         if self._may_draft and not self._drafting.is_possible:
-            self._lose_draft("draft_unavailable", permanent=False)
+            self._lose_draft(*self._drafting.absence)
         self._start_stream()
         self._start_draft()
         return self._flush()

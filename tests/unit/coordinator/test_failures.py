@@ -16,7 +16,7 @@ from actors.messages import Delta, JudgeRequest, Prompt, Step, StepRequest, Toke
 from actors.target import TargetModel
 from deployments.generation import Finished
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import DRAFT, Answer, Bench, config, request, truth
+from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config, request, truth
 
 
 def test_a_draft_that_hangs_costs_nothing() -> None:
@@ -122,6 +122,27 @@ def test_a_draft_that_answers_another_request_is_not_away_any_more() -> None:
         return await asyncio.gather(*(ask(at_s) for at_s in (0.0, 0.9, 1.5)))
 
     assert run_virtually(scene()) == [("draft_unavailable",), (), ()]
+
+
+@pytest.mark.parametrize("hint_gain", [1.0, 3.0])
+def test_a_draft_whose_context_the_prompt_exceeds_refuses_it_and_is_not_asked_again(hint_gain: float) -> None:
+    class Short(Draft):
+        num_asked = 0
+
+        async def encode(self, prompt: Prompt) -> TokenIds:
+            self.num_asked += 1
+            return await super().encode(prompt)
+
+    async def scene() -> tuple[Answer, int]:
+        bench = Bench(replace(TARGET, hint_gain=hint_gain), replace(DRAFT, max_model_len=3))
+        bench.roles = replace(bench.roles, drafter=(drafter := Short(bench.draft_engine)))
+        return await bench.ask(mode="lookahead", verifier="exact"), drafter.num_asked
+
+    answer, num_asked = run_virtually(scene())
+    assert answer.text == truth()
+    assert answer.elapsed_s > config().speculation.draft_retry_s
+    assert answer.finished.summary.degraded == ("draft_refused",)
+    assert num_asked == 1
 
 
 def test_a_draft_that_breaks_in_the_middle_costs_no_word() -> None:

@@ -200,7 +200,7 @@ class GuidedSession:
             self._out += transcript.commit(piece, piece.without(piece), origin, self._tally.num_steps, delta.ending)
             self._recent = (self._recent + delta.token_ids)[-OVERLAP:]
             self._compare(delta.token_ids)
-        if delta.ending is not None:
+        if delta.ending is not None and self._num_own > len(self._behind):  # else all of it may be the next chunk's
             self._count_own()
         if transcript.stopped is not None or over:
             ended = transcript.stopped is not None or delta.ending is Ending.END

@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
@@ -108,6 +108,7 @@ def test_hints_that_do_not_pay_any_more_are_withdrawn_once() -> None:
 
 
 @examples(max_examples=600, deadline=None)
+@example(seed=10000001, script=1, agreement=1.0, failures=0.05, depth=1, max_tokens=20)  # a chunk begins as a step ends
 @given(
     st.integers(0, 2**32),
     st.integers(0, 3),

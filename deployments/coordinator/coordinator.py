@@ -17,7 +17,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
+from actors.errors import (
+    AttemptsExhausted,
+    ContextTooLong,
+    LookaheadError,
+    OtherVocabulary,
+    RequestError,
+    RoleUnavailable,
+)
 from actors.messages import Prompt, RoleInfo, StepRule, TokenIds
 from deployments.config import Config
 from deployments.coordinator.breaker import Fuse
@@ -27,7 +34,7 @@ from deployments.coordinator.demand import Demand
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.latency import Bounds
 from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
-from deployments.coordinator.reasoning import encoded
+from deployments.coordinator.reasoning import rendered
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.coordinator.vigilance import Vigilance
@@ -113,6 +120,7 @@ class DraftPrompt:
     """The draft's rendering of a prompt; None: it is not there, or `refuses` the prompt."""
 
     token_ids: TokenIds | None = None
+    vocabulary: str = ""
     refuses: bool = False
 
 
@@ -142,7 +150,8 @@ class Coordinator:
         """One completion: `Opened`, then `Committed` ..., then `Finished`; behind `request.resume`, if it is given.
 
         Of one that is finished there only its end is told: it is to be kept beside other choices of its stream.
-        Raises RequestError and ContextTooLong before `Opened`; AttemptsExhausted and DeadlineExceeded at any time.
+        Raises RequestError and ContextTooLong before `Opened`; AttemptsExhausted and DeadlineExceeded at any time, and
+        OtherVocabulary, where another target took the place of the one that began: it goes on if it is asked again.
         """
         if request.resume is not None and request.resume.finished is not None:
             yield request.resume.finished
@@ -182,7 +191,7 @@ class Coordinator:
             failure = error
             if isinstance(error, LookaheadError):
                 trace.close(str(error))
-            if isinstance(error, RoleUnavailable):
+            if isinstance(error, RoleUnavailable) and not isinstance(error, OtherVocabulary):
                 raise AttemptsExhausted(error.message, error.param) from error
             raise
         finally:
@@ -245,10 +254,8 @@ class Coordinator:
         """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
         drafts = plan.mode != "target"
-        info, (prompt, marks), draft_prompt = await asyncio.gather(
-            target.describe(),
-            encoded(target, request.prompt, config.reasoning),
-            self._draft_prompt(request.prompt, drafts),
+        (info, prompt, marks), draft_prompt = await asyncio.gather(
+            rendered(target, request.prompt, config.reasoning), self._draft_prompt(request.prompt, drafts)
         )
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
@@ -280,6 +287,7 @@ class Coordinator:
             token_speculation=plan.token_speculation,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
             num_nearby_hints=config.speculation.num_nearby_hints,
+            draft_vocabulary=draft_prompt.vocabulary,
             draft_refuses=draft_prompt.refuses,
             resume=request.resume,
         )
@@ -292,8 +300,7 @@ class Coordinator:
             return DraftPrompt()
         try:
             async with asyncio.timeout(DRAFT_PROMPT_S):
-                drafter = self._roles.drafter
-                rendered, info = await asyncio.gather(drafter.encode(prompt), drafter.describe())
+                info, (token_ids,) = await self._roles.drafter.render(prompt)
         except RequestError as error:
             logger.info("The draft cannot serve a request: %s", error)
             return DraftPrompt(refuses=True)
@@ -302,7 +309,7 @@ class Coordinator:
             return DraftPrompt()
         self._draft_away_s = self._draft_away_until = 0.0
         self._draft_vocabulary = info.vocabulary
-        return DraftPrompt(rendered)
+        return DraftPrompt(token_ids, info.vocabulary)
 
     def _draft_is_away(self) -> None:
         """It did not answer: nobody waits for it for a while. Those that waited at the same time count as one."""

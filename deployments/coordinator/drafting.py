@@ -20,7 +20,7 @@ class Drafting:
         self._prompt = settings.draft_prompt
         self._refuses = settings.draft_refuses
         self._is_usable = True
-        self._vocabulary: str | None = None
+        self._vocabulary = settings.draft_vocabulary or None
         self._call: int | None = None
 
     @property
@@ -78,3 +78,4 @@ class Drafting:
     def revive(self, event: DraftAvailable) -> None:
         """The draft is back."""
         self._prompt, self._is_usable = event.prompt, True
+        self._vocabulary = event.vocabulary or None

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
+from actors.errors import DeadlineExceeded, LookaheadError, OtherVocabulary, RequestError, RoleSilent, RoleUnavailable
 from actors.messages import JudgeRequest, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.breaker import Circuit
@@ -313,14 +313,14 @@ class Pipeline:
             delay = self._patience.draft_retry_s * 2.0 ** min(max(self._look_aheads.num_failures - 1, 0), 10)
             await asyncio.sleep(min(delay, MAX_DRAFT_RETRY_S))
             try:
-                prompt = await drafter.encode(self._prompt)
+                info, (prompt,) = await drafter.render(self._prompt)
             except RequestError:
                 break
             except Exception as error:
                 report("draft", error)
                 self._look_aheads.num_failures += 1
             else:
-                self._events.put_nowait(DraftAvailable(prompt))
+                self._events.put_nowait(DraftAvailable(prompt, info.vocabulary))
                 break
         self._revival = None
 
@@ -332,6 +332,6 @@ async def _back_off(attempt: int) -> None:
 
 def _target_failed(call: int, error: Exception) -> TargetFailed:
     if isinstance(error, LookaheadError):
-        return TargetFailed(call, error, retryable=not isinstance(error, RequestError))
+        return TargetFailed(call, error, retryable=not isinstance(error, RequestError | OtherVocabulary))
     report("target", error)
     return TargetFailed(call, RoleUnavailable(f"The target failed: {error}"))

@@ -66,6 +66,8 @@ class SessionSettings:
     draft_part_tokens: int = 0
     """With ``hints``: the draft hands what it writes to the target's running step in parts of so many tokens; 0: in
     whole steps."""
+    draft_vocabulary: str = ""
+    """That of `draft_prompt`; empty: not known."""
     draft_refuses: bool = False
     """Whether the draft cannot take the prompt, as one that is longer than its context: it is not asked again."""
     resume: Standing | None = None

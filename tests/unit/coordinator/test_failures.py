@@ -12,7 +12,7 @@ import pytest
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine
 from actors.errors import RoleUnavailable
-from actors.messages import Delta, JudgeRequest, Prompt, Step, StepRequest, TokenIds, Verdict
+from actors.messages import Delta, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
 from actors.target import TargetModel
 from deployments.generation import Finished
 from tests.unit.clock import run_virtually
@@ -41,12 +41,9 @@ class Fickle:
         if asyncio.get_running_loop().time() < self._up_at_s:
             raise RoleUnavailable("the draft is down")
 
-    async def describe(self) -> object:
-        return await self._draft.describe()
-
-    async def encode(self, prompt: Prompt) -> TokenIds:
+    async def render(self, *prompts: Prompt) -> tuple[RoleInfo, tuple[TokenIds, ...]]:
         self._check()
-        return await self._draft.encode(prompt)
+        return await self._draft.render(*prompts)
 
     async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
         self._check()

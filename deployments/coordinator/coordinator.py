@@ -31,6 +31,7 @@ from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.demand import Demand
+from deployments.coordinator.events import Command, DraftAvailable, Event
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.latency import Bounds
 from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
@@ -181,7 +182,8 @@ class Coordinator:
             if audit is not None:
                 audit.begin(terms_of(settings, guides))
             yield Opened(request.request_id, len(settings.target_prompt))
-            observers = tuple(observer for observer in (trace, metrics, demand, pacer, audit) if observer is not None)
+            seen_by = (trace, metrics, demand, pacer, audit, self)
+            observers = tuple(observer for observer in seen_by if observer is not None)
             patience = self._patience(request)
             pipeline = Pipeline(session, self._roles, request.prompt, patience, observers, self._vigilance)
             async with aclosing(pipeline.run()) as outputs:
@@ -203,6 +205,14 @@ class Coordinator:
             metrics.close(summary)
             if audit is not None:
                 audit.close(summary, failure)
+
+    def on_command(self, command: Command) -> None:
+        """As `Observer.on_command`: nothing follows for other requests."""
+
+    def on_event(self, event: Event) -> None:
+        """As `Observer.on_event`: where one request has found the draft again, others need not wait to ask it."""
+        if isinstance(event, DraftAvailable):
+            self._draft_is_back(event.vocabulary)
 
     def close(self) -> None:
         """Write what of the audit log is not written yet."""
@@ -307,9 +317,12 @@ class Coordinator:
         except (LookaheadError, TimeoutError):
             self._draft_is_away()
             return DraftPrompt()
-        self._draft_away_s = self._draft_away_until = 0.0
-        self._draft_vocabulary = info.vocabulary
+        self._draft_is_back(info.vocabulary)
         return DraftPrompt(token_ids, info.vocabulary)
+
+    def _draft_is_back(self, vocabulary: str) -> None:
+        self._draft_away_s = self._draft_away_until = 0.0
+        self._draft_vocabulary = vocabulary
 
     def _draft_is_away(self) -> None:
         """It did not answer: nobody waits for it for a while. Those that waited at the same time count as one."""

@@ -121,6 +121,24 @@ def test_a_draft_that_answers_another_request_is_not_away_any_more() -> None:
     assert run_virtually(scene()) == [("draft_unavailable",), (), ()]
 
 
+def test_a_draft_that_one_request_has_found_again_is_not_away_for_others() -> None:
+    async def scene() -> list[tuple[str, ...]]:
+        bench = Bench(replace(TARGET, num_steps=30), replace(DRAFT, num_steps=30), config(draft_retry_s=2.0))
+        bench.roles = replace(bench.roles, drafter=Fickle(Draft(bench.draft_engine), 3.0))  # type: ignore[arg-type]
+        coordinator = await bench.coordinator()
+
+        async def ask(at_s: float) -> tuple[str, ...]:
+            await asyncio.sleep(at_s)
+            outputs = [output async for output in coordinator.generate(request(mode="lookahead"))]
+            assert isinstance(outputs[-1], Finished)
+            return outputs[-1].summary.degraded
+
+        # The first one finds it after 4 s; the second one's failure would keep others from asking until 6.5 s.
+        return await asyncio.gather(*(ask(at_s) for at_s in (0.0, 2.5, 5.0)))
+
+    assert run_virtually(scene()) == [("draft_unavailable",), ("draft_unavailable",), ()]
+
+
 @pytest.mark.parametrize("hint_gain", [1.0, 3.0])
 def test_a_draft_whose_context_the_prompt_exceeds_refuses_it_and_is_not_asked_again(hint_gain: float) -> None:
     class Short(Draft):

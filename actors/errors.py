@@ -9,6 +9,7 @@
     ├── ServiceError            ours: a part of the system did not answer                       503
     │   ├── RoleUnavailable     a draft, target or verifier replica died or could not be had    503
     │   │   ├── RoleSilent          a replica took a call and then said nothing for too long    503
+    │   │   ├── OtherVocabulary     a replica's model has other tokens than the prompt came in  503
     │   │   └── AttemptsExhausted   a coordinator has tried in vain; another one would, too     503
     │   └── DeadlineExceeded    the request's or the server's time limit passed                 408
     └── OperatorError           the operator's: a config or a model that cannot be used         500
@@ -94,6 +95,11 @@ class RoleUnavailable(ServiceError):
 
 class RoleSilent(RoleUnavailable):
     """A call was given up, since its replica said nothing for longer than such calls take."""
+
+
+class OtherVocabulary(RoleUnavailable):
+    """The model of a replica has another vocabulary than the prompt's tokens: it took the place of the one that they
+    are of. The prompt is to be encoded anew."""
 
 
 class AttemptsExhausted(RoleUnavailable):

@@ -289,6 +289,8 @@ class StepRequest:
     token_speculation: str = "hints"
     """What the engine may propose to itself: ``hints`` (hints, else n-gram look-up), ``ngram`` or ``none``. An engine
     with another proposer than ours takes no notice."""
+    vocabulary: str = ""
+    """That of the prefix's prompt; a model of another one refuses the call. Empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)

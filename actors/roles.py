@@ -4,7 +4,8 @@ Roles speak in steps, engines in tokens. A role may be a class in this process (
 `actors.verifier`), or a pool of replicas behind Ray Serve (`deployments.coordinator.pools`): the pipeline cannot tell.
 
 Promises of every role: closing or cancelling a call ends the work in the engine; a call that fails raises an error of
-`actors.errors`; nothing is kept between calls but caches.
+`actors.errors`; a prompt in the tokens of another vocabulary is refused (`OtherVocabulary`); nothing is kept between
+calls but caches.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Writer(Protocol):
 
         Raises RequestError if the template refuses it and ContextTooLong if it leaves no room for one token.
         """
+        ...
+
+    async def render(self, *prompts: Prompt) -> tuple[RoleInfo, tuple[TokenIds, ...]]:
+        """`describe`, and each of `prompts` as from `encode`, by one replica: while replicas are replaced, two
+        calls may be answered by two models."""
         ...
 
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:

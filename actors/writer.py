@@ -1,7 +1,8 @@
 """What draft and target have in common: an engine, its tokenizer, and prefixes as ids.
 
 Promises: ids that were generated in this model's own vocabulary are passed on as they are and never tokenised again;
-anything else is encoded from its text; every failure is an error of `actors.errors`.
+anything else is encoded from its text; a prompt in other tokens than this model's is refused; every failure is an error
+of `actors.errors`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import aclosing
 from functools import lru_cache
 from uuid import uuid4
 
-from actors.errors import ContextTooLong, RequestError, ServiceError
+from actors.errors import ContextTooLong, OtherVocabulary, RequestError, ServiceError
 from actors.messages import (
     Delta,
     EngineLoad,
@@ -58,6 +59,10 @@ class ModelWriter:
                 "messages",
             )
         return token_ids
+
+    async def render(self, *prompts: Prompt) -> tuple[RoleInfo, tuple[TokenIds, ...]]:
+        """As `Writer.render`."""
+        return await self.describe(), tuple([await self.encode(prompt) for prompt in prompts])
 
     async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
         """Probability of each label as the next token after `prompt`, in one prefill and one token.
@@ -127,6 +132,11 @@ class ModelWriter:
     async def _deltas(
         self, request: StepRequest, max_tokens: int, max_steps: int | None
     ) -> AsyncGenerator[Delta, None]:
+        if request.vocabulary not in ("", self._info.vocabulary):
+            raise OtherVocabulary(
+                f"{self._info.model} cannot read the prompt, which is in the tokens of another model: models were "
+                "replaced while the request ran. Its prompt has to be encoded anew; ask again."
+            )
         deltas = self._engine.generate(
             request.call_id,
             self._prefix_ids(request.prefix),

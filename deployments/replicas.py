@@ -37,7 +37,7 @@ from deployments.sections import PlacementConfig, WriterConfig
 logger = logging.getLogger(__name__)
 
 WRITER_METHODS = frozenset(
-    {"describe", "encode", "add_hints", "speculation_stats", "label_probabilities", "token_logprobs"}
+    {"describe", "encode", "render", "add_hints", "speculation_stats", "label_probabilities", "token_logprobs"}
 )
 DRAFT_METHODS = WRITER_METHODS | {"look_ahead", "look_ahead_in_parts"}
 TARGET_METHODS = WRITER_METHODS | {"step", "progress", "stream"}

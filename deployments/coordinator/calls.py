@@ -73,7 +73,7 @@ class Calls:
         hints = self._draft_hint(position.draft or position.drafted, sent) + self._hints.near(
             place, self._settings.vocabulary
         )
-        request = self._request(call, self._settings.target_prompt, path, place, hints)
+        request = self._request(call, self._settings.target_prompt, path, place, hints, self._settings.vocabulary)
         if sent.token_ids:
             rule = replace(request.rule, max_tokens=max(1, request.rule.max_tokens - len(sent.token_ids)))
             request = replace(request, rule=rule)
@@ -90,7 +90,7 @@ class Calls:
         other versions of a step: they are sampled, each with a seed of its own, where the first is greedy."""
         call, place = self._begin(None), tail.num_tokens_before
         hints = self._hints.near(place, vocabulary) if vocabulary is not None else ()
-        request = self._request(call, prompt, tail.path, place, hints)
+        request = self._request(call, prompt, tail.path, place, hints, vocabulary or "")
         if branch:
             request = replace(request, sampling=self._other(request.sampling, place, branch))
         tail.drafted = None
@@ -100,8 +100,10 @@ class Calls:
     def stream(self, path: Prefix, place: int, attempt: int) -> StartStream:
         """The target's text after `path`, to its end."""
         call = self._begin(None)
-        hints = self._hints.near(place, self._settings.vocabulary)
-        return StartStream(call, self._request(call, self._settings.target_prompt, path, place, hints), attempt)
+        vocabulary = self._settings.vocabulary
+        hints = self._hints.near(place, vocabulary)
+        request = self._request(call, self._settings.target_prompt, path, place, hints, vocabulary)
+        return StartStream(call, request, attempt)
 
     def hints_for(self, position: Position, draft: Step | Piece) -> AddHints | None:
         """A `draft` step, or what there is of it, for the target's call that writes `position` already."""
@@ -148,9 +150,9 @@ class Calls:
         return f"{self._settings.session_id}-{call}"
 
     def _request(
-        self, call: int, prompt: TokenIds, path: Prefix, place: int, hints: tuple[TokenIds, ...]
+        self, call: int, prompt: TokenIds, path: Prefix, place: int, hints: tuple[TokenIds, ...], vocabulary: str
     ) -> StepRequest:
-        """Go on after `path`, which holds `place` tokens, in the words of a role's `prompt`."""
+        """Go on after `path`, which holds `place` tokens, in the words of a role's `prompt`, of `vocabulary`."""
         settings = self._settings
         return StepRequest(
             call_id=self._call_id(call),
@@ -161,4 +163,5 @@ class Calls:
             sampling=settings.sampling.after(place),
             hints=hints,
             token_speculation=settings.token_speculation,
+            vocabulary=vocabulary,
         )

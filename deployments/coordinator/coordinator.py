@@ -14,21 +14,28 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import AttemptsExhausted, ContextTooLong, LookaheadError, RequestError, RoleUnavailable
+from actors.errors import (
+    AttemptsExhausted,
+    ContextTooLong,
+    LookaheadError,
+    OtherVocabulary,
+    RequestError,
+    RoleUnavailable,
+)
 from actors.messages import Prompt, RoleInfo, StepRule, TokenIds
 from deployments.config import Config
 from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.demand import Demand
+from deployments.coordinator.events import Command, DraftAvailable, Event
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.latency import Bounds
-from deployments.coordinator.output import Marks
 from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
+from deployments.coordinator.reasoning import rendered
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.coordinator.vigilance import Vigilance
@@ -40,10 +47,6 @@ from deployments.telemetry.trace import TraceRecorder
 from deployments.verifier_config import accepts_only_equal, suits_specreason
 
 logger = logging.getLogger(__name__)
-
-PROMPT_TAIL = 16
-"""So many last tokens of a prompt are looked at to see whether the template has closed the reasoning already."""
-
 
 DRAFT_PROMPT_S = 1.0
 """A request waits so long for the draft to render its prompt; then it goes on without, until the draft answers."""
@@ -113,6 +116,15 @@ def _check_verifier(config: Config, verifier: str, scores: bool) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class DraftPrompt:
+    """The draft's rendering of a prompt; None: it is not there, or `refuses` the prompt."""
+
+    token_ids: TokenIds | None = None
+    vocabulary: str = ""
+    refuses: bool = False
+
+
 class Coordinator:
     """One replica of the brain."""
 
@@ -139,7 +151,8 @@ class Coordinator:
         """One completion: `Opened`, then `Committed` ..., then `Finished`; behind `request.resume`, if it is given.
 
         Of one that is finished there only its end is told: it is to be kept beside other choices of its stream.
-        Raises RequestError and ContextTooLong before `Opened`; AttemptsExhausted and DeadlineExceeded at any time.
+        Raises RequestError and ContextTooLong before `Opened`; AttemptsExhausted and DeadlineExceeded at any time, and
+        OtherVocabulary, where another target took the place of the one that began: it goes on if it is asked again.
         """
         if request.resume is not None and request.resume.finished is not None:
             yield request.resume.finished
@@ -170,7 +183,8 @@ class Coordinator:
             if audit is not None:
                 audit.begin(terms_of(settings, guides))
             yield Opened(request.request_id, len(settings.target_prompt))
-            observers = tuple(observer for observer in (trace, metrics, demand, pacer, audit) if observer is not None)
+            seen_by = (trace, metrics, demand, pacer, audit, self)
+            observers = tuple(observer for observer in seen_by if observer is not None)
             patience = self._patience(request)
             pipeline = Pipeline(session, self._roles, request.prompt, patience, observers, self._vigilance)
             async with aclosing(pipeline.run()) as outputs:
@@ -180,7 +194,7 @@ class Coordinator:
             failure = error
             if isinstance(error, LookaheadError):
                 trace.close(str(error))
-            if isinstance(error, RoleUnavailable):
+            if isinstance(error, RoleUnavailable) and not isinstance(error, OtherVocabulary):
                 raise AttemptsExhausted(error.message, error.param) from error
             raise
         finally:
@@ -192,6 +206,14 @@ class Coordinator:
             metrics.close(summary)
             if audit is not None:
                 audit.close(summary, failure)
+
+    def on_command(self, command: Command) -> None:
+        """As `Observer.on_command`: nothing follows for other requests."""
+
+    def on_event(self, event: Event) -> None:
+        """As `Observer.on_event`: where one request has found the draft again, others need not wait to ask it."""
+        if isinstance(event, DraftAvailable):
+            self._draft_is_back(event.vocabulary)
 
     def close(self) -> None:
         """Write what of the audit log is not written yet."""
@@ -244,19 +266,15 @@ class Coordinator:
         """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
         drafts = plan.mode != "target"
-        info, prompt, mark_ids, draft_prompt = await asyncio.gather(
-            target.describe(),
-            target.encode(request.prompt),
-            self._mark_ids(request.prompt),
-            self._draft_prompt(request.prompt, drafts),
+        (info, prompt, marks), draft_prompt = await asyncio.gather(
+            rendered(target, request.prompt, config.reasoning), self._draft_prompt(request.prompt, drafts)
         )
-        marks = await self._marks(request.prompt, prompt, *mark_ids) if mark_ids is not None else Marks()
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
         settings = SessionSettings(
             session_id=uuid.uuid4().hex,
             target_prompt=prompt,
-            draft_prompt=draft_prompt,
+            draft_prompt=draft_prompt.token_ids,
             vocabulary=info.vocabulary,
             max_tokens=_max_tokens(request, len(prompt), info),
             rule=StepRule(request.speculation.boundary or step.boundary, step.max_tokens, marks.close),
@@ -282,27 +300,32 @@ class Coordinator:
             token_speculation=plan.token_speculation,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
             num_nearby_hints=config.speculation.num_nearby_hints,
+            draft_vocabulary=draft_prompt.vocabulary,
+            draft_refuses=draft_prompt.refuses,
             resume=request.resume,
         )
         return settings, info.takes_hints
 
-    async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> TokenIds | None:
-        """The draft's rendering of the prompt, or None: without a draft the target goes on alone."""
+    async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> DraftPrompt:
+        """The draft's rendering of the prompt, if there is one: without a draft the target goes on alone."""
         is_away = asyncio.get_running_loop().time() < self._draft_away_until
         if not wanted or self._roles.drafter is None or is_away:
-            return None
+            return DraftPrompt()
         try:
             async with asyncio.timeout(DRAFT_PROMPT_S):
-                drafter = self._roles.drafter
-                rendered, info = await asyncio.gather(drafter.encode(prompt), drafter.describe())
-        except RequestError:
-            return None
+                info, (token_ids,) = await self._roles.drafter.render(prompt)
+        except RequestError as error:
+            logger.info("The draft cannot serve a request: %s", error)
+            return DraftPrompt(refuses=True)
         except (LookaheadError, TimeoutError):
             self._draft_is_away()
-            return None
-        self._draft_away_s = 0.0
-        self._draft_vocabulary = info.vocabulary
-        return rendered
+            return DraftPrompt()
+        self._draft_is_back(info.vocabulary)
+        return DraftPrompt(token_ids, info.vocabulary)
+
+    def _draft_is_back(self, vocabulary: str) -> None:
+        self._draft_away_s = self._draft_away_until = 0.0
+        self._draft_vocabulary = vocabulary
 
     def _draft_is_away(self) -> None:
         """It did not answer: nobody waits for it for a while. Those that waited at the same time count as one."""
@@ -311,55 +334,6 @@ class Coordinator:
             return
         self._draft_away_s = min(2 * self._draft_away_s or self._config.speculation.draft_retry_s, MAX_DRAFT_RETRY_S)
         self._draft_away_until = now + self._draft_away_s
-
-    async def _mark_ids(self, prompt: Prompt) -> tuple[TokenIds, TokenIds] | None:
-        """The target's tokens of the marks that close and open the reasoning; None: `prompt` has no marks."""
-        reasoning = self._config.reasoning
-        if reasoning.close is None or not prompt.messages:
-            return None
-        marks = "", reasoning.close, reasoning.open or ""  # as at the beginning of a line
-        encoded = (self._roles.target.encode(Prompt(text=f"\n{mark}")) for mark in marks)
-        bare, close, opening = await asyncio.gather(*encoded)
-        return _within(bare, close), _within(bare, opening)
-
-    async def _marks(self, prompt: Prompt, token_ids: TokenIds, close: TokenIds, opening: TokenIds) -> Marks:
-        """The reasoning marks, and whether `prompt`, encoded as `token_ids`, leaves the reasoning open."""
-        reasoning = self._config.reasoning
-        is_closed = _closes(token_ids, close, opening)
-        if is_closed:  # a message that ends with the mark closes nothing
-            is_closed = _closes(await self._behind_messages(prompt, token_ids), close, opening)
-        return Marks(reasoning.open, reasoning.close, reasoning.starts_open and not is_closed)
-
-    async def _behind_messages(self, prompt: Prompt, token_ids: TokenIds) -> TokenIds:
-        """The end of `token_ids`, which are those of `prompt`, that the template wrote behind the last message: what is
-        the same with another one."""
-        *before, last = prompt.messages
-        other = replace(prompt, messages=(*before, replace(last, content=f"{last.content}.")))
-        try:
-            other_ids = await self._roles.target.encode(other)
-        except RequestError:  # there is no room for one token more
-            return token_ids
-        pairs = zip(reversed(token_ids), reversed(other_ids), strict=False)
-        num_same = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
-        return token_ids[len(token_ids) - num_same :]
-
-
-def _within(bare: TokenIds, token_ids: TokenIds) -> TokenIds:
-    """`token_ids` without those that a tokenizer puts around all texts, also the `bare` one."""
-    start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(bare, token_ids, strict=False))))
-    return token_ids[start : len(token_ids) - len(bare) + start]
-
-
-def _closes(prompt: TokenIds, close: TokenIds, opening: TokenIds) -> bool:
-    """Whether the end of `prompt` closes the reasoning, and opens it no more."""
-    closed_at, opened_at = (_last_place(ids, prompt[-PROMPT_TAIL:]) for ids in (close, opening))
-    return closed_at > opened_at
-
-
-def _last_place(wanted: TokenIds, token_ids: TokenIds) -> int:
-    """Where `wanted` stands in `token_ids` for the last time; -1 if it does not, or is nothing."""
-    places = range(len(token_ids) - len(wanted), -1, -1) if wanted else ()
-    return next((at for at in places if token_ids[at : at + len(wanted)] == wanted), -1)
 
 
 def _judged_by(config: Config) -> tuple[object, ...]:

@@ -18,8 +18,9 @@ class Drafting:
     def __init__(self, settings: SessionSettings, calls: Calls) -> None:
         self._calls = calls
         self._prompt = settings.draft_prompt
+        self._refuses = settings.draft_refuses
         self._is_usable = True
-        self._vocabulary: str | None = None
+        self._vocabulary = settings.draft_vocabulary or None
         self._call: int | None = None
 
     @property
@@ -31,6 +32,11 @@ class Drafting:
     def is_possible(self) -> bool:
         """Whether the draft can be asked."""
         return self._is_usable and self._prompt is not None
+
+    @property
+    def absence(self) -> tuple[str, bool]:
+        """Why the draft cannot be asked from the beginning on, and whether that is permanent."""
+        return ("draft_refused", True) if self._refuses else ("draft_unavailable", False)
 
     def start(self, tail: Position, depth: int) -> StartDraft:
         """Look ahead from `tail`; the draft can be asked."""
@@ -72,3 +78,4 @@ class Drafting:
     def revive(self, event: DraftAvailable) -> None:
         """The draft is back."""
         self._prompt, self._is_usable = event.prompt, True
+        self._vocabulary = event.vocabulary or None

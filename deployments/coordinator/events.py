@@ -61,9 +61,10 @@ class DraftFailed:
 
 @dataclass(frozen=True, slots=True)
 class DraftAvailable:
-    """The draft answers again: `prompt` is its own rendering of the prompt."""
+    """The draft answers again: `prompt` is its own rendering of the prompt, in `vocabulary` (empty: not known)."""
 
     prompt: TokenIds
+    vocabulary: str = ""
 
 
 @dataclass(frozen=True, slots=True)

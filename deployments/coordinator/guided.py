@@ -97,8 +97,9 @@ class GuidedSession:
         self._num_placed = 0
         self._end_of_draft: int | None = None
         """Where the draft ended the text; it would do so again."""
-        self._owns = self._transcript.is_in_step
-        """Whether the target has written something since the last counted step."""
+        self._num_own = int(self._transcript.is_in_step)
+        """Tokens that the target has written without a guess since the last counted step; one for all that was written
+        of it elsewhere."""
         self._may_draft = settings.may_hint
         self._out: list[Command] = []
         self.finished = False
@@ -112,7 +113,7 @@ class GuidedSession:
             self._finish(self._transcript.finish_reason)
             return self._flush()
         if self._may_draft and not self._drafting.is_possible:
-            self._lose_draft("draft_unavailable", permanent=False)
+            self._lose_draft(*self._drafting.absence)
         self._start_stream()
         self._start_draft()
         return self._flush()
@@ -177,6 +178,9 @@ class GuidedSession:
             del self._behind[: len(known)]
         else:
             guess.num_met = len(known)
+            if known:  # they are the chunk's now, and a step of the target's own ends before them
+                self._num_own = max(0, self._num_own - len(known))
+                self._count_own()
             self._behind.clear()
             self._guesses.append(guess)
             self._tell()
@@ -195,7 +199,7 @@ class GuidedSession:
             self._out += transcript.commit(piece, piece.without(piece), origin, self._tally.num_steps, delta.ending)
             self._recent = (self._recent + delta.token_ids)[-OVERLAP:]
             self._compare(delta.token_ids)
-        if delta.ending is not None:
+        if delta.ending is not None and self._num_own > len(self._behind):  # else all of it may be the next chunk's
             self._count_own()
         if transcript.stopped is not None or over:
             ended = transcript.stopped is not None or delta.ending is Ending.END
@@ -226,7 +230,7 @@ class GuidedSession:
             if not self._guesses:
                 if self._drafting.is_running:
                     self._behind += token_ids[at:]
-                self._owns = True
+                self._num_own += len(token_ids) - at
                 break
             guess = self._guesses[0]
             if guess.next_token != token:
@@ -234,7 +238,7 @@ class GuidedSession:
                 self._count_own()
                 self._drop(guess, Outcome.RECOVERED)
                 self._leave("the target has left these words")
-                self._owns = at + 1 < len(token_ids)
+                self._num_own = len(token_ids) - at - 1
                 break
             if not guess.num_met:
                 self._count_own()
@@ -257,15 +261,15 @@ class GuidedSession:
 
     def _count_own(self) -> None:
         """What the target wrote without a guess is a step of its own, up to here."""
-        if self._owns:
+        if self._num_own:
             self._tally.committed(Outcome.TARGET)
-        self._owns = False
+        self._num_own = 0
 
     def _leave(self, reason: str) -> None:
         """The draft's path does not lead on: whatever is left of it is a hint at most."""
         steps = [guess.step for guess in self._guesses]
         if steps:
-            self._owns = self._owns or self._guesses[0].num_met > 0
+            self._num_own += self._guesses[0].num_met
             self._hints.leave(self._transcript.num_tokens, steps)
         for guess in self._guesses:
             self._drop(guess, Outcome.CANCELLED)

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
-from actors.errors import RequestError, RoleSilent, RoleUnavailable
+from actors.errors import OtherVocabulary, RequestError, RoleSilent, RoleUnavailable
 from actors.messages import Piece, Step
 from actors.roles import Drafter
 from deployments.coordinator.breaker import Circuit
@@ -150,7 +150,8 @@ class LookAheads:
             self._drafter.shun(command.request.session_id, command.request.call_id)
         self.num_failures += 1
         self._has_read, self._unheard = False, None
-        self._breaker.failed(self._clock())
+        if not isinstance(error, OtherVocabulary):  # that one works, and is asked again when it has rendered the prompt
+            self._breaker.failed(self._clock())
 
     def _is_left(self, call: int) -> bool:
         return self._left is not None and self._left[0] == call

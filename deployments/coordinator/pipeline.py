@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.errors import DeadlineExceeded, LookaheadError, RequestError, RoleSilent, RoleUnavailable
+from actors.errors import DeadlineExceeded, LookaheadError, OtherVocabulary, RequestError, RoleSilent, RoleUnavailable
 from actors.messages import JudgeRequest, Prompt, Step, Verdict
 from actors.roles import Drafter, Target, Verifier
+from deployments.coordinator.breaker import Circuit
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
@@ -265,6 +266,7 @@ class Pipeline:
             verdict = Verdict(False, name, "the verifier failed again and again, and is left alone for a while")
             self._events.put_nowait(Judged(command.call, verdict, "verifier_left_alone"))
             return
+        is_probe = breaker.state is Circuit.HALF_OPEN
         wait_s, hearing_s = self._vigilance.verdict_s(name), self._vigilance.hearing_s(name)
         call = asyncio.create_task(self._verdict(command.request))
         try:
@@ -278,6 +280,8 @@ class Pipeline:
             if not call.done():
                 breaker.failed(self._clock())
         finally:
+            if is_probe:
+                breaker.left()
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
 
@@ -309,14 +313,14 @@ class Pipeline:
             delay = self._patience.draft_retry_s * 2.0 ** min(max(self._look_aheads.num_failures - 1, 0), 10)
             await asyncio.sleep(min(delay, MAX_DRAFT_RETRY_S))
             try:
-                prompt = await drafter.encode(self._prompt)
+                info, (prompt,) = await drafter.render(self._prompt)
             except RequestError:
                 break
             except Exception as error:
                 report("draft", error)
                 self._look_aheads.num_failures += 1
             else:
-                self._events.put_nowait(DraftAvailable(prompt))
+                self._events.put_nowait(DraftAvailable(prompt, info.vocabulary))
                 break
         self._revival = None
 
@@ -328,6 +332,6 @@ async def _back_off(attempt: int) -> None:
 
 def _target_failed(call: int, error: Exception) -> TargetFailed:
     if isinstance(error, LookaheadError):
-        return TargetFailed(call, error, retryable=not isinstance(error, RequestError))
+        return TargetFailed(call, error, retryable=not isinstance(error, RequestError | OtherVocabulary))
     report("target", error)
     return TargetFailed(call, RoleUnavailable(f"The target failed: {error}"))

@@ -115,6 +115,11 @@ class WriterPool:
         ids: TokenIds = await self._pool.call("encode", "", prompt)
         return ids
 
+    async def render(self, *prompts: Prompt) -> tuple[RoleInfo, tuple[TokenIds, ...]]:
+        """As `Writer.render`."""
+        rendered: tuple[RoleInfo, tuple[TokenIds, ...]] = await self._pool.call("render", "", *prompts)
+        return rendered
+
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Writer.add_hints`."""
         link = self._pool.running(call_id)  # the session may be at home elsewhere by now

@@ -82,7 +82,7 @@ class Session:
             self._finish_here(self._transcript.finish_reason)
             return self._flush()
         if self._strategy.speculates and not self._drafting.is_possible:
-            self._lose_draft("draft_unavailable", permanent=False)
+            self._lose_draft(*self._drafting.absence)
         if self._may_speculate():
             self._window.open(self._transcript.path, self._transcript.num_tokens)
             self._start_wishes()

@@ -22,8 +22,8 @@ class SpecReasonOptions:
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     """Everything that is fixed for one request. `vocabulary` and the prompts are the target's and the draft's own
-    words for it; `draft_prompt` None means that the draft could not be reached yet. `session_id` is ours and unique,
-    whatever id the client chose: it names the calls in the engines."""
+    words for it; `draft_prompt` None means that the draft could not be reached yet, or refuses it. `session_id` is ours
+    and unique, whatever id the client chose: it names the calls in the engines."""
 
     session_id: str
     target_prompt: TokenIds
@@ -68,6 +68,10 @@ class SessionSettings:
     draft_part_tokens: int = 0
     """With ``hints``: the draft hands what it writes to the target's running step in parts of so many tokens; 0: in
     whole steps."""
+    draft_vocabulary: str = ""
+    """That of `draft_prompt`; empty: not known."""
+    draft_refuses: bool = False
+    """Whether the draft cannot take the prompt, as one that is longer than its context: it is not asked again."""
     resume: Standing | None = None
     """What another coordinator had sent when it was lost, to go on behind."""
     num_nearby_hints: int = 4

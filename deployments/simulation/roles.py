@@ -82,6 +82,10 @@ class SimulatedWriter:
         """As `Writer.encode`: one token, whatever is asked."""
         return PROMPT_IDS
 
+    async def render(self, *prompts: Prompt) -> tuple[RoleInfo, tuple[TokenIds, ...]]:
+        """As `Writer.render`."""
+        return await self.describe(), (PROMPT_IDS,) * len(prompts)
+
     async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Writer.add_hints`: they change nothing here."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from actors.boundaries import DeltaCutter, StepSplitter
 from actors.draft import Draft
-from actors.errors import ContextTooLong, RequestError, RoleUnavailable, ServiceError
+from actors.errors import ContextTooLong, OtherVocabulary, RequestError, RoleUnavailable, ServiceError
 from actors.messages import (
     Delta,
     Ending,
@@ -270,6 +270,20 @@ async def test_own_ids_are_passed_on_and_foreign_text_is_encoded_once() -> None:
     await target.step(request(prefix))
     assert [call["token_ids"] for call in engine.calls] == [(*ids("Q"), 65, 66, *ids("ab"))] * 2
     assert engine.encoded == ["ab"]
+
+
+async def test_a_prompt_in_the_tokens_of_another_model_is_refused() -> None:
+    engine = LetterEngine()
+    target, draft = TargetModel(engine), Draft(engine)
+    foreign = request(vocabulary="another")
+    calls = (target.stream(foreign), target.progress(foreign, 1.0), draft.look_ahead(foreign, 1))
+    for items in calls:
+        with pytest.raises(OtherVocabulary, match="encoded anew"):
+            await anext(items)
+    with pytest.raises(OtherVocabulary):
+        await target.step(foreign)
+    assert engine.calls == []
+    assert (await target.step(request(vocabulary="unicode"))).text == "One.\n\n"
 
 
 async def test_a_prompt_that_leaves_no_room_is_refused() -> None:

@@ -12,7 +12,8 @@ from deployments.coordinator.transitions import State
 
 class LookaheadSync:
     """Rounds: `max_lookahead` draft steps, one target step more than that at once, commit up to the first mismatch and
-    the target's step there, or the one more if there is none. A draft that hangs holds the round."""
+    the target's step there, or the one more if there is none. A draft that hangs holds the round until its limit on
+    silence has passed."""
 
     speculates: ClassVar[bool] = True
 

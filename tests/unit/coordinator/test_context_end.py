@@ -12,7 +12,7 @@ import pytest
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine
 from actors.errors import ContextTooLong, RequestError
-from actors.messages import Delta, Ending, Piece, RoleInfo, Step, StepRequest, StepRule
+from actors.messages import Delta, Ending, Piece, Step, StepRequest, StepRule
 from actors.target import TargetModel
 from deployments.coordinator.events import (
     Command,
@@ -43,8 +43,9 @@ FULL = ContextTooLong("no room")
 class Coarse(Draft):
     """A draft whose vocabulary takes half as many tokens for a text."""
 
-    async def describe(self) -> RoleInfo:
-        return replace(await super().describe(), vocabulary="coarse")
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine)
+        self._info = replace(self._info, vocabulary="coarse")
 
     async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
         async for one in super().look_ahead(request, depth):

@@ -12,10 +12,11 @@ import pytest
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine
 from actors.errors import RoleUnavailable
-from actors.messages import Delta, JudgeRequest, Prompt, Step, StepRequest, TokenIds, Verdict
+from actors.messages import Delta, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
 from actors.target import TargetModel
+from deployments.generation import Finished
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import DRAFT, Answer, Bench, config, request, truth
+from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config, request, truth
 
 
 def test_a_draft_that_hangs_costs_nothing() -> None:
@@ -40,12 +41,9 @@ class Fickle:
         if asyncio.get_running_loop().time() < self._up_at_s:
             raise RoleUnavailable("the draft is down")
 
-    async def describe(self) -> object:
-        return await self._draft.describe()
-
-    async def encode(self, prompt: Prompt) -> TokenIds:
+    async def render(self, *prompts: Prompt) -> tuple[RoleInfo, tuple[TokenIds, ...]]:
         self._check()
-        return await self._draft.encode(prompt)
+        return await self._draft.render(*prompts)
 
     async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
         self._check()
@@ -92,6 +90,74 @@ def test_requests_that_wait_for_an_absent_draft_at_the_same_time_count_as_one() 
         return coordinator._draft_away_s
 
     assert run_virtually(scene()) == config().speculation.draft_retry_s
+
+
+class Waking(Draft):
+    """A drafter that does not answer the first time, and then does, after a while."""
+
+    num_asked = 0
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        self.num_asked += 1
+        await asyncio.sleep(1e6 if self.num_asked == 1 else 0.2)
+        return await super().encode(prompt)
+
+
+def test_a_draft_that_answers_another_request_is_not_away_any_more() -> None:
+    async def scene() -> list[tuple[str, ...]]:
+        bench = Bench(settings=config(draft_retry_s=1000.0))
+        bench.roles = replace(bench.roles, drafter=Waking(bench.draft_engine))
+        coordinator = await bench.coordinator()
+
+        async def ask(at_s: float) -> tuple[str, ...]:
+            await asyncio.sleep(at_s)
+            outputs = [output async for output in coordinator.generate(request(mode="lookahead"))]
+            assert isinstance(outputs[-1], Finished)
+            return outputs[-1].summary.degraded
+
+        # The second one asks before the first one has given up, and is answered after that.
+        return await asyncio.gather(*(ask(at_s) for at_s in (0.0, 0.9, 1.5)))
+
+    assert run_virtually(scene()) == [("draft_unavailable",), (), ()]
+
+
+def test_a_draft_that_one_request_has_found_again_is_not_away_for_others() -> None:
+    async def scene() -> list[tuple[str, ...]]:
+        bench = Bench(replace(TARGET, num_steps=30), replace(DRAFT, num_steps=30), config(draft_retry_s=2.0))
+        bench.roles = replace(bench.roles, drafter=Fickle(Draft(bench.draft_engine), 3.0))  # type: ignore[arg-type]
+        coordinator = await bench.coordinator()
+
+        async def ask(at_s: float) -> tuple[str, ...]:
+            await asyncio.sleep(at_s)
+            outputs = [output async for output in coordinator.generate(request(mode="lookahead"))]
+            assert isinstance(outputs[-1], Finished)
+            return outputs[-1].summary.degraded
+
+        # The first one finds it after 4 s; the second one's failure would keep others from asking until 6.5 s.
+        return await asyncio.gather(*(ask(at_s) for at_s in (0.0, 2.5, 5.0)))
+
+    assert run_virtually(scene()) == [("draft_unavailable",), ("draft_unavailable",), ()]
+
+
+@pytest.mark.parametrize("hint_gain", [1.0, 3.0])
+def test_a_draft_whose_context_the_prompt_exceeds_refuses_it_and_is_not_asked_again(hint_gain: float) -> None:
+    class Short(Draft):
+        num_asked = 0
+
+        async def encode(self, prompt: Prompt) -> TokenIds:
+            self.num_asked += 1
+            return await super().encode(prompt)
+
+    async def scene() -> tuple[Answer, int]:
+        bench = Bench(replace(TARGET, hint_gain=hint_gain), replace(DRAFT, max_model_len=3))
+        bench.roles = replace(bench.roles, drafter=(drafter := Short(bench.draft_engine)))
+        return await bench.ask(mode="lookahead", verifier="exact"), drafter.num_asked
+
+    answer, num_asked = run_virtually(scene())
+    assert answer.text == truth()
+    assert answer.elapsed_s > config().speculation.draft_retry_s
+    assert answer.finished.summary.degraded == ("draft_refused",)
+    assert num_asked == 1
 
 
 def test_a_draft_that_breaks_in_the_middle_costs_no_word() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
@@ -65,6 +66,8 @@ def check(here: World, expected: tuple[int, ...]) -> None:
     counted = summary.num_accepted_steps + summary.num_recovered_steps
     assert counted + summary.num_cancelled_steps == summary.num_draft_steps
     assert summary.num_steps == counted + summary.num_target_steps
+    # A step of the target's own and one that it recovered have a token at least, beside those that the draft wrote.
+    assert summary.accepted_tokens + summary.num_recovered_steps + summary.num_target_steps <= len(expected)
     assert not any(isinstance(c, StartTarget) for c in here.log)
 
 
@@ -105,6 +108,7 @@ def test_hints_that_do_not_pay_any_more_are_withdrawn_once() -> None:
 
 
 @examples(max_examples=600, deadline=None)
+@example(seed=10000001, script=1, agreement=1.0, failures=0.05, depth=1, max_tokens=20)  # a chunk begins as a step ends
 @given(
     st.integers(0, 2**32),
     st.integers(0, 3),
@@ -142,6 +146,26 @@ def test_a_draft_that_is_right_and_fast_is_accepted_throughout() -> None:
     assert summary.num_target_steps == 0
     origins = {o.origin for o in here.outputs if isinstance(o, Committed) and o.text}
     assert origins == {Origin.ACCEPTED}
+
+
+@pytest.mark.parametrize(("num_before", "num_own"), [(0, 0), (1, 1)])
+def test_a_chunk_that_the_target_had_begun_is_the_drafts_and_what_it_wrote_before_is_its_own(
+    num_before: int, num_own: int
+) -> None:
+    depths = [0 if num_before else 3]
+    session = GuidedSession(settings(**EXACT), lambda: Decision(depths[0], "now"))
+    here = World(session, TARGET, TARGET, lambda *_: False)  # type: ignore[arg-type]
+    here.start()
+    (stream,) = [c.call for c in here.log if isinstance(c, StartStream)]
+    depths[0] = 3
+    for _ in range(num_before + 1):  # the look-ahead begins behind the first token, or with the stream
+        here.do(stream)
+    while here.choices():
+        drafts = [c.call for c in here.log if isinstance(c, StartDraft) and c.call in here.under_way]
+        here.do(drafts[0] if drafts else stream)
+    check(here, target_only(TARGET, 10_000, StepRule("line")))
+    assert here.finished.summary.num_target_steps == num_own
+    assert here.finished.summary.accept_rate == 1.0
 
 
 def test_hints_begin_with_what_was_written_and_go_on_with_what_is_guessed() -> None:

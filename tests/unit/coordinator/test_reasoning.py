@@ -65,6 +65,19 @@ def test_a_template_that_has_closed_the_reasoning_is_found_out(text: str) -> Non
     assert answer.finished.num_reasoning_tokens == answer.finished.summary.num_draft_steps == 0
 
 
+@pytest.mark.parametrize(("text", "num_times"), [("How many?", 1), ("What is </think>?", 2)])
+def test_a_closed_prompt_is_encoded_again_only_where_a_message_has_the_mark(text: str, num_times: int) -> None:
+    class Counting(Closing):
+        num_chats = 0
+
+        async def encode(self, prompt: Prompt) -> TokenIds:
+            Counting.num_chats += bool(prompt.messages)
+            return await super().encode(prompt)
+
+    assert set(channels(ask(text, Counting))) == {Channel.CONTENT}
+    assert Counting.num_chats == num_times
+
+
 class Framing(TargetModel):
     """A target whose tokenizer puts special tokens around every text that is no chat."""
 
@@ -84,7 +97,7 @@ def test_what_a_tokenizer_puts_around_a_text_is_no_part_of_the_mark() -> None:
 
 def test_a_closed_prompt_that_leaves_room_for_one_token_is_answered() -> None:
     """Another last message, by which the template's own words are found, has no room."""
-    prompt = Prompt(messages=(Message("user", "What is the number"),))
+    prompt = Prompt(messages=(Message("user", "What is </think>"),))
 
     async def scene() -> Answer:
         num_tokens = len(await Closing(ScriptedEngine(THINKS)).encode(prompt))

@@ -300,6 +300,34 @@ def test_a_hung_verifier_costs_a_step_time_and_then_nothing() -> None:
     assert judge.num_asked < summary.num_steps
 
 
+def test_a_verifiers_probe_whose_reader_leaves_is_followed_by_another_at_once() -> None:
+    asked: asyncio.Queue[JudgeRequest] = asyncio.Queue()
+
+    class Hung(Sleepy):
+        async def judge(self, request: JudgeRequest) -> Verdict:
+            asked.put_nowait(request)
+            return await super().judge(request)
+
+    async def scene() -> None:
+        bench = Bench(draft=replace(DRAFT, agree=0.0, paraphrase=1.0))
+        bench.roles = replace(bench.roles, verifier=Hung(0))
+        coordinator = await bench.coordinator()
+        coordinator._vigilance.verdict_breaker = breaker = Breaker(Fuse(1, 20.0))
+        breaker.failed(-20.0)
+
+        async def read() -> None:
+            async for _ in coordinator.generate(request(mode="lookahead", verifier="always")):
+                pass
+
+        for _ in range(2):
+            reader = asyncio.create_task(read())
+            await asyncio.wait_for(asked.get(), 3.0)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    run_virtually(scene())
+
+
 def test_a_verifier_that_wakes_up_is_believed_though_its_probes_step_did_not_wait() -> None:
     """It hangs, and then takes three times as long as a step usually does: the first verdict is too late for its own
     step, and the later ones get the time that they take."""

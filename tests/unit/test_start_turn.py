@@ -21,7 +21,7 @@ from actors.start_phases import StartPhases
 from deployments import replicas
 from deployments.config import load_profile
 from deployments.sections import PlacementConfig, WriterConfig
-from deployments.verifier_config import VerifierConfig
+from deployments.verifier_config import VerifierConfig, VerifierPlacement
 
 HOLD = """
 import asyncio, sys
@@ -180,7 +180,7 @@ async def test_a_judge_of_its_own_takes_turns_where_the_verifier_has_a_part_of_a
     monkeypatch.setattr(replicas, "turn", turn)
     monkeypatch.setattr(replicas, "listen", listen)
     monkeypatch.setattr(replicas, "members", lambda role, handle: role)
-    verifier = VerifierConfig(judge=WriterConfig(model="judge"), placement=PlacementConfig(num_gpus=num_gpus))
+    verifier = VerifierConfig(judge=WriterConfig(model="judge"), placement=VerifierPlacement(num_gpus=num_gpus))
     config = load_profile("scripted").model_copy(update={"verifier": verifier})
     replica = LoneVerifier.__new__(LoneVerifier)
     await replica.__init__(config, None, None)  # type: ignore[misc, arg-type, func-returns-value]

@@ -42,11 +42,12 @@ def url() -> Iterator[str]:
 
 
 def engine_processes() -> list[str]:
-    """Engine processes whose ancestors have gone or are this test's."""
+    """Engine processes whose ancestors have gone or are this test's. One that has ended and waits for its parent, a
+    replica on its way out, to take note of it (a zombie) is none."""
     deadline = time.monotonic() + 15
     while True:
-        listing = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
-        found = [line for line in listing.splitlines() if "VLLM::" in line]
+        listing = subprocess.run(["ps", "-eo", "stat,ppid,args"], capture_output=True, text=True, check=True).stdout
+        found = [line for line in listing.splitlines() if "VLLM::" in line and not line.startswith("Z")]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.5)

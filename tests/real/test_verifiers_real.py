@@ -88,12 +88,22 @@ async def test_paraphrases_are_accepted(verifier, draft, target):
     assert verdict.verifier == "balanced/embedding"
 
 
-async def test_programs_that_differ_in_a_blank_are_rejected(verifier):
-    draft, target = "```bash\nrm -r $DIR /$NAME\n```", "```bash\nrm -r $DIR/$NAME\n```"
-    for name in ("alone", "balanced"):
-        verdict = await judge(verifier, name, draft, target)
-        assert not verdict.accepted
-        assert "programs" in verdict.reason
+@pytest.mark.parametrize(
+    ("draft", "target"),
+    [
+        ("```bash\nrm -r $DIR /$NAME\n```", "```bash\nrm -r $DIR/$NAME\n```"),
+        (
+            "```python\nfor x in xs:\n    add(x)\n    show(xs)\n```",
+            "```python\nfor x in xs:\n    add(x)\nshow(xs)\n```",
+        ),
+    ],
+)
+async def test_programs_that_differ_in_blanks_are_rejected(verifier, draft, target):
+    """Alone the embedding knows them as programs; in a cascade an earlier check may reject them first."""
+    verdict = await judge(verifier, "alone", draft, target)
+    assert not verdict.accepted
+    assert "programs" in verdict.reason
+    assert not (await judge(verifier, "balanced", draft, target)).accepted
 
 
 @pytest.mark.parametrize(("draft", "target"), UNRELATED)

@@ -216,6 +216,7 @@ EXPECTED = {
     "bool_type": "be true or false",
     "string_type": "be a string",
     "too_short": "not be empty",
+    "string_too_short": "not be empty",
 }
 
 
@@ -244,8 +245,9 @@ def _explain(problem: Any) -> LookaheadError:
         return bad_request("missing_required_parameter", f"'{param}' is required.", param)
     if kind == "unsupported_parameter":
         return bad_request(kind, f"'{param}' is not supported by this server: {problem['msg']}.", param)
-    if kind == "too_long":
-        should = f"have at most {problem['ctx']['max_length']} items"
+    if kind in ("too_long", "string_too_long"):
+        what = "items" if kind == "too_long" else "characters"
+        should = f"have at most {problem['ctx']['max_length']} {what}"
     else:
         should = EXPECTED.get(kind) or problem["msg"].removeprefix("Input should ")
     code = "invalid_type" if kind.endswith("_type") else "invalid_value"

@@ -172,6 +172,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"stream": True, "stream_options": {"more": 1}}, "stream_options.more", "Unrecognized"),
     ({"messages": "hello"}, "messages", "an array"),
     ({"messages": []}, "messages", "not be empty"),
+    ({"cache_salt": ""}, "cache_salt", "'cache_salt' should not be empty"),
+    ({"cache_salt": "s" * 1025}, "cache_salt", "'cache_salt' should have at most 1024 characters"),
+    ({"cache_salt": 3}, "cache_salt", "a string"),
     (
         {"messages": [{"role": "user", "content": "x"}] * 4097},
         "messages",

@@ -106,6 +106,8 @@ def _before(request: JudgeRequest) -> str:
 def _ends_in_code(text: str) -> bool:
     """Whether a fence is open at the end of `text`. A question of a chat ends its own; one whose fence is open counts
     all the same, since the question may be a text that the steps continue."""
+    if "```" not in text and "~~~" not in text:  # a long text is looked through for each verdict of several checks
+        return False
     return sum(_FENCE.match(line) is not None for line in text.splitlines()) % 2 == 1
 
 

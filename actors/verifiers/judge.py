@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 
-from actors.messages import JudgeRequest, Message, Prompt, Step
+from actors.messages import JudgeRequest, Step
 from actors.roles import Scorer
 from actors.verifiers.check import Calibration, Decision, Opinion, Points, Zones, both_steps
-from actors.verifiers.quoting import block, mark_for, tail
+from actors.verifiers.quoting import block, mark_for, prompt_of, tail
 
 LABELS = ("A", "B")
 MIN_LABEL_MASS = 0.5
@@ -57,9 +57,7 @@ class JudgeCheck:
         if isinstance(steps, Opinion):
             return steps
         text, same, different = judge_prompt(request, *steps, self._max_chars)
-        prompt = Prompt(
-            (Message("user", text),), literal=True, answer_prefix=self._answer_prefix, cache_salt=request.cache_salt
-        )
+        prompt = prompt_of(text, request, self._answer_prefix)
         found = await self._scorer.label_probabilities(prompt, (same, different), request.session_id)
         mass = sum(found)
         if not mass >= MIN_LABEL_MASS:

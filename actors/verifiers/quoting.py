@@ -3,13 +3,15 @@
 Promises: the mark around quoted text occurs in none of the quoted texts, so whatever stands there stays inside; the
 same texts get the same mark; prompts on one question share theirs, except where a text happens to hold it, so that
 everything up to the step itself is found in the engine's prefix cache. Tokens with a meaning of their own
-(``<|im_end|>``) are no concern of this module: prompts that quote are made with `Prompt.literal`.
+(``<|im_end|>``) stay text, since prompts that quote are made with `Prompt.literal`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from itertools import count
+
+from actors.messages import JudgeRequest, Message, Prompt
 
 MARK_CHARS = 6
 """It is looked whether a text has it, so a short one is as safe as a long one and costs a judge fewer tokens."""
@@ -25,6 +27,11 @@ def mark_for(question: str, *quoted: str) -> str:
 def block(title: str, text: str, mark: str) -> str:
     """`text` under its title, between an opening and a closing mark."""
     return f"{title}:\n<{mark}>\n{text}\n</{mark}>\n"
+
+
+def prompt_of(text: str, request: JudgeRequest, answer_prefix: str) -> Prompt:
+    """`text`, which quotes from `request`, as a model is asked it: what looks like a special token in it stays text."""
+    return Prompt((Message("user", text),), literal=True, answer_prefix=answer_prefix, cache_salt=request.cache_salt)
 
 
 def tail(text: str, max_chars: int) -> str:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from actors.messages import JudgeRequest, Message, Prompt
+from actors.messages import JudgeRequest
 from actors.roles import Scorer
 from actors.verifiers.check import Calibration, Decision, Opinion, Points, Zones, both_steps
-from actors.verifiers.quoting import block, mark_for, tail
+from actors.verifiers.quoting import block, mark_for, prompt_of, tail
 
 DIGITS = tuple("0123456789")
 MIN_DIGIT_MASS = 0.5
@@ -57,9 +57,7 @@ class ScoreCheck:
         if request.target is not None and isinstance(steps := both_steps(request), Opinion):
             return steps
         text = score_prompt(request, self._max_chars)
-        prompt = Prompt(
-            (Message("user", text),), literal=True, answer_prefix=self._answer_prefix, cache_salt=request.cache_salt
-        )
+        prompt = prompt_of(text, request, self._answer_prefix)
         found = await self._scorer.label_probabilities(prompt, DIGITS, request.session_id)
         mass = sum(found)
         if not mass >= MIN_DIGIT_MASS:

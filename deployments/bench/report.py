@@ -19,7 +19,7 @@ from deployments.bench.plan import Plan
 from deployments.bench.record import Measurement
 from deployments.bench.report_page import page
 from deployments.bench.rows import DEFINITIONS, Objective, over_vllm, pairs, rows
-from deployments.bench.runner import remaining
+from deployments.bench.runner import count_left
 from deployments.bench.variants import baseline
 
 
@@ -35,7 +35,7 @@ def build(
     own = {mode: method_of(server["options"]) for mode, server in environment.get("own", {}).items()}
     table = rows(lines, plan, token_speculation, objective, own)
     against, beside_vllm = baseline(plan.modes), over_vllm(lines, plan)
-    num_left = sum(len(indices) for _, indices in remaining(plan, lines, retry_failed=False))
+    num_left = count_left(plan, lines, retry_failed=False)
     return {
         "headline": headline(table, against),
         "claims": [

@@ -49,6 +49,11 @@ def remaining(plan: Plan, lines: Iterable[Measurement], retry_failed: bool) -> l
     return [(block, deque(block.indices)) for block in blocks(plan) if not _is_done(block, asked, retry_failed)]
 
 
+def count_left(plan: Plan, lines: Iterable[Measurement], retry_failed: bool) -> int:
+    """How many requests are still to be asked."""
+    return sum(len(indices) for _, indices in remaining(plan, lines, retry_failed))
+
+
 def _is_done(block: Block, asked: Mapping[Key, Measurement], retry_failed: bool) -> bool:
     lines = [asked.get((block.load, block.mode, index)) for index in block.indices]
     found = [line for line in lines if line is not None and (line.is_whole or not retry_failed)]

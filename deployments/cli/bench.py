@@ -163,7 +163,6 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
     from deployments.bench import report, sandbox
     from deployments.bench.environment import hide_secrets
     from deployments.bench.record import Record, latest
-    from deployments.bench.runner import remaining
 
     command = run.starts.runs[-1]["command"]
     environment = {
@@ -176,20 +175,12 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
         **({"own": {mode: hide_secrets(asdict(server)) for mode, server in run.own.items()}} if run.own else {}),
     }
     with Record(run.out) as record:
-
-        def kept() -> str:
-            left = sum(len(indices) for _, indices in remaining(run.plan, record.lines, run.manner.retry_failed))
-            num_kept, again = run.plan.num_requests - left, ""
-            if num_again := len(latest(record.lines)) - num_kept:
-                again = f" ({num_again} more will be asked again, with the rest of their block)"
-            return f"{num_kept} of {run.plan.num_requests} requests are kept{again}."
-
         if record.lines:
-            console.print(f"Going on: {kept()} They are in {run.out}.", markup=False, soft_wrap=True)
+            console.print(f"Going on: {_kept(run, record)} They are in {run.out}.", markup=False, soft_wrap=True)
         try:
             _measure_missing(console, run, record)
         except KeyboardInterrupt:
-            console.print(f"Stopped; {kept()} Go on with:", style="yellow", markup=False, soft_wrap=True)
+            console.print(f"Stopped; {_kept(run, record)} Go on with:", style="yellow", markup=False, soft_wrap=True)
             console.print(f"  {command}", markup=False, soft_wrap=True)
             raise
         finally:
@@ -198,6 +189,17 @@ def _run(console: Console, run: Run) -> dict[str, Any]:
             if record.lines:
                 report.write(run.out, built)
     return built
+
+
+def _kept(run: Run, record: Record) -> str:
+    """How many requests are not asked again, in a sentence."""
+    from deployments.bench.record import latest
+    from deployments.bench.runner import count_left
+
+    num_kept = run.plan.num_requests - count_left(run.plan, record.lines, run.manner.retry_failed)
+    num_again = len(latest(record.lines)) - num_kept
+    again = f" ({num_again} more will be asked again, with the rest of their block)" if num_again else ""
+    return f"{num_kept} of {run.plan.num_requests} requests are kept{again}."
 
 
 def _measure_missing(console: Console, run: Run, record: Record) -> None:

@@ -14,6 +14,7 @@ from actors.engines.scripted import ScriptedEngine
 from actors.errors import RoleUnavailable
 from actors.messages import Delta, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
 from actors.target import TargetModel
+from deployments.coordinator.coordinator import Coordinator
 from deployments.generation import Finished
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config, request, truth
@@ -103,20 +104,26 @@ class Waking(Draft):
         return await super().encode(prompt)
 
 
+async def degraded_at(coordinator: Coordinator, *times_s: float) -> list[tuple[str, ...]]:
+    """In what requests that begin at these times are degraded."""
+
+    async def ask(at_s: float) -> tuple[str, ...]:
+        await asyncio.sleep(at_s)
+        outputs = [output async for output in coordinator.generate(request(mode="lookahead"))]
+        assert isinstance(outputs[-1], Finished)
+        return outputs[-1].summary.degraded
+
+    return await asyncio.gather(*map(ask, times_s))
+
+
 def test_a_draft_that_answers_another_request_is_not_away_any_more() -> None:
     async def scene() -> list[tuple[str, ...]]:
         bench = Bench(settings=config(draft_retry_s=1000.0))
         bench.roles = replace(bench.roles, drafter=Waking(bench.draft_engine))
         coordinator = await bench.coordinator()
 
-        async def ask(at_s: float) -> tuple[str, ...]:
-            await asyncio.sleep(at_s)
-            outputs = [output async for output in coordinator.generate(request(mode="lookahead"))]
-            assert isinstance(outputs[-1], Finished)
-            return outputs[-1].summary.degraded
-
         # The second one asks before the first one has given up, and is answered after that.
-        return await asyncio.gather(*(ask(at_s) for at_s in (0.0, 0.9, 1.5)))
+        return await degraded_at(coordinator, 0.0, 0.9, 1.5)
 
     assert run_virtually(scene()) == [("draft_unavailable",), (), ()]
 
@@ -127,14 +134,8 @@ def test_a_draft_that_one_request_has_found_again_is_not_away_for_others() -> No
         bench.roles = replace(bench.roles, drafter=Fickle(Draft(bench.draft_engine), 3.0))  # type: ignore[arg-type]
         coordinator = await bench.coordinator()
 
-        async def ask(at_s: float) -> tuple[str, ...]:
-            await asyncio.sleep(at_s)
-            outputs = [output async for output in coordinator.generate(request(mode="lookahead"))]
-            assert isinstance(outputs[-1], Finished)
-            return outputs[-1].summary.degraded
-
         # The first one finds it after 4 s; the second one's failure would keep others from asking until 6.5 s.
-        return await asyncio.gather(*(ask(at_s) for at_s in (0.0, 2.5, 5.0)))
+        return await degraded_at(coordinator, 0.0, 2.5, 5.0)
 
     assert run_virtually(scene()) == [("draft_unavailable",), ("draft_unavailable",), ()]
 

@@ -3,6 +3,8 @@ the shape of a batch may change a token."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 MODEL = "package:smollm2-135m-instruct"
@@ -15,6 +17,8 @@ OPTIONS = {
     "enable_prefix_caching": True,
     "scheduling_policy": "priority",
 }
+CORE = str(int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % len(os.sched_getaffinity(0)))
+"""Which core the engine of a test computes on: tests that run side by side each have one of their own."""
 # Deprecations inside these libraries are not ours to mend.
 IGNORED = [pytest.mark.filterwarnings(f"ignore:::{library}") for library in ("torch", "vllm", "transformers", "zmq")]
 MARKS = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600), *IGNORED]

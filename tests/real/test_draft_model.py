@@ -15,7 +15,7 @@ from actors.engines import create_engine
 from actors.messages import Delta, Prompt, Sampling, SpeculationStats, StepRule, TokenIds
 from actors.roles import Engine
 from tests.real import small_model
-from tests.real.small_model import MARKS, MODEL
+from tests.real.small_model import CORE, MARKS, MODEL
 
 pytestmark = MARKS
 
@@ -38,7 +38,7 @@ NUM_TOKENS = 33
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    engine = await create_engine("vllm", MODEL, OPTIONS, cpu_cores="0", replica="here")
+    engine = await create_engine("vllm", MODEL, OPTIONS, cpu_cores=CORE, replica="here")
     assert engine.describe().takes_hints
     yield engine
     assert engine.num_running() == 0

@@ -16,7 +16,7 @@ from actors.messages import Delta, Prefix, Prompt, Sampling, SpeculationStats, S
 from actors.roles import Engine
 from actors.target import TargetModel
 from tests.real import small_model
-from tests.real.small_model import MARKS, MODEL
+from tests.real.small_model import CORE, MARKS, MODEL
 
 pytestmark = MARKS
 
@@ -44,7 +44,7 @@ def environment() -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    engine = await create_engine("vllm", MODEL, OPTIONS, cpu_cores="0", replica="here")
+    engine = await create_engine("vllm", MODEL, OPTIONS, cpu_cores=CORE, replica="here")
     yield engine
     assert engine.num_running() == 0
     await engine.shutdown()

@@ -18,7 +18,7 @@ from deployments.config import load_profile
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.generation import Committed, Finished, GenerationRequest, SpeculationOptions
-from tests.real.small_model import IGNORED
+from tests.real.small_model import CORE, IGNORED
 
 pytestmark = [
     pytest.mark.real,
@@ -57,7 +57,7 @@ async def test_the_profile_speculates_with_models_that_have_no_weights(
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     config = load_profile("gpu-one")
     options = {name: value for name, value in config.target.engine.options.items() if name != "gpu_memory_utilization"}
-    engine = await create_engine("vllm", "dummy:tiny", options | CPU, cpu_cores="0")
+    engine = await create_engine("vllm", "dummy:tiny", options | CPU, cpu_cores=CORE)
     assert engine.describe().max_num_seqs == CPU["max_num_seqs"]
     checks = {name: [check.model_dump() for check in some] for name, some in config.verifier.verifiers.items()}
     verifier = Replayed(await create_verifier(checks, {}))

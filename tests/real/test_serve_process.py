@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -34,29 +35,45 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_whole(kind: signal.Signals) -> None:
-    def as_at_a_terminal() -> None:
-        """A background job of a shell starts with SIGINT ignored, and hands that down."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _as_at_a_terminal() -> None:
+    """A background job of a shell starts with SIGINT ignored, and hands that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+
+def test_signals_end_it_whole() -> None:
+    """Two servers that start side by side, since that is what takes the time; each gets its own signal."""
     command = [sys.executable, "-m", "deployments.cli.main", "serve", "--profile", "scripted", "--port", "0"]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, env=environment, preexec_fn=as_at_a_terminal) as process:  # type: ignore[call-overload]
-        try:
-            line = process.stdout.readline()
-            url = line.split(" at ")[1].split("/v1")[0]
-            assert httpx.get(f"{url}/ready", timeout=30).status_code == 200
-            children = _children(process.pid)
-            process.send_signal(kind)
-            out, words = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert (process.returncode, out) == (0, "")
+    with ExitStack() as stack:
+        servers = {}
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            servers[kind] = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=environment,
+                    preexec_fn=_as_at_a_terminal,
+                )
+            )
+            stack.callback(servers[kind].kill)
+        for kind, server in servers.items():
+            _ends_whole(server, kind)
+
+
+def _ends_whole(server: subprocess.Popen[str], kind: signal.Signals) -> None:
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    url = line.split(" at ")[1].split("/v1")[0]
+    assert httpx.get(f"{url}/ready", timeout=30).status_code == 200
+    children = _children(server.pid)
+    server.send_signal(kind)
+    out, words = server.communicate(timeout=60)
+    assert (server.returncode, out) == (0, ""), kind
     assert words.splitlines()[-1] == "Stopping ..."
     assert "received" not in words
     deadline = time.monotonic() + 20
     while any(map(_is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not [pid for pid in children if _is_alive(pid)]
+    assert not [pid for pid in children if _is_alive(pid)], kind

@@ -19,7 +19,7 @@ from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavail
 from actors.messages import Delta, Ending, Message, Prefix, Prompt, Sampling, Step, StepRequest, StepRule, TokenIds
 from actors.roles import Engine
 from actors.target import TargetModel
-from tests.real.small_model import MARKS, MODEL, OPTIONS
+from tests.real.small_model import CORE, MARKS, MODEL, OPTIONS
 
 pytestmark = MARKS
 
@@ -38,7 +38,7 @@ def environment() -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    engine = await create_engine("vllm", MODEL, OPTIONS, cpu_cores="0", replica="here")
+    engine = await create_engine("vllm", MODEL, OPTIONS, cpu_cores=CORE, replica="here")
     yield engine
     assert engine.num_running() == 0
     await engine.shutdown()

@@ -251,6 +251,26 @@ def test_a_target_replica_that_dies_costs_a_pause_and_no_word(mode: str, progres
     assert "target_retried" in answer.finished.summary.degraded
 
 
+class Defective(TargetModel):
+    """A target with a bug."""
+
+    async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
+        raise ValueError("secret")
+        yield
+
+
+def test_the_words_of_a_defect_are_in_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        bench = Bench()
+        bench.roles = replace(bench.roles, target=Defective(bench.target_engine))
+        await bench.ask(mode="target")
+
+    with pytest.raises(RoleUnavailable, match="failed inside the server") as caught:
+        run_virtually(scene())
+    assert "secret" not in str(caught.value)
+    assert "secret" in caplog.text
+
+
 class Deaf(TargetModel):
     """A target that hints do not reach, the odd ones at once and the even ones never."""
 

@@ -203,6 +203,9 @@ def test_a_verifier_that_is_late_or_broken_rejects(judge: Judge, reason: str) ->
     answer = run_virtually(scene())
     assert answer.text == truth()
     assert answer.finished.summary.degraded == (reason, "verifier_left_alone")
+    is_timed = 'lookahead_verdict_seconds_count{verifier="always"}' in answer.metrics
+    assert is_timed is (reason == "verifier_late"), "what nobody said has taken no time, and not none at all"
+    assert not is_timed or 'lookahead_verdict_seconds_bucket{le="0.25",verifier="always"} 0.0' in answer.metrics
 
 
 class Dying(TargetModel):

@@ -304,6 +304,7 @@ class Coordinator:
             draft_refuses=draft_prompt.refuses,
             resume=request.resume,
         )
+            num_takeovers=request.num_takeovers,
         return settings, info.takes_hints
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> DraftPrompt:

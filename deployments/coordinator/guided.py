@@ -81,7 +81,7 @@ class GuidedSession:
         self._settings = settings
         self._decide = decide
         self._decision = Decision(settings.max_lookahead, "as asked for")
-        self._tally = Tally(settings.mode, settings.resume)
+        self._tally = Tally(settings.mode, settings.resume, settings.num_takeovers)
         self._transcript = Transcript(settings, self._tally)
         self._hints = Hints(settings.num_nearby_hints)
         self._calls = Calls(settings, self._hints)

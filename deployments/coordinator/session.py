@@ -62,7 +62,7 @@ class Session:
         self._decide = decide
         self._decision = Decision(settings.max_lookahead, "as asked for")
         self._strategy = STRATEGIES[settings.mode](settings)
-        self._tally = Tally(settings.mode, settings.resume)
+        self._tally = Tally(settings.mode, settings.resume, settings.num_takeovers)
         self._transcript = Transcript(settings, self._tally)
         self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
         self._calls = Calls(settings, self._hints)

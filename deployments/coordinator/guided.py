@@ -37,7 +37,6 @@ from deployments.coordinator.events import (
     Outcome,
     Placed,
     Retired,
-    ReviveDraft,
     Streamed,
     TargetFailed,
 )
@@ -335,9 +334,7 @@ class GuidedSession:
 
     def _lose_draft(self, reason: str, permanent: bool) -> None:
         self._tally.degraded(reason)
-        self._drafting.lose()
-        if not permanent:
-            self._out.append(ReviveDraft())
+        self._out.append(self._drafting.lose(permanent))
 
     def _finish(self, reason: str) -> None:
         self._count_own()

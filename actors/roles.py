@@ -130,10 +130,13 @@ class Scorer(Protocol):
         """As `Target.label_probabilities`."""
         ...
 
-    async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
+    async def token_logprobs(
+        self, prefix: Prefix, piece: Piece, session_id: str, vocabulary: str = ""
+    ) -> tuple[float, ...]:
         """Natural log-probability of each token of `piece`, given `prefix` and what precedes the token; prefill only.
 
-        A piece of another vocabulary is encoded from its text, so the number of tokens may be another.
+        A piece of another vocabulary is encoded from its text, so the number of tokens may be another; a prefix whose
+        prompt is in another `vocabulary` is refused (`OtherVocabulary`). Empty: not known.
         """
         ...
 

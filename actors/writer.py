@@ -77,8 +77,11 @@ class ModelWriter:
         probability = dict(zip(wanted, found, strict=True))
         return tuple(sum(probability[token] for token in tokens) for tokens in first_tokens)
 
-    async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
-        """Natural log-probability of each token of `piece` given `prefix` and what precedes the token; prefill only."""
+    async def token_logprobs(
+        self, prefix: Prefix, piece: Piece, session_id: str, vocabulary: str = ""
+    ) -> tuple[float, ...]:
+        """As `Scorer.token_logprobs`."""
+        self._require_own(vocabulary)
         before = self._prefix_ids(prefix)
         call_id = f"{session_id}-logprobs-{uuid4().hex}"
         token_ids = (*before, *self._piece_ids(piece))
@@ -120,6 +123,14 @@ class ModelWriter:
             raise RequestError(f"The label {label!r} has no token of its own to be recognised by.", "labels")
         return first
 
+    def _require_own(self, vocabulary: str) -> None:
+        """OtherVocabulary for a prompt of another `vocabulary` than this model's; empty: not known."""
+        if vocabulary not in ("", self._info.vocabulary):
+            raise OtherVocabulary(
+                f"{self._info.model} cannot read the prompt, which is in the tokens of another model: models were "
+                "replaced while the request ran. Its prompt has to be encoded anew; ask again."
+            )
+
     def _prefix_ids(self, prefix: Prefix) -> TokenIds:
         ids = list(prefix.prompt_ids)
         for piece in prefix.pieces:
@@ -132,11 +143,7 @@ class ModelWriter:
     async def _deltas(
         self, request: StepRequest, max_tokens: int, max_steps: int | None
     ) -> AsyncGenerator[Delta, None]:
-        if request.vocabulary not in ("", self._info.vocabulary):
-            raise OtherVocabulary(
-                f"{self._info.model} cannot read the prompt, which is in the tokens of another model: models were "
-                "replaced while the request ran. Its prompt has to be encoded anew; ask again."
-            )
+        self._require_own(request.vocabulary)
         deltas = self._engine.generate(
             request.call_id,
             self._prefix_ids(request.prefix),

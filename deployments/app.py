@@ -300,7 +300,7 @@ def compose(config: Config) -> serve.Application:
 def _deployment(
     cls: type, name: str, placement: PlacementConfig, scaling: AutoscalingConfig | None
 ) -> serve.Deployment:
-    """`cls` as a deployment where `placement` says."""
+    """`cls` as a deployment where `placement` says; ConfigError for what Serve or Ray refuses."""
     options: dict[str, Any] = {
         "name": name,
         "max_ongoing_requests": placement.max_ongoing_requests,
@@ -323,7 +323,11 @@ def _deployment(
     if placement.placement_group_bundles is not None:
         options["placement_group_bundles"] = placement.placement_group_bundles
         options["placement_group_strategy"] = placement.placement_group_strategy
-    return serve.deployment(**options)(cls)
+    try:
+        return serve.deployment(**options)(cls)
+    except (TypeError, ValueError) as error:  # what Serve and Ray say of it may have several lines
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{name}.placement cannot be used: {said}", f"{name}.placement") from error
 
 
 def _autoscaling(name: str, placement: PlacementConfig, scaling: AutoscalingConfig) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class CoordinatorConfig(Strict):
     max_kept_requests: PositiveInt = 1000
     """Resumable streams that one replica keeps, those that are being read included."""
     max_kept_bytes: PositiveInt = 64 * 1024 * 1024
-    """About so much memory for them; the ones that were left longest go first."""
+    """About so much memory for them, their prompts included; the ones that were left longest go first."""
 
 
 class AuditConfig(Strict):

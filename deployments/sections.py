@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from actors.engines.scripted import script_options
+from actors.errors import ConfigError
 
 Fidelity = Literal["exact", "strict", "balanced", "fast"]
 
@@ -39,6 +42,25 @@ class PlacementConfig(Strict):
     """Ray Serve's `autoscaling_config`; replaces `num_replicas`. Serve's default policy sees the calls of gateways
     only: for other roles it has to name another one."""
 
+    @model_validator(mode="after")
+    def _fits_into_the_first_bundle(self) -> PlacementConfig:
+        bundles = self.placement_group_bundles
+        if bundles is None:
+            return self
+        if not bundles or not all(any(bundle.values()) for bundle in bundles):
+            raise ValueError("placement_group_bundles needs at least one bundle, and something in each of them")
+        wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus} | self.resources
+        lacking = [
+            f"{name} {bundles[0].get(name, 0.0):g} of {amount:g}"
+            for name, amount in wanted.items()
+            if bundles[0].get(name, 0.0) < amount
+        ]
+        if lacking:
+            raise ValueError(
+                f"the first of placement_group_bundles also holds the replica, and has only {', '.join(lacking)}"
+            )
+        return self
+
     @property
     def names_policy(self) -> bool:
         """Whether `autoscaling` has a policy of its own in the place of Serve's default."""
@@ -62,6 +84,15 @@ class EngineConfig(Strict):
 
     kind: Literal["vllm", "scripted"] = "vllm"
     options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> EngineConfig:
+        if self.kind == "scripted":  # vLLM's are known where vLLM is
+            try:
+                script_options(self.options)
+            except ConfigError as error:
+                raise ValueError(error.message) from error
+        return self
 
 
 class WriterConfig(Strict):

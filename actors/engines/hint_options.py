@@ -53,7 +53,10 @@ def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> dict[s
     if options.get("worker_extension_cls"):
         raise ValueError("speculative_config needs worker_extension_cls for itself; leave one of them out.")
     options = {**options, "worker_extension_cls": EXTENSION}
-    if wanted.get("method") != METHOD:
+    if (method := wanted.get("method")) != METHOD:
+        if method is not None and method not in methods:
+            names = ", ".join((METHOD, *methods))
+            raise ValueError(f"speculative_config.method {method!r} is neither ours nor vLLM's; there are: {names}.")
         return options
     known = {*SETTINGS, "method", "model"}
     if unknown := sorted(set(wanted) - known):
@@ -63,7 +66,7 @@ def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> dict[s
             f"method {METHOD} cannot be had with pipeline_parallel_size: vLLM would have drafts verified before it "
             "knows the token before them. Use tensor_parallel_size, or leave speculative_config out."
         )
-    rules = _rules({SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
+    rules = _rules(wanted)
     if wanted.get("model") is not None:
         return _over_draft_model(options, wanted["model"], rules)
     if rules.num_draft_tokens:
@@ -78,14 +81,17 @@ def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> dict[s
     return _with_rules({**options, "speculative_config": own}, rules)
 
 
-def _rules(values: Mapping[str, int]) -> MatchRules:
-    rules = MatchRules(**values)
-    if (
-        min(values.values(), default=1) < 1
-        or rules.ngram_min > rules.ngram_max
-        or rules.realign_min > rules.realign_max
-    ):
-        raise ValueError(f"method {METHOD} needs counts of at least 1, and no minimum over its maximum.")
+def _rules(wanted: Mapping[str, Any]) -> MatchRules:
+    """The settings in `wanted` that are counts; ValueError names one that is none."""
+    counts = {name: value for name, value in wanted.items() if name in SETTINGS}
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:  # a bool is an int as well
+            raise ValueError(f"speculative_config.{name} must be a whole number of at least 1, not {value!r}.")
+    rules = MatchRules(**{SETTINGS[name]: value for name, value in counts.items()})
+    for least, most in (("prompt_lookup_min", "prompt_lookup_max"), ("realign_min", "realign_max")):
+        low, high = getattr(rules, SETTINGS[least]), getattr(rules, SETTINGS[most])
+        if low > high:
+            raise ValueError(f"speculative_config.{least} is {low}, over {most}, which is {high}.")
     return rules
 
 

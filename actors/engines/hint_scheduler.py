@@ -39,6 +39,7 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._rules = rules_of(self.vllm_config)
+        self._num_draft_slots = self.vllm_config.speculative_config.max_num_new_slots_for_drafting
         self._is_plain = not (
             self.connector
             or self.ec_connector
@@ -151,9 +152,12 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
         num_scheduled = output.num_scheduled_tokens[request_id] - num_placeholders
         if request.num_computed_tokens + num_scheduled != num_tokens:
             return  # more of the prompt follows in the next pass
+        # Where a draft model drafts, it reads the batch with so many slots more for each request, in as large a buffer.
+        slots = self._num_draft_slots * len(output.num_scheduled_tokens)
+        num_free = min(self.max_num_scheduled_tokens, self.scheduler_config.max_num_batched_tokens - slots)
         room = min(
             self.num_spec_tokens,
-            self.max_num_scheduled_tokens - output.total_num_scheduled_tokens + num_placeholders,
+            num_free - output.total_num_scheduled_tokens + num_placeholders,
             self.max_model_len - num_tokens - 1,
         )
         drafts = first_drafts(params, np.array(request.prompt_token_ids, dtype=np.int32), room, self._rules).tokens

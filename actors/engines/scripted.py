@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import re
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -73,6 +73,16 @@ class ScriptOptions:
     """A folder (`actors.engines.control_folder`) of orders to misbehave, and of a log of all generations. Orders of
     garbage: ``wrong`` (draft: every step strays), ``nonsense`` (draft: steps of no sense), ``broken`` (an error after
     the first token), ``refusing`` (an error before it)."""
+
+
+def script_options(options: Mapping[str, Any]) -> ScriptOptions:
+    """`options` of a configuration; ConfigError names one that does not exist."""
+    known = {option.name for option in fields(ScriptOptions)}
+    if unknown := sorted(set(options) - known):
+        raise ConfigError(
+            f"The scripted engine has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}."
+        )
+    return ScriptOptions(**options)
 
 
 def tokenize(text: str) -> TokenIds:
@@ -182,14 +192,8 @@ class ScriptedEngine:
 
     @classmethod
     async def create(cls, options: dict[str, Any], replica: str) -> ScriptedEngine:
-        """An engine from config options; ConfigError names an option that does not exist."""
-        known = {option.name for option in fields(ScriptOptions)}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise ConfigError(
-                f"The scripted engine has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}."
-            )
-        return cls(ScriptOptions(**options), replica)
+        """An engine from config options, as `script_options` reads them."""
+        return cls(script_options(options), replica)
 
     def describe(self) -> RoleInfo:
         """As `Engine.describe`."""

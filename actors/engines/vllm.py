@@ -25,8 +25,16 @@ from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_options import CORE_METHOD, EXTENSION, OWN, SCHEDULER, request_arguments
 from actors.engines.tokenizer import ModelTokenizer
-from actors.engines.vllm_terms import end_ids, engine_arguments, num_sequences, own_errors, refusal, sampling_params
-from actors.errors import ConfigError, ContextTooLong, LookaheadError, RequestError, RoleUnavailable, ServiceError
+from actors.engines.vllm_terms import (
+    end_ids,
+    engine_arguments,
+    num_sequences,
+    own_errors,
+    refusal,
+    sampling_params,
+    start_failure,
+)
+from actors.errors import ContextTooLong, LookaheadError, RequestError, RoleUnavailable, ServiceError
 from actors.messages import (
     Delta,
     Ending,
@@ -112,11 +120,7 @@ class VllmEngine:
             raise
         except Exception as error:  # anything may be wrong with a model, its options or the hardware
             guard.stop()
-            raise ConfigError(
-                f"vLLM cannot start {model_name} with these options: {error} "
-                "Correct engine.options or choose another model; vLLM's own log above may say more.",
-                "engine.options",
-            ) from error
+            raise start_failure(model_name, error) from error
         # What is not among the options has a default of vLLM's, which differs with the machine.
         most, length = num_sequences(config), model.max_model_len
         info = RoleInfo(model_name, "", length, replica, max_num_seqs=most, sampling=usual)

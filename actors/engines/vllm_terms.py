@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
 from actors.engines.generation_config import check_override
 from actors.engines.hint_options import engine_options
 from actors.errors import CapacityError, ConfigError, LookaheadError, RequestError, RoleUnavailable, ServiceError
@@ -46,7 +48,25 @@ def engine_arguments(model_path: str, options: Mapping[str, Any]) -> Any:
     try:
         return AsyncEngineArgs(model=model_path, **engine_options(options, get_args(SpeculativeMethod)))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"engine.options cannot be used: {error}", "engine.options") from error
+        raise ConfigError(f"engine.options cannot be used: {words_of(error)}.", "engine.options") from error
+
+
+def words_of(error: Exception) -> str:
+    """What `error` says, in one line and without a full stop: of pydantic's, whose text is for developers, which of
+    vLLM's fields are wrong and why."""
+    said = str(error)
+    if isinstance(error, ValidationError):
+        said = "; ".join(": ".join((*map(str, wrong["loc"]), wrong["msg"])) for wrong in error.errors())
+    return " ".join(said.split()).rstrip(".") or type(error).__name__
+
+
+def start_failure(model: str, error: Exception) -> ConfigError:
+    """That vLLM cannot start an engine of `model`, by its own `error`."""
+    return ConfigError(
+        f"vLLM cannot start {model} with these options: {words_of(error)}. Correct engine.options or choose another "
+        "model; the log of the process may say more.",
+        "engine.options",
+    )
 
 
 def end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:

@@ -55,7 +55,7 @@ async def token_logprobs(scorer: Scorer, request: JudgeRequest) -> tuple[float, 
         return steps
     if request.prefix is None:
         return Opinion(Decision.UNSURE, "the tokens before the step were not sent")
-    found = await scorer.token_logprobs(request.prefix, request.draft.piece, request.session_id)
+    found = await scorer.token_logprobs(request.prefix, request.draft.piece, request.session_id, request.vocabulary)
     return found or Opinion(Decision.UNSURE, "the step has no tokens")
 
 

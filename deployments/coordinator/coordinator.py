@@ -172,7 +172,8 @@ class Coordinator:
             demand.num_prompt_tokens = len(settings.target_prompt)
             is_sampled = settings.sampling.temperature > 0
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}, {'sampled' if is_sampled else 'greedy'}"
-            takes_hints = takes_hints and self._draft_vocabulary == settings.vocabulary and settings.may_hint
+            may_draft = self._draft_vocabulary == settings.vocabulary and not settings.draft_refuses
+            takes_hints = takes_hints and may_draft and settings.may_hint
             can_guide = guides = takes_hints and plan.may_guide
             if guides and plan.is_controlled and self._controller is not None:
                 guides = self._controller.guides(steps, is_exact=plan.verifier is None, is_sampled=is_sampled)
@@ -303,6 +304,7 @@ class Coordinator:
             draft_vocabulary=draft_prompt.vocabulary,
             draft_refuses=draft_prompt.refuses,
             resume=request.resume,
+            num_takeovers=request.num_takeovers,
         )
         return settings, info.takes_hints
 

@@ -12,6 +12,7 @@ from deployments.coordinator.events import (
     Commit,
     DraftEnded,
     DraftFailed,
+    DraftGone,
     Event,
     Judge,
     Judged,
@@ -68,6 +69,7 @@ class RequestDemand:
     def __init__(self, demand: Demand, speculates: bool) -> None:
         self._demand = demand
         self.speculates = speculates
+        """Whether it uses the draft, or would if it were there."""
         self.is_waiting = True
         self.num_prompt_tokens = 0
         """Known when the prompt is rendered."""
@@ -80,6 +82,8 @@ class RequestDemand:
                 self.calls[command.call] = role  # type: ignore[union-attr]
         if isinstance(command, Cancel):
             self.calls.pop(command.call, None)
+        elif isinstance(command, DraftGone):
+            self.speculates = False
         elif isinstance(command, Commit):
             self.is_waiting = False
 

@@ -1,13 +1,13 @@
 """The draft's side of one request: whether it can be asked, in which words, and the look-ahead that runs. Pure.
 
 Promises: at most one look-ahead runs, those of branches aside; a draft that was lost is not asked again before it says
-that it is back.
+that it is back, and never where it cannot serve the request.
 """
 
 from __future__ import annotations
 
 from deployments.coordinator.calls import Calls
-from deployments.coordinator.events import Cancel, DraftAvailable, DraftStep, StartDraft
+from deployments.coordinator.events import Cancel, DraftAvailable, DraftGone, DraftStep, ReviveDraft, StartDraft
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.window import Position
 
@@ -20,6 +20,8 @@ class Drafting:
         self._prompt = settings.draft_prompt
         self._refuses = settings.draft_refuses
         self._is_usable = True
+        self.is_gone = False
+        """Whether it cannot serve this request at all."""
         self._vocabulary = settings.draft_vocabulary or None
         self._call: int | None = None
 
@@ -71,11 +73,13 @@ class Drafting:
         call, self._call = self._call, None
         return self._calls.cancel(call, reason) if call is not None else []
 
-    def lose(self) -> None:
-        """The draft cannot be asked until it is back."""
+    def lose(self, permanent: bool) -> ReviveDraft | DraftGone:
+        """The draft cannot be asked until it is back, or at all; what to do about it."""
         self._is_usable = False
+        self.is_gone |= permanent
+        return DraftGone() if self.is_gone else ReviveDraft()
 
     def revive(self, event: DraftAvailable) -> None:
-        """The draft is back."""
-        self._prompt, self._is_usable = event.prompt, True
+        """The draft is back, unless it cannot serve this request at all."""
+        self._prompt, self._is_usable = event.prompt, not self.is_gone
         self._vocabulary = event.vocabulary or None

@@ -191,6 +191,11 @@ class ReviveDraft:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftGone:
+    """For observers: the draft cannot serve this request at all and is not asked again; the target streams the rest."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """For the trace: how deep to look ahead from now on (0: the target streams alone), and why, in words."""
 
@@ -284,6 +289,7 @@ Command = (
     | Judge
     | Cancel
     | ReviveDraft
+    | DraftGone
     | Decision
     | Placed
     | Promoted

@@ -37,7 +37,6 @@ from deployments.coordinator.events import (
     Outcome,
     Placed,
     Retired,
-    ReviveDraft,
     Streamed,
     TargetFailed,
 )
@@ -81,7 +80,7 @@ class GuidedSession:
         self._settings = settings
         self._decide = decide
         self._decision = Decision(settings.max_lookahead, "as asked for")
-        self._tally = Tally(settings.mode, settings.resume)
+        self._tally = Tally(settings.mode, settings.resume, settings.num_takeovers)
         self._transcript = Transcript(settings, self._tally)
         self._hints = Hints(settings.num_nearby_hints)
         self._calls = Calls(settings, self._hints)
@@ -335,9 +334,7 @@ class GuidedSession:
 
     def _lose_draft(self, reason: str, permanent: bool) -> None:
         self._tally.degraded(reason)
-        self._drafting.lose()
-        if not permanent:
-            self._out.append(ReviveDraft())
+        self._out.append(self._drafting.lose(permanent))
 
     def _finish(self, reason: str) -> None:
         self._count_own()

@@ -3,7 +3,8 @@
 Promises: a request that does not ask to be kept ends with its reader, at once. One that does is written on without a
 reader, and kept, until nobody has read it or another choice of its stream here for `Keep.seconds`; then it ends and is
 gone. Whoever fetches it gets all of it, and what ran for the one before ends; only its owner may. What is kept is
-bounded in requests and bytes: those that were left longest go first. Every task is ended in `close` at the latest.
+bounded in requests and, prompts included, in bytes: those that were left longest go first. Every task is ended in
+`close` at the latest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from sys import getsizeof
 
 from actors.errors import HandedOver
 from deployments.generation import GenerationRequest, Keep, Output
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 Generate = Callable[[GenerationRequest], AsyncGenerator[Output, None]]
 QUEUE_SIZE = 64
 """Outputs that wait for a slow reader; then the generation waits for it."""
+BYTES_AN_ID = 36
+"""A token id of a prompt in a tuple, and its number."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +37,7 @@ class Kept:
     keep: Keep
     outputs: AsyncGenerator[Output, None]
     ledger: Ledger
+    num_asked_bytes: int
     begun: float
     queue: asyncio.Queue[Output | Exception | None] | None
     is_read_on: bool = False
@@ -43,6 +48,7 @@ class Kept:
     left_at: float | None = None
     """None: some choice of its stream is read."""
     num_bytes: int = 0
+    """As it was weighed last."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -123,10 +129,11 @@ class Keeper:
     async def _read(self, request: GenerationRequest, keep: Keep, write: Generate) -> AsyncGenerator[Output, None]:
         queue: asyncio.Queue[Output | Exception | None] = asyncio.Queue(QUEUE_SIZE)
         now = asyncio.get_running_loop().time()
-        kept = Kept(request, keep, write(request), Ledger(request.resume), now, queue)
+        kept = Kept(request, keep, write(request), Ledger(request.resume), _asked_bytes(request, keep), now, queue)
         if (former := self._kept.get(kept.key)) is not None:
             self._drop(former)
         self._kept[kept.key] = kept
+        self._weigh(kept)
         self._stop_waiting(kept)
         kept.task = asyncio.create_task(self._run(kept))
         try:
@@ -214,8 +221,9 @@ class Keeper:
 
     def _weigh(self, kept: Kept) -> None:
         if self._kept.get(kept.key) is kept:
-            self.num_bytes += kept.ledger.num_bytes - kept.num_bytes
-            kept.num_bytes = kept.ledger.num_bytes
+            num_bytes = kept.num_asked_bytes + kept.ledger.num_bytes
+            self.num_bytes += num_bytes - kept.num_bytes
+            kept.num_bytes = num_bytes
 
     def _make_room(self) -> None:
         while len(self._kept) > self._max_requests or self.num_bytes > self._max_bytes:
@@ -251,6 +259,14 @@ class Keeper:
             kept.task.cancel()
             self._ending.add(kept.task)
             kept.task.add_done_callback(self._ending.discard)
+
+
+def _asked_bytes(request: GenerationRequest, keep: Keep) -> int:
+    """About so much memory is held by the words of `request`, which stay with what is written for it."""
+    prompt = request.prompt
+    texts = [keep.manner, prompt.text or "", prompt.template_options, prompt.answer_prefix, *request.stop]
+    texts += [text for message in prompt.messages for text in (message.role, message.content)]
+    return sum(map(getsizeof, texts)) + BYTES_AN_ID * len(prompt.token_ids or ())
 
 
 def _as_it_stands(kept: Kept) -> list[GenerationRequest]:

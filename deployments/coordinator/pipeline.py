@@ -334,4 +334,4 @@ def _target_failed(call: int, error: Exception) -> TargetFailed:
     if isinstance(error, LookaheadError):
         return TargetFailed(call, error, retryable=not isinstance(error, RequestError | OtherVocabulary))
     report("target", error)
-    return TargetFailed(call, RoleUnavailable(f"The target failed: {error}"))
+    return TargetFailed(call, RoleUnavailable("The target failed inside the server; the log says how."))

@@ -137,9 +137,13 @@ class WriterPool:
         )
         return result
 
-    async def token_logprobs(self, prefix: Prefix, piece: Piece, session_id: str) -> tuple[float, ...]:
+    async def token_logprobs(
+        self, prefix: Prefix, piece: Piece, session_id: str, vocabulary: str = ""
+    ) -> tuple[float, ...]:
         """As `Scorer.token_logprobs`."""
-        result: tuple[float, ...] = await self._pool.call("token_logprobs", session_id, prefix, piece, session_id)
+        result: tuple[float, ...] = await self._pool.call(
+            "token_logprobs", session_id, prefix, piece, session_id, vocabulary
+        )
         return result
 
     def set_wait(self, wait_s: float) -> None:

@@ -33,7 +33,6 @@ from deployments.coordinator.events import (
     Outcome,
     Placed,
     Retired,
-    ReviveDraft,
     Streamed,
     TargetFailed,
     TargetProgress,
@@ -62,7 +61,7 @@ class Session:
         self._decide = decide
         self._decision = Decision(settings.max_lookahead, "as asked for")
         self._strategy = STRATEGIES[settings.mode](settings)
-        self._tally = Tally(settings.mode, settings.resume)
+        self._tally = Tally(settings.mode, settings.resume, settings.num_takeovers)
         self._transcript = Transcript(settings, self._tally)
         self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
         self._calls = Calls(settings, self._hints)
@@ -329,19 +328,20 @@ class Session:
         return self._strategy.speculates and (in_reasoning or self._settings.speculate_content)
 
     def _depth(self) -> int:
-        """How deep to look ahead now; each change is told once."""
+        """How deep to look ahead now; each change of the decision is told once."""
         if self._decide is not None and (decision := self._decide()) != self._decision:
             self._decision = decision
             self._out.append(decision)
-        return self._decision.depth
+        return 0 if self._drafting.is_gone else self._decision.depth
 
     # --- starting and ending calls -----------------------------------------------------------------------------------
 
     def _start_wishes(self) -> None:
         depth, tail = self._depth(), self._window.tail
         if depth == 0:
-            self._out += self._drafting.cancel("the target is faster alone")
-            self._paths.drop_all("the target is faster alone")
+            why = "the draft cannot serve this request" if self._drafting.is_gone else "the target is faster alone"
+            self._out += self._drafting.cancel(why)
+            self._paths.drop_all(why)
             if tail is self._window.head and tail.is_untouched:
                 self._window.clear()
                 self._out.append(self._stream.start())
@@ -389,9 +389,7 @@ class Session:
 
     def _lose_draft(self, reason: str, permanent: bool) -> None:
         self._tally.degraded(reason)
-        self._drafting.lose()
-        if not permanent:
-            self._out.append(ReviveDraft())
+        self._out.append(self._drafting.lose(permanent))
 
     def _flush(self) -> list[Command]:
         out = list(self._out)

@@ -73,7 +73,9 @@ class SessionSettings:
     draft_refuses: bool = False
     """Whether the draft cannot take the prompt, as one that is longer than its context: it is not asked again."""
     resume: Standing | None = None
-    """What another coordinator had sent when it was lost, to go on behind."""
+    """What another coordinator had sent when it ended, to go on behind."""
+    num_takeovers: int = 0
+    """As in `GenerationRequest`: above 0 that one was lost."""
     num_nearby_hints: int = 4
     """So many sequences from paths that were left go with a call, beside the draft's step for its own position."""
 

@@ -12,8 +12,9 @@ from deployments.generation import SpeculationSummary, Standing
 class Tally:
     """Counts of steps and draft tokens, and the reasons for running with less than was asked."""
 
-    def __init__(self, mode: str, behind: Standing | None = None) -> None:
-        """`behind`: go on where another coordinator was lost, and with it the draft steps that were under way."""
+    def __init__(self, mode: str, behind: Standing | None = None, num_takeovers: int = 0) -> None:
+        """`behind`: go on where another coordinator ended, and with it the draft steps that were under way. It was lost
+        where there were takeovers; else its client came back for the rest."""
         self._counts = SpeculationSummary(mode)
         self._degraded: dict[str, None] = {}
         self.version = 0
@@ -23,7 +24,8 @@ class Tally:
         if (before := behind.counts) is not None:
             self._counts = replace(before, num_cancelled_steps=before.num_cancelled_steps + before.num_open_steps)
             self._degraded = dict.fromkeys(before.degraded)
-        self.degraded("coordinator_resumed")
+        if num_takeovers:
+            self.degraded("coordinator_resumed")
 
     @property
     def num_steps(self) -> int:

@@ -1,8 +1,8 @@
 """The replica's end: runs what callers ask for.
 
 Promises: a call that its caller ends, or whose caller is gone or silent, is cancelled at once and its work closed; an
-error reaches the caller as an error of `actors.errors`; a caller that reads slowly holds back its own calls only; after
-`drain` nothing runs any more.
+error reaches the caller as an error of `actors.errors`, what nobody expected without its words, which are in the log; a
+caller that reads slowly holds back its own calls only; after `drain` nothing runs any more.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LinkServer:
     ) -> None:
         self.served = served
         self.methods = frozenset(methods)
-        self._replica = replica
+        self.replica = replica
         self._capacity = capacity
         self._load = load if load is not None else lambda: self.num_calls / capacity
         self._secret = secrets.token_bytes(SECRET_BYTES)
@@ -88,7 +88,7 @@ class LinkServer:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Caller(self, self._secret), host, 0)
         port = self._server.sockets[0].getsockname()[1]
-        self._address = Address(self._replica, host, port, self._secret, self._capacity)
+        self._address = Address(self.replica, host, port, self._secret, self._capacity)
         self._ticker = asyncio.create_task(self._tick())
         return self._address
 
@@ -228,4 +228,5 @@ class _Caller(Connection):
             self.say(FAILED, number, error)
         except Exception as error:
             logger.error("%s failed in a way nobody expected", method, exc_info=error)
-            self.say(FAILED, number, RoleUnavailable(f"{method} failed: {type(error).__name__}: {error}"))
+            where = f"inside the server; the log of replica {self._server.replica} says how"
+            self.say(FAILED, number, RoleUnavailable(f"{method} failed {where}."))

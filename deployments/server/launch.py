@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import logging
 import os
 import signal
@@ -48,8 +49,9 @@ POLL_S = 0.5
 def running(config: Config, *, address: str = "local") -> Iterator[str]:
     """The cluster for `config`, as long as the context lasts; gives the base URL.
 
-    Raises ServiceError with the reason if a role does not start, ConfigError if the port is taken, if Ray Serve runs at
-    `address` already and listens elsewhere or has this application, or, on this machine, if API keys cannot be read.
+    Raises ServiceError with the reason if a role does not start, ConfigError for a placement that Ray refuses, if the
+    port is taken, if Ray Serve runs at `address` already and listens elsewhere or has this application, or, on this
+    machine, if API keys cannot be read.
     """
     for name, value in (ON_EVERY_NODE | (ON_ONE_MACHINE if address == "local" else {})).items():
         os.environ.setdefault(name, value)  # read when Ray starts and when Serve is imported, here and in every replica
@@ -61,6 +63,8 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     from deployments.app import compose
     from deployments.gateway.keyring import KeyRing
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    application = compose(config)  # what Ray refuses is said before anything is fetched or started
     gateway = config.gateway
     host, port = gateway.host, gateway.port
     if address == "local":  # elsewhere each node fetches what its roles need, and has its own file of keys
@@ -70,7 +74,6 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with _own_sigterm():
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     begun = False
@@ -85,7 +88,7 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
         ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
         with _progress():
             try:
-                ray_serve.run(compose(config), name=APP_NAME, logging_config=quiet)
+                ray_serve.run(application, name=APP_NAME, logging_config=quiet)
             except RuntimeError as error:
                 raise ServiceError(_why_not_started(error)) from error
         yield f"http://{_reachable(host)}:{port}"
@@ -208,19 +211,24 @@ def _states(deployments: dict[str, Any]) -> str:
 
 
 def _why_not_started(error: Exception) -> str:
-    """The deployments' own words, the last line of their traceback first."""
-    reasons: list[str] = []
-    for name, deployment in _deployments().items():
-        if deployment.status.value != "HEALTHY" and deployment.message:
-            lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
-            reasons.append(f"{name}: {_innermost(lines)}")
-    return "The deployment did not start. " + (" ".join(reasons) or str(error))
+    """The deployments' own words, and where more is written. Roles that are still starting are named only where none
+    has failed."""
+    told = {name: said for name, said in _deployments().items() if said.status.value != "HEALTHY" and said.message}
+    failed = {name: said for name, said in told.items() if said.status.value != "UPDATING"}
+    reasons = [f"{name}: {_innermost(said.message).rstrip('.')}." for name, said in (failed or told).items()]
+    return (
+        f"The deployment did not start. {' '.join(reasons) or error} What the roles' processes wrote themselves is on "
+        "their nodes, in /tmp/ray/session_latest/logs/worker-*.out and worker-*.err."
+    )
 
 
-def _innermost(lines: list[str]) -> str:
-    """The line that names the error, in a message that holds a traceback."""
-    errors = [line for line in lines if "Error" in line.split(":")[0] and not line.startswith("ray::")]
-    return errors[-1] if errors else lines[-1]
+def _innermost(message: str) -> str:
+    """What the last error of the tracebacks in `message` says, in one line; without one all of `message`."""
+    lines = (message.partition(" Error:\n")[2] or message).splitlines()  # Serve's own words stand before that
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    after = lines[frames[-1] + 1 :] if frames else lines
+    said = list(itertools.dropwhile(lambda line: not line or line[0].isspace(), after))  # the frame's code
+    return " ".join(" ".join(said or after).split())
 
 
 @contextlib.contextmanager

@@ -25,8 +25,11 @@ def flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
 
 def slow_int8(config: Config, has: frozenset[str]) -> str | None:
     """A warning where models of `config` are in int8 and compute on a processor that `has` no such instructions."""
-    writers = [writer for writer in (config.target, config.draft) if writer is not None]
-    models = [writer.model for writer in writers if "int8:" in writer.model and not writer.placement.num_gpus]
+    writers = [(writer, writer.placement) for writer in (config.target, config.draft) if writer is not None]
+    if config.verifier.judge is not None:
+        writers.append((config.verifier.judge, config.verifier.placement))  # its replica is where the judge computes
+    slow = (writer.model for writer, on in writers if "int8:" in writer.model and not any(on.gpus))
+    models = list(dict.fromkeys(slow))
     if not models or not has or has & FAST:
         return None
     return (

@@ -66,6 +66,9 @@ SECONDS = (
     600.0,
 )
 
+TIMED_VERDICTS = frozenset({None, "verifier_late"})
+"""By what a verdict may be degraded whose time is known: a verifier that failed or was not asked has taken none."""
+
 LARGEST = frozenset({"lookahead_lookahead_depth", "lookahead_settings_refused"})
 """Of these the largest value over replicas is shown; all others add up."""
 
@@ -199,7 +202,7 @@ class RequestMetrics:
         elif isinstance(event, TargetStep):
             self._metrics.step_seconds.labels("target").observe(event.step.elapsed_s)
             self._target_tokens[self._position.get(event.call, -1)] = len(event.step.token_ids)
-        elif isinstance(event, Judged):
+        elif isinstance(event, Judged) and event.degraded in TIMED_VERDICTS:
             self._metrics.verdict_seconds.labels(event.verdict.verifier).observe(event.verdict.latency_s)
 
     def close(self, summary: SpeculationSummary | None) -> None:

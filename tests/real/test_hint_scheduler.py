@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from actors.engines.hint_options import request_arguments
 from actors.engines.remnants import BLOCKS_KEPT
 from tests.real.small_model import IGNORED
 
@@ -34,8 +35,8 @@ SHAPE = {
 # vLLM is imported in the tests: only there its own libraries' deprecations are not errors.
 
 
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Any:
+def made(folder: Path, speculative: dict[str, Any], **more: Any) -> Any:
+    """A scheduler for a model of `SHAPE` in `folder`."""
     import torch
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
@@ -43,7 +44,7 @@ def scheduler(tmp_path: Path) -> Any:
     from actors.engines.hint_scheduler import HintScheduler
     from actors.engines.vllm_terms import engine_arguments
 
-    (tmp_path / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")
     options = {
         "dtype": "float32",
         "max_model_len": MAX_LEN,
@@ -51,17 +52,22 @@ def scheduler(tmp_path: Path) -> Any:
         "block_size": SIZE,
         "enable_prefix_caching": True,
         "skip_tokenizer_init": True,
-        "speculative_config": {"method": "hints", "num_speculative_tokens": 4},
+        "speculative_config": {"method": "hints", "num_speculative_tokens": 4, **speculative},
     }
-    config = engine_arguments(str(tmp_path), options).create_engine_config()
+    config = engine_arguments(str(folder), options | more).create_engine_config()
     config.cache_config.num_gpu_blocks = NUM_BLOCKS
     spec = FullAttentionSpec(block_size=SIZE, num_kv_heads=1, head_size=64, dtype=torch.float32)
     cache = KVCacheConfig(NUM_BLOCKS, [], [KVCacheGroupSpec(["layer"], spec)])
     return HintScheduler(config, cache, StructuredOutputManager(config), SIZE, SIZE)
 
 
-def ask(scheduler: Any, name: str, num_tokens: int) -> None:
-    """A request with a prompt that is like no other, for one token."""
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Any:
+    return made(tmp_path, {})
+
+
+def ask(scheduler: Any, name: str, num_tokens: int, hint: list[int] | None = None) -> None:
+    """A request with a prompt that is like no other, for one token, or for all of `hint` and one more."""
     from vllm import SamplingParams
     from vllm.utils.hashing import sha256
     from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
@@ -69,8 +75,8 @@ def ask(scheduler: Any, name: str, num_tokens: int) -> None:
 
     init_none_hash(sha256)
     prompt = [2 + (num_tokens + at) % 900 for at in range(num_tokens)]
-    params = SamplingParams(max_tokens=1)
-    params.extra_args = {"lookahead": {"speculation": "none"}}
+    params = SamplingParams(max_tokens=1 + len(hint or ()))
+    params.extra_args = request_arguments(name, [hint]) if hint else request_arguments(name, speculation="none")
     scheduler.add_request(Request(name, prompt, params, None, block_hasher=get_request_block_hasher(SIZE, sha256)))
 
 
@@ -123,3 +129,29 @@ def test_after_an_error_no_block_stays_held(
     assert write(scheduler) == {"next": SIZE}
     assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == NUM_BLOCKS - 1
     assert scheduler.reset_prefix_cache()
+
+
+BUDGET = 4 * SIZE
+"""Most tokens of a pass, and as many places has a draft model for them, and for one more of each request."""
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 9])
+def test_hints_leave_a_draft_model_its_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    scheduler = made(tmp_path, {"model": str(tmp_path)}, max_num_batched_tokens=BUDGET, max_num_seqs=4)
+    assert scheduler._is_plain
+    ask(scheduler, "first", SIZE)
+    ask(scheduler, "hinted", BUDGET - SIZE - 1 - left, hint=[5, 6, 7, 8])
+    output = scheduler.schedule()
+    drafts = output.scheduled_spec_decode_tokens.get("hinted", [])
+    assert drafts == [5, 6, 7, 8][: left - 1]
+    assert output.num_scheduled_tokens == {"first": SIZE, "hinted": BUDGET - SIZE - 1 - left + len(drafts)}
+    assert output.total_num_scheduled_tokens + len(output.num_scheduled_tokens) <= BUDGET
+
+
+def test_hints_take_all_places_where_no_model_drafts(tmp_path: Path) -> None:
+    scheduler = made(tmp_path, {}, max_num_batched_tokens=BUDGET, max_num_seqs=4)
+    ask(scheduler, "hinted", BUDGET - 2, hint=[5, 6, 7, 8])
+    output = scheduler.schedule()
+    assert output.scheduled_spec_decode_tokens == {"hinted": [5, 6]}
+    assert output.total_num_scheduled_tokens == BUDGET

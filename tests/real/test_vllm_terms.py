@@ -46,6 +46,24 @@ def test_what_an_engine_would_refuse_is_known_before_it_starts() -> None:
     assert "min_p" in str(refusal(Sampling(1.0, min_p=0.1), speculating))
 
 
+def test_what_an_engine_cannot_start_with_is_told_in_one_line() -> None:
+    """Pydantic's errors have several, of which a deployment's log would show the last one alone."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from actors.engines.vllm_terms import start_failure, words_of
+
+    with pytest.raises(ValidationError) as wrong:
+        TypeAdapter(dict[str, int]).validate_python({"max_model_len": "long", "max_num_seqs": None})
+    said = start_failure("m", wrong.value)
+    assert said.param == "engine.options"
+    assert said.message.startswith(
+        "vLLM cannot start m with these options: max_model_len: Input should be a valid integer, unable to parse "
+        "string as an integer; max_num_seqs: Input should be a valid integer. Correct engine.options"
+    )
+    assert words_of(RuntimeError("Out of memory.\n  Free some.\n")) == "Out of memory. Free some"
+    assert words_of(AssertionError()) == "AssertionError"
+
+
 class Scripted:
     """In the place of vLLM's engine: writes one of `texts` in each request, each of which ends where a step may."""
 

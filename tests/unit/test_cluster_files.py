@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from actors.errors import ConfigError
 from actors.messages import SpeculationStats
 from deployments.app import BuildArgs, build, compose
 from deployments.config import Config, load_profile
@@ -102,7 +103,7 @@ def test_profile_builds_and_serve_refuses_a_first_bundle_without_the_replicas_re
     del bundles[0]["target"]
     placement = config.target.placement.model_copy(update={"placement_group_bundles": bundles})
     wrong = config.model_copy(update={"target": config.target.model_copy(update={"placement": placement})})
-    with pytest.raises(ValueError, match="first bundle"):
+    with pytest.raises(ConfigError, match=r"target\.placement cannot be used: .* first bundle"):
         compose(wrong)
 
 

@@ -356,15 +356,28 @@ def test_a_vllm_without_custom_classes_looks_up_ngrams(caplog: pytest.LogCapture
     [
         ({"models": "x"}, "no setting models"),
         ({"num_draft_tokens": 4}, "name it in model"),
-        ({"model": "x", "num_draft_tokens": 0}, "at least 1"),
-        ({"num_speculative_tokens": 0}, "at least 1"),
-        ({"prompt_lookup_min": 5}, "no minimum over"),
-        ({"realign_min": 5}, "no minimum over"),
+        ({"model": "x", "num_draft_tokens": 0}, r"speculative_config\.num_draft_tokens must be .* at least 1, not 0"),
+        ({"num_speculative_tokens": 0}, r"speculative_config\.num_speculative_tokens must be .* at least 1, not 0"),
+        ({"num_speculative_tokens": "eight"}, r"num_speculative_tokens must be a whole number .*, not 'eight'"),
+        ({"num_ngram_tokens": 2.9}, r"num_ngram_tokens must be a whole number .*, not 2\.9"),
+        ({"realign_min": True}, r"realign_min must be a whole number .*, not True"),
+        ({"realign_max": None}, r"realign_max must be a whole number .*, not None"),
+        ({"prompt_lookup_min": 5}, r"speculative_config\.prompt_lookup_min is 5, over prompt_lookup_max, which is 4"),
+        ({"realign_min": 5}, r"speculative_config\.realign_min is 5, over realign_max, which is 4"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         engine_options({"speculative_config": {"method": METHOD, **settings}}, METHODS)
+
+
+@pytest.mark.parametrize("method", ["hint", "eagle9", 4])
+def test_a_method_that_is_nobody_s_is_refused_with_all_that_there_are(method: Any) -> None:
+    says = f"{method!r} is neither ours nor vLLM's; there are: hints, ngram, custom_class"
+    with pytest.raises(ValueError, match=says):
+        engine_options({"speculative_config": {"method": method}}, METHODS)
+    found = {"speculative_config": {"model": "ORG/EAGLE", "num_speculative_tokens": 3}}
+    assert engine_options(found, METHODS)["speculative_config"] == found["speculative_config"], "vLLM finds the method"
 
 
 def test_a_pipeline_of_engines_takes_no_hints() -> None:

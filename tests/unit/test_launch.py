@@ -1,4 +1,4 @@
-"""Where a cluster listens, and what is said where it cannot, without Ray."""
+"""Where a cluster listens, and what is said where it cannot or does not start, without Ray."""
 
 from __future__ import annotations
 
@@ -15,12 +15,22 @@ from ray.serve import context
 from actors.errors import ConfigError
 from deployments import app
 from deployments.config import Config, load_profile
-from deployments.server.launch import APP_NAME, ON_EVERY_NODE, _reachable, bindable, running
+from deployments.server import launch
+from deployments.server.launch import (
+    APP_NAME,
+    ON_EVERY_NODE,
+    ON_ONE_MACHINE,
+    _innermost,
+    _reachable,
+    _why_not_started,
+    bindable,
+    running,
+)
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*ON_EVERY_NODE, "RAY_USAGE_STATS_ENABLED"):
+    for name in (*ON_EVERY_NODE, *ON_ONE_MACHINE, "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "1")  # so that it is as before when the test has ended
 
 
@@ -161,3 +171,91 @@ def test_an_address_that_is_not_ours_is_the_host_s_fault(host: str, port: int) -
 def test_clients_on_this_machine_have_an_address() -> None:
     hosts = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]", "10.0.0.7": "10.0.0.7", "here": "here"}
     assert {host: _reachable(host) for host in hosts} == hosts
+
+
+def test_a_placement_that_cannot_be_is_told_before_anything_is_fetched_or_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def begins(*_: Any, **__: Any) -> None:
+        raise AssertionError("it is too early")
+
+    monkeypatch.setattr(ray, "init", begins)
+    monkeypatch.setattr(launch, "_fetch_weights", begins)
+    config = at("127.0.0.1", 0)
+    wrong = config.target.placement.model_copy(update={"placement_group_bundles": [{"GPU": 1}]})
+    target = config.target.model_copy(update={"placement": wrong})
+    with (
+        pytest.raises(ConfigError, match=r"target\.placement cannot be used: .*first bundle") as error,
+        running(config.model_copy(update={"target": target})),
+    ):
+        raise AssertionError("Serve cannot place it")
+    assert error.value.param == "target.placement"
+
+
+SERVE_S = "The deployment failed to start 3 times in a row. See controller logs for details. Error:\n"
+FRAMES = """\
+ray::ServeReplica:lookahead:target.initialize_and_get_metadata() (pid=7, ip=10.0.0.1)
+  File "/site-packages/ray/serve/_private/replica.py", line 1984, in initialize
+    raise RuntimeError(traceback.format_exc()) from None
+RuntimeError: Traceback (most recent call last):
+  File "/site-packages/vllm/config/model.py", line 700, in __post_init__
+    raise ValueError(
+    ^^^^^^^^^^^^^^^^^
+"""
+PYDANTIC_S = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, User-specified max_model_len (65536) is greater than the derived one (32768).
+
+    For further information visit https://errors.pydantic.dev/2/v/value_error
+"""
+OURS = """
+The above exception was the direct cause of the following exception:
+
+ray::ServeReplica:lookahead:target.initialize_and_get_metadata() (pid=7, ip=10.0.0.1)
+  File "/site-packages/actors/engines/vllm.py", line 120, in create
+    raise start_failure(model_name, error) from error
+actors.errors.RoleUnavailable: The card is taken.
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (
+            SERVE_S + FRAMES + PYDANTIC_S,
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig Value error, "
+            "User-specified max_model_len (65536) is greater than the derived one (32768). For further information "
+            "visit https://errors.pydantic.dev/2/v/value_error",
+        ),
+        (SERVE_S + FRAMES + PYDANTIC_S + OURS, "actors.errors.RoleUnavailable: The card is taken."),
+        (SERVE_S + "ActorDiedError('The actor died.')", "ActorDiedError('The actor died.')"),
+        ("2 replicas have taken more than 30s to initialize.\nThis may be a slow __init__.", None),
+        (SERVE_S + FRAMES, "raise ValueError( ^^^^^^^^^^^^^^^^^"),
+    ],
+)
+def test_of_a_traceback_the_last_error_is_told_with_all_of_its_lines(message: str, says: str | None) -> None:
+    assert _innermost(message) == (says or message.replace("\n", " "))
+
+
+@pytest.mark.parametrize(
+    ("roles", "says"),
+    [
+        (
+            {"target": ("DEPLOY_FAILED", SERVE_S + FRAMES + OURS), "draft": ("UPDATING", "Takes more than 30s.")},
+            "target: actors.errors.RoleUnavailable: The card is taken.",
+        ),
+        (
+            {"target": ("UPDATING", "Takes more\nthan 30s"), "draft": ("HEALTHY", ""), "verifier": ("UPDATING", "")},
+            "target: Takes more than 30s.",
+        ),
+        ({}, "Serve says no more."),
+    ],
+)
+def test_roles_that_still_start_are_no_reason_where_one_has_failed(
+    monkeypatch: pytest.MonkeyPatch, roles: dict[str, tuple[str, str]], says: str
+) -> None:
+    found = {name: SimpleNamespace(status=SimpleNamespace(value=s), message=m) for name, (s, m) in roles.items()}
+    monkeypatch.setattr(launch, "_deployments", lambda: found)
+    why = _why_not_started(RuntimeError("Serve says no more."))
+    assert why.startswith(f"The deployment did not start. {says} What ")
+    assert "logs/worker-*.out and worker-*.err" in why

@@ -1,4 +1,4 @@
-"""Where roles run, and how many of them: what `placement` leaves out, and what it cannot ask for."""
+"""Where roles run, how many of them and on which engine: what is left out, and what cannot be asked for."""
 
 from __future__ import annotations
 
@@ -39,3 +39,37 @@ def test_serve_s_default_policy_is_refused_where_it_would_count_nothing(role: st
 
 def test_serve_s_default_policy_sees_gateways_and_another_one_may_see_more() -> None:
     placed(gateway={"autoscaling": GROWS}, target={"autoscaling": GROWS | {"policy": {"policy_function": "a:b"}}})
+
+
+@pytest.mark.parametrize(
+    ("placement", "says"),
+    [
+        ({"placement_group_bundles": []}, "needs at least one bundle"),
+        ({"placement_group_bundles": [{"CPU": 1}, {}]}, "something in each of them"),
+        ({"placement_group_bundles": [{"CPU": 1}, {"GPU": 0}]}, "something in each of them"),
+        ({"num_cpus": 2, "placement_group_bundles": [{"CPU": 1}, {"CPU": 2}]}, "has only CPU 1 of 2"),
+        ({"num_gpus": 1, "placement_group_bundles": [{"CPU": 1, "GPU": 0.5}]}, r"has only GPU 0\.5 of 1"),
+        (
+            {"resources": {"front": 1}, "placement_group_bundles": [{"GPU": 1}, {"CPU": 1, "front": 1}]},
+            "has only CPU 0 of 1, front 0 of 1",
+        ),
+    ],
+)
+@pytest.mark.parametrize("role", ["target", "draft"])
+def test_a_replica_that_its_first_bundle_cannot_hold_is_refused(
+    role: str, placement: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{role}\.placement: .*placement_group_bundles.*{says}"):
+        placed(**{role: placement})
+
+
+def test_a_first_bundle_may_hold_more_than_the_replica() -> None:
+    bundles = [{"CPU": 5, "GPU": 1, "target": 1}, {"CPU": 1, "GPU": 1}]
+    placement = {"num_cpus": 4, "resources": {"target": 1}, "placement_group_bundles": bundles}
+    assert placed(target=placement).target.placement.gpus == [0, 1, 1]
+
+
+def test_an_option_that_the_scripted_engine_has_not_is_refused_before_anything_starts() -> None:
+    writer = {"model": "scripted", "engine": {"kind": "scripted", "options": {"token_ss": 1, "agree": 0.5}}}
+    with pytest.raises(ConfigError, match=r"draft\.engine: .* no option token_ss; it has: .*token_s,"):
+        validate_config({"served_model_name": "m", "target": SCRIPTED, "draft": writer}, "test")

@@ -36,6 +36,23 @@ def test_int8_models_on_a_card_are_no_matter_of_the_processor() -> None:
     assert slow_int8(validate_config(data, "test"), OLD) is None
 
 
+def test_a_card_for_each_worker_is_a_card_as_well() -> None:
+    data = load_profile("local").model_dump()
+    for role in ("target", "draft"):
+        data[role]["placement"] |= {"placement_group_bundles": [{"CPU": 2, "GPU": 1}, {"CPU": 1, "GPU": 1}]}
+    assert slow_int8(validate_config(data, "test"), OLD) is None
+
+
+def test_a_judge_computes_where_the_verifier_is() -> None:
+    data = load_profile("scripted").model_dump()
+    data["verifier"]["judge"] = {"model": "int8:ORG/JUDGE"}
+    warning = slow_int8(validate_config(data, "test"), OLD)
+    assert warning is not None
+    assert "int8:ORG/JUDGE" in warning
+    data["verifier"]["placement"] |= {"num_gpus": 1}
+    assert slow_int8(validate_config(data, "test"), OLD) is None
+
+
 def test_flags_are_read_from_the_first_processor(tmp_path: Path) -> None:
     told = tmp_path / "cpuinfo"
     told.write_text("processor\t: 0\nflags\t\t: sse2 avx2\nprocessor\t: 1\nflags\t\t: sse2\n")

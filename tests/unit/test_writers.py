@@ -286,6 +286,15 @@ async def test_a_prompt_in_the_tokens_of_another_model_is_refused() -> None:
     assert (await target.step(request(vocabulary="unicode"))).text == "One.\n\n"
 
 
+async def test_nothing_is_said_of_a_step_behind_a_prompt_in_the_tokens_of_another_model() -> None:
+    engine = LetterEngine()
+    asked = (Prefix(ids("Q")), Piece("c", ids("c"), "unicode"), "session-1")
+    with pytest.raises(OtherVocabulary, match="encoded anew"):
+        await TargetModel(engine).token_logprobs(*asked, "another")
+    assert engine.calls == []
+    assert await TargetModel(engine).token_logprobs(*asked, "unicode") == (-1.0,)
+
+
 async def test_a_prompt_that_leaves_no_room_is_refused() -> None:
     target = TargetModel(LetterEngine())
     assert await target.encode(Prompt(text="x" * 39)) == ids("x" * 39)

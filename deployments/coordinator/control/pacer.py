@@ -23,6 +23,7 @@ from deployments.coordinator.events import (
     DraftAvailable,
     DraftEnded,
     DraftFailed,
+    DraftGone,
     DraftStep,
     Event,
     Fail,
@@ -130,6 +131,7 @@ class Pacer:
         self.can_draft = True
         """Whether the draft answers."""
         self._only_streams = False
+        """From now on its session streams, whatever is decided."""
         self._num_ignored = 0
         self._target_position: dict[int, int] = {}
         """Of the target's calls under way; -1 for a stream."""
@@ -210,8 +212,9 @@ class Pacer:
             self._facts[command.position].draft_tokens = len(command.step.token_ids)
         elif isinstance(command, Cancel):
             self._end(command.call)
-        elif isinstance(command, ReviveDraft):
+        elif isinstance(command, ReviveDraft | DraftGone):
             self._lose_draft()
+            self._only_streams |= isinstance(command, DraftGone)
         elif isinstance(command, Retired):
             self._retired(command)
         elif isinstance(command, Commit):
@@ -236,7 +239,8 @@ class Pacer:
                 position, began = self._judging.pop(event.call)
                 self._facts[position].verdict_s = self._clock() - began
         elif isinstance(event, DraftFailed):
-            self._lose_draft()
+            if event.call in self._drafting:  # else it was cancelled: the session does not hear of it
+                self._lose_draft()
             self._end(event.call)
         elif isinstance(event, DraftAvailable):
             self.can_draft = True

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from actors.draft import Draft
 from actors.engines.scripted import ScriptOptions
-from actors.messages import Message, Prompt
+from actors.errors import ContextTooLong
+from actors.messages import Message, Piece, Prompt, Step, StepRequest
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.ways import FIRST_TRY, LEAST_WINDOWS
 from deployments.coordinator.coordinator import settle
-from deployments.generation import Finished, SamplingOptions, Standing
+from deployments.generation import Committed, Finished, SamplingOptions, Standing
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request
 from tests.unit.coordinator.test_reasoning import thinking
@@ -189,3 +192,54 @@ def test_the_draft_may_be_away() -> None:
     assert isinstance(decisions, list)
     assert [decision["depth"] for decision in decisions] == [1, 0], "there was nothing to watch"
     assert answer.finished.summary.num_draft_steps == 0
+
+
+class Full(Draft):
+    """A draft whose context the prompt fills."""
+
+    async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
+        raise ContextTooLong("The context is full.")
+        yield
+
+    async def look_ahead_in_parts(
+        self, request: StepRequest, depth: int, part_tokens: int
+    ) -> AsyncGenerator[Piece | Step, None]:
+        raise ContextTooLong("The context is full.")
+        yield
+
+
+@pytest.mark.parametrize(
+    "wishes", [{"verifier": "always"}, {"fidelity": "balanced"}, {"verifier": "exact", "controller": False}]
+)
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_request_that_its_draft_refuses_is_streamed_and_is_not_like_others(
+    wishes: dict[str, Any], is_full: bool
+) -> None:
+    """The prompt is longer than the draft's context, or fills it: then it is found out with the first look-ahead."""
+    draft = replace(HINTED, role="draft", max_model_len=HINTED.max_model_len if is_full else 3)
+    bench = Bench(HINTED, draft, config(controller={"enabled": True}))
+    if is_full:
+        bench.roles = replace(bench.roles, drafter=Full(bench.draft_engine))
+
+    async def scene() -> tuple[Controller, list[dict[str, Any]]]:
+        coordinator = await bench.coordinator()
+        controller = coordinator._controller
+        assert controller is not None
+        coordinator._draft_vocabulary = HINTED.vocabulary  # it has answered another request
+        async for output in coordinator.generate(request(**wishes)):
+            for pacer in controller._pacers.values() if isinstance(output, Committed) and output.step > 1 else ():
+                assert not pacer.takes_hints
+                assert pacer.max_depth == 0
+                assert not pacer.is_typical
+        assert isinstance(output, Finished)
+        assert output.summary.degraded == ("draft_refused",)
+        trace = coordinator.trace("r")
+        assert trace is not None
+        return controller, trace["spans"]
+
+    controller, spans = run_virtually(scene())
+    assert [span["kind"] for span in spans].count("answer") == 1
+    assert sum(span["kind"] == "target" for span in spans) <= is_full, "the step that was being written"
+    assert all(ways._num_guided == ways._num_windows == 0 for ways in controller._ways.values())
+    assert all(not guidance._guided.is_known for guidance in controller._guidances.values())
+    assert controller.estimates.target_cost.num_streamed > 0, "it is the target alone"

@@ -162,3 +162,14 @@ def test_a_draft_that_comes_back_is_used_by_the_next_request() -> None:
         return outputs[-1].summary.num_draft_steps
 
     assert run_virtually(ask_twice()) > 0
+
+
+def test_a_request_whose_draft_refuses_it_wants_no_draft() -> None:
+    bench = Bench(TARGET, replace(DRAFT, max_model_len=3))
+
+    async def watch() -> list[float]:
+        coordinator = await bench.coordinator()
+        outputs = coordinator.generate(request(mode="lookahead", verifier="exact"))
+        return [coordinator.demand()["speculating"] async for output in outputs if isinstance(output, Committed)]
+
+    assert set(run_virtually(watch())) == {0}

@@ -203,6 +203,9 @@ def test_a_verifier_that_is_late_or_broken_rejects(judge: Judge, reason: str) ->
     answer = run_virtually(scene())
     assert answer.text == truth()
     assert answer.finished.summary.degraded == (reason, "verifier_left_alone")
+    is_timed = 'lookahead_verdict_seconds_count{verifier="always"}' in answer.metrics
+    assert is_timed is (reason == "verifier_late"), "what nobody said has taken no time, and not none at all"
+    assert not is_timed or 'lookahead_verdict_seconds_bucket{le="0.25",verifier="always"} 0.0' in answer.metrics
 
 
 class Dying(TargetModel):
@@ -249,6 +252,26 @@ def test_a_target_replica_that_dies_costs_a_pause_and_no_word(mode: str, progres
     answer = run_virtually(scene())
     assert answer.text == truth()
     assert "target_retried" in answer.finished.summary.degraded
+
+
+class Defective(TargetModel):
+    """A target with a bug."""
+
+    async def stream(self, request: StepRequest) -> AsyncGenerator[Delta, None]:
+        raise ValueError("secret")
+        yield
+
+
+def test_the_words_of_a_defect_are_in_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        bench = Bench()
+        bench.roles = replace(bench.roles, target=Defective(bench.target_engine))
+        await bench.ask(mode="target")
+
+    with pytest.raises(RoleUnavailable, match="failed inside the server") as caught:
+        run_virtually(scene())
+    assert "secret" not in str(caught.value)
+    assert "secret" in caplog.text
 
 
 class Deaf(TargetModel):

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions
 from actors.messages import StepRule
-from deployments.coordinator.events import AddHints, Decision, Placed, Retired, StartDraft, StartStream, StartTarget
+from deployments.coordinator.events import (
+    AddHints,
+    Decision,
+    DraftGone,
+    Placed,
+    Retired,
+    ReviveDraft,
+    StartDraft,
+    StartStream,
+    StartTarget,
+)
 from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, MAX_BEHIND, GuidedSession
 from deployments.coordinator.settings import SessionSettings
 from deployments.generation import Committed, Origin
@@ -215,3 +225,17 @@ def test_a_draft_of_another_vocabulary_is_left_alone() -> None:
     check(here, target_only(TARGET, 10_000, StepRule("line")))
     assert here.finished.summary.degraded == ("draft_vocabulary",)
     assert not any(isinstance(c, AddHints) for c in here.log)
+    assert [c for c in here.log if isinstance(c, DraftGone | ReviveDraft)] == [DraftGone()]
+
+
+def test_a_draft_that_refuses_is_not_asked_again() -> None:
+    here = world(settings(**EXACT))
+    here.start()
+    (draft,) = [c.call for c in here.log if isinstance(c, StartDraft)]
+    here.fail(draft, permanent=True)
+    while here.choices():
+        here.do(here.choices()[0])
+    check(here, target_only(TARGET, 10_000, StepRule("line")))
+    assert here.finished.summary.degraded == ("draft_refused",)
+    told = [type(c) for c in here.log if isinstance(c, DraftGone | ReviveDraft | StartDraft)]
+    assert told == [StartDraft, DraftGone]

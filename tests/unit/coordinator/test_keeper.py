@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from actors.errors import HandedOver, RequestError
+from actors.messages import Message, Prompt
 from deployments.coordinator.keeper import Keeper
-from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Output
+from deployments.generation import Channel, Committed, Finished, GenerationRequest, Keep, Opened, Origin, Output
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import Bench, request, truth
 
@@ -146,6 +148,38 @@ def test_too_many_or_too_much_is_not_kept() -> None:
     assert run_virtually(crowd(10, 10**6)) == ["a", "b", "c", "d"]
     assert run_virtually(crowd(2, 10**6)) == ["c", "d"], "who was left longest goes first"
     assert run_virtually(crowd(10, 35_000)) == ["d"]
+
+
+LONG = "word " * 2000
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"prompt": Prompt(text=LONG)},
+        {"prompt": Prompt(messages=(Message("user", "?"), Message("assistant", LONG)))},
+        {"prompt": Prompt(messages=(Message("user", "?"),), template_options=LONG)},
+        {"prompt": Prompt(token_ids=(7,) * 280)},
+        {"stop": (LONG,)},
+    ],
+)
+def test_what_was_asked_counts_as_well(asked: dict[str, Any]) -> None:
+    """Ten kilobytes each, of which two fit."""
+
+    async def one_word(request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        yield Opened(request.request_id, 7)
+        yield Committed("w", Channel.CONTENT, Origin.TARGET, 1, 0)
+        await asyncio.sleep(30.0)
+
+    async def crowd() -> None:
+        keeper = Keeper(one_word, 10, 25_000)
+        for name in "abcd":
+            await read(keeper, replace(kept(name, seconds=60.0), **asked), 2)
+        assert (keeper.num_kept, keeper.num_bytes // 10_000) == (2, 2)
+        await keeper.close()
+        assert keeper.num_bytes == 0
+
+    run_virtually(crowd())
 
 
 def test_one_that_is_read_is_read_on_where_it_cannot_be_kept() -> None:

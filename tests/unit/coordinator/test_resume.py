@@ -115,7 +115,7 @@ def test_cut_behind_any_output_the_whole_is_as_if_never_cut(name: str) -> None:
     uncut = run(of, target, DRAFT, guides, 1)
     for at in range(1, len(uncut)):
         before = uncut[:at]
-        rest = run(replace(of, resume=behind(before)), target, DRAFT, guides, at)[1:]
+        rest = run(replace(of, resume=behind(before), num_takeovers=1), target, DRAFT, guides, at)[1:]
         assert text(before + rest) == text(uncut), at
         whole, resumed = end(uncut), end(rest)
         assert resumed.num_output_tokens == whole.num_output_tokens, at
@@ -241,6 +241,16 @@ def test_what_was_counted_before_is_not_counted_again() -> None:
     assert 'lookahead_wasted_tokens_total{role="draft"} 9.0' in told
     assert 'lookahead_degraded_total{reason="draft_unavailable"} 1.0' in told
     assert 'lookahead_degraded_total{reason="coordinator_resumed"} 1.0' in told
+
+
+def test_only_where_a_coordinator_was_lost_it_is_told_so() -> None:
+    """A client that comes back for the rest of its stream is given to another one as well."""
+    stands = Standing(3, (), (), 9, None, counts=SpeculationSummary("lookahead", degraded=("draft_unavailable",)))
+    assert Tally("lookahead", stands).summary(9).degraded == ("draft_unavailable",)
+    lost = Tally("lookahead", stands, num_takeovers=1).summary(9)
+    assert lost.degraded == ("draft_unavailable", "coordinator_resumed")
+    again = Tally("lookahead", replace(stands, counts=lost)).summary(9)
+    assert again.degraded == lost.degraded, "an earlier loss stays"
 
 
 def test_the_counts_of_both_runs_are_those_of_the_whole_answer() -> None:

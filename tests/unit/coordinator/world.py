@@ -21,6 +21,7 @@ from deployments.coordinator.events import (
     DraftAvailable,
     DraftEnded,
     DraftFailed,
+    DraftGone,
     DraftStep,
     Event,
     Fail,
@@ -155,12 +156,12 @@ class World:
             del self.under_way[call]
         self._take(self.session.handle(event))
 
-    def fail(self, call: int) -> None:
-        """`call` breaks instead."""
+    def fail(self, call: int, permanent: bool = False) -> None:
+        """`call` breaks instead; `permanent`: it is the draft that refuses the request."""
         last = self.under_way.pop(call)[-1]
         event: Event
         if isinstance(last, DraftEnded):
-            event = DraftFailed(call, "draft_unavailable")
+            event = DraftFailed(call, "draft_refused" if permanent else "draft_unavailable", permanent)
         elif isinstance(last, Judged):
             event = Judged(call, Verdict(False, "v", "failed"), "verifier_failed")
         else:
@@ -204,7 +205,7 @@ class World:
             elif isinstance(command, Fail):
                 self.failed = command.error
             else:
-                assert isinstance(command, Placed | Promoted | Retired | Continued | Decision)
+                assert isinstance(command, DraftGone | Placed | Promoted | Retired | Continued | Decision)
 
     @property
     def text(self) -> str:

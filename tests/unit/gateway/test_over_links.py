@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from actors.errors import RoleUnavailable
 from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pools import Pool
-from deployments.gateway.unbroken import Unbroken
+from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Output
 from deployments.link.members import Members
 from deployments.link.server import LinkServer
@@ -105,3 +106,20 @@ async def test_what_a_gateway_leaves_behind_is_written_on_and_handed_over() -> N
         async with aclosing(both.unbroken.generate(found)) as answers:
             rest = [output async for output in answers]
         assert begun + "".join(o.text for o in rest if isinstance(o, Committed)) == TRUTH
+
+
+async def test_what_a_coordinators_defect_says_stays_in_its_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(self: Brain, request: GenerationRequest) -> AsyncGenerator[Output, None]:
+        raise ValueError("secret")
+        yield
+
+    monkeypatch.setattr(Brain, "generate", broken)
+    async with two() as both:
+        unbroken = Unbroken(both.unbroken._generate, Perseverance(max_attempts=1))
+        with pytest.raises(RoleUnavailable, match="generate failed inside the server") as caught:
+            async with aclosing(unbroken.generate(bench.request())) as answers:
+                await anext(answers)
+    assert "secret" not in str(caught.value)
+    assert "secret" in caplog.text

@@ -197,6 +197,7 @@ async def test_a_client_gets_exactly_the_rest_from_another_gateway(mode: str) ->
                 k: v for k, v in usage.items() if k != "completion_tokens_details"
             }
             assert rest.data[0]["id"] == first.data[0]["id"]
+            assert rest.data[-2]["speculation"]["degraded"] == [], "no coordinator was lost"
             finishes = [c["finish_reason"] for e in [*first.data, *rest.data[:-1]] for c in e["choices"]]
             assert [reason for reason in finishes if reason] == ["stop"], "the end is told once"
 

@@ -13,8 +13,9 @@ import pytest
 
 from actors.errors import RoleUnavailable
 from actors.messages import MERGED_TOKENS, Piece, Prefix, StepRequest, StepRule
+from deployments.link import kept
 from deployments.link.client import Link
-from deployments.link.kept import NUM_PLACES, Keeper, Sender
+from deployments.link.kept import MAX_TOKENS, NUM_PLACES, Keeper, Sender
 from deployments.link.server import LinkServer
 from tests.unit.link.test_links import until
 
@@ -61,8 +62,14 @@ def test_to_an_end_that_keeps_nothing_all_is_sent() -> None:
     assert Sender().short((asked,)) == ([], (asked,))
 
 
-@pytest.mark.parametrize("num_places", [1, 4, 9])
-def test_with_few_places_any_order_of_texts_arrives_whole(num_places: int) -> None:
+@pytest.mark.parametrize(
+    ("num_places", "max_tokens"),
+    [(1, MAX_TOKENS), (4, MAX_TOKENS), (9, MAX_TOKENS), (9, 0), (9, MERGED_TOKENS), (9, 3 * MERGED_TOKENS + 500)],
+)
+def test_with_little_room_any_order_of_texts_arrives_whole(
+    num_places: int, max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MAX_TOKENS", max_tokens)
     chance = random.Random(num_places)
     sender, keeper = Sender(), Keeper()
     sender.num_places = num_places
@@ -73,7 +80,30 @@ def test_with_few_places_any_order_of_texts_arrives_whole(num_places: int) -> No
         if len(texts[number].pieces) > 6:
             texts[number] = Prefix((chance.randrange(9),) * MERGED_TOKENS)
         assert hand_over(sender, keeper, request(texts[number]))[0] == request(texts[number])
-    assert len(sender._places) <= num_places
+        assert dict(sender._places.values()) == keeper._kept
+        assert len(keeper._kept) <= num_places
+        assert sender.num_tokens == keeper.num_tokens <= max_tokens
+
+
+def test_however_long_the_texts_are_no_more_than_so_many_tokens_are_kept() -> None:
+    sender, keeper = Sender(), Keeper()
+    sender.num_places = NUM_PLACES
+    for number in range(NUM_PLACES):
+        asked = request(Prefix((number,) * 30_000))
+        assert hand_over(sender, keeper, asked)[0] == asked
+        assert sender.num_tokens == keeper.num_tokens <= MAX_TOKENS
+    assert keeper.num_tokens > MAX_TOKENS - 30_000
+    assert max(keeper._kept) < 20, "places are used again"
+
+
+def test_a_text_that_is_too_long_to_be_kept_crosses_with_each_call() -> None:
+    sender, keeper = Sender(), Keeper()
+    sender.num_places = NUM_PLACES
+    small, large = Prefix((1,) * 5000), Prefix((1,) * (MAX_TOKENS + 1))
+    hand_over(sender, keeper, request(small))
+    assert hand_over(sender, keeper, request(large))[0] == request(large)
+    arrived, num_bytes = hand_over(sender, keeper, request(small))
+    assert (arrived, num_bytes < 1000) == (request(small), True)
 
 
 class Reader:

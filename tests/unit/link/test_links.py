@@ -124,13 +124,15 @@ async def test_many_calls_at_once_do_not_mix() -> None:
         assert streams == [list(range(n)) for n in range(40)]
 
 
-async def test_errors_keep_their_class_and_defects_are_the_servers() -> None:
+async def test_errors_keep_their_class_and_defects_are_the_servers(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(Served()) as server, connected(server) as link:
         with pytest.raises(ContextTooLong, match="too long") as caught:
             await result(link, "refuse")
         assert caught.value.param == "messages"
-        with pytest.raises(RoleUnavailable, match="KeyError"):
+        with pytest.raises(RoleUnavailable, match="failed inside the server; the log of replica r says how") as broken:
             await result(link, "break_off")
+        assert "a defect" not in str(broken.value)
+        assert "a defect" in caplog.text
         with pytest.raises(RoleUnavailable, match="another version"):
             await result(link, "hidden")
         with pytest.raises(RoleUnavailable, match="ended by the replica"):

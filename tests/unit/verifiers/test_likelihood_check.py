@@ -20,8 +20,8 @@ class ScriptedScorer:
         self.found = tuple(math.log(p) for p in probabilities)
         self.calls = []
 
-    async def token_logprobs(self, prefix, piece, session_id):
-        self.calls.append((prefix, piece, session_id))
+    async def token_logprobs(self, prefix, piece, session_id, vocabulary):
+        self.calls.append((prefix, piece, session_id, vocabulary))
         return self.found
 
 
@@ -49,8 +49,8 @@ async def test_geometric_mean_and_floor(request_alone, probabilities, decision, 
 
 async def test_asks_for_the_drafts_own_tokens_after_the_targets_prefix(request_alone):
     scorer = ScriptedScorer(1.0)
-    await LikelihoodCheck(scorer).check(request_alone)
-    assert scorer.calls == [(Prefix((7, 8)), Piece("So 12.", (1,), "v"), "session")]
+    await LikelihoodCheck(scorer).check(replace(request_alone, vocabulary="w"))
+    assert scorer.calls == [(Prefix((7, 8)), Piece("So 12.", (1,), "v"), "session", "w")]
 
 
 async def test_is_unsure_where_the_prefix_was_not_sent(request_alone):

@@ -42,7 +42,7 @@ class ScriptedScorer:
     async def label_probabilities(self, prompt, labels, session_id):
         return (0.9, 0.1) if len(labels) == 2 else (0.0,) * 8 + (0.5, 0.5)
 
-    async def token_logprobs(self, prefix, piece, session_id):
+    async def token_logprobs(self, prefix, piece, session_id, vocabulary):
         return (-0.1,) * len(piece.token_ids)
 
 

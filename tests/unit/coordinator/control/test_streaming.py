@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from actors.messages import Delta, Ending
+from actors.messages import Delta, Ending, Prefix, StepRequest, StepRule
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.estimates import LEAST_TIMED, Estimates, Streaming
 from deployments.coordinator.control.pacer import Manner, Pacer
-from deployments.coordinator.events import Commit, DraftFailed, Streamed
+from deployments.coordinator.events import (
+    Cancel,
+    Commit,
+    DraftAvailable,
+    DraftFailed,
+    DraftGone,
+    StartDraft,
+    Streamed,
+)
 from deployments.generation import Channel, Committed, Origin
 from tests.unit.coordinator.control.test_progress import begun
 
@@ -68,8 +76,37 @@ def test_how_long_a_request_read_its_prompt_says_nothing_of_how_fast_it_writes()
     assert pacer.written == (40, 4.0)
 
 
+LOOK_AHEAD = StartDraft(1, 0, StepRequest("c", "s", Prefix((1,)), StepRule(), 9), 1)
+
+
 def test_a_request_that_lost_its_draft_is_not_like_others() -> None:
     pacer = Controller().open("r", Manner(4, is_guided=True), lambda: 0.0)
     pacer.is_typical = True
+    pacer.on_command(LOOK_AHEAD)
     pacer.on_event(DraftFailed(1, "draft_unavailable"))
+    assert not pacer.is_typical
+    assert not pacer.can_draft
+
+
+def test_what_becomes_of_a_look_ahead_that_was_left_says_nothing_of_the_draft() -> None:
+    """Its replica died while the request had gone on without it: the session asks the next one as before."""
+    pacer = Controller().open("r", Manner(4, is_guided=True), lambda: 0.0)
+    pacer.is_typical = True
+    pacer.on_command(LOOK_AHEAD)
+    pacer.on_command(Cancel(1, "left"))
+    pacer.on_event(DraftFailed(1, "draft_unavailable"))
+    assert pacer.can_draft
+    assert pacer.is_typical
+
+
+@pytest.mark.parametrize("is_guided", [False, True])
+def test_a_request_that_its_draft_refuses_streams_to_its_end(is_guided: bool) -> None:
+    controller = Controller()
+    pacer = controller.open("r", Manner(4, is_guided=is_guided), lambda: 0.0)
+    pacer.is_typical = True
+    pacer.on_command(DraftGone())
+    pacer.on_event(DraftAvailable((1,)))
+    controller.decide(pacer)
+    assert not pacer.takes_hints
+    assert pacer.max_depth == pacer.decision.depth == 0
     assert not pacer.is_typical

@@ -194,7 +194,7 @@ class Coordinator:
         except Exception as error:
             failure = error
             if isinstance(error, LookaheadError):
-                trace.close(str(error))
+                trace.close(error)
             if isinstance(error, RoleUnavailable) and not isinstance(error, OtherVocabulary):
                 raise AttemptsExhausted(error.message, error.param) from error
             raise

@@ -1,10 +1,12 @@
 """A request is let in, waits its turn, or is refused at once: the decisions.
 
-Promises: while fewer run than may and nobody waits, everybody is let in; what was let in goes on, whoever waits; what
-waits is bounded in number, in tokens and in the time it is expected to wait; nobody has more waiting than there is room
-left for others (alone: half of it); a refusal says after how many seconds what waits before the request will have had
-its turn, at the rate that is measured; what is not expected to end before its time limit is refused rather than begun,
-with time to spare where others slow it down; what was let in is let out once. No I/O: the time is handed in.
+Promises: while nobody waits, whoever asks for no more than there is room for is let in; who asks for more than half of
+what may run is let in once half is free, and counts with all that it has running from then on; what was let in goes on,
+whoever waits; what waits is bounded in number, in tokens and in the time it is expected to wait; nobody has more
+waiting than there is room left for others (alone: half of it); a refusal says after how many seconds what waits before
+the request will have had its turn, at the rate that is measured; what is not expected to end before its time limit is
+refused rather than begun, with time to spare where others slow it down; what was let in is let out once. No I/O: the
+time is handed in.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class Ticket:
         self.began: float | None = None
         self.num_tokens = 0
         """Read and written until now."""
+        self.num_running = 0
+        """Of its generations."""
         self.is_over = False
 
 
@@ -162,6 +166,14 @@ class Admission:
         self._concurrency.add(num_tokens)
         self._watch(now)
 
+    def end_one(self, ticket: Ticket, now: float) -> None:
+        """One of the request's generations has ended; others of it may run on."""
+        if ticket.num_running:
+            self._advance(now)
+            ticket.num_running -= 1
+            self.num_running -= 1
+            self._watch(now)
+
     def leave(self, ticket: Ticket, now: float) -> None:
         """The request has ended or gone, wherever it was; a second time means nothing."""
         if ticket.is_over:
@@ -170,7 +182,8 @@ class Admission:
         if ticket.began is None:
             self._drop(ticket)
         else:
-            self.num_running -= ticket.wish.num_generations
+            self.num_running -= ticket.num_running
+            ticket.num_running = 0
             self._queue.settle(ticket.wish, ticket.num_tokens)
             self._turned_away.ended(now - ticket.began)
             self._concurrency.ended((now - ticket.began) / max(0.001, ticket.wish.deadline - ticket.began))
@@ -211,10 +224,13 @@ class Admission:
         self._turned_away.add(wish.num_generations, now)
 
     def _has_place(self, wish: Wish, now: float) -> bool:
-        if self.num_running == 0:
-            return True  # also for one that asks for more than there ever is: it runs alone
+        # Whoever waits keeps those behind him waiting. So one that asks for much may go beyond the limit once; then it
+        # counts in full, so that nobody else does meanwhile.
+        half = (self.limit + 1) // 2
+        if self.num_running + min(wish.num_generations, half) > self.limit:
+            return False
         number = self.num_running + wish.num_generations
-        return number <= self.limit and (number <= FEW or self._ends_in_time(wish, number, now))
+        return number <= FEW or self._ends_in_time(wish, number, now)
 
     def _ends_in_time(self, wish: Wish, number: int, now: float) -> bool:
         """Whether it will, as far as anybody knows, if it begins now and so many run then; or the others are no reason
@@ -231,7 +247,8 @@ class Admission:
 
     def _begin(self, ticket: Ticket, now: float) -> None:
         ticket.began = now
-        self.num_running += ticket.wish.num_generations
+        ticket.num_running = ticket.wish.num_generations
+        self.num_running += ticket.num_running
         self._queue.charge(ticket.wish)
 
     def _drop(self, ticket: Ticket) -> None:

@@ -21,7 +21,8 @@ from deployments.generation import Finished, GenerationRequest, Opened, Output
 log = logging.getLogger("lookahead.gateway")
 
 QUEUE_SIZE = 64
-"""Outputs that wait for a slow client; then the backend's iterators are not read on."""
+"""Outputs that wait to be sent; then the backend's iterators are not read on. Uvicorn alone lets `send` wait for a slow
+client; a replica of Serve takes every event at once, so there nothing gathers here."""
 FAREWELL_S = 1.0
 """How long a finished iterator may take to end by itself before it is closed."""
 

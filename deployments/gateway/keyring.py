@@ -1,8 +1,8 @@
 """The keys that count now: those of the configuration, of an environment variable, and of a file that may change.
 
 Promises: a gateway does not start with a source of keys that cannot be read or is empty; a file that is broken later
-changes nothing, and `trouble` says so until it is whole again; a change is seen within `LOOK_S` seconds, with no
-restart; where a source is named but holds no key, nobody is let in.
+changes nothing, and `trouble` says so until it is whole again; one that cannot be read is tried again at every look; a
+change is seen within `LOOK_S` seconds, with no restart; where a source is named but holds no key, nobody is let in.
 """
 
 from __future__ import annotations
@@ -71,12 +71,15 @@ class KeyRing:
     def _read(self) -> tuple[Key, ...]:
         entries = list(self._fixed)
         if self._path is not None:
-            self._stamp = _stamp(self._path)  # before reading: a change in between is seen at the next look
+            # Before reading, so that a change in between is seen at the next look; none until it was read, since what
+            # keeps it from being read may go without a trace in the stamp.
+            stamp, self._stamp = _stamp(self._path), None
             try:
                 text = self._path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 message = f"The file of API keys {self._path} cannot be read ({type(error).__name__})."
                 raise ConfigError(message, "gateway.api_keys_file") from None
+            self._stamp = stamp
             entries += parse_keys(text, f"The file of API keys {self._path}")
         keys = keys_of(entries, self._limits, "gateway.api_keys")
         for key in keys:

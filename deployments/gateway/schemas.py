@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, GetCoreSchemaHandle
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MAX_STOP = 16
+MAX_STOP_CHARS = 1024
+"""Stop strings go with every call to draft and target."""
 MAX_MESSAGES = 4096
 MAX_SEED = 2**63 - 1
 MAX_TOKENS = 2**31 - 1
@@ -83,6 +85,9 @@ def _stop(value: object) -> tuple[str, ...]:
         raise PydanticCustomError("too_many_stops", f"Input should have at most {MAX_STOP} strings")
     if "" in strings:
         raise PydanticCustomError("empty_stop", "Input should not hold an empty string")
+    if any(len(string) > MAX_STOP_CHARS for string in strings):
+        message = f"Input should not hold a string of more than {MAX_STOP_CHARS} characters"
+        raise PydanticCustomError("long_stop", message)
     return tuple(strings)
 
 

@@ -25,6 +25,8 @@ from deployments.speculation_config import Boundary, Mode, TokenSpeculation
 MAX_CHOICES = 128
 """Generations that one request may ask for: prompts times `n`."""
 DEFAULT_COMPLETION_TOKENS = 16
+MAX_TEMPLATE_CHARS = 16_384
+"""Of `chat_template_kwargs` as ASCII JSON, which goes to draft and target."""
 RESERVED_TEMPLATE_KEYS = frozenset(
     [
         "chat_template",
@@ -80,6 +82,9 @@ def ask_chat(data: dict[str, Any], config: Config, request_id: str, fidelity: Fi
     # Chat templates know "system"; "developer" is OpenAI's newer word for it.
     messages = tuple(Message("system" if m.role == "developer" else m.role, m.content) for m in body.messages)
     template_options, salt = json.dumps(options, sort_keys=True), body.cache_salt or ""
+    if len(template_options) > MAX_TEMPLATE_CHARS:
+        message = f"'chat_template_kwargs' should be at most {MAX_TEMPLATE_CHARS} characters of JSON."
+        raise bad_request("invalid_value", message, "chat_template_kwargs")
     prompt = Prompt(messages=messages, template_options=template_options, cache_salt=salt)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     return _ask(body, (prompt,), max_tokens, config, request_id, fidelity)

@@ -1,8 +1,8 @@
 """Where requests wait for their turn: `Admission` on the event loop.
 
 Promises: a request that may not wait is refused before anything is done for it; who waits is called as soon as his turn
-has come, and leaves the queue when his client goes or his time limit passes; every place that was given is given back
-when `leave` is called, whatever happened before.
+has come, and leaves the queue when his client goes or his time limit passes; a generation that has ended has no place,
+and every place that was given is given back when `leave` is called, whatever happened before.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ class WaitingRoom:
             raise self.admission.give_up(ticket, self.clock())
         call.result()
 
+    def end_one(self, ticket: Ticket) -> None:
+        """One generation of `ticket` is over; whose turn comes with that is told."""
+        self.admission.end_one(ticket, self.clock())
+        self.call_up()
+
     def leave(self, ticket: Ticket) -> None:
         """The request of `ticket` is over; whose turn comes with that is told."""
         call = self._calls.pop(ticket.number, None)
@@ -95,6 +100,7 @@ class Place:
             self._add(rest, rest)
             del self._written[request.request_id]
             self._room.admission.needs.ended(self._ticket.wish.holder, output.num_output_tokens)
+            self._room.end_one(self._ticket)
 
     def leave(self) -> None:
         """The request is over."""

@@ -2,7 +2,8 @@
 
 Promises: an observer of a pipeline that never raises and never waits; times are seconds since the request began, by the
 clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its
-answer is not whole, and one that gave way or met a stop string is the target's. `as_dict` is the JSON that
+answer is not whole, and one that gave way or met a stop string is the target's; without `texts` it holds no text, nor
+words that may quote one: no reasons of verdicts, and of errors only the class. `as_dict` is the JSON that
 `/v1/traces/{id}` serves and that `lookahead trace` draws.
 """
 
@@ -113,7 +114,7 @@ class TraceRecorder:
             self._summary = command.output.summary
             self.close()
         elif isinstance(command, Fail):
-            self.close(str(command.error))
+            self.close(command.error)
 
     def on_event(self, event: Event) -> None:
         """As `Observer.on_event`."""
@@ -124,7 +125,7 @@ class TraceRecorder:
         elif isinstance(event, DraftFailed):
             self._end(event.call, "failed", error=event.reason)
         elif isinstance(event, TargetFailed):
-            self._end(event.call, "failed", error=str(event.error))
+            self._end(event.call, "failed", error=self._words(event.error))
         elif isinstance(event, TargetStep):
             span = self._running.get(event.call)
             if span is not None:
@@ -133,24 +134,26 @@ class TraceRecorder:
         elif isinstance(event, Judged):
             verdict = event.verdict
             outcome = "failed" if event.degraded else "accepted" if verdict.accepted else "rejected"
+            reason = {"reason": verdict.reason} if self._texts else {}  # it quotes what the two steps say
             self._end(
                 event.call,
                 outcome,
                 accepted=verdict.accepted,
                 verifier=verdict.verifier,
                 score=verdict.score,
-                reason=verdict.reason,
                 probability=verdict.probability,
                 is_cached=verdict.is_cached,
+                **reason,
             )
         elif isinstance(event, Streamed):
             self._streamed(event)
 
-    def close(self, error: str | None = None) -> None:
+    def close(self, error: Exception | None = None) -> None:
         """The request is over; what runs was cancelled. A second call changes nothing."""
         if self._duration_s is not None:
             return
-        self._duration_s, self._error = self._now(), error
+        self._duration_s = self._now()
+        self._error = None if error is None else self._words(error)
         if self._summary is not None:
             self._go_on()
         for call in list(self._running):
@@ -185,6 +188,10 @@ class TraceRecorder:
 
     def _now(self) -> float:
         return self._clock() - self._zero
+
+    def _words(self, error: Exception) -> str:
+        """What went wrong. The message of a library, or of a chat template, may quote what it was given."""
+        return str(error) if self._texts else type(error).__name__
 
     def _begin(self, call: int, span: Span) -> None:
         self._go_on()

@@ -1,13 +1,28 @@
-"""The step trace: what an engine proposed to itself in a stream."""
+"""The step trace: what an engine proposed to itself in a stream, how streams end, and what it holds without texts."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from actors.errors import RoleUnavailable
-from actors.messages import Delta, Ending, Prefix, StepRequest, StepRule
-from deployments.coordinator.events import Cancel, Command, Fail, Finish, StartStream, StartTarget, Streamed
-from deployments.generation import Finished, SpeculationSummary
+from actors.errors import RequestError, RoleUnavailable
+from actors.messages import Delta, Ending, JudgeRequest, Prefix, Step, StepRequest, StepRule, Verdict
+from deployments.coordinator.events import (
+    Cancel,
+    Command,
+    Commit,
+    Fail,
+    Finish,
+    Judge,
+    Judged,
+    StartStream,
+    StartTarget,
+    Streamed,
+    TargetFailed,
+    TargetStep,
+)
+from deployments.generation import Channel, Committed, Finished, Origin, SpeculationSummary
 from deployments.telemetry.trace import TraceRecorder
 
 
@@ -64,3 +79,23 @@ def test_a_stream_that_ends_before_its_end_was_the_targets_if_its_text_stays(
     trace.close()
     answer = trace.as_dict()["spans"][0]
     assert (answer["outcome"], answer["detail"]["reason"]) == (outcome, "told to")
+
+
+@pytest.mark.parametrize("texts", [True, False])
+def test_without_texts_a_trace_holds_nothing_that_quotes_them(texts: bool) -> None:
+    step = Step("It is 1250.", (1, 2), "v", Ending.BOUNDARY)
+    quoting = "1250 against 1520"
+    trace = TraceRecorder("r", "lookahead", 0.0, lambda: 0.0, texts=texts)
+    for call in (1, 2):
+        trace.on_command(StartTarget(call, 0, StepRequest("c", "s", Prefix((1,)), StepRule(), 9)))
+    trace.on_command(Judge(3, 0, JudgeRequest("s", "exact", "What is it?", "", step, step)))
+    trace.on_event(TargetStep(1, step))
+    trace.on_event(TargetFailed(2, RoleUnavailable(quoting)))
+    trace.on_event(Judged(3, Verdict(False, "exact", quoting, 0.25)))
+    trace.on_command(Commit(Committed("It is 1250.", Channel.CONTENT, Origin.TARGET, 2, 0)))
+    trace.on_command(Fail(RequestError(quoting)))
+    told = json.dumps(trace.as_dict())
+    assert ("1250" in told) == texts
+    verdict = next(span["detail"] for span in trace.as_dict()["spans"] if span["kind"] == "verdict")
+    assert (verdict["verifier"], verdict["score"], verdict["accepted"]) == ("exact", 0.25, False)
+    assert trace.as_dict()["error"] == (quoting if texts else "RequestError")

@@ -281,14 +281,57 @@ def test_who_leaves_makes_room_and_who_waits_too_long_is_told() -> None:
     assert (admission.num_waiting, admission.num_running) == (0, 2)
 
 
-def test_one_that_asks_for_more_than_there_is_runs_alone() -> None:
+def test_one_that_asks_for_more_than_there_is_begins_beside_others_and_counts() -> None:
     admission = Admission(Bounds(2, 2, 2, 8, 1000, 30.0))
     small = admission.ask(Wish("a", 10), 0.0)
     large = admission.ask(Wish("a", 10, num_generations=4), 0.0)
-    assert admission.turns(0.0) == []
+    assert (large.began, admission.num_running) == (0.0, 5)
+    others = [admission.ask(Wish("a", 10, num_generations=number), 0.0) for number in (4, 1)]
     admission.leave(small, 1.0)
-    assert admission.turns(1.0) == [(large, None)]
-    assert admission.ask(Wish("a", 10), 1.0).began is None
+    assert admission.turns(1.0) == []
+    admission.leave(large, 2.0)
+    assert admission.turns(2.0) == [(others[0], None)]
+    assert admission.ask(Wish("a", 10), 2.0).began is None
+
+
+@pytest.mark.parametrize(("bounds", "num_generations"), [((64, 8, 64), 100), ((64, 8, 64), 62), ((8, 8, 64), 16)])
+def test_one_request_of_many_generations_keeps_nobody_waiting_where_there_is_room(
+    bounds: tuple[int, int, int], num_generations: int
+) -> None:
+    """Three that run for minutes are no reason for it to wait, and it is none for others once few of it are left."""
+    admission = Admission(Bounds(*bounds, 256, 2_000_000, 30.0))
+    for _ in range(3):
+        admission.ask(Wish("chat", 100), 0.0)
+    wide = admission.ask(Wish("batch", 100, num_generations=num_generations), 0.0)
+    assert (wide.began, admission.num_running) == (0.0, 3 + num_generations)
+    last = admission.ask(Wish("chat", 100), 0.0)
+    assert last.began is None, "more run than may"
+    for _ in range(3 + num_generations - admission.limit):
+        assert admission.turns(1.0) == []
+        admission.end_one(wide, 1.0)
+    assert admission.turns(1.0) == []
+    admission.end_one(wide, 1.0)
+    assert admission.turns(1.0) == [(last, None)]
+    assert admission.num_running == admission.limit
+    for _ in range(2):
+        admission.leave(wide, 2.0)
+    admission.end_one(wide, 2.0)
+    assert admission.num_running == 4
+
+
+def test_one_request_of_many_generations_begins_once_half_is_free_whoever_came_later() -> None:
+    admission = Admission(Bounds(8, 8, 8, 256, 2_000_000, 30.0))
+    running = [admission.ask(Wish("a", 10), 0.0) for _ in range(8)]
+    wide = admission.ask(Wish("a", 10, num_generations=100), 0.0)
+    later = admission.ask(Wish("a", 10), 0.0)
+    for ticket in running[:3]:
+        admission.leave(ticket, 1.0)
+        assert admission.turns(1.0) == []
+    admission.leave(running[3], 1.0)
+    assert admission.turns(1.0) == [(wide, None)]
+    assert admission.num_running == 104
+    admission.leave(wide, 2.0)
+    assert admission.turns(2.0) == [(later, None)]
 
 
 def test_what_a_holder_really_writes_is_learnt() -> None:

@@ -23,7 +23,7 @@ from actors.errors import (
 from deployments.gateway.api import create_app
 from deployments.gateway.schemas import ChatMessage, ChatRequest
 from deployments.gateway.translate import parse
-from deployments.gateway.wire import MAX_KEYS
+from deployments.gateway.wire import MAX_KEYS, MAX_VALUES, NotJson, _Reading, decode
 from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import MODEL, ScriptedBackend, chat, client_of, completion, config, opened, said
 
@@ -70,6 +70,24 @@ async def test_what_is_not_json(client: httpx.AsyncClient, raw: bytes, words: st
     assert words in error["message"]
 
 
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"0.5", b"true", b'""'])
+async def test_more_values_than_a_body_may_have(client: httpx.AsyncClient, value: bytes) -> None:
+    raw = b'{"model": "m", "chat_template_kwargs": {"x": [' + b",".join([value] * 100_000) + b"]}}"
+    response = await client.post(CHAT, content=raw, headers=JSON)
+    assert response.status_code == 400
+    error = error_of(response)
+    assert error["code"] == "invalid_json"
+    assert "100000 keys and values" in error["message"]
+
+
+async def test_brackets_in_strings_are_no_arrays(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:
+    text = '["\\' * 150_000
+    assert (await client.post(CHAT, json=chat(messages=[{"role": "user", "content": text}]))).status_code == 200
+    assert backend.requests[0].prompt.question == text
+    endless = await client.post(CHAT, content=b'{"x": "' + b'\\"[' * 150_000, headers=JSON)
+    assert "not valid JSON" in error_of(endless)["message"]
+
+
 def test_a_body_full_of_errors_is_given_up_at_the_first_message_that_is_wrong() -> None:
     """Half a million errors fit in one body; each would be a dictionary, made while nobody else's stream goes on."""
     wrong = dict.fromkeys(map(str, range(MAX_KEYS)), 0)
@@ -79,6 +97,31 @@ def test_a_body_full_of_errors_is_given_up_at_the_first_message_that_is_wrong() 
     assert found.value.error_count() <= MAX_KEYS + len(ChatMessage.model_fields)
     with pytest.raises(LookaheadError, match=r"'messages\[1\]\.0'"):
         parse(ChatRequest, body)
+
+
+async def test_large_bodies_that_are_honest_are_taken(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:
+    part = {"type": "text", "text": "x"}
+    messages = [{"role": role, "content": [part]} for _ in range(2048) for role in ("user", "assistant")]
+    assert (await client.post(CHAT, json=chat(messages=messages))).status_code == 200
+    ids = [list(range(2000))] * 128
+    assert (await client.post("/v1/completions", json=completion(prompt=ids, max_tokens=1))).status_code == 200
+    assert len(backend.requests) == 1 + 128
+
+
+def test_a_body_is_given_up_at_the_first_object_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a million fit in one body, and each is made by Python, while nobody else's stream goes on."""
+    num_made = 0
+    make = _Reading.mapping
+
+    def counting(self: _Reading, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal num_made
+        num_made += 1
+        return make(self, pairs)
+
+    monkeypatch.setattr(_Reading, "mapping", counting)
+    with pytest.raises(NotJson):
+        decode(b'{"x": [' + b"{}," * 200_000 + b"{}]}")
+    assert num_made == MAX_VALUES + 1
 
 
 async def test_a_whole_surrogate_pair_is_text(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:

@@ -186,6 +186,29 @@ async def test_keys_are_exchanged_without_a_restart(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(24, "Too many open files")])
+def test_a_file_that_could_not_be_read_once_is_read_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text("- old\n")
+    known = ring(api_keys_file=str(path))
+    read_text, errors = Path.read_text, [error]
+
+    def failing_once(self: Path, encoding: str | None = None) -> str:
+        if errors:
+            raise errors.pop()
+        return read_text(self, encoding)
+
+    path.write_text("- the-new-one\n")
+    monkeypatch.setattr(Path, "read_text", failing_once)
+    assert known.find(b"old", LOOK_S) is not None
+    assert type(error).__name__ in (known.trouble or "")
+    assert known.find(b"the-new-one", 2 * LOOK_S) is not None
+    assert known.find(b"old", 2 * LOOK_S) is None
+    assert known.trouble is None
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_no_log_has_a_prompt_a_key_or_a_text(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Also when everything fails: what the server says of a request is its id."""

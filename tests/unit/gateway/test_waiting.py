@@ -142,6 +142,24 @@ async def test_many_choices_count_as_many(slow_backend: ScriptedBackend) -> None
     assert [answer.status_code for answer in answers] == [200, 200]
 
 
+async def test_choices_that_have_ended_keep_nobody_waiting() -> None:
+    """Of four choices one is written for long still."""
+    backend = ScriptedBackend(
+        lambda request: [opened(request), 30.0 if request.request_id == "four-0" else 0.0, finished()]
+    )
+    async with client(backend, max_concurrent=2) as asking:
+        path, headers = "/v1/completions", {"x-request-id": "four"}
+        four = asyncio.create_task(asking.post(path, json=completion(n=4), headers=headers))
+        await until(lambda: len(backend.requests) == 4 and backend.running == {"four-0"})
+        assert await sample(asking, "lookahead_admitted_generations") == 1
+        answer = await asyncio.wait_for(asking.post(CHAT, json=chat()), 5.0)
+        assert answer.status_code == 200
+        four.cancel()
+        await asyncio.gather(four, return_exceptions=True)
+        assert await sample(asking, "lookahead_admitted_generations") == 0
+    assert backend.running == set()
+
+
 async def test_at_twenty_times_its_capacity_the_server_keeps_its_pace() -> None:
     """Two at once, each for so long that what a busy machine adds to each, a tenth of a second at worst, counts little:
     of generations of 0.15 s a full machine once took half of the pace."""

@@ -88,7 +88,7 @@ def claim(row: Row, against: str) -> str:
 def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader has to know about the figures: failures, answers that were cut or not counted, lateness."""
     late = max((row["sent_late_max_s"] for row in rows), default=0.0)
-    found = [*_failures(rows), *_cut_answers(rows)]
+    found = [*_failures(rows), *_asked_again(rows), *_cut_answers(rows)]
     if uncounted := dict.fromkeys(row["mode"] for row in rows if row["num_without_token_count"]):
         found.append(
             f"Answers came without a token count (no `usage` in the stream) from {', '.join(uncounted)}: they have no "
@@ -115,6 +115,20 @@ def _failures(rows: Sequence[Row]) -> list[str]:
     return [
         f"{reasons.total()} requests failed; they count as failed, as wrong answers and as outside the objective. "
         f"The most frequent reason, {number} times: {most}"
+    ]
+
+
+def _asked_again(rows: Sequence[Row]) -> list[str]:
+    """What no row counts as failed any more, by mode."""
+    nums: Counter[str] = Counter()
+    for row in rows:
+        nums[row["mode"]] += row["num_failed_before"]
+    return [
+        f"1 request of {mode} failed and was asked again; its last answer counts."
+        if num == 1
+        else f"{num} requests of {mode} failed and were asked again; their last answers count."
+        for mode, num in nums.items()
+        if num
     ]
 
 

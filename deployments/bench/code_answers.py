@@ -12,8 +12,10 @@ import re
 from deployments.bench import sandbox
 from deployments.bench.problems import CodeTest
 
-# A fence begins its line, whatever the word behind it, or has nothing behind it but Python's name.
-_OPENING = r"(?:^(?P<indent>[ \t]*)|(?=```[ \t]*(?:python|py)?[ \t]*\r?$))(?P<fence>`{3,}|~{3,})[^\n`]*(?:\n|\Z)"
+# A fence begins its line, whatever the word behind it, or is the first one there and has nothing behind it but Python's
+# name: a second one on the line closes what the first began.
+_AFTER_TEXT = r"(?:(?!```)[^\n])*(?=```[ \t]*(?:python|py)?[ \t]*\r?$)"
+_OPENING = rf"^(?:(?P<indent>[ \t]*)|{_AFTER_TEXT})(?P<fence>`{{3,}}|~{{3,}})[^\n`]*(?:\n|\Z)"
 _FLAGS = re.DOTALL | re.IGNORECASE | re.MULTILINE
 _FENCED = re.compile(rf"{_OPENING}(?P<block>.*?)(?P=fence)", _FLAGS)
 _OPENED = re.compile(_OPENING, _FLAGS)
@@ -25,6 +27,11 @@ def judge(text: str, test: CodeTest, bounds: sandbox.Bounds | None = None) -> sa
     if code is None:
         return sandbox.Outcome(False, "the answer holds no whole program")
     return sandbox.run(program(code, test), bounds)
+
+
+def holds_program(text: str, test: CodeTest) -> bool:
+    """Whether there is something to run."""
+    return extract(text, test.entry_point) is not None
 
 
 def extract(text: str, entry_point: str) -> str | None:

@@ -88,6 +88,13 @@ def claim_folder(folder: Path, plan: Plan, start: Mapping[str, Any]) -> Starts:
     return starts
 
 
+def read_plan(run: Path) -> dict[str, Any]:
+    """The settings of the run in the folder `run`, or in that of the file `run`. OSError, ValueError or KeyError where
+    they cannot be read."""
+    path = (run if run.is_dir() else run.parent) / _PLAN_FILE
+    return dict(json.loads(path.read_text(encoding="utf-8"))["plan"])
+
+
 def _earlier(folder: Path, wanted: dict[str, Any]) -> list[dict[str, Any]]:
     """The starts that the folder holds, none where nothing was measured by them."""
     path = folder / _PLAN_FILE

@@ -19,8 +19,9 @@ from typing import Annotated, Any
 import typer
 
 from actors.errors import LookaheadError, RequestError
+from deployments.bench.folder import read_plan
 from deployments.bench.record import read_requests
-from deployments.bench.variants import wishes
+from deployments.bench.variants import asked
 from deployments.coordinator.theory import async_speed_up
 
 
@@ -43,15 +44,15 @@ def main(
 def rows(folder: Path, max_lookahead: int) -> dict[str, list[dict[str, float]]]:
     """Measured against predicted for each request of the rows of mode lookahead; RequestError if there is none."""
     try:
-        lines = read_requests(folder)
-    except (OSError, ValueError) as error:
+        plan, lines = read_plan(folder), read_requests(folder)
+    except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"The run {folder} cannot be read: {error}.", "folder") from error
     found: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     for line in lines:
-        asked = wishes(line["mode"])
-        if line["trace"] is None or asked.get("mode") != "lookahead":
+        wished = asked(line["mode"], plan)
+        if line["trace"] is None or wished.get("mode") != "lookahead":
             continue
-        compared = row(line["trace"], asked.get("max_lookahead", max_lookahead))
+        compared = row(line["trace"], wished.get("max_lookahead", max_lookahead))
         if compared is not None:
             found[line["mode"]].append(compared)
     if not found:

@@ -2,7 +2,7 @@
 found out about it afterwards, when nothing was being measured.
 
 Promises: a line is never changed or removed; a run that was stopped at any moment goes on where it was, and a line that
-was cut by the stop is dropped; of several lines for one request the last one counts.
+was cut by the stop is dropped; of several lines for one request the last one counts, and of several reviews of a line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Review:
     """What was found out about one measured request. `started_at` and `request_id` say which; `correct` is None where
     the answer could not be judged, and `note` says why an answer is wrong or not judged. `time_use` are seconds by what
     they went to, `positions` (accepted, rejected) draft steps by how far ahead they were drafted: None where the server
-    told nothing."""
+    told nothing. `waits`: the answer is a program that was not run yet; another review follows when it was."""
 
     started_at: float
     request_id: str
@@ -39,6 +39,7 @@ class Review:
     token_counts: dict[str, dict[str, float]] | None = None
     """What the engines' token-level speculation counted in the whole block (`bench.token_counts`): it stands at one
     request of each block, so that over a row it adds up to all of it."""
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,10 @@ class Record:
     def unreviewed(self) -> list[Measurement]:
         """The lines that count and were not looked at yet."""
         return [line for line in latest(self.lines).values() if line.review is None]
+
+    def waiting(self) -> list[tuple[Measurement, Review]]:
+        """The lines that count and whose program was not run yet."""
+        return [(line, line.review) for line in latest(self.lines).values() if line.review and line.review.waits]
 
     def review(self, line: Measurement, review: Review) -> None:
         """Append what was found out about `line`."""

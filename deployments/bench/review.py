@@ -1,13 +1,14 @@
 """What is found out about an answer after it was measured: whether it is right, and where its time went.
 
 Promises: nothing here runs while a request is being measured; what cannot be found out is left out with its reason and
-fails nothing.
+fails nothing. A program that a model wrote is run by `run_programs`, for when the servers that were started have ended:
+some places do not cut off the network (`bench.sandbox`), and such servers' ports run code.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,8 +40,8 @@ async def review_all(
     servers: Mapping[str, Server],
     token_counts: Counts | None = None,
 ) -> None:
-    """Look at every line that was not looked at yet. `servers` are by mode, and without them there are no traces to be
-    had; `token_counts` belong to all of these lines together."""
+    """Look at every line that was not looked at yet; programs are left to `run_programs`. `servers` are by mode, and
+    without them there are no traces to be had; `token_counts` belong to all of these lines together."""
     for line in record.unreviewed():
         trace = line.trace or await fetch_trace(line, servers.get(line.mode))
         found = review(line, problems[line.index], trace)
@@ -49,9 +50,19 @@ async def review_all(
         await asyncio.sleep(0)  # grading blocks: a Ctrl-C takes effect here
 
 
+async def run_programs(record: Record, problems: Sequence[Problem], tick: Callable[[], None] = lambda: None) -> None:
+    """Grade the answers that wait for it; `tick` is called once for each."""
+    for line, before in record.waiting():
+        correct, note = grade(line, problems[line.index])
+        record.review(line, replace(before, correct=correct, note=note or before.note, waits=False))
+        tick()
+        await asyncio.sleep(0)
+
+
 def review(line: Measurement, problem: Problem, trace: Mapping[str, Any] | None) -> Review:
-    """The grade of `line`, and what `trace` says of it."""
-    correct, note = grade(line, problem)
+    """The grade of `line`, if no program has to be run for it, and what `trace` says of it."""
+    waits = problem.code is not None and line.is_whole and code_answers.holds_program(line.text, problem.code)
+    correct, note = (None, "") if waits else grade(line, problem)
     try:
         found = read_trace(dict(trace)) if trace and "error" not in trace else None
     except LookaheadError as error:
@@ -63,11 +74,12 @@ def review(line: Measurement, problem: Problem, trace: Mapping[str, Any] | None)
         note=note,
         time_use=time_use(found, line.latency_s) if found and line.is_whole else None,
         positions=acceptance_by_position(found) if found else None,
+        waits=waits,
     )
 
 
 def grade(line: Measurement, problem: Problem) -> tuple[bool | None, str]:
-    """Whether the answer is right, and if not, why."""
+    """Whether the answer is right, and if not, why. Runs its program, if that is what was asked for."""
     if problem.code is None and problem.answer is None:
         return None, "the right answer is not known"
     if line.error is not None:

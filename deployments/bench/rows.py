@@ -36,6 +36,8 @@ DEFINITIONS: Mapping[str, str] = {
     "wall_s": "closed loop: seconds in which at least one request of the mode was in flight; open loop: from the first "
     "arrival of each block to its last answer",
     "tokens_per_s": "output tokens of whole answers / wall_s",
+    "num_tried_again": "answers that do not count, since their request was asked again",
+    "num_failed_before": "requests that failed and were asked again",
     "goodput_per_s": "requests that were answered whole and within the objective / wall_s; a failed request misses it",
     "latency_and_ttft": "of whole answers; ttft_s is the time to the first text, reasoning included; first_step_s the "
     "time until the first step was there as a whole; longest_silence_s the longest wait between two texts",
@@ -127,7 +129,9 @@ def rows(
     """One row for each load and mode that was measured, in the order of loads and of the plan's modes. The deployment's
     target speculates on tokens by `token_speculation`, vLLM's own servers by `own`, which is by mode."""
     asked, against = _by_row(lines, plan), baseline(plan.modes)
-    num_lines = Counter((line.load, line.mode) for line in lines)
+    last, num_lines = latest(lines), Counter((line.load, line.mode) for line in lines)
+    failed_before = {line.key for line in lines if not line.is_whole and line is not last[line.key]}
+    num_failed_before = Counter((load, mode) for load, mode, _ in failed_before)
     compared = _compare(asked, plan, against)
     return [
         {
@@ -136,6 +140,7 @@ def rows(
             "concurrency": load.concurrency,
             "rate": load.rate,
             **_counts(group, num_lines[load, mode], objective or Objective()),
+            "num_failed_before": num_failed_before[load, mode],
             **_steps(group),
             **compared[load, mode],
             **_from_traces(group),

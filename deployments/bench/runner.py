@@ -4,17 +4,18 @@ Promises: in a closed loop never more than `concurrency` requests are in flight,
 time whoever else was answered; what was recorded is not asked again, but with its whole block where the block was not
 asked in one go; a failure is recorded like an answer; what is not measuring happens between the blocks, except that a
 trace which is to be kept is fetched by the user who was answered, before the next question; modes of one server find
-nothing of each other's prompts in its prefix cache, as a row with a server of its own does not; a server that is gone
-ends the run at once with what was measured so far kept.
+nothing of each other's prompts in its prefix cache, nor of an earlier start's, as a row with a server of its own does
+not; a server that is gone ends the run at once with what was measured so far kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from actors.errors import ServiceError
@@ -23,7 +24,7 @@ from deployments.bench.plan import Block, Plan, arrivals, blocks
 from deployments.bench.problems import Problem
 from deployments.bench.record import Key, Measurement, Record, latest
 from deployments.bench.review import Server, fetch_trace, review_all
-from deployments.bench.variants import wishes
+from deployments.bench.variants import asked
 from deployments.server.client import Question, Reply, ask
 
 _WARM_UP = "What is 6 times 7?"
@@ -35,11 +36,12 @@ SETTLE_S = 1.2
 @dataclass(frozen=True, slots=True)
 class Manner:
     """What may differ between two starts of one run: seconds for each request, whether to keep step traces, whether to
-    ask blocks again in which a request failed."""
+    ask blocks again in which a request failed; and `salt`, which no two starts have in common."""
 
     timeout_s: float
     traces: bool = False
     retry_failed: bool = False
+    salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 def remaining(plan: Plan, lines: Iterable[Measurement], retry_failed: bool) -> list[tuple[Block, deque[int]]]:
@@ -148,12 +150,11 @@ class Runner:
         self.on_answer(line)
 
     def _question(self, mode: str, text: str, index: int, max_tokens: int) -> Question:
-        plan, own = self.plan, wishes(mode)
-        defaults = {"fidelity": plan.fidelity, "verifier": plan.verifier, "max_lookahead": plan.max_lookahead}
-        given = {name: value for name, value in defaults.items() if value is not None}
+        plan = self.plan
         message = Message("user", f"{text}\n\n{plan.instruction}")
         model = self.servers[mode].model
-        speculation, salt = (given | own, mode) if own else ({}, None)
+        speculation = asked(mode, asdict(plan))
+        salt = f"{self.manner.salt} {mode}" if speculation else None
         return Question((message,), model, max_tokens, plan.temperature, plan.seed + index, speculation, salt)
 
 

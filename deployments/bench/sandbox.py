@@ -5,10 +5,12 @@ on time, memory, processes, open files and the size of what it writes; when it e
 it started is ended. Whatever it leaves in its folder, no file of ours is opened through it, and no run fails by it.
 Where the machine offers no such place, nothing is run, and `Outcome.note` says what is missing.
 
-How: as root, in namespaces of its own (mounts, processes, network) as a user that owns nothing, or, in a container that
-may not make namespaces, as that user alone, one program at a time: with it all processes of the user end, in whatever
-group they are; as another user, in a user namespace with its own processes and no network.
-Files of the user who runs the benchmark are not hidden in this last case: do that in a container.
+How: as root, in namespaces of its own (mounts, processes, network, shared memory) as a user that owns nothing, or, in a
+container that may not make namespaces, as that user alone, one program at a time: with it all processes of the user
+end, in whatever group they are; as another user, in a user namespace with its own processes and no network.
+Files of the user who runs the benchmark are not hidden in this last case: do that in a container. With mounts of its
+own, what it writes into /tmp, /var/tmp or /dev/shm is bounded, is not seen outside and ends with it. Without namespaces
+it reaches the network, and every port of this machine: whoever runs programs ends his servers first.
 """
 
 from __future__ import annotations
@@ -60,12 +62,26 @@ except ProcessLookupError:
 _NUM_TRIES = 20
 """So often is the process that ends a user's others started anew, since they may end it first."""
 
-# Python may lie in a folder that only root can enter: it is shown at another place, in this mount namespace alone.
-_AS_NOBODY = (
-    'mount --bind "$1" "$2" && shift && python="$1/bin/$2" && shift 2 && '
-    f"exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --inh-caps -all --bounding-set -all --no-new-privs "
-    '"$python" "$@"'
-)
+# All of this in a mount namespace alone. Python may lie in a folder that only root can enter: it is shown beside the
+# program's own. The folders that anybody may write to are small empty ones in memory. The program's own lies in one of
+# them: it is shown there again, by a descriptor, since its path now leads into the empty one.
+_WITH_MOUNTS = """
+set -e
+umask 022
+top=$1 home=$2
+shift 2
+mount --bind "$home" "$top/python"
+exec 3< "$top"
+for folder in /tmp /var/tmp /dev/shm; do
+    if [ -d "$folder" ]; then mount -t tmpfs -o size=16m,nr_inodes=1k,mode=1777,nosuid,nodev tmpfs "$folder"; fi
+done
+mkdir -p "$top"
+mount --no-canonicalize --rbind /proc/self/fd/3 "$top"
+exec 3<&-
+cd "$top/work"
+exec "$@"
+"""
+_WITHOUT_RIGHTS = ("--inh-caps", "-all", "--bounding-set", "-all", "--no-new-privs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +104,47 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where programs run: `name` for the report, the command before Python's own, the user to become."""
+    """Where programs run: `name` for the report, the command before Python's own, the user to become. With mounts of
+    its own, `becoming` is the command that gives rights up once they are made."""
 
     name: str
     prefix: tuple[str, ...] = ()
     user: int | None = None
-    binds_python: bool = False
+    has_mounts: bool = False
+    becoming: tuple[str, ...] = ()
 
     def command(self, folder: Path, arguments: list[str]) -> list[str]:
         """The command line for ``python ARGUMENTS``; `folder` is the program's own, with room for Python beside it."""
         python = Path(os.path.realpath(sys.executable))
-        if not self.binds_python:
+        if not self.has_mounts:
             return [*self.prefix, str(python), *arguments]
-        home = folder.parent / "python"
-        return [*self.prefix, "sh", "-c", _AS_NOBODY, "sh", str(python.parents[1]), str(home), python.name, *arguments]
+        top, home = folder.parent, python.parents[1]
+        shown = top / "python" / python.relative_to(home)
+        mounting = ("sh", "-c", _WITH_MOUNTS, "sh", str(top), str(home))
+        return [*self.prefix, *mounting, *self.becoming, str(shown), *arguments]
 
 
-_ALONE = ("--pid", "--fork", "--kill-child", "--net")
+_ALONE = ("--pid", "--fork", "--kill-child", "--net", "--ipc")
+_AS_OTHERS = ("unshare", "--user", "--map-root-user", *_ALONE)
+_AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *_WITHOUT_RIGHTS)
 _PLACES_OF_ROOT = (
-    Place("own user, processes, mounts and network", ("unshare", "--mount", *_ALONE, "--mount-proc"), None, True),
+    Place(
+        "own user, processes, mounts and network",
+        ("unshare", "--mount", *_ALONE, "--mount-proc"),
+        has_mounts=True,
+        becoming=_AS_NOBODY,
+    ),
     Place("own user; the network is not cut off", (), NOBODY),
 )
 _PLACES_OF_USERS = (
-    Place("own processes and network", ("unshare", "--user", "--map-root-user", *_ALONE, "--mount-proc")),
-    Place("own processes and network, /proc shared", ("unshare", "--user", "--map-root-user", *_ALONE)),
+    Place(
+        "own processes, mounts and network",
+        (*_AS_OTHERS, "--mount-proc"),
+        has_mounts=True,
+        becoming=("setpriv", *_WITHOUT_RIGHTS),
+    ),
+    Place("own processes and network", (*_AS_OTHERS, "--mount-proc")),
+    Place("own processes and network, /proc shared", _AS_OTHERS),
 )
 
 

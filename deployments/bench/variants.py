@@ -11,7 +11,7 @@ started for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from actors.errors import RequestError
@@ -22,6 +22,8 @@ from deployments.speculation_config import TokenSpeculation
 PLAIN = "plain"
 _NUMBERS = {"depth": "max_lookahead", "branches": "branches"}
 _SWITCHES = {"on": True, "off": False}
+_OF_THE_RUN = ("fidelity", "verifier", "max_lookahead")
+"""Wishes that a run has for all of its rows."""
 
 
 def wishes(variant: str) -> dict[str, Any]:
@@ -42,6 +44,13 @@ def wishes(variant: str) -> dict[str, Any]:
             raise RequestError(f"{row!r} wishes for {name} twice.", "modes")
         found[name] = value
     return found
+
+
+def asked(variant: str, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The `speculation` object that a run with the settings `plan` sends for `variant`, whose own wishes come before
+    the run's."""
+    own = wishes(variant)
+    return {name: plan[name] for name in _OF_THE_RUN if plan.get(name) is not None} | own if own else {}
 
 
 def address(variant: str) -> str | None:

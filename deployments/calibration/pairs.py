@@ -1,7 +1,8 @@
 """Recorded pairs: a draft step and a target step that were written after the same words, with or without a label.
 
-Promises: one JSON object a line; what was recorded is read back equal; the file of a benchmark run with traces
-(``requests.jsonl``) and a saved trace are read as well; a line that cannot be read is an error that names it.
+Promises: one JSON object a line; what was recorded is read back equal, and once however often it stands there, since
+copies would pass for evidence; the file of a benchmark run with traces (``requests.jsonl``), of which the answers that
+count are taken, and a saved trace are read as well; a line that cannot be read is an error that names it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from actors.errors import RequestError
 from actors.messages import Ending, JudgeRequest, Prefix, Step, TokenIds
+from deployments.bench.record import read_requests
 
 CONTEXT_CHARS = 4000
 """So many last characters before the step are kept; a session sends as many to the verifier."""
@@ -56,21 +58,25 @@ class StepPair:
 
 
 def read_pairs(path: Path, limit: int | None = None) -> list[StepPair]:
-    """The first `limit` pairs of a file that differ in their texts; RequestError if there are none."""
+    """The first `limit` pairs of a file whose two texts differ, of copies the first with a label; RequestError if there
+    are none."""
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"The file of pairs {path} cannot be read: {error}.", "pairs") from error
-    pairs: list[StepPair] = []
+    pairs: dict[tuple[str, ...], StepPair] = {}
     for where, data in _objects(content, path):
-        pairs += [pair for pair in _pairs_of(data, where) if pair.draft != pair.target]
+        for pair in _pairs_of(data, where):
+            key = (pair.question, pair.context, pair.draft, pair.target)
+            if pair.draft != pair.target and (key not in pairs or pairs[key].same is None):
+                pairs[key] = pair
     if not pairs:
         raise RequestError(
             f"{path} holds no pair of differing steps. It needs lines with 'draft' and 'target', or a benchmark's "
             "requests.jsonl that was made with --traces in a mode that judges steps.",
             "pairs",
         )
-    return pairs[:limit]
+    return list(pairs.values())[:limit]
 
 
 def pairs_of_trace(trace: Mapping[str, Any], question: str) -> Iterator[StepPair]:
@@ -88,11 +94,13 @@ def pairs_of_trace(trace: Mapping[str, Any], question: str) -> Iterator[StepPair
         yield StepPair(question, context[-CONTEXT_CHARS:], draft["text"], target["text"])
 
 
-def _objects(content: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each object of the file with its place: one a line, or one that is the whole file."""
+def _objects(content: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Each object of the file with its place: one a line, or one that is the whole file; of a benchmark's requests the
+    last line of each."""
     lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
     if content.lstrip().startswith("{") and len(lines) > 1 and lines[0][1].strip() == "{":
         lines = [(1, content)]
+    objects = []
     for number, line in lines:
         where = f"{path}, line {number}"
         try:
@@ -101,7 +109,10 @@ def _objects(content: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise RequestError(f"{where}: not JSON ({error}).", "pairs") from error
         if not isinstance(data, dict):
             raise RequestError(f"{where}: not an object.", "pairs")
-        yield where, data
+        objects.append((where, data))
+    if not all({"mode", "index"} <= data.keys() for _, data in objects):
+        return objects
+    return [(f"{path}, {line['mode']}, prompt {line['index']}", line) for line in read_requests(path)]
 
 
 def _pairs_of(data: dict[str, Any], where: str) -> list[StepPair]:

@@ -1,4 +1,4 @@
-"""What a calibration found, as one JSON object and one sentence.
+"""What a calibration found, as one JSON object and in words.
 
 Promises: pure but for `write`; a threshold that was asked for and is not shown to reach its precision is said to be
 missing, with what it would take.
@@ -45,13 +45,15 @@ def build(place: Place, result: Result, pairs: Sequence[StepPair], precision: fl
 
 
 def conclusion(report: Mapping[str, Any]) -> str:
-    """One sentence: the threshold, or why there is none."""
+    """In words: the threshold, or why there is none."""
     name, wish = f"{report['verifier']}/{report['check']}", report["wished_precision"]
     one = report["threshold"]
     if one is not None:
         return (
             f"{name} from {one['threshold']:.4g}: precision {one['precision']:.3f} (95 % interval {one['low']:.3f} to "
-            f"{one['high']:.3f}, {one['num_accepted']} pairs), and {one['recall']:.0%} of the same pairs accepted."
+            f"{one['high']:.3f}, {one['num_accepted']} pairs), and {one['recall']:.0%} of the same pairs accepted. The "
+            "interval takes pairs for independent, which those of one problem are not, and the threshold was chosen on "
+            "the same pairs: it is narrower than it should be. Look at it again on pairs of other problems."
         )
     if not report["num_scored"]:
         return f"No labelled pair reached {name}, so nothing can be said of it."

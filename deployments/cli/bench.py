@@ -220,6 +220,17 @@ def _measure_missing(console: Console, run: Run, record: Record) -> None:
             asyncio.run(_measure(console, {mode: url}, None, run, record))
     if not left:
         asyncio.run(review_all(record, run.problems, {}))
+    _run_programs(console, run, record)
+
+
+def _run_programs(console: Console, run: Run, record: Record) -> None:
+    """Grade the answers that are programs, now that no server that was started for the run is there to be reached."""
+    from deployments.bench.review import run_programs
+
+    if num := len(record.waiting()):
+        with progress_on(console, MofNCompleteColumn(), remaining=True) as progress:
+            task = progress.add_task("running programs", total=num)
+            asyncio.run(run_programs(record, run.problems, lambda: progress.advance(task)))
 
 
 async def _measure(console: Console, places: Mapping[str, str], ours: str | None, run: Run, record: Record) -> None:

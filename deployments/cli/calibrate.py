@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PAIRS_FILE, LABELLED_FILE = "pairs.jsonl", "labelled.jsonl"
 """Pairs as they were recorded, and as a verifier labelled them."""
 BY_ANSWER = "answer"
+SYNTHETIC_SEED = 7_001
+"""Of the problems that are made up: others than those on which a benchmark then measures what a threshold does."""
 Bar = Callable[[str, int], Callable[[], None]]
 
 
@@ -243,7 +245,7 @@ class _Work:
 def _problems(data: str, limit: int | None) -> list[Problem]:
     from deployments.bench.problems import DEFAULT_SYNTHETIC, read_problems, synthetic
 
-    return synthetic(limit or DEFAULT_SYNTHETIC) if data == "synthetic" else read_problems(data, limit)
+    return synthetic(limit or DEFAULT_SYNTHETIC, SYNTHETIC_SEED) if data == "synthetic" else read_problems(data, limit)
 
 
 def _label_by(config: Config, name: str | None, record: bool) -> str | None:

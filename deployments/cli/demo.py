@@ -7,6 +7,7 @@ that both answers arrived whole.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ QUESTION = (
     "A shop sells 14 pens a day at 3 dollars each. How many dollars does it take in 6 days? "
     "Answer in three short lines, one calculation in each, without LaTeX."
 )
+_WARM_UP, _WARM_UP_TOKENS = "What is 6 times 7?", 8
 _EASY = 0.9
 _SAME = 0.03
 """Ratios this near to 1 are called the same."""
@@ -66,15 +68,22 @@ def demo(
 async def _ask_both(
     console: Console, url: str, api_key: str | None, question: str, max_tokens: int, timeout_s: float
 ) -> dict[str, Reply]:
-    """Both answers, one after the other, greedy, streamed to the console."""
-    replies = {}
+    """Both answers, one after the other, greedy, streamed to the console. Neither finds the question in a prefix cache,
+    and each mode has written a few words before."""
+    replies, start = {}, secrets.token_hex(8)
     async with connect(url, api_key) as http:
         model = await served_model(http)
+
+        def asking(mode: str, text: str, most: int) -> Question:
+            salt = f"{start} {mode}"
+            return Question((Message("user", text),), model, most, 0.0, None, {"mode": mode}, salt)
+
+        for mode in MODES:  # a failure shows again below
+            await ask(http, asking(mode, _WARM_UP, _WARM_UP_TOKENS), timeout_s=timeout_s)
         console.print(question, style="bold", markup=False)
         for mode in MODES:
             console.print(f"\nmode={mode}", style="dim", markup=False)
-            asked = Question((Message("user", question),), model, max_tokens, 0.0, None, {"mode": mode})
-            replies[mode] = await ask(http, asked, printer(console), timeout_s)
+            replies[mode] = await ask(http, asking(mode, question, max_tokens), printer(console), timeout_s)
             console.print()
     return replies
 

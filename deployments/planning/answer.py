@@ -20,7 +20,7 @@ from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Pool
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.passages import Passages
+from deployments.simulation.passages import Passage, Passages
 from deployments.simulation.request import Request
 from deployments.simulation.scripts import RandomScript
 
@@ -39,7 +39,11 @@ LEAST_GAIN = 0.2
 """By what power of the users their tokens together grow, at least, as far as a step towards a rate trusts in it."""
 BEARS = 0.99
 """Of a rate: less is not borne."""
-STEPS_PER_USER = 60
+STEPS_PER_USER, LEAST_STEPS = 60, 480
+"""Simulated of each user on average, and of all together at least: fewer are a matter of luck. A text may have more:
+where users begin is spread over it (`places`)."""
+FIRST_SHARE = 0.2
+"""Of these: not measured, since all begin with empty windows."""
 SPREAD = 0.5
 """Of the lengths of steps: that of their logarithm."""
 LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -259,21 +263,42 @@ def simulated(question: Question, prediction: Prediction) -> float:
         Pool(clock, EngineCost(((1, question.verdict_s),)), 1),
     )
     num_steps = max(round(question.output_tokens / question.step_tokens), 1)
-    passages = Passages(
-        lambda number: RandomScript(number + 1, num_steps, question.alpha, question.step_tokens, SPREAD, 0.2)
-    )
+
+    def script(number: int, num: int) -> RandomScript:
+        return RandomScript(number + 1, num, question.alpha, question.step_tokens, SPREAD, 0.2)
+
+    passages = Passages(lambda number: script(number, num_steps))
     begun = 0
 
-    def ask() -> None:
+    def ask(num_done: int = 0) -> None:
+        """The next request, of which so many steps are written and in the caches already."""
         nonlocal begun
         begun += 1
-        Request(cluster, begun, passages.of(begun), question.prompt_tokens, lambda _: clock.after(0.0, ask))
+        passage = Passage(script(begun, num_steps - num_done)) if num_done else passages.of(begun)
+        num_prompt = question.prompt_tokens + round(num_done * question.step_tokens)
+        for engine in (cluster.target.choose(begun), cluster.draft.choose(begun)):
+            if engine is not None and num_done:
+                engine.remember(begun, num_prompt)
+        Request(cluster, begun, passage, num_prompt, lambda _: clock.after(0.0, ask))
 
-    for _ in range(num_users):
-        ask()
-    while cluster.counts.num_committed < STEPS_PER_USER * num_users:
-        clock.tick()
-    return cluster.counts.num_committed_tokens / clock.now / num_users
+    most = max(STEPS_PER_USER, LEAST_STEPS / num_users)
+    for place in places(num_users, num_steps, most):
+        ask(place)
+    counts, read = cluster.counts, []
+    for share in (FIRST_SHARE, 1.0):
+        while counts.num_committed < share * most * num_users:
+            clock.tick()
+        read.append((counts.num_committed_tokens, clock.now))
+    (before, begun_s), (after, ended_s) = read
+    return (after - before) / (ended_s - begun_s) / num_users
+
+
+def places(num_users: int, num_steps: int, most: float) -> list[int]:
+    """How many of `num_steps` steps each user has behind him when `most` more of them begin to be simulated. The
+    middles of what is measured are spread evenly over the text, as in a cluster that has run for long: so contexts have
+    their mean length, however little of a text that is."""
+    before = most * (1.0 + FIRST_SHARE) / 2.0
+    return [round((user + 0.5) / num_users * num_steps - before) % num_steps for user in range(num_users)]
 
 
 def frontier(question: Question) -> tuple[FrontierPoint, ...]:
@@ -345,8 +370,9 @@ def why(answer: Plan) -> list[str]:
         rival = others[0].as_simulated
         kind = "lookahead" if rival.layout.depth else "the target alone"
         second = (
-            f"On the same GPUs the best of {kind} ({rival.layout.words} GPUs) gives each user "
-            f"{rival.user_tokens_per_s:.0f} tokens a second against {one.user_tokens_per_s:.0f}, as simulated."
+            f"With {rival.layout.num_gpus} GPUs the best of {kind} ({rival.layout.words}) gives each user "
+            f"{rival.user_tokens_per_s:.0f} tokens a second, against {one.user_tokens_per_s:.0f} with "
+            f"{layout.num_gpus}, as simulated."
         )
     if answer.alone_from is None:
         third = "By formula, the target alone on all GPUs is nowhere faster in what was looked at."

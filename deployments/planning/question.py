@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 
 from actors.errors import ConfigError
@@ -19,6 +20,8 @@ from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, is_spl
 
 PROPOSED = (0, 3, 8)
 """Tokens that an estimated engine may propose to itself."""
+LEAST_CONTEXT, CONTEXT_STEP = 8192, 1024
+"""A profile's context has room for other requests than the planned ones, and is a round number."""
 
 
 class Objective(StrEnum):
@@ -52,7 +55,6 @@ class Question:
     prompt_tokens: int = 200
     verdict_s: float = 0.013
     usd_per_gpu_hour: float = 0.0
-    max_context: int = 8192
     costs: Path | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +67,12 @@ class Question:
         for role in (self.target, self.draft) if self.gpu is not None else ():
             if role not in MODELS:
                 raise ConfigError(f"There is no model {role!r} to estimate; there are: {', '.join(MODELS)}.", "model")
+            if self.needed_context > MODELS[role].max_context:
+                raise ConfigError(
+                    f"{role} has room for {MODELS[role].max_context} tokens, and an answer of {self.output_tokens} "
+                    f"takes {self.needed_context} with its prompt: give fewer --output-tokens.",
+                    "output_tokens",
+                )
 
     @property
     def price(self) -> float:
@@ -80,6 +88,16 @@ class Question:
     def asked_tokens_per_s(self) -> float:
         """Of all users together: what a rate asks for; 0 where the number of users is given."""
         return (self.rate or 0.0) * self.output_tokens
+
+    @property
+    def needed_context(self) -> int:
+        """Tokens of a whole request."""
+        return self.prompt_tokens + self.output_tokens
+
+    @property
+    def max_context(self) -> int:
+        """Tokens that an engine has room for in one request, as a planned profile configures it."""
+        return max(LEAST_CONTEXT, ceil(self.needed_context / CONTEXT_STEP) * CONTEXT_STEP)
 
     @property
     def mean_context(self) -> float:

@@ -74,6 +74,8 @@ class ModelShape:
     hub: str
     marks: Marks | None = None
     """None: it writes no reasoning apart."""
+    max_context: int = 131_072
+    """Tokens of a whole request, as its ``config.json`` has them."""
 
     @property
     def weight_bytes(self) -> float:
@@ -99,20 +101,20 @@ GPUS: dict[str, Gpu] = {
 MODELS: dict[str, ModelShape] = {
     model.name: model
     for model in (
-        ModelShape("qwen2.5-0.5b", 0.49e9, 24, 896, 14, 2, 64, "Qwen/Qwen2.5-0.5B-Instruct"),
-        ModelShape("qwen2.5-7b", 7.6e9, 28, 3584, 28, 4, 128, "Qwen/Qwen2.5-7B-Instruct"),
-        ModelShape("qwen2.5-32b", 32.8e9, 64, 5120, 40, 8, 128, "Qwen/Qwen2.5-32B-Instruct"),
-        ModelShape("qwen2.5-72b", 72.7e9, 80, 8192, 64, 8, 128, "Qwen/Qwen2.5-72B-Instruct"),
+        ModelShape("qwen2.5-0.5b", 0.49e9, 24, 896, 14, 2, 64, "Qwen/Qwen2.5-0.5B-Instruct", None, 32_768),
+        ModelShape("qwen2.5-7b", 7.6e9, 28, 3584, 28, 4, 128, "Qwen/Qwen2.5-7B-Instruct", None, 32_768),
+        ModelShape("qwen2.5-32b", 32.8e9, 64, 5120, 40, 8, 128, "Qwen/Qwen2.5-32B-Instruct", None, 32_768),
+        ModelShape("qwen2.5-72b", 72.7e9, 80, 8192, 64, 8, 128, "Qwen/Qwen2.5-72B-Instruct", None, 32_768),
         ModelShape("r1-distill-1.5b", 1.78e9, 28, 1536, 12, 2, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", R1),
         ModelShape("r1-distill-7b", 7.6e9, 28, 3584, 28, 4, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", R1),
         ModelShape("r1-distill-14b", 14.8e9, 48, 5120, 40, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", R1),
         ModelShape("r1-distill-32b", 32.8e9, 64, 5120, 40, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", R1),
         ModelShape("r1-distill-70b", 70.6e9, 80, 8192, 64, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", R1),
-        ModelShape("qwen3-0.6b", 0.6e9, 28, 1024, 16, 8, 128, "Qwen/Qwen3-0.6B", QWEN3),
-        ModelShape("qwen3-1.7b", 1.7e9, 28, 2048, 16, 8, 128, "Qwen/Qwen3-1.7B", QWEN3),
-        ModelShape("qwen3-8b", 8.2e9, 36, 4096, 32, 8, 128, "Qwen/Qwen3-8B", QWEN3),
-        ModelShape("qwen3-14b", 14.8e9, 40, 5120, 40, 8, 128, "Qwen/Qwen3-14B", QWEN3),
-        ModelShape("qwen3-32b", 32.8e9, 64, 5120, 64, 8, 128, "Qwen/Qwen3-32B", QWEN3),
+        ModelShape("qwen3-0.6b", 0.6e9, 28, 1024, 16, 8, 128, "Qwen/Qwen3-0.6B", QWEN3, 40_960),
+        ModelShape("qwen3-1.7b", 1.7e9, 28, 2048, 16, 8, 128, "Qwen/Qwen3-1.7B", QWEN3, 40_960),
+        ModelShape("qwen3-8b", 8.2e9, 36, 4096, 32, 8, 128, "Qwen/Qwen3-8B", QWEN3, 40_960),
+        ModelShape("qwen3-14b", 14.8e9, 40, 5120, 40, 8, 128, "Qwen/Qwen3-14B", QWEN3, 40_960),
+        ModelShape("qwen3-32b", 32.8e9, 64, 5120, 64, 8, 128, "Qwen/Qwen3-32B", QWEN3, 40_960),
     )
 }
 

@@ -15,7 +15,7 @@ Run: ``python -m deployments.simulation.replay --help``
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,9 @@ from typing import Annotated, Any
 import typer
 
 from actors.errors import LookaheadError, RequestError
+from deployments.bench.folder import read_plan
 from deployments.bench.record import read_requests
-from deployments.bench.variants import baseline, wishes
+from deployments.bench.variants import asked, baseline, wishes
 from deployments.coordinator.control.batch_cost import BatchCost
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
@@ -56,10 +57,11 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the run whose steps were judged one by one, the machine that its own times describe, and what a token of
-    the target alone took, by problem."""
+    """A row of the run whose steps were judged one by one, what it asked for, the machine that its own times describe,
+    and what a token of the target alone took, by problem."""
 
     variant: str
+    asked: Mapping[str, Any]
     requests: tuple[Recorded, ...]
     machine: Machine
     alone_s: dict[int, float]
@@ -67,13 +69,13 @@ class Row:
     @property
     def depth(self) -> int | None:
         """As it was asked for; None: the server's."""
-        depth: int | None = wishes(self.variant).get("max_lookahead")
+        depth: int | None = self.asked.get("max_lookahead")
         return depth
 
     @property
     def num_branches(self) -> int:
         """As it was asked for."""
-        number: int = wishes(self.variant).get("branches", 1)
+        number: int = self.asked.get("branches", 1)
         return number
 
 
@@ -115,14 +117,14 @@ class Versions:
 
 def read_rows(folder: Path) -> list[Row]:
     """The rows of `folder` that can be replayed; RequestError if there are none, or no row of the target alone."""
-    lines = _read_lines(folder)
+    plan, lines = _read_run(folder)
     found: defaultdict[str, dict[int, tuple[float, Trace]]] = defaultdict(dict)
     for line in lines:
         if line["trace"] and not line.get("error") and line.get("concurrency") == 1 and line.get("output_tokens"):
             trace = read_trace(line["trace"])
             found[line["mode"]][int(line["index"])] = (trace.duration_s / int(line["output_tokens"]), trace)
     alone = {problem: token_s for problem, (token_s, _) in found.get(baseline(list(found)), {}).items()}
-    rows = [_row(variant, asked, alone) for variant, asked in found.items() if _is_judged(variant, asked)]
+    rows = [_row(variant, plan, timed, alone) for variant, timed in found.items() if _is_judged(variant, timed)]
     rows = [row for row in rows if row.requests]
     if not rows or not alone:
         raise RequestError(
@@ -133,21 +135,21 @@ def read_rows(folder: Path) -> list[Row]:
     return rows
 
 
-def _read_lines(folder: Path) -> list[dict[str, Any]]:
+def _read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
-        return read_requests(folder)
-    except (OSError, ValueError) as error:
+        return read_plan(folder), read_requests(folder)
+    except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"The recorded run {folder} cannot be read: {error}.", "folder") from error
 
 
-def _is_judged(variant: str, asked: dict[int, tuple[float, Trace]]) -> bool:
+def _is_judged(variant: str, timed: dict[int, tuple[float, Trace]]) -> bool:
     return wishes(variant).get("mode") == "lookahead" and any(
-        span.kind == "target" for _, trace in asked.values() for span in trace.spans
+        span.kind == "target" for _, trace in timed.values() for span in trace.spans
     )
 
 
-def _row(variant: str, asked: dict[int, tuple[float, Trace]], alone: dict[int, float]) -> Row:
-    traces = [trace for _, trace in asked.values()]
+def _row(variant: str, plan: Mapping[str, Any], timed: dict[int, tuple[float, Trace]], alone: dict[int, float]) -> Row:
+    traces = [trace for _, trace in timed.values()]
     judged = [s for trace in traces for s in trace.spans if s.kind == "verdict" and s.outcome != "cancelled"]
     verdicts = [span.elapsed_s for span in judged]
     machine = Machine(
@@ -155,8 +157,9 @@ def _row(variant: str, asked: dict[int, tuple[float, Trace]], alone: dict[int, f
         _cost([[s for s in trace.spans if s.kind == "draft"] for trace in traces]),
         sum(verdicts) / len(verdicts) if verdicts else 0.0,
     )
-    requests = [Recorded(problem, script_of(trace), token_s) for problem, (token_s, trace) in sorted(asked.items())]
-    return Row(variant, tuple(one for one in requests if one.script.pairs and one.problem in alone), machine, alone)
+    requests = [Recorded(problem, script_of(trace), token_s) for problem, (token_s, trace) in sorted(timed.items())]
+    kept = tuple(one for one in requests if one.script.pairs and one.problem in alone)
+    return Row(variant, asked(variant, plan), kept, machine, alone)
 
 
 def _cost(requests: Iterable[Sequence[Span]]) -> EngineCost:

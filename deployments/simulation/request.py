@@ -132,6 +132,7 @@ class Request:
         place, attempts = call.place, self._attempts
         attempt = attempts[place] = attempts.get(place, -1) + 1
         self._agreements[place] = self._passage.agreement(place, attempt)
+        self._num_draft_failures = 0
         self.cluster.counts.num_draft_steps += 1
         self._remember(call)
         call.left -= 1

@@ -12,7 +12,6 @@ trace and no prediction.
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -28,8 +27,9 @@ from actors.errors import RequestError
 from actors.messages import JudgeRequest, Prompt, TokenIds, Verdict
 from actors.target import TargetModel
 from deployments.bench.figures import bootstrap_ci
+from deployments.bench.folder import read_plan
 from deployments.bench.record import read_requests
-from deployments.bench.variants import baseline, wishes
+from deployments.bench.variants import asked, baseline
 from deployments.config import Config
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.coordinator import Coordinator, settle
@@ -147,7 +147,8 @@ class Replayer:
     from one of them it knows for the next."""
 
     def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any], cut: Cut = cut_at_words) -> None:
-        """`plan` has the run's ``temperature``, ``max_tokens`` and ``instruction``; `cut` makes tokens of its texts."""
+        """`plan` has the run's ``temperature``, ``max_tokens`` and ``instruction``, and what it wished of all its rows;
+        `cut` makes tokens of its texts."""
         self._config = config
         self._cut = cut
         self._costs = costs
@@ -175,7 +176,7 @@ class Replayer:
             Prompt(text=str(line["question"])),
             SamplingOptions(temperature=float(self._plan["temperature"])),
             int(self._plan["max_tokens"]),
-            speculation=_wishes(line),
+            speculation=self._wishes(line),
         )
         await asyncio.sleep(self._now)  # each answer has a loop of its own, whose time begins at 0
         begun, num_tokens = asyncio.get_running_loop().time(), 0
@@ -189,9 +190,12 @@ class Replayer:
         return Replayed(took, num_tokens, coordinator.trace("replayed") or {})
 
     def _judges_with_target(self, line: Mapping[str, Any]) -> bool:
-        plan = settle(self._config, GenerationRequest("", Prompt(text=""), speculation=_wishes(line)))
+        plan = settle(self._config, GenerationRequest("", Prompt(text=""), speculation=self._wishes(line)))
         checks = self._config.verifier.verifiers.get(plan.verifier or "", ())
         return any(getattr(check, "engine", None) == "target" for check in checks)
+
+    def _wishes(self, line: Mapping[str, Any]) -> SpeculationOptions:
+        return SpeculationOptions(**asked(str(line["mode"]), self._plan))
 
     def _prompt(self, line: Mapping[str, Any], vocabulary: Vocabulary) -> TokenIds:
         """The question and the instruction, filled up in front to the counted tokens: the chat template's."""
@@ -222,10 +226,6 @@ class Replayer:
         )
 
 
-def _wishes(line: Mapping[str, Any]) -> SpeculationOptions:
-    return SpeculationOptions(**wishes(str(line["mode"])))
-
-
 def match_rules(writer: WriterConfig) -> MatchRules | None:
     """The rules of the proposer that `writer` configures; None without ours."""
     wanted = writer.engine.options.get("speculative_config")
@@ -237,8 +237,7 @@ def match_rules(writer: WriterConfig) -> MatchRules | None:
 def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The plan of a benchmark, and its whole requests with traces, one at a time; RequestError if there are none."""
     try:
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["plan"]
-        lines = read_requests(folder)
+        plan, lines = read_plan(folder), read_requests(folder)
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"{folder} is no folder of `lookahead bench`: {error}.", "validate") from error
     found = [line for line in lines if line["trace"] and not line.get("error") and line.get("concurrency") == 1]

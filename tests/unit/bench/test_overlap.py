@@ -21,7 +21,8 @@ def trace(duration_s: float, draft_s: float = 0.5) -> dict[str, Any]:
     return {"spans": spans, "duration_s": duration_s, "summary": {"num_steps": 10, "accept_rate": 1.0}}
 
 
-def overlap(folder: Path, *lines: dict[str, Any]) -> Any:
+def overlap(folder: Path, *lines: dict[str, Any], plan: dict[str, Any] | None = None) -> Any:
+    (folder / "plan.json").write_text(json.dumps({"plan": plan or {}}))
     (folder / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     app = typer.Typer()
     app.command()(main)
@@ -46,9 +47,10 @@ def test_each_row_of_look_aheads_has_a_median_of_its_last_answers(tmp_path: Path
 
 
 def test_a_row_that_asked_for_a_depth_is_compared_with_that(tmp_path: Path) -> None:
-    lines = ({"mode": mode, "index": 0, "trace": trace(5.0, 0.25)} for mode in ("lookahead:depth=1", "lookahead"))
-    found = json.loads(overlap(tmp_path, *lines).output)["requests"]
-    assert [asked[0]["formula_speed_up"] for asked in found.values()] == pytest.approx([2.0, 4.0])
+    lines = [{"mode": mode, "index": 0, "trace": trace(5.0, 0.25)} for mode in ("lookahead:depth=1", "lookahead")]
+    for plan, speed_ups in ((None, [2.0, 4.0]), ({"max_lookahead": 2}, [2.0, 3.0])):
+        found = json.loads(overlap(tmp_path, *lines, plan=plan).output)["requests"]
+        assert [asked[0]["formula_speed_up"] for asked in found.values()] == pytest.approx(speed_ups)
 
 
 @pytest.mark.parametrize(

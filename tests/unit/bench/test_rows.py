@@ -112,6 +112,7 @@ def test_failures_count_and_the_last_line_of_a_request_stands():
     ]
     (row,) = rows(lines, ("target",), seed=0)
     assert (row["num_requests"], row["num_failed"], row["num_tried_again"]) == (2, 1, 1)
+    assert row["num_failed_before"] == 1
     assert row["accuracy"] == 0.5
     assert row["output_tokens"] == 10
 

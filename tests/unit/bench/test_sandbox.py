@@ -190,6 +190,27 @@ def test_the_network_is_cut_off_where_the_report_says_so():
         check(sandbox.run(tries, BOUNDS), False, "unreachable")
 
 
+@pytest.mark.parametrize("folder", ["/dev/shm", "/var/tmp", "/tmp"])
+def test_what_a_program_leaves_in_the_machine_s_open_folders_ends_with_it(folder):
+    place, left = sandbox.find_place(), Path(folder) / f"lookahead-was-here-{os.getpid()}"
+    if place is None or not place.has_mounts:
+        pytest.skip("no mounts of its own here")
+    tries = f"import os\nopen({str(left)!r}, 'w').write('x')\nassert os.listdir({folder!r})"
+    check(sandbox.run(tries, BOUNDS), True)
+    assert not left.exists()
+
+
+def test_the_machine_s_open_folders_are_small_and_show_nothing_of_others(tmp_path):
+    place = sandbox.find_place()
+    if place is None or not place.has_mounts:
+        pytest.skip("no mounts of its own here")
+    (tmp_path / "ours").write_text("x")
+    tries = f"import os\nassert not os.path.exists({str(tmp_path / 'ours')!r})"
+    check(sandbox.run(tries, BOUNDS), True)
+    fills = "for number in range(99): open(f'/dev/shm/{number}', 'w').write('x' * 10 ** 6)"
+    check(sandbox.run(fills, BOUNDS), False, "No space left")
+
+
 TEST = CodeTest(
     prompt='import math\n\n\ndef area(r: float) -> float:\n    """Of a circle, rounded down."""\n',
     test="def check(f):\n    assert f(1) == 3\n    assert f(2) == 12",
@@ -212,6 +233,8 @@ CUT = f"```python\ndef area(r):\n{RIGHT}```\nBetter:\n```python\ndef area(r):\n 
         (f'```python title="x.py"\ndef area(r):\n{RIGHT}```', True),
         (f"~~~python\ndef area(r):\n{RIGHT}~~~", True),
         (f"As ```round``` does:\n```python\ndef area(r):\n{RIGHT}```".replace("\n", "\r\n"), True),
+        (f"Beside ```round```\n```python\ndef area(r):\n{RIGHT}```", True),
+        (f"```python\ndef area(r):\n{RIGHT}```\nCall it as ```area(3)```\n", True),
         (f"```python\ndef area(r):\n{RIGHT}```\nUse it so:\n```python\nprint(area(3))\n```", True),
         ("```python\ndef area(r):\n    return 3 * r * r\n```\nNo:\n```python\ndef area(r):\n    return 3\n```", False),
         ("```python\ncheck = lambda f: None\ndef area(r):\n    return 3\n```", False),
@@ -230,6 +253,7 @@ def test_the_last_program_of_an_answer_is_tried(text, passed):
         "~~~\n1",
         CUT,
         CUT.removesuffix("\ndef area(r):\n    return"),
+        CUT.replace("Better:\n", "Better: "),
     ],
 )
 def test_an_answer_without_a_whole_program_is_wrong_and_not_run(text):

@@ -42,7 +42,10 @@ def test_the_threshold_and_its_sentence():
     chosen = report["threshold"]
     assert chosen["low"] >= 0.9
     assert 0.55 < chosen["threshold"] <= 0.9
-    assert conclusion(report).startswith(f"balanced/embedding from {chosen['threshold']:.4g}: precision ")
+    words = conclusion(report)
+    assert words.startswith(f"balanced/embedding from {chosen['threshold']:.4g}: precision ")
+    assert "those of one problem are not" in words
+    assert "chosen on the same pairs" in words
 
 
 def test_no_threshold_says_what_it_would_take():

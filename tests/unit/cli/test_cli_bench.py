@@ -50,8 +50,24 @@ def test_modes_of_one_server_do_not_read_each_other_s_prompts(server, bench):
     """A server that is not ours may refuse a salt, and answers one mode alone."""
     assert bench("--limit", "1", "--modes", "target,lookahead:exact,plain").code == 0
     salts = {body["speculation"]["mode"]: body["cache_salt"] for body in server.bodies if "speculation" in body}
-    assert salts == {"target": "target", "lookahead": "lookahead:exact"}
+    start, _, mode = salts["target"].partition(" ")
+    assert (mode, salts["lookahead"]) == ("target", f"{start} lookahead:exact")
     assert sum("cache_salt" not in body for body in server.bodies) == 2  # of plain, warm-up included
+
+
+def test_a_start_finds_nothing_of_an_earlier_one_in_the_prefix_caches(server, bench, tmp_path):
+    """One start has the same salt under each load; the same run gone on with, or another one, has another."""
+    assert bench("--modes", "target", "--concurrency", "1,2").code == 0
+    path = tmp_path / "run" / "requests.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    num_first = len(server.bodies)
+    assert bench("--modes", "target", "--concurrency", "1,2").code == 0
+    num_both = len(server.bodies)
+    assert bench("--modes", "target", out="other").code == 0
+    salts = [body["cache_salt"] for body in server.bodies]
+    starts = [set(salts[:num_first]), set(salts[num_first:num_both]), set(salts[num_both:])]
+    assert [len(one) for one in starts] == [1, 1, 1]
+    assert len(set.union(*starts)) == 3
 
 
 def test_options_and_instruction_reach_the_server(server, bench):
@@ -131,6 +147,10 @@ def test_failures_are_counted_and_tried_again_on_demand(server, bench, tmp_path)
     end = bench("--retry-failed", "--json", source=source)
     assert {row["num_failed"] for row in end.json["rows"]} == {0}
     assert {row["num_tried_again"] for row in end.json["rows"]} == {1}
+    assert {row["num_failed_before"] for row in end.json["rows"]} == {1}
+    asked_again = "1 request of lookahead failed and was asked again; its last answer counts."
+    assert asked_again in end.json["notes"]
+    assert asked_again in (tmp_path / "run" / "report.html").read_text()
     assert len(lines_of(tmp_path / "run")) == 6
 
 

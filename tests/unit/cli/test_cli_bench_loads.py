@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.unit.cli import made_up
+from tests.unit.cli import made_up, speaking_server
 from tests.unit.cli.conftest import lines_of, reviews_of
 from tests.unit.cli.speaking_server import SpeakingServer
 
@@ -237,6 +237,61 @@ def test_functions_are_tried_and_the_report_says_where(bench, tmp_path):
     assert end.json["rows"][0]["accuracy"] == 0.0
     assert end.json["environment"]["sandbox"]
     assert reviews_of(tmp_path / "run")[0]["note"] == "the answer holds no whole program"
+
+
+CODE = {"prompt": "def f():\n    'Seven.'\n", "test": "def check(f): assert f() == 7", "entry_point": "f"}
+PROGRAM = (("target", "```python\ndef f():\n    return 7\n```\n"),)
+
+
+@pytest.fixture
+def programs(server, lookahead, tmp_path, monkeypatch):
+    """Runs a row whose answers are programs, where these reach the network; the outcome, and what happened."""
+    from deployments.bench import sandbox
+
+    source, events = tmp_path / "code.jsonl", []
+    source.write_text(json.dumps(CODE))
+
+    @contextmanager
+    def ours(config, url):
+        events.append("deployment")
+        yield server.url
+        events.append("deployment ended")
+
+    def tried(program, bounds=None):
+        events.append("program")
+        return sandbox.Outcome(True)
+
+    monkeypatch.setattr("deployments.cli.bench.server", ours)
+    monkeypatch.setattr(sandbox, "find_place", lambda: sandbox._PLACES_OF_ROOT[-1])
+    monkeypatch.setattr(sandbox, "run", tried)
+    monkeypatch.setattr(speaking_server, "STEPS", PROGRAM)
+
+    def run():
+        events.clear()
+        out = str(tmp_path / "run")
+        end = lookahead(
+            "bench", "--profile", "scripted", "--modes", "target", "--data", str(source), "--out", out, "--json"
+        )
+        return end, tuple(events)
+
+    return run
+
+
+def test_a_program_is_not_run_while_a_server_is_there_for_it_to_reach(programs, tmp_path):
+    end, events = programs()
+    assert end.code == 0, end.err
+    assert events == ("deployment", "deployment ended", "program")
+    assert end.json["rows"][0]["accuracy"] == 1.0
+    assert [(one["correct"], one["waits"]) for one in reviews_of(tmp_path / "run")] == [(None, True), (True, False)]
+    assert programs()[1] == ()
+
+
+def test_a_run_that_was_stopped_before_its_programs_ran_goes_on_with_them(programs, tmp_path):
+    assert programs()[0].code == 0
+    reviews = tmp_path / "run" / "reviews.jsonl"
+    reviews.write_text(reviews.read_text().splitlines(keepends=True)[0])
+    end, events = programs()
+    assert (events, end.json["rows"][0]["accuracy"]) == (("program",), 1.0)
 
 
 def test_traces_say_where_the_time_went(server, bench, tmp_path):

@@ -156,6 +156,23 @@ def test_failures_are_one_sentence(calibrate, arguments, words):
     assert words in sentence
 
 
+def test_each_pair_counts_once_however_often_it_is_given(calibrate, pairs):
+    once = calibrate("--json")
+    pairs.write_text(f"{pairs.read_text()}\n" * 4)
+    often = calibrate("--json")
+    assert often.json["num_scored"] == once.json["num_scored"] == 100
+    assert often.json["thresholds"] == once.json["thresholds"]
+
+
+def test_problems_that_are_made_up_here_are_none_of_a_benchmark_s():
+    from deployments.bench.problems import synthetic
+    from deployments.cli.calibrate import _problems
+
+    ours = {problem.question for problem in _problems("synthetic", 300)}
+    assert len(ours) == 300
+    assert not ours & {problem.question for problem in synthetic(300)}
+
+
 def test_pairs_without_labels_say_how_to_get_some(calibrate, tmp_path):
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"draft": "It is red.", "target": "Red it is."}\n')

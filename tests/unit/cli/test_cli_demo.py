@@ -17,10 +17,21 @@ def test_both_answers_and_the_comparison(server, lookahead):
     end = lookahead("demo", "--url", server.url)
     assert end.code == 0, end.err
     assert end.out.count("The answer is 42.") == 2
-    assert [body["speculation"]["mode"] for body in server.bodies] == ["target", "lookahead"]
+    measured = [body for body in server.bodies if "pens" in body["messages"][0]["content"]]
+    assert [body["speculation"]["mode"] for body in measured] == ["target", "lookahead"]
     assert "recovered" in end.out
     assert "anecdote" in end.out
     assert "lookahead bench" in end.out
+
+
+def test_each_mode_is_warm_and_reads_the_question_itself(server, lookahead):
+    for _ in range(2):
+        assert lookahead("demo", "--url", server.url).code == 0
+    asked = [(body["max_tokens"], body["speculation"]["mode"]) for body in server.bodies]
+    assert asked == [(8, "target"), (8, "lookahead"), (128, "target"), (128, "lookahead")] * 2
+    salts = [body["cache_salt"] for body in server.bodies]
+    assert (salts[:2], salts[4:6]) == (salts[2:4], salts[6:])
+    assert len(set(salts)) == 4
 
 
 def test_json(server, lookahead):

@@ -257,6 +257,51 @@ def test_a_part_of_the_cluster_has_its_share_of_every_role_and_of_the_users(
     assert answering.equal_parts(layout, users) == parts
 
 
+def test_users_of_long_texts_are_simulated_all_over_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes take longer the more there is before them: a text's first steps say too little of it."""
+    long = replace(SMALL, output_tokens=25_000)
+    for layout, users in ((Layout(1, 2, 1, 1, 4, 0), 8), (Layout(2, 2, 0, 1, 0, 0), 3)):
+        found = predict(long, layout, users)
+        assert found is not None
+        monkeypatch.undo()
+        part = answering.simulated(long, found)
+        monkeypatch.setattr(answering, "STEPS_PER_USER", 625)  # of which a whole text is measured
+        assert part == pytest.approx(answering.simulated(long, found), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("num_users", "num_steps"), [(1, 500), (2, 160), (7, 160), (64, 100), (3, 60), (2, 20), (1, 1)]
+)
+def test_users_begin_where_their_text_is_passed_evenly(num_users: int, num_steps: int) -> None:
+    most = 60
+    begun = answering.places(num_users, num_steps, most)
+    assert all(0 <= place < num_steps for place in begun)
+    measured = range(int(answering.FIRST_SHARE * most), most)
+    passed = [(place + step) % num_steps for place in begun for step in measured]
+    assert sum(passed) / len(passed) + 0.5 == pytest.approx(num_steps / 2, abs=0.02 * num_steps + 0.5)
+
+
+def test_a_long_answer_has_room_in_the_planned_engines() -> None:
+    long = replace(SMALL, output_tokens=16_000)
+    config = validate_config(profile(long, Layout(1, 2, 1, 1, 4, 0)), "plan")
+    assert config.draft is not None
+    for role in (config.target, config.draft):
+        assert role.engine.options["max_model_len"] >= long.prompt_tokens + long.output_tokens
+    assert long.max_users(2) == pytest.approx(SMALL.max_users(2) / 2, abs=1)
+    assert profile(SMALL, Layout(1, 2, 0, 1, 0, 0))["target"]["engine"]["options"]["max_model_len"] == 8192
+    with pytest.raises(ConfigError, match=r"qwen2.5-0.5b has room for 32768 tokens.*40200") as refused:
+        replace(SMALL, draft="qwen2.5-0.5b", output_tokens=40_000)
+    assert refused.value.param == "output_tokens"
+
+
+def test_the_words_say_with_how_many_gpus_each_kind_is_as_fast() -> None:
+    answer = plan(replace(SMALL, num_gpus=6, objective=Objective.COST, min_speed=30.0, output_tokens=500))
+    chosen, *others = (one.predicted.layout for one in (answer.chosen, *answer.rivals))
+    other = next(one for one in others if bool(one.depth) != bool(chosen.depth))
+    assert why(answer)[1].startswith(f"With {other.num_gpus} GPUs the best of ")
+    assert f" with {chosen.num_gpus}, as simulated" in why(answer)[1]
+
+
 def test_seven_targets_beside_one_draft_are_simulated_with_all_their_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "STEPS_PER_USER", 4)
     small = replace(SMALL, target="r1-distill-7b")

@@ -156,6 +156,20 @@ def test_without_drafts_requests_go_on_alone_and_take_them_up_again() -> None:
     assert world.cluster.counts.num_draft_steps > drafted
 
 
+def test_a_draft_that_wrote_since_is_asked_again_as_soon_as_after_its_first_loss() -> None:
+    world = World(users=0)
+    clock, pool = world.clock, world.cluster.draft
+    (engine,) = pool.engines
+    Request(world.cluster, 0, Passages(lambda _: RandomScript(1, 400, 0.6, 20.0)).of(0), 10, lambda _: None)
+    for dies_s, back_s in ((5.0, 25.0), (60.0, 61.5)):
+        clock.after(dies_s, engine.die)
+        clock.after(back_s, lambda: pool.come_back(engine))
+    clock.run_until(61.4)
+    drafted = world.cluster.counts.num_draft_steps
+    clock.run_until(70.0)
+    assert world.cluster.counts.num_draft_steps > drafted + 5
+
+
 @pytest.mark.parametrize("mode", ["lookahead", "target"])
 def test_requests_of_a_dead_target_go_on_from_their_committed_steps_elsewhere(mode: str) -> None:
     world = World(mode, targets=3, users=6)

@@ -53,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [ask("target", problem, mode="target") for problem in range(3)]
     lines += [ask(ROW, problem, verifier="numbers", max_lookahead=3, controller=False) for problem in range(3)]
     (path / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "plan.json").write_text('{"plan": {}}')
     return path
 
 
@@ -67,6 +68,15 @@ def test_a_row_is_replayed_as_it_was(row: Row) -> None:
     assert row.machine.target.seconds(4) > 1.1 * row.machine.target.seconds(1)
     for off in errors(row, Way(3), None):
         assert off == pytest.approx(1.0, abs=0.12)
+
+
+def test_what_the_run_asked_for_counts_where_a_row_has_no_wish(folder: Path, tmp_path: Path) -> None:
+    requests = (folder / "requests.jsonl").read_text()
+    (tmp_path / "requests.jsonl").write_text(requests.replace(ROW, "lookahead:controller=off"))
+    (tmp_path / "plan.json").write_text('{"plan": {"max_lookahead": 3}}')
+    assert [row.depth for row in read_rows(tmp_path)] == [3]
+    (tmp_path / "requests.jsonl").write_text(requests.replace(ROW, "lookahead:depth=2"))
+    assert [row.depth for row in read_rows(tmp_path)] == [2]
 
 
 def test_other_ways_differ_as_they_should(row: Row) -> None:
@@ -103,6 +113,7 @@ def test_the_command_prints_the_rows_and_the_error(folder: Path, tmp_path: Path)
     assert answer.exit_code == 0, answer.output
     assert answer.output.count("| replayed |") == 5
     assert f"{ROW}: replayed as recorded" in answer.output
+    (tmp_path / "plan.json").write_text('{"plan": {}}')
     (tmp_path / "requests.jsonl").write_text("")
     assert CliRunner().invoke(app, [str(tmp_path)]).exit_code == 1
     with pytest.raises(RequestError, match="nothing to replay"):

@@ -156,6 +156,19 @@ def test_every_mode_of_a_run_is_predicted_from_its_own_recording(tmp_path) -> No
     assert compare(absolute, against)[0].off_latency == pytest.approx(1 / 1.5 - 1, abs=0.02)
 
 
+def test_what_the_run_asked_for_of_all_rows_is_asked_again() -> None:
+    line = {"mode": "lookahead", "question": "How many?", "usage": {"prompt_tokens": 40}}
+    trace = read_trace(seed_trace("lookahead:exact"))
+
+    def took(mode: str, **wished: str) -> float:
+        return Replayer(config(), costs(), PLAN | wished).answer(line | {"mode": mode}, trace).took_s
+
+    exact = took("lookahead:exact")
+    assert exact != took("lookahead:balanced") == took("lookahead")
+    assert took("lookahead", fidelity="exact") == exact
+    assert took("lookahead:exact", fidelity="balanced") == exact
+
+
 def off_by(mode: str, factors: list[float]) -> list[Answer]:
     return [Answer(mode, index, 100, 5.0 + index, factor * (5.0 + index), 100) for index, factor in enumerate(factors)]
 

@@ -40,11 +40,13 @@ demo: setup
 serve: setup
 	$(LOOKAHEAD) serve --profile local --port $(PORT)
 
-# The unit tests share nothing and run side by side; the others use all cores themselves. Both are run whatever fails.
+# Unit tests share nothing, and a file of tests with real models has one core and mostly waits for a start: both run side by side.
+# Those with a cluster are about time, and run alone. All three are run whatever fails.
 test: setup
 	@status=0; \
 	$(BIN)/python -X faulthandler -m pytest tests/unit -n $(TEST_PROCESSES) --dist loadfile || status=1; \
-	$(BIN)/python -X faulthandler -m pytest --ignore=tests/unit || status=1; \
+	$(BIN)/python -X faulthandler -m pytest tests/real -n $(TEST_PROCESSES) --dist loadfile || status=1; \
+	$(BIN)/python -X faulthandler -m pytest --ignore=tests/unit --ignore=tests/real || status=1; \
 	exit $$status
 
 check: setup

@@ -90,7 +90,7 @@ def test_finds_what_contradicts(one, other):
     assert find_contradiction(other, one) is not None
 
 
-@pytest.mark.timeout(10)  # it takes less than one second
+@pytest.mark.timeout(10)  # it takes two or three seconds
 @pytest.mark.parametrize(
     "run", ["3 + " + "(" * 50_000 + "x = ", "3 + " + "a" * 50_000 + " = ", "3" + " + (1,2)" * 9_000]
 )

@@ -91,10 +91,11 @@ def begins_in_code(request: JudgeRequest) -> bool:
 
 
 def holds_code(text: str, begins_in_code: bool) -> bool:
-    """Whether lines of `text` are code by a fence or by their indentation; items of lists may be indented too, and a
-    back quote may stand in a sentence."""
+    """Whether lines of `text` are code by a fence, as all are that begin behind an open one, or by their indentation;
+    items of lists may be indented too, and a back quote may stand in a sentence."""
     lines = [line for line in text.splitlines() if not _ITEM.match(line)]
-    return any(_are_code([line.replace("`", "") if not _FENCE.match(line) else line for line in lines], begins_in_code))
+    lines = [line.replace("`", "") if not _FENCE.match(line) else line for line in lines]
+    return begins_in_code or any(_are_code(lines, inside=False))
 
 
 def _before(request: JudgeRequest) -> str:

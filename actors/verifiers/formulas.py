@@ -3,8 +3,10 @@
 Promises: time that grows with the text, which is as `signs.plain` writes it. A formula is signs of operations with
 nothing between them that ends it (a sign of equality, a mark of a sentence, a word such as "and"). It may be left out
 as a whole ("3 * 4 = 12. So 12"), since its result may be said alone, but not in part: its operations are the same in
-both texts, in their order, and so are the brackets that change what they operate on: those around a sum that is
-multiplied, divided, raised or taken away, and those around more than one operand in a power, a divisor or a root.
+both texts, in their order, and so is whether a number or a name stands on either side of them ("x^2" is not "2^x"), and
+the brackets that change what they operate on: those around a sum that is multiplied, divided, raised or taken away,
+those around more than one operand in a power, a divisor or a root, and the bars of absolute values. Where two texts
+have as many signs of relation, none of their formulas is left out, unless it is said in words.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+from actors.verifiers.operands import JOINS, Kind, Operands
 
 LETTER = r"[^\W\d_](?![^\W\d_])"
 """One that stands alone: a variable."""
@@ -27,7 +31,7 @@ _AFTER_DASH = (
     "|when|who|what|with|for|in|of|to|is|are|our|her|his|its|their|just|only|all|both|each|some|now|also"
 )
 _WORD_LEFT = r"(?<=[\w)\]}'\"|])\s+"
-_WORD_RIGHT = rf"\s+(?=[\\\w(\[{{'\"|])(?!(?:{_AFTER_DASH})\b)"
+_WORD_RIGHT = rf"\s+(?=[$€£]?(?:\.\d|[\\\w(\[{{'\"|]))(?!(?:{_AFTER_DASH})\b)"
 
 
 def _between(sign: str) -> str:
@@ -39,9 +43,9 @@ _EXPONENT = rf"(?:[({{\d∞\\]|-\s?[\w(]|{LETTER})"
 _SIGNS: Mapping[str, str] = {
     "add": rf"\+[+=]|(?<=\w)\+(?=[\w(])|{_between('[+]')}",
     "subtract": r"(?<!-)-=|(?<=[\w\])])--(?![-\w>])|(?<![-\w])--(?=\w+[;)\]])"
-    rf"|{_LEFT}-{_RIGHT}|{_WORD_LEFT}-{_WORD_RIGHT}(?!\d)",
-    "multiply": rf"(?<!\*)\*=|(?<=\w)\*(?=[\w(])|{_between('[*×·](?![*])')}|(?<=\d)\s*x\s*(?=[$€£]?\d)"  # noqa: RUF001
-    r"|(?<=[\d)])\s+x\s+(?=[$€£]?[\d(])",
+    rf"|{_LEFT}-{_RIGHT}|{_WORD_LEFT}-{_WORD_RIGHT}(?![$€£.\d])",
+    "multiply": rf"(?<!\*)\*=|(?<=\w)\*(?=[\w(])|{_between('[*×·](?![*])')}|(?<=\d)\s*x\s*(?=[$€£]?\.?\d)"  # noqa: RUF001
+    r"|(?<=[\d)%])\s+x\s+(?=[$€£]?(?:\.?\d|\())",
     "divide_down": r"(?<=[\w)\]])\s*//(?:=|\s*(?=[\w(]))",
     "divide": rf"(?<!/)/=|{_between('[/÷]')}|(?<=\w)/(?=[(\d])|\bfrac\b",
     # A percentage has a blank on the right only, or a number on the left and a word on the right.
@@ -54,9 +58,9 @@ _SIGNS: Mapping[str, str] = {
     "choose": r"\\[dt]?binom(?![a-z])",
 }
 _WORDS: Mapping[str, str] = {
-    "add": r"\b(?:add(?:s|ed|ing|ition)?|plus|sum(?:s|med|ming)?)\b",
+    "add": r"\b(?:add(?:s|ed|ing|ition)?|plus|sum(?:s|med|ming)?)\b|\\sum(?![a-z])|∑",
     "subtract": r"\b(?:subtract\w*|minus|deduct\w*|tak(?:es?|en|ing) away|remov\w+|difference)\b",
-    "multiply": r"\b(?:multipl(?:y|ies|ied|ying|ication)|times|product)\b",
+    "multiply": r"\b(?:multipl(?:y|ies|ied|ying|ication)|times|product)\b|\\prod(?![a-z])|∏",
     "divide": r"\b(?:divid\w+|division|quotient|split\w*)\b",
     "take_the_remainder": r"\b(?:mod|modulo|remainder)\b",
     "raise": r"\b(?:squar(?:ed|ing)|cub(?:ed|ing)|to the power|the (?:square|cube) of)\b",
@@ -72,26 +76,33 @@ def _one_pattern(patterns: Mapping[str, str]) -> re.Pattern[str]:
 
 _SIGN = _one_pattern(_SIGNS)
 _OPERATION = _one_pattern({name: "|".join(filter(None, (_WORDS.get(name), sign))) for name, sign in _SIGNS.items()})
+# Behind a number and its unit ("16 eggs - 3", "3 bags x 4"). Behind other words a minus before a number may be its
+# sign, and an x a name.
+_BEHIND_UNIT = re.compile(r"(?<=[^\W\d_]{2})[^\S\n]+(?:(?P<subtract>-)|(?P<multiply>x))(?=[^\S\n]+[$€£]?\.?\d)")
 _ASSIGNMENT = re.compile(r"(?<![-+*/%&|^<>=])(?:[-+*/&|^]|(?<=[^\W\d])\s?%|\*\*|//|<<|>>)=(?!=)")
-_IN_BOTH = (
-    ("a power", re.compile(_SIGNS["raise"] + "|" + _WORDS["raise"], re.IGNORECASE)),
-    ("a factorial", re.compile(_SIGNS["factorial"] + "|" + _WORDS["factorial"], re.IGNORECASE)),
-    ("an assignment that computes", _ASSIGNMENT),
-)
-_BINOMIAL = re.compile(_SIGNS["choose"])
+_POWER, _FACTORIAL = (re.compile(_SIGNS[name] + "|" + _WORDS[name], re.IGNORECASE) for name in ("raise", "factorial"))
 _ANY_BINOMIAL = re.compile(rf"{_SIGNS['choose']}|{_WORDS['choose']}|\b(?:n?C[kr]?|choose\w*)\b", re.IGNORECASE)
-
-_ENDS_FORMULA = re.compile(
-    r"[=<>≤≥≠≈→;:?\n]|,(?!\d{3})|[.!](?:\s|\Z)"
-    r"|\b(?:and|so|then|or|but|because|since|which|that|where|is|are|gives?|makes?|equals?|to get)\b",
-    re.IGNORECASE,
+_BARS = re.compile(r"(?<!\|)\|[^|\n]{1,80}\|(?!\|)")
+_ABSOLUTE = rf"{_BARS.pattern}|\babsolute value|\babs(?=\()"
+_ANY_ABSOLUTE = rf"{_ABSOLUTE}|\b(?:modulus|magnitude|distance|elements|cardinality)\b"
+_IN_BOTH = (
+    ("a power", _POWER, _POWER),
+    ("a factorial", _FACTORIAL, _FACTORIAL),
+    ("an assignment that computes", _ASSIGNMENT, _ASSIGNMENT),
+    ("a binomial", re.compile(_SIGNS["choose"]), _ANY_BINOMIAL),
+    ("an absolute value", re.compile(_ABSOLUTE, re.IGNORECASE), re.compile(_ANY_ABSOLUTE, re.IGNORECASE)),
 )
-_ENDS_TEXT = re.compile(r"\s*[-+(\[{$€£\\ ]*(?:[\d.,]*\d|[^\W\d]\w*)?(?!.*[\d=]).*", re.DOTALL)
-"""What may follow the last sign of a text that ends in its formula: its operand, and words."""
+"""What one of two texts may not have alone, and how the other one may write it."""
+
+_RELATION = re.compile("[=<>≤≥≠≈]+")
+_ENDS_FORMULA = re.compile(rf"[=<>≤≥≠≈→;:?\n]|,(?!\d{{3}})|[.!](?:\s|\Z)|\b(?:{JOINS})\b", re.IGNORECASE)
+# What may follow the last sign of a text that ends in its formula: its operand, and words.
+_LAST_OPERAND = re.compile(r"\s*[-+(\[{$€£\\ ]*(?:[\d.,]*\d|[^\W\d]\w*)?")
+_GOES_ON = re.compile(r"[\d=]")
 
 
 class _Mark(NamedTuple):
-    """A sign or a bracket of a formula: where it begins and ends, and what it does."""
+    """A sign, a bracket or a bar of a formula: where it begins and ends, and what it does."""
 
     start: int
     end: int
@@ -105,21 +116,22 @@ def operations(text: str) -> list[str]:
 
 def find_other_formulas(one: str, other: str) -> str | None:
     """How the formulas of two texts differ, in words, or None if they do not. Symmetric but for the words."""
-    for what, sign, any_form in (
-        *((what, sign, sign) for what, sign in _IN_BOTH),
-        ("a binomial", _BINOMIAL, _ANY_BINOMIAL),
-    ):
+    for what, sign, any_form in _IN_BOTH:
         if any(sign.search(a) and not any_form.search(b) for a, b in ((one, other), (other, one))):
             return f"only one of the two steps has {what}"
     ours, theirs = _Reading(one), _Reading(other)
     for what, one_list, other_list in (
         ("formulas", ours.formulas, theirs.formulas),
+        ("comparisons", ours.comparisons, theirs.comparisons),
         ("ranges", ours.ranges, theirs.ranges),
     ):
         shorter, longer = sorted((one_list, other_list), key=len)
         rest = iter(longer)
         if not all(found in rest for found in shorter):
             return f"the {what} are built otherwise: {_listed(one_list)} against {_listed(other_list)}"
+    has_as_many = ours.num_relations == theirs.num_relations > 0
+    if has_as_many and ours.formulas != theirs.formulas and operations(one) != operations(other):
+        return f"only one of the two steps has all of {_listed(max(ours.formulas, theirs.formulas, key=len))}"
     for a, b in ((ours, theirs), (theirs, ours)):
         if a.ends_in_formula and not b.ends_in_formula and not operations(b.tail):
             return f"only one of the two steps ends in {_listed(a.formulas[-1:])}"
@@ -127,29 +139,75 @@ def find_other_formulas(one: str, other: str) -> str | None:
 
 
 class _Reading:
-    """The formulas of one text; its `ranges` are the brackets of intervals, points and slices; `tail` is what stands
-    behind its last sign of equality."""
+    """The formulas of one text; its `ranges` are the brackets of intervals, points and slices, its `comparisons` those
+    with an operand directly on both sides; `tail` is what stands behind its last sign of equality."""
 
     def __init__(self, text: str) -> None:
+        operands = Operands(text)
         marks = [
             _Mark(match.start(), match.end(), match.lastgroup or "")
             for match in _SIGN.finditer(text)
             if not (match.lastgroup == "multiply" and _is_needless(text, match))
         ]
+        behind_units = (_Mark(*match.span(), match.lastgroup or "") for match in _BEHIND_UNIT.finditer(text))
+        marks += [mark for mark in behind_units if operands.beside(mark.start, mark.end)[0] == "number"]
+        marks.sort()
         pairs = list(_pairs(text))
         self.ranges = [shape for pair in pairs if (shape := _range(text, *pair))]
-        marks = sorted([*marks, *_brackets(text, pairs, marks)])
+        marks = sorted([*marks, *_brackets(text, pairs, marks), *_bars(text)])
         self.formulas: list[tuple[str, ...]] = []
         last: list[str] = []
         for index, mark in enumerate(marks):
             if last and _ENDS_FORMULA.search(text, marks[index - 1].end, mark.start):
                 self.formulas.append(tuple(last))
                 last = []
-            last.append(mark.does)
+            last.append(_shape(mark, operands))
         if last:
             self.formulas.append(tuple(last))
-        self.ends_in_formula = bool(marks) and _ENDS_TEXT.fullmatch(text, marks[-1].end) is not None
+        self.ends_in_formula = bool(marks) and _is_last(text, marks[-1].end)
         self.tail = text[text.rfind("=") + 1 :]
+        relations = list(_RELATION.finditer(text))
+        self.num_relations = len(relations)
+        self.comparisons = [shape for match in relations if (shape := _comparison(match, operands))]
+
+
+_BINARY = {"add", "subtract", "multiply", "divide_down", "divide", "take_the_remainder", "raise"}
+
+
+def _shape(mark: _Mark, operands: Operands) -> str:
+    """What a mark does, and to operands of which kinds: a number or a name."""
+    if mark.does not in _BINARY:
+        return mark.does
+    left, right = operands.beside(mark.start, mark.end)
+    return " ".join(filter(None, (_number_or_name(left), mark.does, _number_or_name(right))))
+
+
+def _comparison(match: re.Match[str], operands: Operands) -> str | None:
+    """A comparison by the kinds of its operands, if both stand directly beside it. Beside a word it may be one that
+    was said in words, as "5 or more apples" is said for "at least 5"."""
+    left, right = operands.beside(match.start(), match.end())
+    if match[0] not in {"<", ">", "≤", "≥"} or not (left and right):
+        return None
+    if match[0] in "≤≥" and "word" in {left, right}:
+        return None
+    return f"{_number_or_name(left)} {match[0]} {_number_or_name(right)}"
+
+
+def _number_or_name(kind: Kind) -> str:
+    return "name" if kind in {"letter", "word"} else kind
+
+
+def _is_last(text: str, end: int) -> bool:
+    """Whether behind a sign that ends at `end` only its operand stands, and words."""
+    operand = _LAST_OPERAND.match(text, end)
+    return operand is not None and _GOES_ON.search(text, operand.end()) is None
+
+
+def _bars(text: str) -> Iterator[_Mark]:
+    """The bars of absolute values."""
+    for match in _BARS.finditer(text):
+        yield _Mark(match.start(), match.start() + 1, "|")
+        yield _Mark(match.end() - 1, match.end(), "|")
 
 
 _BEFORE_FACTOR, _BEHIND_FACTOR = re.compile(r"[\d)]\s*\Z"), re.compile(rf"\s*(?:\(|{LETTER})")
@@ -157,7 +215,7 @@ _BEFORE_FACTOR, _BEHIND_FACTOR = re.compile(r"[\d)]\s*\Z"), re.compile(rf"\s*(?:
 
 def _is_needless(text: str, match: re.Match[str]) -> bool:
     """Whether a sign of multiplication may be left out: "2 * x" is "2x"."""
-    before = text[max(0, match.start() - _NEAR) : match.end()].rstrip(" *×·")  # noqa: RUF001
+    before = text[max(0, match.start() - _NEAR) : match.start()]
     return _BEFORE_FACTOR.search(before) is not None and _BEHIND_FACTOR.match(text, match.end()) is not None
 
 
@@ -215,7 +273,7 @@ _RANGE = re.compile(r"\s*([^\s,:()\[\]{}]{0,40})\s*([,:])\s*([^\s,:()\[\]{}]{0,4
 def _range(text: str, opens: int, closes: int) -> str | None:
     """An interval, a point or a slice by its brackets and what it leaves out: "[_:]" is "[1:]"."""
     found = _RANGE.fullmatch(text, opens + 1, closes) if closes - opens < 8 * _NEAR else None
-    if found is None or text[opens] == "{" or (found[2] == "," and re.search(r"\w\Z", text[:opens][-1:])):
+    if found is None or text[opens] == "{" or (found[2] == "," and re.match(r"\w", text[max(0, opens - 1) : opens])):
         return None
     sides = ["_" if side else "" for side in (found[1], found[3])]
     return f"{text[opens]}{sides[0]}{found[2]}{sides[1]}{text[closes]}"

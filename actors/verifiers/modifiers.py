@@ -2,15 +2,16 @@
 
 Promises: time that grows with the text. "5 each" is not "5 in total", "3 more" not "3 times as many", "by 5" not "to
 5". Texts contradict each other where they say different things of the same number; to say nothing of it contradicts
-nothing.
+nothing. The text is as `signs.plain` writes it, and a number counts by its value.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 
-_NUMBER = r"(?P<number>\d[\d,]*(?:\.\d+)?|two|three|four|five|six|seven|eight|nine|ten)"
+_NUMBER = r"(?P<number>\d[\d,]*(?:\.\d+)?)"
 _BEHIND: Mapping[str, str] = {
     "each": "each|apiece|per person",
     "total": "in total|in all|altogether|total|combined",
@@ -27,7 +28,7 @@ _GROUPS = ({"each", "total"}, {"times", "more", "less"}, {"am", "pm"}, {"to", "f
 """Modifiers that exclude each other."""
 
 _SAID_BEHIND = re.compile(
-    rf"(?<![\w.,]){_NUMBER}(?![\d.])(?= ?(?:(?!and|or|is|are)[a-z]+ ){{0,2}}?(?:"
+    rf"(?<![\w.,]){_NUMBER}(?![\d.])(?= ?(?:(?!(?:and|or|is|are)\b)[a-z]+ ){{0,2}}?(?:"
     + "|".join(f"(?P<m{index}>{words})" for index, words in enumerate(_BEHIND.values()))
     + r")\b)",
     re.IGNORECASE,
@@ -46,11 +47,11 @@ def find_other_modifiers(one: str, other: str) -> str | None:
     return None
 
 
-def _modifiers(text: str) -> dict[str, set[str]]:
-    """For each number of `text` what its words say of it."""
-    found: dict[str, set[str]] = {}
+def _modifiers(text: str) -> dict[Decimal, set[str]]:
+    """For each number of `text`, by its value, what its words say of it."""
+    found: dict[Decimal, set[str]] = {}
     for pattern, names in ((_SAID_BEHIND, tuple(_BEHIND)), (_SAID_BEFORE, tuple(_BEFORE))):
         for match in pattern.finditer(text):
             index = next(index for index in range(len(names)) if match[f"m{index}"] is not None)
-            found.setdefault(match["number"].lower(), set()).add(names[index])
+            found.setdefault(Decimal(match["number"].replace(",", "")), set()).add(names[index])
     return found

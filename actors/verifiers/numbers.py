@@ -1,5 +1,6 @@
 """Same numbers: steps that mean the same name the same quantities in the same order, take away the same ones, and come
-to the same result; and the letters that stand for quantities, points and choices follow each other in the same order.
+to the same result; and the letters that stand for quantities, points and choices are the same and follow each other in
+the same order, unless one of the two names none.
 
 Promises: this check only ever rejects; it is a necessary condition, put before an embedding, which cannot tell
 "= 794" from "= 694". Where a text can be read in two ways, the reading that rejects is taken: a wrong rejection costs
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from actors.messages import JudgeRequest
 from actors.verifiers.check import Decision, Opinion, both_steps
 from actors.verifiers.letters import letters
+from actors.verifiers.number_words import CARDINAL, SCALES, TWO_DIGITS, VALUES, cardinal
 
 
 class Quantity(NamedTuple):
@@ -48,17 +50,6 @@ class Quantity(NamedTuple):
         )
 
 
-_UNITS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_VALUES = {"zero": 0} | {word: value for value, word in enumerate(_UNITS + _TEENS, start=1)}
-_VALUES |= {word: value for value, word in zip(range(20, 100, 10), _TENS, strict=True)}
-_SCALES = ["hundred", "thousand", "million", "billion", "trillion"]
-_ORDINALS = ["fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth"]
-_ORDINALS += [f"{word}th" for word in _TEENS[3:] + _SCALES] + [f"{word[:-1]}ieth" for word in _TENS]
-_SCALES += ["dozen", "half", "third", "quarter", "twice", "thrice", "double", "triple", *_ORDINALS]
-_TWO_DIGITS = rf"(?P<tens>{'|'.join(_TENS)})[-\s](?P<ones>{'|'.join(_UNITS)})"
-
 _LATEX = [
     (re.compile(pattern), plain)
     for pattern, plain in (
@@ -80,9 +71,7 @@ _LATEX = [
         (r"(?i)\b(?:minus|negative)\s+(?=[\d$(\[|√])", "-"),
     )
 ]
-_NEGATIVE_WORD = re.compile(
-    rf"\b(?:minus|negative)\s+(?:{_TWO_DIGITS}|(?P<value>{'|'.join(_VALUES)}))\b", re.IGNORECASE
-)
+_NEGATIVE_WORD = re.compile(rf"\b(?:minus|negative)\s+(?:{TWO_DIGITS}|(?P<value>{'|'.join(VALUES)}))\b", re.IGNORECASE)
 # A run of them is one number: "10²²" is not "10²" twice.
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
@@ -119,11 +108,7 @@ _NUMBER = re.compile(
     """,  # noqa: RUF001
     re.VERBOSE,
 )
-_WORD = re.compile(
-    rf"\b(?:{_TWO_DIGITS}|(?P<value>{'|'.join(word for word in _VALUES if word != 'one')})"
-    rf"|(?P<scale>{'|'.join(_SCALES)})s?|(?P<halves>halves))\b",
-    re.IGNORECASE,
-)
+_WORD = re.compile(rf"\b(?:{CARDINAL}|(?P<scale>{'|'.join(SCALES)})s?|(?P<halves>halves))\b", re.IGNORECASE)
 
 
 class SameNumbersCheck:
@@ -163,6 +148,9 @@ def find_difference(draft: str, target: str) -> str | None:
         return (
             f"the letters are used otherwise: {', '.join(names.found[:8])} against {', '.join(their_names.found[:8])}"
         )
+    unshared = (names.sure - {*their_names.found}) | (their_names.sure - {*names.found})
+    if unshared and names.sure and their_names.sure:
+        return f"only one of the two steps names {', '.join(sorted(unshared)[:8])}"
     if names.last and their_names.last and names.last != their_names.last:
         return f"the last letters are {names.last} and {their_names.last}"
     return None
@@ -200,7 +188,7 @@ def _plain(text: str) -> str:
     text = "".join(map(_plain_character, text)).translate(_DASHES)
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
-    return _NEGATIVE_WORD.sub(lambda word: f"-{_cardinal(word)}", text)
+    return _NEGATIVE_WORD.sub(lambda word: f"-{cardinal(word)}", text)
 
 
 def _without_list_numbers(text: str) -> tuple[str, list[Decimal]]:
@@ -250,13 +238,7 @@ def _number(text: str, match: re.Match[str]) -> Quantity:
 def _word(match: re.Match[str]) -> Quantity:
     if scale := match["scale"] or (match["halves"] and "half"):
         return Quantity(Decimal(1), scale.lower())
-    return Quantity(Decimal(_cardinal(match)))
-
-
-def _cardinal(match: re.Match[str]) -> int:
-    if tens := match["tens"]:
-        return _VALUES[tens.lower()] + _VALUES[match["ones"].lower()]
-    return _VALUES[match["value"].lower()]
+    return Quantity(Decimal(cardinal(match)))
 
 
 def _listed(found: Sequence[Quantity]) -> str:

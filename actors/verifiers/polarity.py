@@ -82,6 +82,25 @@ _OPPOSITES: Sequence[Mapping[str, str]] = (
     },
     {"halves": r"hal(?:f|v\w+)\b", "doubles": r"(?:doubl\w+|twice)\b", "triples": r"(?:tripl\w+|thrice)\b"},
     {"over": r"over\b", "under": r"under\b"},
+    {"converges": r"converg\w+", "diverges": r"diverg\w+"},
+    {"ascends": r"ascend\w*", "descends": r"descend\w*"},
+    {"clockwise": r"clockwise\b", "counterclockwise": r"(?:counter|anti)-?clockwise\b"},
+    {"gcd": r"(?:gcd|gcf|hcf)\b|(?:greatest|highest) common\b", "lcm": r"lcm\b|(?:least|lowest) common\b"},
+    {"permutations": r"permutations?\b", "combinations": r"combinations?\b"},
+    {"floor": r"l?floor\b|⌊", "ceiling": r"l?ceil(?:ing)?\b|⌈"},
+    {"sine": r"sine?\b", "cosine": r"cos(?:ine)?\b", "tangent": r"tan(?:gent)?\b"}
+    | {"arcsine": r"arcsine?\b", "arccosine": r"arccos(?:ine)?\b", "arctangent": r"arctan(?:gent)?\b"},
+    {"logarithm": r"(?:log|ln)(?:arithms?)?(?![a-z])", "exponential": r"exp(?:onential)?\b"},
+    *(
+        {stem: rf"{stem}\w*", prefix + stem: rf"{prefix}{stem}\w*"}
+        for prefix, stems in (
+            ("in", "finit depend complet"),
+            ("un", "bounded countabl directed weighted likel known stabl ordered"),
+            ("dis", "connected continuous"),
+            ("im", "proper"),
+        )
+        for stem in stems.split()
+    ),
 )
 """Words that stand in one another's place and change the meaning; each begins a word."""
 

@@ -1,8 +1,9 @@
 """Signs: one form for each way to write them, so that patterns need to know one only.
 
 Promises: time that grows with the text. What only looks like a sign (quotations, list marks, arrows, markup, degrees)
-is gone; relations that are said in words ("at least 5", "is greater than 5") are signs; a LaTeX command for a letter is
-a letter. Which letter it was is lost: who compares letters reads the text itself.
+is gone; number words are digits; relations that are said in words ("at least 5", "is greater than 5") are signs; a
+stroke between units is "per"; a LaTeX command for a letter is a letter. Which letter it was is lost: who compares
+letters reads the text itself.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ from collections.abc import Mapping
 
 from actors.verifiers.lists import are_items
 from actors.verifiers.normal_form import normal_form
+from actors.verifiers.number_words import CARDINAL, cardinal
 
 GREEK = (
     "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|phi|chi|psi"
     "|omega"
 )
 """The names of letters that LaTeX has commands for."""
+UNWRAPPED = r" ?\\(?:text|mathrm|mathbf|mbox) ?\{ ?([^{}\n]{0,80}?) ?\} ?"
+"""The pattern of words in a LaTeX formula, which are its group 1."""
 _MORE, _LESS = "(?:greater|larger|bigger|more|higher)", "(?:less|fewer|smaller|lower)"
 _IS = r"\b(?:is|are|be|was|were) (?:strictly )?"
 _AN_OPERAND = r"(?=[$€£]?[\d(\[\\√]|[a-z]\b)"
 _LENGTHS = "[ckdm]?m|ft|in|yd|mi"
 _A_NUMBER = r"(?=[^\w\n]{0,4}(?:\d|[a-z]\b))"
+_RATED = r"(s|h|hr|min|l|m|kg)\b"
 
 # Every pattern here reads a run of blanks, signs or letters from its beginning only and in one way, so time grows with
 # the length of a text and not with its square.
@@ -65,6 +70,7 @@ _PLAIN = [
         (r"\\(?:big)?cup(?![a-z])", " ∪ "),  # noqa: RUF001
         (r"\\lt(?![a-z])", " < "),
         (r"\\gt(?![a-z])", " > "),
+        (r"\\[lr]?vert(?![a-z])", "|"),
         (r"\\(?:left|right|quad|qquad)(?![a-z])|\\[,;:!]", " "),
         (r"\b(?:add\w*|sum\w*|com\w+|came|round\w*) up to\b", " "),
         (
@@ -80,20 +86,24 @@ _PLAIN = [
         (rf"{_IS}{_MORE} than{_A_NUMBER}", " > "),
         (rf"{_IS}{_LESS} than{_A_NUMBER}", " < "),
         (r"\bno longer\b|\bcan not\b", " not "),
-        (r"\bnot only\b|\b(?:whether )?or not\b|\bno\. ?(?=\d)|\bmore or less\b|\b(?:at|in) (?:first|last)\b", " "),
+        (r"\bnot only\b|\bwhether or not\b|\bor not\b(?=\s*(?:[.,;:!?)]|\Z))", " "),
+        (r"\bmore or less\b|\bat (?:first|last)\b", " "),
+        (UNWRAPPED, r" \1 "),
+        (r"(?<=\d)(?=(?:[ckm]m|[km]g|ml|mph|kph|hrs?|mins?|secs?|lbs?|oz|ft|yds?)\b)", " "),
         # Areas and volumes are units, not powers.
         (r"\bsq(?:\. ?| )(?=[a-z])", "square "),
         (rf"(?<=\d )({_LENGTHS}) ?\^ ?\{{? ?2 ?\}}?", r"square \1"),
         (rf"(?<=\d )({_LENGTHS}) ?\^ ?\{{? ?3 ?\}}?", r"cubic \1"),
-        # "2(3)" multiplies numbers; "m/s" divides none.
-        (r"(?<=\d)\((-?\d[\d.]*)\)", r" × \1 "),  # noqa: RUF001
-        (r"(?<=\d )([cdkm]?m|mi|ft|k?g|l) ?/ ?(s|h|hr|min|l|m|kg)\b", r"\1 per \2"),
-        (r"\\(?:text|mathrm|mathbf|mbox) ?\{([^{}\n]{0,80})\}", r" \1 "),
+        # "2(3)" multiplies numbers, "f_2(3)" does not; "m/s" divides none.
+        (r"(?<=\d)(?<![^\W\d]\d)\((-?\d[\d.]*)\)", r" × \1 "),  # noqa: RUF001
+        (rf"(?<=\d) {{0,2}}([cdkm]?m|mi|ft|k?g|l) ?/ ?{_RATED}", r" \1 per \2"),
+        (rf"([$€£]\d[\d.,]{{0,20}})/{_RATED}", r"\1 per \2"),
         (r"\\[()\[\]]", " "),
         (r"[^\S\n]+", " "),
     )
 ]
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+")
+_NUMBER_WORD = re.compile(rf"\b{CARDINAL}\b", re.IGNORECASE)
 _LINE_OPERATOR = re.compile(r"\s*([-+*])\s")
 _SIGNS = str.maketrans({"−": "-", "–": "-", "—": " ", "’": "'", "⁄": "/", "∗": "*"})  # noqa: RUF001
 
@@ -102,7 +112,7 @@ def plain(text: str) -> str:
     """One form for each way to write a sign, relations said in words as signs, and what only looks like one away."""
     text = _RAISED.sub(lambda run: "^" + run[0], text)  # the normal form of x² is x2
     text = normal_form("NFKC", text).translate(_SIGNS)
-    text = _with_strokes(text)
+    text = _NUMBER_WORD.sub(lambda word: str(cardinal(word)), _with_strokes(text))
     for pattern, sign in _PLAIN:
         text = pattern.sub(sign, text)
     return text

@@ -60,6 +60,11 @@ async def test_programs_that_differ_are_left_to_the_next_check(make_request, dra
     assert (await EmbeddingCheck(ScriptedEncoder(1.0)).check(request)).decision is decision
 
 
+async def test_lines_behind_an_open_fence_are_a_program_even_if_they_look_like_items(make_request):
+    request = make_request("  - user: alice", "  - user: bob", context="So:\n```yaml\nusers:\n")
+    assert (await EmbeddingCheck(ScriptedEncoder(1.0)).check(request)).decision is Decision.UNSURE
+
+
 async def test_other_endings_are_rejected_at_any_cosine(make_request):
     request = make_request("Done.", "Done.", target_ending=Ending.END)
     opinion = await EmbeddingCheck(ScriptedEncoder(1.0)).check(request)

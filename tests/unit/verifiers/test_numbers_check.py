@@ -97,6 +97,12 @@ SAME = [
     ("\\(5m = 10\\)", "$5m = 10$"),
     ("\\sqrt{16} = 4", "The square root of 16 is 4"),
     ("mask = 0xff", "mask = 0xFF"),
+    (r"v = 5\text{ m/s}", "v = 5 m/s"),
+    ("v = 5m/s", "v = 5 meters per second"),
+    ("At 5 PM x leaves", "At 5 pm x leaves"),
+    (r"$\pi r^2 = 25\pi$", "πr² = 25π"),
+    ("10 cents per page x 500 = 5000, so B pays that.", "10 * 500 = 5000, so B pays that."),
+    ("So x + y = 10.", "So the sum is 10."),
 ]
 
 DIFFERENT = [
@@ -178,6 +184,9 @@ DIFFERENT = [
     ("5\\,\\%", "5"),
     ("mask = 0xFF", "mask = 0xFE"),
     ("0xA000", "0xB000"),
+    ("So a < b < c.", "So b < c."),
+    ("So y + x = 5.", "So x = 5."),
+    ("v = 5 m/s", "v = 5 n/s"),
 ]
 
 

@@ -377,7 +377,7 @@ def test_long_texts_take_no_time():
     assert find_contradiction(text, text) is None
 
 
-@pytest.mark.timeout(10)  # it takes less than one second
+@pytest.mark.timeout(10)  # it takes about one second
 def test_no_text_takes_long(hostile_text):
     assert find_contradiction(hostile_text, hostile_text) is None
 

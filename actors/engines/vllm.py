@@ -2,7 +2,7 @@
 
 Promises: what is generated is exactly vLLM's own sampling, cut into steps without one forward pass more where one step
 is asked for; a generation that is closed or cancelled is aborted in vLLM at once; a dead engine is a `RoleUnavailable`;
-no engine process outlives this one, whatever ends it (`actors.engines.guard`).
+no engine process outlives this one, whatever ends it (`actors.engines.guard`); an engine that is made has been used.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from actors.engines.vllm_terms import (
     own_errors,
     refusal,
     sampling_params,
+    settle_compiler,
     start_failure,
 )
 from actors.errors import ContextTooLong, LookaheadError, RequestError, RoleUnavailable, ServiceError
@@ -103,9 +104,9 @@ class VllmEngine:
         guard = Guard.start()
         counter = SpeculationCounter()
         try:
-            config = arguments.create_engine_config(
-                UsageContext.OPENAI_API_SERVER
-            )  # what is not set is as in vllm serve
+            # What is not set is as in vllm serve.
+            config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
+            settle_compiler(os.environ, config.model_config.enforce_eager)
             model = config.model_config
             told, override = model.get_diff_sampling_param(), model.override_generation_config
             usual = default_sampling(told, override, model_name, lambda sampling: refusal(sampling, config))
@@ -130,6 +131,8 @@ class VllmEngine:
                 await engine.collective_rpc("lookahead_repair")
             if OWN in (config.additional_config or {}):
                 await made._attach_proposer()
+            # Where vLLM compiles, what draws and what counts is compiled now and not while others wait.
+            await made.next_token_probabilities("first", (0,), (0,))
             return made
         except BaseException:
             engine.shutdown()

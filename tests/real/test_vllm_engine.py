@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -32,8 +33,13 @@ NUM_TOKENS = 32
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment() -> None:
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the engine's processes would keep what they compile."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        yield folder
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -52,6 +58,10 @@ async def engine() -> AsyncIterator[Engine]:
 async def stream(engine: Engine) -> list[Delta]:
     """The text that follows `BLANK_LINES`."""
     return await all_of(generate(engine, engine.encode_prompt(BLANK_LINES), max_steps=None, max_tokens=NUM_TOKENS))
+
+
+def libraries(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.so"))
 
 
 def generate(
@@ -259,6 +269,17 @@ async def test_sampling_that_vllm_refuses_is_the_clients_error(engine: Engine) -
             engine.generate("bad", ids, max_tokens=3, rule=RULE, max_steps=1, sampling=Sampling(temperature=-1.0))
         )
     assert engine.num_running() == 0
+
+
+async def test_nobody_waits_for_a_compiler(engine: Engine, compiled: Path) -> None:
+    """What draws, and what counts for logprobs, would be compiled with the first request that needs it."""
+    ids = engine.encode_prompt(BLANK_LINES)
+    warm = Sampling(temperature=1.0)
+    drawing = engine.generate("warm", ids, max_tokens=4, rule=RULE, max_steps=None, sampling=warm)
+    assert await all_of(drawing)
+    assert await engine.next_token_probabilities("count", ids, ids[:2])
+    assert await engine.token_logprobs("rank", ids, 1)
+    assert libraries(compiled) == []
 
 
 async def test_seeded_samples_come_again(engine: Engine) -> None:

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from actors.engines.cpu_sampling import repair
+from actors.engines.eager_sampling import uncompile
 from actors.engines.hints import HintProposer
 from actors.engines.hints_over_draft import stand_before
 from actors.engines.waiting import wait_asleep
@@ -33,9 +34,9 @@ class LookaheadWorker:
         return self.lookahead_proposer is not None
 
     def lookahead_repair(self) -> tuple[str, ...]:
-        """As `cpu_sampling.repair`."""
+        """As `cpu_sampling.repair` and `eager_sampling.uncompile`."""
         try:
-            return repair(self.model_runner)
+            return repair(self.model_runner) + uncompile(self.model_runner)
         except (AttributeError, TypeError) as error:
             logger.warning("vLLM's sampling on this device could not be looked at, and is used as it is: %s.", error)
             return ()

@@ -20,6 +20,7 @@ from typing import Any
 
 from actors.boundaries import DeltaCutter, StepSplitter
 from actors.engines.acceptance import SpeculationCounter, counts_of
+from actors.engines.first_use import use_once
 from actors.engines.generation_config import default_sampling
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
@@ -32,7 +33,6 @@ from actors.engines.vllm_terms import (
     own_errors,
     refusal,
     sampling_params,
-    settle_compiler,
     start_failure,
 )
 from actors.errors import ContextTooLong, LookaheadError, RequestError, RoleUnavailable, ServiceError
@@ -106,7 +106,6 @@ class VllmEngine:
         try:
             # What is not set is as in vllm serve.
             config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
-            settle_compiler(os.environ, config.model_config.enforce_eager)
             model = config.model_config
             told, override = model.get_diff_sampling_param(), model.override_generation_config
             usual = default_sampling(told, override, model_name, lambda sampling: refusal(sampling, config))
@@ -131,8 +130,7 @@ class VllmEngine:
                 await engine.collective_rpc("lookahead_repair")
             if OWN in (config.additional_config or {}):
                 await made._attach_proposer()
-            # Where vLLM compiles, what draws and what counts is compiled now and not while others wait.
-            await made.next_token_probabilities("first", (0,), (0,))
+            await use_once(made)
             return made
         except BaseException:
             engine.shutdown()

@@ -1,14 +1,14 @@
 """vLLM's options and errors in our terms. Written against version 0.32.
 
 Promises: an option that vLLM does not know, or that a model cannot have, is a ConfigError that names it; every error of
-vLLM's leaves as one of `actors.errors` that says whose fault it is; vLLM is imported silent and without telemetry, and
-an engine that is to be eager compiles nothing, unless the environment says otherwise.
+vLLM's leaves as one of `actors.errors` that says whose fault it is; vLLM is imported silent and without telemetry,
+unless the environment says otherwise.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any, get_args
@@ -67,14 +67,6 @@ def start_failure(model: str, error: Exception) -> ConfigError:
         "model; the log of the process may say more.",
         "engine.options",
     )
-
-
-def settle_compiler(environment: MutableMapping[str, str], is_eager: bool) -> None:
-    """Set in the `environment` of an engine to be that it compiles nothing: with ``enforce_eager`` vLLM compiles no
-    model, but still the functions that draw on a CPU and that count for logprobs, with the first request that needs
-    them, and everybody's text waits for the compiler (13 s on a new machine)."""
-    if is_eager:
-        environment.setdefault("TORCH_COMPILE_DISABLE", "1")
 
 
 def end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -38,8 +38,14 @@ CRITICAL = 16.27
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment() -> None:
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the engine's processes would keep what they compile."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        yield folder
+    assert list(folder.rglob("*.so")) == [], "an eager engine compiles nothing, whatever is asked of it"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

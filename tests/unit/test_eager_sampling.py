@@ -1,0 +1,58 @@
+"""What an eager engine on a CPU ranks and draws with in the place of vLLM's compiled functions."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from actors.engines.eager_sampling import NUM_ROWS, count_as_great, uncompile
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, NUM_ROWS, NUM_ROWS + 1, 3 * NUM_ROWS])
+def test_rows_are_ranked_as_by_one_comparison(num_rows: int) -> None:
+    x = torch.randn(num_rows, 50).round(decimals=1)  # with equal values among them
+    values = x[:, 7:8]
+    assert torch.equal(count_as_great(x, values), (x >= values).sum(-1))
+
+
+def plain(logits: torch.Tensor) -> torch.Tensor:
+    return logits
+
+
+class Sampler:
+    """Stands for vLLM's sampler and, in it, for what draws."""
+
+    topk_topp_sampler: Any
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("made_up_sampler")
+    module.batched_count_greater_than = torch.compile(lambda x, values: x)  # type: ignore[attr-defined]
+    module.compiled_random_sample = torch.compile(plain)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(Sampler, "__module__", module.__name__)
+    return module
+
+
+def runner(device: str = "cpu", is_eager: bool = True) -> Any:
+    sampler = Sampler()
+    sampler.topk_topp_sampler = sampler
+    return SimpleNamespace(device=device, sampler=sampler, model_config=SimpleNamespace(enforce_eager=is_eager))
+
+
+def test_an_eager_engine_compiles_nothing(module: ModuleType) -> None:
+    assert uncompile(runner())
+    assert module.batched_count_greater_than is count_as_great
+    assert module.compiled_random_sample is plain
+
+
+@pytest.mark.parametrize("other", [runner("cuda"), runner(is_eager=False)])
+def test_others_are_left_alone(module: ModuleType, other: Any) -> None:
+    before = dict(vars(module))
+    assert uncompile(other) == ()
+    assert vars(module) == before

@@ -8,8 +8,8 @@ from actors.errors import RequestError
 from actors.roles import Engine
 
 NUMS_WANTED = (1, 4, 16)
-"""Tokens whose probabilities verifiers ask for at once, as powers of two, for each of which vLLM compiles a kernel on cards:
-the labels of a judge, the digits of a score."""
+"""Tokens whose probabilities verifiers ask for at once, as powers of two, for each of which vLLM compiles a kernel on
+cards: the labels of a judge, the digits of a score."""
 
 
 async def use_once(engine: Engine) -> None:

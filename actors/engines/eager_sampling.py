@@ -1,8 +1,8 @@
 """In eager engines on CPUs vLLM 0.32 compiles nothing of its sampling either; runs in vLLM's worker.
 
 With `enforce_eager` vLLM compiles no model, but still what draws tokens and what ranks them for logprobs, with the
-first request that needs it: everybody's text waits for a C++ compiler (13 s on a new machine), and where there is none the
-engine ends.
+first request that needs it: everybody's text waits for a C++ compiler (13 s on a new machine), and where there is none
+the engine ends.
 
 Promises: the same tokens are ranked the same way and drawn with the same probabilities, in memory for a few rows at a
 time; other devices and engines that compile are left alone.

@@ -23,6 +23,14 @@ def plain(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def compiled(logits: torch.Tensor) -> torch.Tensor:
+    """Stands for what `torch.compile` makes of `plain`."""
+    raise AssertionError("a compiler was called")
+
+
+compiled._torchdynamo_orig_callable = plain  # type: ignore[attr-defined]
+
+
 class Sampler:
     """Stands for vLLM's sampler and, in it, for what draws."""
 
@@ -32,8 +40,8 @@ class Sampler:
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("made_up_sampler")
-    module.batched_count_greater_than = torch.compile(lambda x, values: x)  # type: ignore[attr-defined]
-    module.compiled_random_sample = torch.compile(plain)  # type: ignore[attr-defined]
+    module.batched_count_greater_than = compiled  # type: ignore[attr-defined]
+    module.compiled_random_sample = compiled  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(Sampler, "__module__", module.__name__)
     return module

@@ -54,7 +54,8 @@ class RoleCosts(Strict):
     """Transport; an engine that is timed in its own process has none."""
     max_num_seqs: Annotated[int, Field(ge=1)] = DEFAULT_MAX_NUM_SEQS
     stream_s: Annotated[float, Field(ge=0.0)] = 0.0
-    """What a pass takes longer in a server whose tokens go to a client as they are written."""
+    """What each of its passes takes longer in a server, while the other engine rests: tokens go on to the coordinator,
+    and the target's to a client, as they are written."""
     disturbance: Annotated[float, Field(ge=0.0)] = 0.0
     """By what part its passes take longer in a server, while the other engine works on the same machine."""
     disturbance_guided: Annotated[float, Field(ge=0.0)] | None = None

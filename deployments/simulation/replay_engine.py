@@ -242,9 +242,7 @@ class ReplayEngine:
         if other is None or not other.num_running():
             return 0.0
         is_guided = any(one.writing.was_told for engine in (self, other) for one in engine._sequences.values())
-        if is_guided and costs.disturbance_guided is not None:
-            return costs.disturbance_guided
-        return costs.disturbance
+        return costs.disturbed("guided" if is_guided else "windows")
 
     async def _work(self) -> None:
         """Pass after pass, while there is something to write."""

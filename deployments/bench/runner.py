@@ -27,8 +27,8 @@ from deployments.bench.review import Server, fetch_trace, review_all
 from deployments.bench.variants import asked
 from deployments.server.client import Question, Reply, ask
 
-_WARM_UP = "What is 6 times 7?"
-_WARM_UP_TOKENS = 24
+WARM_UP, WARM_UP_TOKENS = "What is 6 times 7?", 24
+"""Asked in each mode before anything is measured."""
 SETTLE_S = 1.2
 """Between two servers: vLLM's workers poll for a second after their last pass, and share the cores with the next."""
 
@@ -98,7 +98,7 @@ class Runner:
         """One short question in each mode, not measured: engines compile and caches fill on first use, and a mode that
         the server refuses shows before anything is recorded."""
         for mode in filter(self.servers.__contains__, self.plan.modes):
-            question = self._question(mode, _WARM_UP, 0, _WARM_UP_TOKENS)
+            question = self._question(mode, WARM_UP, 0, WARM_UP_TOKENS)
             reply = await ask(self.servers[mode].http, question, timeout_s=self.manner.timeout_s)
             if reply.error:
                 raise ServiceError(

@@ -14,7 +14,16 @@ from typing import Any
 
 from actors.errors import ConfigError
 from deployments.planning.question import Objective, Question
-from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, rank, with_more
+from deployments.planning.search import (
+    Layout,
+    Prediction,
+    best_of_each,
+    candidates,
+    costs_of,
+    predict,
+    rank,
+    with_more,
+)
 from deployments.simulation.asking import settings_for
 from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Pool
@@ -139,6 +148,7 @@ class Plan:
 
 def plan(question: Question, tell: Callable[[float], None] = lambda part: None) -> Plan:
     """The answer; ConfigError where nothing bears the traffic or meets the wish. `tell` is told which part is done."""
+    question.require_room()
     found = candidates(question)
     if not found:
         raise ConfigError(
@@ -249,12 +259,13 @@ def simulated(question: Question, prediction: Prediction) -> float:
     """Tokens a second of a user of `prediction`'s layout, by the production session on a simulated clock."""
     layout = prediction.layout
     parts = equal_parts(layout, prediction.users)
-    target = question.cost("target", layout.target_gpus, layout.num_proposed)
-    draft = question.cost("draft", layout.draft_gpus, layout.num_proposed) if layout.depth else target
+    target, draft = costs_of(question, layout)
+    draft = draft if layout.depth else target
     if target is None or draft is None:
         raise AssertionError("a predicted layout fits")
     clock, num_users = Clock(), num_simulated(layout, prediction.users) // parts
-    settings = settings_for("lookahead" if layout.depth else "target", max(layout.depth, 1))
+    mode, most_steps = "lookahead" if layout.depth else "target", question.max_target_steps
+    settings = settings_for(mode, max(layout.depth, 1), max_target_steps=most_steps)
     cluster = Cluster(
         clock,
         Decisions(settings),

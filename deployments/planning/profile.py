@@ -38,6 +38,18 @@ def profile_text(plan: Plan) -> str:
             f"# Predicted at fidelity {level}, which keeps steps that a verifier finds equal. Measure the\n"
             "# accuracy on your questions first (lookahead bench), or set `speculation.fidelity: exact`.\n"
         )
+    elif layout.depth:
+        head += (
+            "# Predicted of windows whose steps a verifier judges. This profile is at fidelity exact, at which the\n"
+            "# draft guides the target's own text: another speed, to be measured (lookahead bench).\n"
+        )
+    for role in ("target", "draft"):
+        placement = data.get(role, {}).get("placement", {})
+        if placement.get("cpu_cores") is not None and placement["num_replicas"] > 1:
+            head += (
+                f"# Each {role} is bound to the cores {placement['cpu_cores']} of its host: give every replica a host\n"
+                "# of its own, or they share these cores and are slower than predicted.\n"
+            )
     if question.costs is not None and not read_costs(question.costs).settings:
         head += (
             "# The cost file says nothing of reasoning, steps and checks: add `reasoning`, `speculation.scope` and\n"

@@ -117,17 +117,38 @@ class Question:
             return float("inf")
         return max_requests(MODELS[self.target], GPUS[self.gpu], num_gpus, self.max_context)
 
-    def cost(self, role: str, num_gpus: int, num_proposed: int = 0) -> EngineCost | None:
-        """An engine of `role`; None where the model does not fit, or its heads cannot be shared out."""
-        return _cost(self, role, num_gpus, num_proposed)
+    @property
+    def max_target_steps(self) -> int | None:
+        """Steps of a window that the target writes at once, as the profile has it; None: all of them."""
+        speculation = _measured(self.costs).settings.get("speculation", {}) if self.costs is not None else {}
+        most: int | None = speculation.get("max_target_steps")
+        return most
+
+    def require_room(self) -> None:
+        """ConfigError where an engine that was measured has no room for a whole request."""
+        measured = _measured(self.costs) if self.costs is not None else None
+        for role in (measured.target, measured.draft) if measured is not None else ():
+            room = role.writer.get("engine", {}).get("options", {}).get("max_model_len")
+            if isinstance(room, int) and 0 < room < self.needed_context:
+                raise ConfigError(
+                    f"{role.model} was measured with room for {room} tokens (max_model_len), and an answer of "
+                    f"{self.output_tokens} takes {self.needed_context} with its prompt: give fewer --output-tokens, or "
+                    "calibrate engines with more room.",
+                    "output_tokens",
+                )
+
+    def cost(self, role: str, num_gpus: int, num_proposed: int = 0, *, is_beside: bool = False) -> EngineCost | None:
+        """An engine of `role`; None where the model does not fit, or its heads cannot be shared out. A measured one
+        `is_beside` the other, as in windows, or alone on its machine."""
+        return _cost(self, role, num_gpus, num_proposed, is_beside)
 
 
 @lru_cache(256)
-def _cost(question: Question, role: str, num_gpus: int, num_proposed: int) -> EngineCost | None:
+def _cost(question: Question, role: str, num_gpus: int, num_proposed: int, is_beside: bool) -> EngineCost | None:
     gain = tokens_per_pass(question.token_alpha, num_proposed)
     if question.costs is not None:
-        measured = _measured(question.costs)
-        return scaled(measured.cost(role, num_proposed), gain) if num_gpus == 1 else None
+        measured = _measured(question.costs).cost(role, num_proposed, "windows" if is_beside else None)
+        return scaled(measured, gain) if num_gpus == 1 else None
     model, gpu = MODELS[question.draft if role == "draft" else question.target], GPUS[question.gpu or ""]
     if not is_split_by(model, num_gpus) or max_requests(model, gpu, num_gpus, question.max_context) < 1:
         return None

@@ -74,9 +74,9 @@ class Prediction:
 
 def predict(question: Question, layout: Layout, users: float) -> Prediction | None:
     """What `layout` gives with `users` at once; None where a model does not fit or the sequences do not."""
-    target = question.cost("target", layout.target_gpus, layout.num_proposed)
-    draft = question.cost("draft", layout.draft_gpus, layout.num_proposed) if layout.depth else None
-    if target is None or (layout.depth and draft is None):
+    target, draft = costs_of(question, layout)
+    alone = question.cost("target", layout.target_gpus, layout.num_proposed)
+    if target is None or alone is None or (layout.depth and draft is None):
         return None
     load, c, verdict, speed_up = Load(1.0, 0.0), 0.0, 0.0, 1.0
     step_s = 1.0
@@ -98,8 +98,15 @@ def predict(question: Question, layout: Layout, users: float) -> Prediction | No
     if users / layout.num_targets > MOST_BUSY * question.max_users(layout.target_gpus):
         return None
     pace = speed_up * question.step_tokens / step_s
-    plain = question.step_tokens / _step_s(question, target, users / layout.num_targets)
+    plain = question.step_tokens / _step_s(question, alone, users / layout.num_targets)
     return Prediction(layout, users, pace, pace * users, pace / plain, c, verdict, target_batch, draft_batch)
+
+
+def costs_of(question: Question, layout: Layout) -> tuple[EngineCost | None, EngineCost | None]:
+    """Of target and draft, which work at the same time; None for one that does not fit, or a draft where none is."""
+    ahead, num_proposed = bool(layout.depth), layout.num_proposed
+    target = question.cost("target", layout.target_gpus, num_proposed, is_beside=ahead)
+    return target, question.cost("draft", layout.draft_gpus, num_proposed, is_beside=True) if ahead else None
 
 
 def _step_s(question: Question, cost: EngineCost, batch: float) -> float:

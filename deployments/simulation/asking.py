@@ -12,6 +12,7 @@ from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.settings import SessionSettings
 from deployments.simulation.clock import Clock
+from deployments.simulation.cost_file import Beside
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.guided_request import Guiding
 from deployments.simulation.guided_texts import GuidedText, RandomText, recorded_texts
@@ -21,6 +22,13 @@ from deployments.simulation.scripts import RandomScript, Script
 
 GUIDED = ("guided", "guided_controlled")
 """Modes of guided requests."""
+BESIDE: dict[str, Beside] = {
+    "lookahead": "windows",
+    "controlled": "windows",
+    "guided": "guided",
+    "guided_controlled": "guided",
+}
+"""How the engines work at the same time; in other modes one of them rests."""
 
 
 def script_of(scenario: Scenario) -> Callable[[int], Script]:
@@ -106,4 +114,4 @@ def target_cost(scenario: Scenario, mode: str) -> EngineCost:
     """Of a guided stream hints take the place of what the engine proposes to itself."""
     plain = {"tokens_per_pass": 1.0, "proposed_tokens": 0}
     role = scenario.target.model_copy(update=plain) if mode in GUIDED else scenario.target
-    return role.cost("target")
+    return role.cost("target", BESIDE.get(mode))

@@ -6,7 +6,7 @@ Promises: what is written is read back equal; a file that is something else is a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,8 @@ DEFAULT_MAX_NUM_SEQS = 128
 """What vLLM takes where its options say nothing, as we start it."""
 
 
+Beside = Literal["windows", "guided"]
+"""How the other engine works on the same machine: on steps of its own, or word by word with this one."""
 STEADY = 0.15
 """Rounds of a quiet machine lie within so much of their median."""
 
@@ -54,13 +56,20 @@ class RoleCosts(Strict):
     """Transport; an engine that is timed in its own process has none."""
     max_num_seqs: Annotated[int, Field(ge=1)] = DEFAULT_MAX_NUM_SEQS
     stream_s: Annotated[float, Field(ge=0.0)] = 0.0
-    """What a pass takes longer in a server whose tokens go to a client as they are written."""
+    """What each of its passes takes longer in a server, while the other engine rests: tokens go on to the coordinator,
+    and the target's to a client, as they are written."""
     disturbance: Annotated[float, Field(ge=0.0)] = 0.0
     """By what part its passes take longer in a server, while the other engine works on the same machine."""
     disturbance_guided: Annotated[float, Field(ge=0.0)] | None = None
     """The same while words go from one engine to the other as they are written; None: no other than `disturbance`."""
     spread: Annotated[float, Field(ge=0.0)] = 0.0
     """How far apart rounds timed the same pass, over their median: of all passes the widest."""
+
+    def disturbed(self, beside: Beside | None) -> float:
+        """By what part its passes take longer `beside` the other engine; None: which rests."""
+        if beside == "guided" and self.disturbance_guided is not None:
+            return self.disturbance_guided
+        return self.disturbance if beside is not None else 0.0
 
 
 class CostFile(Strict):
@@ -84,19 +93,21 @@ class CostFile(Strict):
             "rounds. What these costs foretell will be off; calibrate again when nothing else runs."
         )
 
-    def cost(self, role: str, proposed: int = 0) -> EngineCost:
-        """The engine of `role`, with the passes whose number of proposed tokens is nearest to `proposed`."""
+    def cost(self, role: str, proposed: int = 0, beside: Beside | None = None) -> EngineCost:
+        """The engine of `role` in a server, with the passes whose number of proposed tokens is nearest to `proposed`,
+        while the other engine works `beside` it; None: while that rests."""
         costs = self.draft if role == "draft" else self.target
+        slower = 1.0 + costs.disturbed(beside)
         passes = min(costs.passes, key=lambda one: abs(one.proposed - proposed))
         first, last = (find(costs.passes, key=lambda one: one.proposed) for find in (min, max))
         span = last.proposed - first.proposed
         return EngineCost(
-            tuple(passes.pass_s),
-            guess_s=max(last.pass_s[0][1] - first.pass_s[0][1], 0.0) / span if span else None,
-            context_s=costs.context_s,
+            tuple((size, seconds * slower + costs.stream_s) for size, seconds in passes.pass_s),
+            guess_s=slower * max(last.pass_s[0][1] - first.pass_s[0][1], 0.0) / span if span else None,
+            context_s=slower * costs.context_s,
             call_s=costs.call_s,
             prefill_passes=costs.prefill_passes,
-            prefill_token_s=costs.prefill_token_s,
+            prefill_token_s=slower * costs.prefill_token_s,
             max_num_seqs=costs.max_num_seqs,
         )
 

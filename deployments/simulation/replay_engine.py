@@ -2,8 +2,8 @@
 
 Promises: what a call writes is `ReplayText`'s; how many tokens a pass gives follows from the code that proposes in the
 real engine, `actors.engines.hint_matching`, on the tokens at hand at that moment; a pass takes what the measured costs
-say for its sequences, its proposed tokens and the prompt it reads. A call joins at the next pass, as in a continuous
-batch; one that is closed leaves at once and the pass goes on.
+say for its sequences, its proposed tokens and the prompt it reads, and what a server adds to each. A call joins at the
+next pass, as in a continuous batch; one that is closed leaves at once and the pass goes on.
 """
 
 from __future__ import annotations
@@ -78,9 +78,8 @@ def _line(points: Sequence[tuple[float, float]], at: float) -> float:
 class _Sequence:
     """One generation in the engine, and what of it is on its way to whoever asked for it."""
 
-    def __init__(self, writing: HintedWriting, is_stream: bool = False, judging_s: float = 0.0) -> None:
+    def __init__(self, writing: HintedWriting, judging_s: float = 0.0) -> None:
         self.writing = writing
-        self.is_stream = is_stream
         self.judging_s = judging_s
         self.has_begun = False
         """Whether a pass has begun with it: what it need not read is settled then."""
@@ -155,15 +154,18 @@ class ReplayEngine:
             coming = self._stopped(coming, rule, stops)
         writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation, stops=stops)
         writing.add_hints(hints)
-        sequence = _Sequence(writing, is_stream=max_steps is None)
+        sequence = _Sequence(writing)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
         self._enter(call_id, sequence)
         try:
             while not cutter.finished:
                 ids, ending = await sequence.heard.get()
-                for delta in cutter.feed(ids, ending):
+                deltas = cutter.feed(ids, ending)
+                if deltas:
                     counts = (writing.num_proposed, writing.num_accepted) if cutter.finished else (0, 0)
-                    yield replace(delta, num_proposed=counts[0], num_accepted=counts[1])
+                    deltas[-1] = replace(deltas[-1], num_proposed=counts[0], num_accepted=counts[1], num_passes=1.0)
+                for delta in deltas:
+                    yield delta
         finally:
             self._sequences.pop(call_id, None)
             if sequence.has_begun:
@@ -240,9 +242,7 @@ class ReplayEngine:
         if other is None or not other.num_running():
             return 0.0
         is_guided = any(one.writing.was_told for engine in (self, other) for one in engine._sequences.values())
-        if is_guided and costs.disturbance_guided is not None:
-            return costs.disturbance_guided
-        return costs.disturbance
+        return costs.disturbed("guided" if is_guided else "windows")
 
     async def _work(self) -> None:
         """Pass after pass, while there is something to write."""
@@ -269,10 +269,9 @@ class ReplayEngine:
         read = sum(max(sequence.writing.num_to_read - 1, 0) for sequence in batch)
         context = sum(sequence.writing.num_context for sequence in batch)
         num_writing = sum(1 for sequence in batch if not sequence.judging_s)
-        seconds = self._cost.seconds(max(num_writing, 1), proposed, read, context) * slower
-        if any(sequence.is_stream for sequence in batch):
-            seconds += self._cost.scale * self._cost.costs.stream_s
-        pass_s = self._cost.seconds(1, 0, 0, 0) * slower
+        served_s = self._cost.scale * self._cost.costs.stream_s
+        seconds = self._cost.seconds(max(num_writing, 1), proposed, read, context) * slower + served_s
+        pass_s = self._cost.seconds(1, 0, 0, 0) * slower + served_s
         return seconds + sum(max(sequence.judging_s - pass_s, 0.0) for sequence in batch)
 
     def _look_up(self, sequence: _Sequence) -> None:

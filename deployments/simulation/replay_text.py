@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from actors.errors import RequestError
 from actors.messages import TokenIds
 from deployments.simulation.cutting import Cut, cut_at_words
 from deployments.simulation.hinted_writing import END
@@ -163,6 +164,16 @@ class ReplayText:
         places = range(at, at + num_inside)
         stray = next((place for place in places if uniform(place, len(self.truth)) >= agreement), at + num_inside)
         return (*ids[: stray - at], *(FIRST_JUNK + place for place in places if place >= stray), *ids[-1:])
+
+
+def require_texts(trace: Trace, source: str) -> None:
+    """RequestError where `trace`, of `source`, counts tokens and does not hold their words."""
+    if any(commit.num_tokens and commit.text is None for commit in trace.commits):
+        raise RequestError(
+            f"{source} has traces without texts, so what was written cannot be written again. Ask a server that keeps "
+            "them (telemetry.trace_texts: true).",
+            "trace_texts",
+        )
 
 
 def is_guided(trace: Trace) -> bool:

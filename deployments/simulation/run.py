@@ -11,7 +11,15 @@ from functools import partial
 
 from deployments.coordinator.control.controller import Controller
 from deployments.simulation.arrivals import Arrivals, Then
-from deployments.simulation.asking import GUIDED, guided_texts_of, guiding_of, script_of, settings_of, target_cost
+from deployments.simulation.asking import (
+    BESIDE,
+    GUIDED,
+    guided_texts_of,
+    guiding_of,
+    script_of,
+    settings_of,
+    target_cost,
+)
 from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool
 from deployments.simulation.controlled import Controlled
@@ -52,7 +60,7 @@ class Run:
         verdict = EngineCost(((1, scenario.verifier.latency_s),), max_num_seqs=scenario.verifier.at_once)
         self._pools = {
             "target": Pool(clock, target_cost(scenario, mode), scenario.target.replicas),
-            "draft": Pool(clock, scenario.draft.cost("draft"), scenario.draft.replicas),
+            "draft": Pool(clock, scenario.draft.cost("draft", BESIDE.get(mode)), scenario.draft.replicas),
             "verifier": Pool(clock, verdict, scenario.verifier.replicas),
         }
         settings, controller = settings_of(scenario, mode), Controller()

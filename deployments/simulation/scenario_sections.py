@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 from actors.errors import ConfigError
 from deployments.autoscaling_config import AutoscalingConfig
 from deployments.gateway_config import AdmissionConfig
-from deployments.simulation.cost_file import read_costs
+from deployments.simulation.cost_file import Beside, read_costs
 from deployments.simulation.costs import EngineCost, linear_cost
 from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, scaled
 
@@ -77,8 +77,8 @@ class RoleScenario(Strict):
         """Whether nobody measured it."""
         return self.model is not None
 
-    def cost(self, role: str) -> EngineCost:
-        """What an engine of this role costs; ConfigError where it cannot be."""
+    def cost(self, role: str, beside: Beside | None = None) -> EngineCost:
+        """What an engine of this role costs, a measured one `beside` the other; ConfigError where it cannot be."""
         if self.model is not None and self.gpu is not None:
             try:
                 return estimated_cost(
@@ -92,7 +92,8 @@ class RoleScenario(Strict):
             except ValueError as error:
                 raise ConfigError(f"{role}: {error}.", f"{role}.gpus") from error
         if self.costs is not None:
-            return scaled(read_costs(Path(self.costs)).cost(role, self.proposed_tokens), self.tokens_per_pass)
+            costs = read_costs(Path(self.costs)).cost(role, self.proposed_tokens, beside)
+            return scaled(costs, self.tokens_per_pass)
         return scaled(linear_cost(self.token_s or 1.0, self.sequence_share), self.tokens_per_pass)
 
 

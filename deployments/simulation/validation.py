@@ -30,7 +30,7 @@ from deployments.bench.figures import bootstrap_ci
 from deployments.bench.folder import read_plan
 from deployments.bench.record import read_requests
 from deployments.bench.variants import asked, baseline
-from deployments.config import Config
+from deployments.config import Config, TelemetryConfig
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.pipeline import Roles
@@ -39,7 +39,7 @@ from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.cutting import Cut, cut_at_words
 from deployments.simulation.replay_engine import PassCost, ReplayEngine
-from deployments.simulation.replay_text import ReplayText, Vocabulary, replay_text
+from deployments.simulation.replay_text import ReplayText, Vocabulary, replay_text, require_texts
 from deployments.simulation.virtual_loop import run_virtually
 from deployments.telemetry.timeline import Trace, read_trace
 
@@ -149,7 +149,8 @@ class Replayer:
     def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any], cut: Cut = cut_at_words) -> None:
         """`plan` has the run's ``temperature``, ``max_tokens`` and ``instruction``, and what it wished of all its rows;
         `cut` makes tokens of its texts."""
-        self._config = config
+        self._config = config.model_copy(update={"telemetry": TelemetryConfig()})
+        """Without an audit log: what is answered here was asked by nobody."""
         self._cut = cut
         self._costs = costs
         self._plan = plan
@@ -180,13 +181,16 @@ class Replayer:
         )
         await asyncio.sleep(self._now)  # each answer has a loop of its own, whose time begins at 0
         begun, num_tokens = asyncio.get_running_loop().time(), 0
-        async with aclosing(coordinator.generate(request)) as outputs:
-            async for output in outputs:
-                if isinstance(output, Finished):
-                    num_tokens = output.summary.output_tokens
-        took = asyncio.get_running_loop().time() - begun
+        try:
+            async with aclosing(coordinator.generate(request)) as outputs:
+                async for output in outputs:
+                    if isinstance(output, Finished):
+                        num_tokens = output.summary.output_tokens
+            took = asyncio.get_running_loop().time() - begun
+        finally:
+            coordinator.close()
+            await asyncio.gather(target.shutdown(), draft.shutdown())
         self._now = begun + took
-        await asyncio.gather(target.shutdown(), draft.shutdown())
         return Replayed(took, num_tokens, coordinator.trace("replayed") or {})
 
     def _judges_with_target(self, line: Mapping[str, Any]) -> bool:
@@ -235,7 +239,8 @@ def match_rules(writer: WriterConfig) -> MatchRules | None:
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The plan of a benchmark, and its whole requests with traces, one at a time; RequestError if there are none."""
+    """The plan of a benchmark, and its whole requests with traces, one at a time; RequestError if there are none, or
+    what was written is not in them."""
     try:
         plan, lines = read_plan(folder), read_requests(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -246,6 +251,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"{folder} holds no answered request with a trace: make it with lookahead bench --concurrency 1 --traces.",
             "validate",
         )
+    for line in found:
+        require_texts(read_trace(line["trace"]), str(folder))
     return plan, found
 
 

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 
-from actors.errors import ServiceError
+from actors.errors import RequestError, ServiceError
+from deployments.bench.runner import WARM_UP, WARM_UP_TOKENS
 from deployments.calibration import served
-from deployments.calibration.served import ALONE, match, measure_served, num_asked
+from deployments.calibration.served import ALONE, MAX_TOKENS, match, measure_served, num_asked, with_texts
+from deployments.config import validate_config
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.validation import Replayer
 from deployments.telemetry.timeline import read_trace
 from tests.unit.simulation.test_validation import PLAN, config, costs, seed_trace
 
 STREAM_S = 0.02
+TURNS, WINDOWS, GUIDED = (
+    "lookahead_sync:balanced:none",
+    "lookahead:balanced:none:controller=off",
+    "lookahead:exact:controller=off",
+)
 
 
 def disturbed(
-    target: float, draft: float, stream_s: float = STREAM_S, guided: tuple[float, float] | None = None
+    target: float,
+    draft: float,
+    stream_s: float = STREAM_S,
+    guided: tuple[float, float] | None = None,
+    draft_stream_s: float = 0.0,
 ) -> CostFile:
     known = costs()
     more = [{"disturbance_guided": one} for one in guided or (None, None)]
     return known.model_copy(
         update={
             "target": known.target.model_copy(update={"disturbance": target, "stream_s": stream_s, **more[0]}),
-            "draft": known.draft.model_copy(update={"disturbance": draft, **more[1]}),
+            "draft": known.draft.model_copy(update={"disturbance": draft, "stream_s": draft_stream_s, **more[1]}),
         }
     )
 
@@ -62,33 +75,93 @@ def test_windows_and_guided_answers_are_told_apart() -> None:
     assert found.draft.disturbance_guided == pytest.approx(0.6, abs=0.1)
 
 
-def test_the_server_is_asked_and_its_traces_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
+def test_what_the_server_adds_to_a_pass_of_the_draft_is_found_where_the_target_rests() -> None:
+    """So it is not taken for what the engines do to each other."""
+    known = disturbed(0.1, 0.3, guided=(0.3, 0.6), draft_stream_s=0.01)
+    lines = [answered(mode, known) for mode in (ALONE, TURNS, WINDOWS, GUIDED)]
+    found = match(config(), disturbed(0.7, 0.7, 0.7, (0.7, 0.7), 0.7), [lines] * 2)
+    assert found.target.stream_s == pytest.approx(STREAM_S, rel=0.05)
+    assert found.draft.stream_s == pytest.approx(0.01, rel=0.1)
+    assert found.draft.disturbance == pytest.approx(0.3, abs=0.12), "six steps are few"
+    assert found.draft.disturbance_guided == pytest.approx(0.6, abs=0.1)
+    assert found.target.disturbance_guided == pytest.approx(0.3, abs=0.06)
 
-    def answer(request: httpx.Request) -> httpx.Response:
+
+class Server:
+    """Answers in a stream, and has traces of what it answered, as long as `known` costs make them."""
+
+    def __init__(self, known: CostFile) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.traces = {mode: answered(mode, known)["trace"] for mode in (ALONE, TURNS, WINDOWS, GUIDED)}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
-            wishes = asked[-1]["speculation"]
-            is_window = "token_speculation" in wishes and wishes["mode"] != "target"
-            windows = "lookahead:balanced:none:controller=off"
-            mode = windows if is_window else ALONE if wishes["mode"] == "target" else "lookahead:exact"
-            return httpx.Response(200, json=answered(mode, disturbed(0.1, 0.3))["trace"])
-        asked.append(json.loads(request.content))
-        usage, choice = {"prompt_tokens": 40}, {"finish_reason": "stop"}
-        return httpx.Response(200, json={"id": f"r{len(asked)}", "usage": usage, "choices": [choice]})
+            mode = served._modes(config())[int(request.url.path.rpartition("-")[2]) % 4]
+            return httpx.Response(200, json=self.traces[mode])
+        self.asked.append(json.loads(request.content))
+        usage, choice = {"prompt_tokens": 40}, {"delta": {"content": "42"}, "finish_reason": "stop"}
+        events = [{"choices": [choice]}, {"choices": [], "usage": usage}]
+        text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        return httpx.Response(200, text=text, headers={"x-request-id": f"r-{len(self.asked) - 1}"})
 
-    real, told = httpx.Client, []
-    transport = httpx.MockTransport(answer)
-    monkeypatch.setattr(served.httpx, "Client", lambda **more: real(transport=transport, **more))
+    @asynccontextmanager
+    async def connect(self, url: str, api_key: str | None) -> AsyncIterator[httpx.AsyncClient]:
+        """As `deployments.server.client.connect`."""
+        assert api_key == "key"
+        async with httpx.AsyncClient(transport=httpx.MockTransport(self), base_url=url) as http:
+            yield http
+
+
+def test_the_server_is_asked_as_a_benchmark_asks_and_its_traces_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamed, each mode with a salt of its own, after a short question that is not measured."""
+    server, told = Server(disturbed(0.1, 0.3)), list[int]()
+    monkeypatch.setattr(served, "connect", server.connect)
     found = measure_served("http://made-up", config(), costs(), "key", lambda: told.append(1))
     assert found.draft.disturbance == pytest.approx(0.3, abs=0.12)
-    assert len(told) == len(asked) == num_asked(config())
-    windows = {"mode": "lookahead", "fidelity": "balanced", "token_speculation": "none", "controller": False}
-    assert asked[1]["speculation"] == windows
-    assert asked[2]["speculation"] == {"mode": "lookahead", "fidelity": "exact", "controller": False}
+    assert len(told) == num_asked(config()) == 16
+    assert all(one["stream"] for one in server.asked)
+    first, measured = server.asked[:4], server.asked[4:]
+    assert len(measured) == 16
+    assert all(WARM_UP in one["messages"][0]["content"] for one in first)
+    assert {one["max_tokens"] for one in first} == {WARM_UP_TOKENS}
+    assert {one["max_tokens"] for one in measured} == {MAX_TOKENS}
+    assert [one["speculation"] for one in first] == [
+        {"mode": "target", "token_speculation": "none"},
+        {"mode": "lookahead_sync", "fidelity": "balanced", "token_speculation": "none"},
+        {"mode": "lookahead", "fidelity": "balanced", "token_speculation": "none", "controller": False},
+        {"mode": "lookahead", "fidelity": "exact", "controller": False},
+    ]
+    salts = [one["cache_salt"] for one in first]
+    assert len(set(salts)) == 4
+    assert [(one["speculation"], one["cache_salt"]) for one in measured] == [
+        (one["speculation"], one["cache_salt"]) for one in first * 4
+    ]
+    other = Server(disturbed(0.1, 0.3))
+    monkeypatch.setattr(served, "connect", other.connect)
+    measure_served("http://made-up", config(), costs(), "key")
+    assert not {one["cache_salt"] for one in other.asked} & set(salts), "another start finds nothing of this one"
+
+
+def test_a_server_that_keeps_no_words_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(disturbed(0.1, 0.3))
+    server.traces[ALONE]["commits"][0]["text"] = None
+    monkeypatch.setattr(served, "connect", server.connect)
+    with pytest.raises(RequestError, match="traces without texts"):
+        measure_served("http://made-up", config(), costs(), "key")
+
+
+def test_the_server_that_is_started_keeps_words_whatever_the_profile_says() -> None:
+    silent = validate_config(config().model_dump(mode="json") | {"telemetry": {"trace_texts": False}}, "test")
+    assert with_texts(silent) == config()
 
 
 def test_a_server_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, transport = httpx.Client, httpx.MockTransport(lambda request: httpx.Response(503))
-    monkeypatch.setattr(served.httpx, "Client", lambda **more: real(transport=transport, **more))
+    @asynccontextmanager
+    async def connect(url: str, api_key: str | None) -> AsyncIterator[httpx.AsyncClient]:
+        transport = httpx.MockTransport(lambda request: httpx.Response(503))
+        async with httpx.AsyncClient(transport=transport, base_url=url) as http:
+            yield http
+
+    monkeypatch.setattr(served, "connect", connect)
     with pytest.raises(ServiceError, match="503"):
         measure_served("http://made-up", config(), costs())

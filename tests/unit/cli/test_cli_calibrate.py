@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import pytest
 
 from actors.verifiers import embedding
 from deployments.config import load_config, profile_text
+from deployments.simulation.cost_file import read_costs
+from tests.unit.simulation.test_validation import costs
 
 
 class SetCosines:
@@ -189,6 +192,29 @@ def test_recorded_pairs_are_not_overwritten(lookahead, tmp_path):
     done = lookahead("calibrate", "--record", "--out", str(tmp_path))
     assert done.code == 1
     assert "is there already" in done.err
+
+
+def test_engines_are_measured_in_a_server_that_keeps_words(lookahead, tmp_path, monkeypatch):
+    """Its answers are written again from their traces, whatever the profile keeps of others."""
+    silent = tmp_path / "silent.yaml"
+    silent.write_text(profile_text("scripted") + "\ntelemetry: {trace_texts: false}\n")
+    started = []
+
+    async def time_engines(config, bar):
+        return costs()
+
+    @contextmanager
+    def server(config, url):
+        started.append(config)
+        yield "http://made-up"
+
+    monkeypatch.setattr("deployments.calibration.engine_run.time_engines", time_engines)
+    monkeypatch.setattr("deployments.cli.cluster.server", server)
+    monkeypatch.setattr("deployments.calibration.served.measure_served", lambda url, config, found, key, tell: found)
+    done = lookahead("calibrate", "--engine", "--config", str(silent), "--out", str(tmp_path / "costs"), "--json")
+    assert done.code == 0, done.err
+    assert [config.telemetry.trace_texts for config in started] == [True]
+    assert read_costs(tmp_path / "costs" / "costs.yaml") == costs()
 
 
 def test_help_has_an_example(lookahead):

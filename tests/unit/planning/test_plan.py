@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -135,22 +136,84 @@ def test_the_profile_s_engines_have_the_batches_that_were_planned_with(num_propo
         assert options["max_num_batched_tokens"] >= cost.max_num_seqs * (1 + num_proposed)
 
 
-def test_measured_engines_are_planned_with(tmp_path: Path) -> None:
-    def role(model: str, seconds: float) -> RoleCosts:
-        writer = {"model": model, "engine": {"options": {"max_model_len": 99}}, "placement": {"cpu_cores": "1"}}
-        passes = [PassTimes(proposed=0, pass_s=[(1, seconds), (4, 2.0 * seconds)])]
-        return RoleCosts(model=model, passes=passes, writer=writer)
+def measured_file(path: Path, settings: dict[str, Any] | None = None, **more: float) -> Path:
+    """Engines that were timed, both with room for 999 tokens."""
 
-    file = tmp_path / "costs.yaml"
-    write_costs(file, CostFile(source="test", target=role("package:big", 0.3), draft=role("package:little", 0.03)))
+    def role(model: str, seconds: float) -> RoleCosts:
+        writer = {"model": model, "engine": {"options": {"max_model_len": 999}}, "placement": {"cpu_cores": "1"}}
+        passes = [PassTimes(proposed=0, pass_s=[(1, seconds), (4, 2.0 * seconds)])]
+        return RoleCosts(model=model, passes=passes, writer=writer, **more)  # type: ignore[arg-type]
+
+    target, draft = role("package:big", 0.3), role("package:little", 0.03)
+    write_costs(path, CostFile(source="test", target=target, draft=draft, settings=settings or {}))
+    return path
+
+
+def test_measured_engines_are_planned_with(tmp_path: Path) -> None:
+    file = measured_file(tmp_path / "costs.yaml")
     answer = plan(replace(SMALL, gpu=None, costs=file, num_gpus=2, users=1, alpha=0.9, output_tokens=500))
     config = parse_config(profile_text(answer), "plan")
     assert config.target.model == "package:big"
-    assert config.target.engine.options == {"max_model_len": 99}
+    assert config.target.engine.options == {"max_model_len": 999}
     assert config.target.placement.cpu_cores == "1"
     assert config.draft is not None
     assert answer.chosen.predicted.layout.depth
     assert "The cost file says nothing of reasoning" in profile_text(answer)  # an older one
+
+
+def test_windows_are_foretold_as_slow_as_engines_are_beside_each_other(tmp_path: Path) -> None:
+    """The target alone has the machine to itself; the server is there for both."""
+    paces = {}
+    for name, more in (("quiet", {}), ("beside", {"disturbance": 0.5}), ("served", {"stream_s": 0.3})):
+        asked = replace(SMALL, gpu=None, costs=measured_file(tmp_path / name, **more), users=1, output_tokens=500)
+        ahead, alone = predict(asked, Layout(1, 1, 1, 1, 4, 0), 1), predict(asked, Layout(1, 1, 0, 1, 0, 0), 1)
+        assert ahead is not None
+        assert alone is not None
+        paces[name] = ahead.user_tokens_per_s, alone.user_tokens_per_s, answering.simulated(asked, ahead)
+        assert ahead.speed_up == pytest.approx(ahead.user_tokens_per_s / alone.user_tokens_per_s)
+    for place, factor in ((0, 1.5), (1, 1.0), (2, 1.5)):
+        assert paces["beside"][place] == pytest.approx(paces["quiet"][place] / factor, rel=0.02)
+    assert paces["served"][1] == pytest.approx(paces["quiet"][1] / 2, rel=0.02)
+
+
+def test_a_plan_simulates_the_windows_that_its_profile_serves(tmp_path: Path) -> None:
+    def pace(name: str, **speculation: int) -> float:
+        file = measured_file(tmp_path / name, {"speculation": speculation})
+        asked = replace(SMALL, gpu=None, costs=file, users=1, alpha=0.9, output_tokens=500)
+        found = predict(asked, Layout(1, 1, 1, 1, 4, 0), 1)
+        assert found is not None
+        return answering.simulated(asked, found)
+
+    assert pace("one", max_target_steps=1) != pace("all") == pace("many", max_target_steps=99)
+
+
+def test_an_answer_that_has_no_room_in_what_was_measured_is_refused(tmp_path: Path) -> None:
+    asked = replace(SMALL, gpu=None, costs=measured_file(tmp_path / "costs.yaml"), users=1, output_tokens=800)
+    with pytest.raises(ConfigError, match=r"room for 999 tokens \(max_model_len\).*takes 1000") as refused:
+        plan(asked)
+    assert refused.value.param == "output_tokens"
+
+
+def test_a_measured_profile_says_what_it_does_otherwise_than_was_planned(tmp_path: Path) -> None:
+    """It is at its own fidelity, and its replicas are bound to the cores of the one that was measured."""
+    settings = load_profile("local").model_dump(mode="json", include={"speculation", "verifier"})
+    file = measured_file(tmp_path / "costs.yaml", settings)
+    asked = replace(SMALL, gpu=None, costs=file, num_gpus=2, users=1, alpha=0.9, output_tokens=500)
+
+    def text(layout: Layout) -> str:
+        found = predict(asked, layout, 1)
+        assert found is not None
+        chosen = answering.Candidate(found, found.user_tokens_per_s, 1)
+        return profile_text(answering.Plan(asked, chosen, (), (), None, ()))
+
+    guided, single, several = "This profile is at fidelity exact", Layout(1, 1, 1, 1, 4, 0), Layout(2, 1, 3, 1, 4, 0)
+    assert guided in text(single)
+    assert "is bound to the cores" not in text(single)
+    for role in ("target", "draft"):
+        assert f"# Each {role} is bound to the cores 1 of its host: give every replica a host" in text(several)
+    alone = text(Layout(2, 1, 0, 1, 0, 0))
+    assert guided not in alone
+    assert alone.count("is bound to the cores") == 1
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ async def write(one: ReplayEngine, prompt: TokenIds) -> float:
 
 
 def test_judges_that_share_a_pass_read_one_after_another() -> None:
-    """Each has a prompt of its own; what they have in common is the pass."""
+    """Each has a prompt of its own; what they have in common is the pass. What one took was measured in a server."""
 
     async def run() -> list[float]:
-        one = engine()
+        one = engine(stream_s=0.03)
 
         async def read(call_id: str, after_s: float = 0.0) -> float:
             await asyncio.sleep(after_s)
@@ -58,7 +58,8 @@ def test_judges_that_share_a_pass_read_one_after_another() -> None:
         await one.shutdown()
         return list(ends)
 
-    assert run_virtually(run()) == pytest.approx([1.0, 3.0 - PASS_S, 3.0 - PASS_S])
+    pass_s = PASS_S + 0.03
+    assert run_virtually(run()) == pytest.approx([1.0, 3.0 - pass_s, 3.0 - pass_s])
 
 
 def test_a_step_that_shares_a_judge_s_pass_is_not_read_for_nothing() -> None:
@@ -122,6 +123,39 @@ def test_a_call_for_one_step_ends_with_it_and_delays_nobody() -> None:
         return second - first
 
     assert run_virtually(run()) == pytest.approx(PASS_S + READ_S)
+
+
+@pytest.mark.parametrize("max_steps", [1, 4, None])
+def test_a_server_adds_to_each_pass_whatever_it_is_for(max_steps: int | None) -> None:
+    """A step of the target's, a look-ahead, a stream."""
+
+    async def run() -> list[float]:
+        one, times = engine(stream_s=0.03), [0.0]
+        options = {"max_tokens": 9, "rule": StepRule("line"), "max_steps": max_steps, "sampling": Sampling()}
+        async for _ in one.generate("some", (1,), **options):  # type: ignore[arg-type]
+            times.append(asyncio.get_running_loop().time())
+        await one.shutdown()
+        return [end - begin for begin, end in pairwise(times)]
+
+    assert run_virtually(run()) == pytest.approx([PASS_S + 0.03] * (max_steps or 9))
+
+
+def test_tokens_say_how_many_passes_they_took() -> None:
+    """Of a pass that ends several steps the last delta tells, as of the real engine's."""
+
+    async def run() -> tuple[list[float], float]:
+        one = engine(rules=MatchRules())
+        options = {"max_tokens": 9, "rule": StepRule("line"), "max_steps": None, "sampling": Sampling()}
+        hinted = one.generate("hinted", (1,), **options, hints=(one._text.truth,))  # type: ignore[arg-type]
+        deltas = [delta async for delta in hinted]
+        await one.shutdown()
+        return [delta.num_passes for delta in deltas], asyncio.get_running_loop().time()
+
+    passes, took_s = run_virtually(run())
+    assert len(passes) == 9, "each token is a step"
+    assert sum(passes) == pytest.approx(took_s / PASS_S)
+    assert sum(passes) < 9
+    assert passes[-1] == 1.0
 
 
 def test_nothing_is_guessed_behind_the_end_of_the_only_step_that_is_asked_for() -> None:

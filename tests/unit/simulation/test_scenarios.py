@@ -136,6 +136,26 @@ def test_costs_are_written_and_read(tmp_path: Path) -> None:
         read_costs(file)
 
 
+def test_measured_engines_are_as_slow_as_a_server_and_the_other_engine_make_them(tmp_path: Path) -> None:
+    """What the server adds is in each pass; the disturbance where both engines work at a time."""
+    file = tmp_path / "costs.yaml"
+
+    def num_tokens(mode: str, factor: float, **more: float) -> float:
+        target, draft = (
+            RoleCosts(model="m", passes=[PassTimes(proposed=0, pass_s=[(1, each)])], **more)  # type: ignore[arg-type]
+            for each in (0.1, 0.02)
+        )
+        write_costs(file, CostFile(source="a test", target=target, draft=draft))
+        roles = f"target: {{costs: {file}}}\ndraft: {{costs: {file}}}\nspeculation: {{modes: [{mode}]}}\n"
+        text = f"name: s\n{roles}arrivals: {{users: 1}}\nduration_s: {factor * 200.0}"
+        return run_scenario(parse_scenario(text, "test"))[0].output_tokens
+
+    disturbed = {"disturbance": 1.0, "disturbance_guided": 3.0}
+    for mode, factor in (("target", 1.0), ("lookahead_sync", 1.0), ("lookahead", 2.0), ("guided", 4.0)):
+        assert num_tokens(mode, factor, **disturbed) == pytest.approx(num_tokens(mode, 1.0), rel=0.03), mode
+    assert num_tokens("target", 2.0, stream_s=0.1) == pytest.approx(num_tokens("target", 1.0), rel=0.03)
+
+
 def test_estimates_follow_the_roofline() -> None:
     model, gpu = MODELS["r1-distill-32b"], GPUS["h100"]
     one, two = estimated_cost(model, gpu, 2, context=2048), estimated_cost(model, gpu, 4, context=2048)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def seed_trace(mode: str) -> dict[str, Any]:
     """As a server would have recorded it, but for the times, which only order it."""
     spans: list[dict[str, Any]] = []
     commits = []
-    judged = mode in ("lookahead:balanced", "specreason")
+    judged = mode in ("lookahead:balanced", "lookahead_sync:balanced", "specreason")
     for number, text in enumerate(STEPS):
         size, origin = len(cut(text, 12)), "target"
         at = {"position": number, "step": number, "start_s": number + 0.1, "end_s": number + 0.2}
@@ -156,6 +157,22 @@ def test_every_mode_of_a_run_is_predicted_from_its_own_recording(tmp_path) -> No
     assert compare(absolute, against)[0].off_latency == pytest.approx(1 / 1.5 - 1, abs=0.02)
 
 
+@pytest.mark.parametrize("is_in_the_way", [False, True])
+def test_what_is_answered_again_is_in_no_audit_log(tmp_path, is_in_the_way: bool) -> None:
+    """Nobody asked for it; and where the log cannot be written, it is answered all the same."""
+    folder = tmp_path / "audit"
+    if is_in_the_way:
+        folder.write_text("a file")
+    telemetry = {"audit": {"path": str(folder)}, "trace_texts": False}
+    audited = validate_config(config().model_dump(mode="json") | {"telemetry": telemetry}, "test")
+    line = {"mode": "lookahead:balanced", "question": "How many?", "usage": {"prompt_tokens": 40}}
+    before = threading.active_count()
+    done = Replayer(audited, costs(), PLAN).answer(line, read_trace(seed_trace("lookahead:balanced")))
+    assert done.num_tokens
+    assert folder.is_file() if is_in_the_way else not folder.exists()
+    assert threading.active_count() == before
+
+
 def test_what_the_run_asked_for_of_all_rows_is_asked_again() -> None:
     line = {"mode": "lookahead", "question": "How many?", "usage": {"prompt_tokens": 40}}
     trace = read_trace(seed_trace("lookahead:exact"))
@@ -206,6 +223,17 @@ def test_a_folder_that_is_no_run_says_so(tmp_path) -> None:
     (tmp_path / "requests.jsonl").write_text('{"mode": "target", "index": 0}\n')
     with pytest.raises(RequestError, match="no answered request"):
         read_run(tmp_path)
+
+
+def test_a_run_whose_words_were_not_kept_is_refused(tmp_path) -> None:
+    """Empty words would be replayed without a complaint, and foretell nothing."""
+    record(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
+    for part in [*lines[-1]["trace"]["commits"], *lines[-1]["trace"]["spans"]]:
+        part["text"] = None
+    (tmp_path / "requests.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    with pytest.raises(RequestError, match=r"traces without texts.*telemetry\.trace_texts: true"):
+        predict(config(), costs(), tmp_path)
 
 
 def test_only_a_line_feed_ends_a_line_of_a_run(tmp_path) -> None:

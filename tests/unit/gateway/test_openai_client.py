@@ -99,6 +99,19 @@ async def test_completions(sdk: openai.AsyncOpenAI) -> None:
     assert "".join([chunk.choices[0].text async for chunk in stream]) == THOUGHT + ANSWER
 
 
+async def test_a_resumable_stream_with_pauses(backend: ScriptedBackend) -> None:
+    """The client fails at a blank line that ends no event, once an event had an id."""
+    backend.script = lambda request: [opened(request), said("It is ", 0), 0.2, said("42.", 0), 0.2, finished()]
+    app = create_app(config(resume_s=1.0), lambda: backend, keep_alive_s=0.05)
+    async with listening(app) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as sdk:
+        raw = await sdk.chat.completions.with_raw_response.create(
+            model=MODEL, messages=QUESTION, stream=True, extra_headers={"x-resumable": "true"}
+        )
+        chunks = [chunk async for chunk in raw.parse()]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "It is 42."
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
 async def test_models(sdk: openai.AsyncOpenAI) -> None:
     assert [model.id async for model in await sdk.models.list()] == [MODEL]
 

@@ -57,6 +57,7 @@ READINESS_S = 10.0
 EXPOSED = [
     "x-request-id",
     "retry-after",
+    "x-should-retry",
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 ]
 """Headers of an answer that a page may read, where pages may ask at all."""

@@ -112,6 +112,20 @@ async def test_a_resumable_stream_with_pauses(backend: ScriptedBackend) -> None:
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
+async def test_what_was_not_answered_in_time_is_not_asked_again(backend: ScriptedBackend) -> None:
+    """By itself the client repeats a 408 twice."""
+    backend.script = lambda request: [60.0]
+    app = create_app(config(), lambda: backend)
+    async with listening(app) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as sdk:
+        for stream in (False, True):
+            with pytest.raises(openai.APIStatusError) as late:
+                await sdk.chat.completions.create(
+                    model=MODEL, messages=QUESTION, stream=stream, extra_body={"timeout": 0.1}
+                )
+            assert (late.value.status_code, late.value.code) == (408, "deadline_exceeded")
+    assert len(backend.requests) == 2
+
+
 async def test_models(sdk: openai.AsyncOpenAI) -> None:
     assert [model.id async for model in await sdk.models.list()] == [MODEL]
 

@@ -282,7 +282,14 @@ class Routes:
 
     def _model(self) -> Model:
         name = self._config.served_model_name
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "lookahead"}
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "lookahead",
+            "root": name,
+            "parent": None,
+        }
 
     async def trace(self, request_id: str) -> Json:
         """The step trace of a recent request, by its x-request-id or by the id of its completion."""

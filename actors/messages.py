@@ -263,6 +263,8 @@ class RoleInfo:
     """So many sequences are worked on at once, others wait; None: as many as come."""
     sampling: Sampling = NEUTRAL
     """How tokens are drawn where a request does not say; it has no seed."""
+    takes_min_p: bool = True
+    """Whether the engine draws with `Sampling.min_p`; where it does not, it refuses such a request."""
 
 
 # --- calls to a role -------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from actors.engines.vllm_terms import (
     refusal,
     sampling_params,
     start_failure,
+    takes_min_p,
 )
 from actors.errors import ContextTooLong, LookaheadError, RequestError, RoleUnavailable, ServiceError
 from actors.messages import (
@@ -80,7 +81,7 @@ class VllmEngine:
         self._max_logprobs = config.model_config.max_logprobs
         self._tokenizer = ModelTokenizer(engine.get_tokenizer(), config.model_config.get_vocab_size())
         self._hint_calls = HintCalls(config.model_config.get_vocab_size())
-        self._info = replace(info, vocabulary=self._tokenizer.fingerprint)
+        self._info = replace(info, vocabulary=self._tokenizer.fingerprint, takes_min_p=takes_min_p(config))
         self._end_ids = end_ids(config.model_config.try_get_generation_config())
 
     @classmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from actors.engines.generation_config import check_override
 from actors.engines.hint_options import engine_options
 from actors.errors import CapacityError, ConfigError, LookaheadError, RequestError, RoleUnavailable, ServiceError
-from actors.messages import Sampling
+from actors.messages import NEUTRAL, Sampling
 
 # vLLM reads these while it is imported. Whoever sets them keeps their own.
 for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
@@ -95,6 +95,12 @@ def refusal(sampling: Sampling, config: Any) -> str | None:
     except (VLLMClientError, TypeError, ValueError) as error:
         return str(error)
     return None
+
+
+def takes_min_p(config: Any) -> bool:
+    """Whether an engine of `config` draws with `min_p`: of all that a request may ask for in its sampling the one thing
+    that vLLM refuses in some engines, those that speculate on tokens."""
+    return refusal(replace(NEUTRAL, min_p=0.5), config) is None
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from actors.errors import (
     RequestError,
     RoleUnavailable,
 )
-from actors.messages import Prompt, RoleInfo, StepRule, TokenIds
+from actors.messages import Prompt, RoleInfo, Sampling, StepRule, TokenIds
 from deployments.config import Config
 from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
@@ -279,7 +279,7 @@ class Coordinator:
             vocabulary=info.vocabulary,
             max_tokens=_max_tokens(request, len(prompt), info),
             rule=StepRule(request.speculation.boundary or step.boundary, step.max_tokens, marks.close),
-            sampling=request.sampling.over(info.sampling),
+            sampling=_sampling(request, info),
             stop=request.stop,
             marks=marks,
             mode=plan.mode,
@@ -355,6 +355,18 @@ def _vigilance(speculation: SpeculationConfig) -> Vigilance:
         ),
         Fuse(silence.max_failures, speculation.draft_retry_s),
     )
+
+
+def _sampling(request: GenerationRequest, info: RoleInfo) -> Sampling:
+    """How tokens are drawn; RequestError for what the target's engine would refuse when it is asked."""
+    sampling = request.sampling.over(info.sampling)
+    if sampling.temperature > 0 and sampling.min_p > 0 and not info.takes_min_p:
+        raise RequestError(
+            f"The engine of {info.model} cannot draw tokens with min_p as this server runs it; leave min_p out, or set "
+            "it or temperature to 0.",
+            "min_p",
+        )
+    return sampling
 
 
 def _max_tokens(request: GenerationRequest, num_prompt_tokens: int, info: RoleInfo) -> int:

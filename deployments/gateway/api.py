@@ -57,6 +57,7 @@ READINESS_S = 10.0
 EXPOSED = [
     "x-request-id",
     "retry-after",
+    "x-should-retry",
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 ]
 """Headers of an answer that a page may read, where pages may ask at all."""
@@ -281,7 +282,14 @@ class Routes:
 
     def _model(self) -> Model:
         name = self._config.served_model_name
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "lookahead"}
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "lookahead",
+            "root": name,
+            "parent": None,
+        }
 
     async def trace(self, request_id: str) -> Json:
         """The step trace of a recent request, by its x-request-id or by the id of its completion."""

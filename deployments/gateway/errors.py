@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from actors.errors import CapacityError, LookaheadError, OperatorError
+from actors.errors import CapacityError, DeadlineExceeded, LookaheadError, OperatorError
 from deployments.gateway.wire import Json
 
 log = logging.getLogger("lookahead.gateway")
@@ -76,8 +76,10 @@ def error_body(error: LookaheadError) -> dict[str, Any]:
 
 
 def error_response(error: LookaheadError) -> Json:
-    """The response for `error`, with ``Retry-After`` where trying again helps."""
+    """The response for `error`; its headers say when trying again helps, and that it does not after a time limit."""
     headers = dict(error.headers) if isinstance(error, HttpError) else {}
     if isinstance(error, CapacityError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    elif isinstance(error, DeadlineExceeded):
+        headers["x-should-retry"] = "false"  # OpenAI's clients repeat a 408, which is the same work in the same time
     return Json(error_body(error), status_code=error.status, headers=headers)

@@ -140,6 +140,7 @@ class ChatMessage(Body):
     content: Text
     reasoning: EarlierReasoning = None
     reasoning_content: EarlierReasoning = None
+    type: Annotated[None, Off(("text",))] = None  # lm-eval before 0.4.13 says so of each message
     name: Never = None
     tool_calls: Nothing = None
     tool_call_id: Never = None

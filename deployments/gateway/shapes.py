@@ -154,12 +154,14 @@ class Completion(_Head):
 
 
 class Model(TypedDict):
-    """A model that is served."""
+    """A model that is served; `root` and `parent` as vLLM's server has them, whose load client asks for the former."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    parent: None
 
 
 class ModelList(TypedDict):

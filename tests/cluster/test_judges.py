@@ -51,11 +51,12 @@ def test_langchain_invokes_and_streams(served: Served) -> None:
 
 
 def test_vllms_load_client_counts_no_failure(served: Served, tmp_path: Path) -> None:
+    """Without ``--model``, so it asks for the models first."""
     pytest.importorskip("vllm")
     lines = [json.dumps({"prompt": question, "output_tokens": 60}) for question in QUESTIONS * 2]
     (tmp_path / "questions.jsonl").write_text("\n".join(lines))
     arguments = ["--backend", "openai-chat", "--base-url", served.url, "--endpoint", "/v1/chat/completions"]
-    arguments += ["--model", MODEL, "--dataset-name", "custom", "--dataset-path", str(tmp_path / "questions.jsonl")]
+    arguments += ["--dataset-name", "custom", "--dataset-path", str(tmp_path / "questions.jsonl")]
     arguments += ["--custom-output-len", "-1", "--skip-tokenizer-init", "--skip-chat-template", "--num-prompts", "6"]
     arguments += ["--max-concurrency", "3", "--extra-body", '{"speculation": {"mode": "lookahead"}}']
     arguments += ["--save-result", "--save-detailed", "--result-dir", str(tmp_path), "--result-filename", "result.json"]

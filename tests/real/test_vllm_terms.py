@@ -46,6 +46,12 @@ def test_what_an_engine_would_refuse_is_known_before_it_starts() -> None:
     assert "min_p" in str(refusal(Sampling(1.0, min_p=0.1), speculating))
 
 
+def test_an_engine_that_speculates_says_that_it_takes_no_min_p() -> None:
+    for speculation in (None, object()):
+        described = engine_over(Scripted(configured(speculation))).describe()
+        assert described.takes_min_p == (speculation is None)
+
+
 def test_what_an_engine_cannot_start_with_is_told_in_one_line() -> None:
     """Pydantic's errors have several, of which a deployment's log would show the last one alone."""
     from pydantic import TypeAdapter, ValidationError

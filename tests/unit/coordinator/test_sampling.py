@@ -10,10 +10,11 @@ import pytest
 
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine, ScriptOptions
+from actors.errors import RequestError
 from actors.messages import NEUTRAL, Delta, RoleInfo, Sampling
 from actors.target import TargetModel
 from deployments.coordinator.pipeline import Roles
-from deployments.generation import SamplingOptions
+from deployments.generation import Finished, SamplingOptions
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, request
 
@@ -60,5 +61,36 @@ def test_what_a_request_leaves_out_is_as_the_target_says(
             pass
         assert target.asked == {drawn}
         assert draft.asked == ({drawn} if mode == "lookahead" else set())
+
+    run_virtually(ask())
+
+
+class WithoutMinP(Model):
+    """An engine that refuses requests with `min_p`, as vLLM's does where it speculates on tokens."""
+
+    def describe(self) -> RoleInfo:
+        return replace(super().describe(), takes_min_p=False)
+
+
+@pytest.mark.parametrize("temperature", [0.7, None, 0.0])
+@pytest.mark.parametrize("min_p", [0.1, 0.0, None])
+def test_what_the_engine_would_refuse_is_refused_before_it_is_opened(
+    temperature: float | None, min_p: float | None
+) -> None:
+    """Else the client of a stream would have a 200 already. A greedy request draws nothing, so it may say anything."""
+
+    async def ask() -> None:
+        target = WithoutMinP(TARGET, NEUTRAL)
+        bench = Bench()
+        bench.roles = Roles(TargetModel(target), Draft(Model(DRAFT, NEUTRAL)))
+        coordinator = await bench.coordinator()
+        outputs = coordinator.generate(request(sampling=SamplingOptions(temperature, min_p=min_p)))
+        if min_p and temperature != 0.0:
+            with pytest.raises(RequestError, match="cannot draw tokens with min_p") as refused:
+                await anext(outputs)
+            assert refused.value.param == "min_p"
+            assert target.asked == set()
+        else:
+            assert [type(output) async for output in outputs][-1] is Finished
 
     run_virtually(ask())

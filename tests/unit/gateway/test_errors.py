@@ -220,6 +220,7 @@ async def test_what_the_backend_refuses(
     error = error_of(response)
     assert (error["message"], error["code"], error["param"]) == (failure.message, code, failure.param)
     assert response.headers.get("retry-after") == ("3" if status == 429 else None)
+    assert response.headers.get("x-should-retry") == ("false" if status == 408 else None)
 
 
 @pytest.mark.parametrize("failure", [ValueError("secret /etc/keys"), WeightsError("secret /models/x is broken")])

@@ -99,6 +99,33 @@ async def test_completions(sdk: openai.AsyncOpenAI) -> None:
     assert "".join([chunk.choices[0].text async for chunk in stream]) == THOUGHT + ANSWER
 
 
+async def test_a_resumable_stream_with_pauses(backend: ScriptedBackend) -> None:
+    """The client fails at a blank line that ends no event, once an event had an id."""
+    backend.script = lambda request: [opened(request), said("It is ", 0), 0.2, said("42.", 0), 0.2, finished()]
+    app = create_app(config(resume_s=1.0), lambda: backend, keep_alive_s=0.05)
+    async with listening(app) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as sdk:
+        raw = await sdk.chat.completions.with_raw_response.create(
+            model=MODEL, messages=QUESTION, stream=True, extra_headers={"x-resumable": "true"}
+        )
+        chunks = [chunk async for chunk in raw.parse()]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "It is 42."
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+async def test_what_was_not_answered_in_time_is_not_asked_again(backend: ScriptedBackend) -> None:
+    """By itself the client repeats a 408 twice."""
+    backend.script = lambda request: [60.0]
+    app = create_app(config(), lambda: backend)
+    async with listening(app) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as sdk:
+        for stream in (False, True):
+            with pytest.raises(openai.APIStatusError) as late:
+                await sdk.chat.completions.create(
+                    model=MODEL, messages=QUESTION, stream=stream, extra_body={"timeout": 0.1}
+                )
+            assert (late.value.status_code, late.value.code) == (408, "deadline_exceeded")
+    assert len(backend.requests) == 2
+
+
 async def test_models(sdk: openai.AsyncOpenAI) -> None:
     assert [model.id async for model in await sdk.models.list()] == [MODEL]
 

@@ -18,6 +18,7 @@ async def test_models(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/v1/models")).json()
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == [MODEL]
+    assert [(model["root"], model["parent"]) for model in listed["data"]] == [(MODEL, None)]  # as vLLM's client reads
     assert (await client.get(f"/v1/models/{MODEL}")).json() == listed["data"][0]
 
 

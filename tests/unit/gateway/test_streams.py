@@ -21,8 +21,11 @@ from tests.unit.gateway.script import (
     config,
     events_of,
     finished,
+    listening,
     opened,
     said,
+    shared_app,
+    until,
 )
 from tests.unit.gateway.test_answers import REPORT, USAGE
 
@@ -129,11 +132,19 @@ async def test_one_failing_choice_ends_the_stream_of_all(backend: ScriptedBacken
     assert backend.ends == {"s-0": "closed", "s-1": "failed"}
 
 
+async def test_the_status_does_not_wait_for_the_first_text(backend: ScriptedBackend) -> None:
+    backend.script = lambda request: [opened(request), 60.0]
+    async with listening(shared_app(backend)) as url, httpx.AsyncClient() as client:
+        async with client.stream("POST", url + CHAT, json=chat(stream=True)) as response:
+            assert response.status_code == 200
+        await until(lambda: not backend.running, within_s=3.0)
+
+
 async def test_silence_is_filled_with_comments(backend: ScriptedBackend) -> None:
     backend.script = lambda request: [opened(request), 0.5, said("", 0), said("x", 0), finished()]
     async with client_of(create_app(config(), lambda: backend, keep_alive_s=0.1)) as client:
         text = (await client.post(CHAT, json=chat(stream=True))).text
-    assert ": keep-alive\n\n" in text
+    assert text.startswith(": keep-alive\n: keep-alive\n")
     assert joined(events_of(text), "content") == "x"
 
 

@@ -11,11 +11,12 @@ import asyncio
 import hashlib
 import logging
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from actors.errors import ConfigError, RequestError
-from actors.messages import JudgeRequest, Step, Verdict
+from actors.messages import JudgeRequest, Prefix, Step, TokenIds, Verdict
 from actors.roles import Scorer
 from actors.verifiers import build_check
 from actors.verifiers.check import Check, Decision
@@ -91,14 +92,25 @@ def request_key(request: JudgeRequest, with_context: bool) -> bytes:
     is and how long the steps took is no part of it."""
     read: list[object] = [request.verifier, _read(request.draft), request.target and _read(request.target)]
     if with_context:
-        tokens = (request.draft.token_ids, request.draft.vocabulary, request.prefix, request.vocabulary)
-        read += [request.question, request.context, tokens]
+        tokens = (_digest(request.draft.token_ids), request.draft.vocabulary)
+        read += [request.question, request.context, tokens, request.prefix and _before(request.prefix)]
+        read.append(request.vocabulary)
     # repr keeps neighbouring texts apart: no two lists read alike.
     return hashlib.sha256(repr(read).encode()).digest()
 
 
 def _read(step: Step) -> tuple[str, str]:
     return step.text, step.ending
+
+
+def _before(prefix: Prefix) -> tuple[object, ...]:
+    pieces = tuple((piece.text, _digest(piece.token_ids), piece.vocabulary) for piece in prefix.pieces)
+    return _digest(prefix.prompt_ids), pieces, prefix.cache_salt
+
+
+def _digest(token_ids: TokenIds) -> bytes:
+    """Stands for `token_ids`: tens of thousands of numbers as decimals would take longer than many a check."""
+    return hashlib.sha256(array("q", token_ids)).digest()
 
 
 async def create_verifier(

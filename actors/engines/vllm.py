@@ -33,6 +33,7 @@ from actors.engines.vllm_terms import (
     own_errors,
     refusal,
     sampling_params,
+    settle_silence,
     start_failure,
     takes_min_p,
 )
@@ -99,6 +100,7 @@ class VllmEngine:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cpu_cores
         # A forked engine would inherit this process's threads' locks and open files.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        settle_silence(os.environ)  # what importing vLLM set may have been taken back since
         if OWN in (arguments.additional_config or {}):
             # Hints stand before the drafts of this model runner only; vLLM would take the other for a draft model.
             os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")

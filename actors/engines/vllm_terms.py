@@ -20,9 +20,15 @@ from actors.engines.hint_options import engine_options
 from actors.errors import CapacityError, ConfigError, LookaheadError, RequestError, RoleUnavailable, ServiceError
 from actors.messages import NEUTRAL, Sampling
 
-# vLLM reads these while it is imported. Whoever sets them keeps their own.
-for _name, _value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
-    os.environ.setdefault(_name, _value)
+
+def settle_silence(environment: MutableMapping[str, str]) -> None:
+    """Set in `environment` what vLLM reads while it is imported, here and in its processes. Whoever sets these keeps
+    their own."""
+    for name, value in {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items():
+        environment.setdefault(name, value)
+
+
+settle_silence(os.environ)
 
 from vllm import AsyncEngineArgs  # noqa: E402
 from vllm.config.speculative import SpeculativeMethod  # noqa: E402

@@ -157,7 +157,7 @@ class Record:
 
 def read_requests(run: Path) -> list[dict[str, Any]]:
     """What a run has measured: the last line of each request, in the order in which they were first asked, with the
-    trace None where there is none or it could not be had. `run` is its folder, or the file itself. OSError or
+    trace None where there is none, it could not be had or was cut. `run` is its folder, or the file itself. OSError or
     ValueError where it cannot be read."""
     file = run / REQUESTS_FILE if run.is_dir() else run
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -170,7 +170,7 @@ def read_requests(run: Path) -> list[dict[str, Any]]:
             raise ValueError(f"line {number} is no measured request, with `mode` and `index`")
         trace = line.get("trace")
         key = (line.get("concurrency"), line.get("rate"), line["mode"], line["index"])
-        found[key] = line | {"trace": trace if trace and "spans" in trace else None}
+        found[key] = line | {"trace": trace if trace and "spans" in trace and not trace.get("cut") else None}
     return list(found.values())
 
 

@@ -64,9 +64,11 @@ def review(line: Measurement, problem: Problem, trace: Mapping[str, Any] | None)
     waits = problem.code is not None and line.is_whole and code_answers.holds_program(line.text, problem.code)
     correct, note = (None, "") if waits else grade(line, problem)
     try:
-        found = read_trace(dict(trace)) if trace and "error" not in trace else None
+        found = read_trace(dict(trace)) if trace and not {"error", "cut"} & trace.keys() else None
     except LookaheadError as error:
         found, note = None, note or str(error)
+    if trace and "cut" in trace:
+        note = note or "the server kept only the beginning of its trace"
     return Review(
         started_at=line.started_at,
         request_id=line.request_id,

@@ -1,7 +1,7 @@
 """Starts the engines of a configuration in this process and times them, each alone.
 
 Promises: the second engine starts when the first one has ended; both are shut down whatever happens; the
-environment of the configuration is set while an engine starts and taken back.
+environment of the configuration is set while an engine lives, and what that and its start set is taken back.
 """
 
 from __future__ import annotations
@@ -41,22 +41,21 @@ async def _time(writer: WriterConfig, tell: Callable[[], None]) -> RoleCosts:
         engine: Engine = await create_engine(
             writer.engine.kind, writer.model, dict(writer.engine.options), cpu_cores=writer.placement.cpu_cores
         )
-    try:
-        costs = await measure(engine, writer.model, time.perf_counter, tell)
-    finally:
-        await engine.shutdown()
+        try:
+            costs = await measure(engine, writer.model, time.perf_counter, tell)
+        finally:
+            await engine.shutdown()
     return costs.model_copy(update={"writer": writer.model_dump(mode="json")})
 
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
+    """Engines set what suits themselves, for a process in which no other one starts."""
+    before = dict(os.environ)
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from deployments.coordinator.vigilance import Vigilance
 from deployments.generation import GenerationRequest, Opened, Output
 from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.auditing import Auditing, terms_of
+from deployments.telemetry.kept_traces import KeptTraces
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
 from deployments.verifier_config import accepts_only_equal, suits_specreason
@@ -137,7 +137,7 @@ class Coordinator:
         self._metrics = Metrics()
         self._demand = Demand()
         self._auditing = Auditing(config, replica, self._metrics.count_audited)
-        self._traces: OrderedDict[str, TraceRecorder] = OrderedDict()
+        self._traces = KeptTraces()
         self._draft_vocabulary: str | None = None
         """Of the draft that answered last: one that is away now may be back before the request ends."""
         self._draft_away_s = self._draft_away_until = 0.0
@@ -162,7 +162,7 @@ class Coordinator:
         metrics = RequestMetrics(self._metrics, plan.mode, clock, request.resume)
         demand = self._demand.open(plan.mode != "target")
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
-        self._keep(trace)
+        self._traces.keep(trace, self._config.telemetry.max_traces)
         audit = self._auditing.recorder(request)
         session: Session | GuidedSession | None = None
         pacer: Pacer | None = None
@@ -248,12 +248,6 @@ class Coordinator:
     def demand(self) -> dict[str, float]:
         """As `Demand.stats`: what this replica's requests ask of the deployment now."""
         return self._demand.stats()
-
-    def _keep(self, trace: TraceRecorder) -> None:
-        self._traces[trace.request_id] = trace
-        self._traces.move_to_end(trace.request_id)
-        while len(self._traces) > self._config.telemetry.max_traces:
-            self._traces.popitem(last=False)
 
     def _pacer(self, name: str, manner: Manner, clock: Callable[[], float]) -> Pacer | None:
         """Who decides how deep this request looks ahead; of others the controller sees what they cost."""

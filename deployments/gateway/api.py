@@ -299,8 +299,8 @@ class Routes:
             if (found := await backend.trace(name)) is not None:
                 break
         else:
-            message = f"There is no trace of a request {request_id[:128]!r}. Only the last few hundred are kept."
-            raise HttpError(404, "trace_not_found", message, "request_id")
+            message = f"There is no trace of a request {request_id[:128]!r}. Only the last few hundred are kept"
+            raise HttpError(404, "trace_not_found", f"{message}, and fewer where they are long.", "request_id")
         return Json(found)
 
     async def health(self) -> Json:
@@ -319,17 +319,17 @@ class Routes:
         missing = [role for role, able in roles.items() if not able]
         if missing or not roles:
             return _not_ready(roles, f"Not able to serve yet: {', '.join(missing) or 'no role has reported'}.")
-        warned = {"warnings": [STALE_KEYS]} if self._has_stale_keys() else {}
+        warned = {"warnings": [STALE_KEYS]} if await self._has_stale_keys() else {}
         return Json({"status": "ready", "roles": roles, **warned})
 
-    def _has_stale_keys(self) -> bool:
-        self._keys.look(self._clock())
+    async def _has_stale_keys(self) -> bool:
+        await self._keys.look(self._clock())
         return self._keys.trouble is not None
 
     async def metrics(self) -> Response:
         """Metrics in Prometheus' text format."""
         gathered = await self._get_backend().metrics()
-        own = STALE_METRIC.format(int(self._has_stale_keys()))
+        own = STALE_METRIC.format(int(await self._has_stale_keys()))
         own += self._queue.metrics()
         return Response(gathered + own, headers={"Content-Type": PROMETHEUS})
 

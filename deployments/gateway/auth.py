@@ -45,7 +45,7 @@ class Door:
         if credentials is None:
             raise _refusal("This server needs an API key, sent as 'Authorization: Bearer KEY'.")
         given = credentials.credentials.encode("latin-1", errors="replace")  # how header bytes were made into text
-        key = self._keys.find(given, self._clock())
+        key = await self._keys.find(given, self._clock())
         if key is None:
             raise _refusal("The API key is not one of this server's.")
         request.state.key = key

@@ -2,13 +2,16 @@
 
 Promises: a gateway does not start with a source of keys that cannot be read or is empty; a file that is broken later
 changes nothing, and `trouble` says so until it is whole again; one that cannot be read is tried again at every look; a
-change is seen within `LOOK_S` seconds, with no restart; where a source is named but holds no key, nobody is let in.
+change is seen within `LOOK_S` seconds, with no restart; streams go on while the file is read, and whoever comes
+meanwhile is let in or refused by what it says; where a source is named but holds no key, nobody is let in.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,6 +41,8 @@ class KeyRing:
         self._is_closed = bool(self._fixed) or self._path is not None
         self._stamp: Stamp | None = None
         self._next_look = float("-inf")
+        self._turn = threading.Lock()
+        """Of whoever looks at the file."""
         self.trouble: str | None = None
         """Why the file cannot be used as it is now; the keys read last count."""
         self._keys = self._read()
@@ -47,17 +52,27 @@ class KeyRing:
         """Whether everybody may ask, since no source of keys is configured."""
         return not self._is_closed
 
-    def find(self, given: bytes, now: float) -> Key | None:
+    async def find(self, given: bytes, now: float) -> Key | None:
         """The key that was given, if it counts at `now` (seconds of a clock that does not go back)."""
-        self.look(now)
+        await self.look(now)
         return find(given, self._keys)
 
-    def look(self, now: float) -> None:
-        """Read the file again if it has changed."""
-        if self._path is None or now < self._next_look:
-            return
-        self._next_look = now + LOOK_S
-        stamp = _stamp(self._path)
+    async def look(self, now: float) -> None:
+        """Read the file again if it has changed: in a thread, since a thousand keys take a tenth of a second."""
+        if self._path is not None and now >= self._next_look:
+            await asyncio.to_thread(self._look, self._path, now)
+
+    def _look(self, path: Path, now: float) -> None:
+        with self._turn:
+            if now < self._next_look:
+                return  # another thread has looked while this one waited
+            try:
+                self._read_changed(path)
+            finally:
+                self._next_look = now + LOOK_S
+
+    def _read_changed(self, path: Path) -> None:
+        stamp = _stamp(path)
         if stamp is not None and stamp == self._stamp:
             return
         try:

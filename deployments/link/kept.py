@@ -15,7 +15,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.messages import MERGED_TOKENS, Piece, StepRequest, TokenIds
+from actors.messages import MERGED_TOKENS, JudgeRequest, Piece, Prefix, StepRequest, TokenIds
 
 NUM_PLACES = 512
 """Parts that a connection keeps at most."""
@@ -23,16 +23,18 @@ MAX_TOKENS = 512 * 1024
 """Tokens that they have together at most: some 25 MB at each end."""
 
 Part = Piece | TokenIds
+Asked = StepRequest | JudgeRequest
+"""What may carry a prefix."""
 NOTHING: TokenIds = ()
 """What a place holds from which a part was taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """A call's `StepRequest` without its prefix, and the parts of that: the prompt, then the pieces. A number is a
-    place at the end that reads it."""
+    """What a call asks, without its prefix, and the parts of that: the prompt, then the pieces. A number is a place at
+    the end that reads it."""
 
-    request: StepRequest
+    request: Asked
     parts: tuple[int | Part, ...]
 
 
@@ -55,13 +57,13 @@ class Sender:
         if not named:
             return [], args
         news = self._place(named)
-        return news, tuple(self._shortened(arg, named) if isinstance(arg, StepRequest) else arg for arg in args)
+        return news, tuple(self._shortened(arg, named) for arg in args)
 
     def _named(self, args: tuple[Any, ...]) -> dict[int, Part]:
         """Of the parts of a call those that are to have places, by identity: long ones, as many as fit in together."""
         named: dict[int, Part] = {}
         room = MAX_TOKENS
-        for part in (part for arg in args if isinstance(arg, StepRequest) for part in _parts(arg)):
+        for part in (part for arg in args if (prefix := _prefix(arg)) is not None for part in _parts(prefix)):
             if MERGED_TOKENS <= _size(part) <= room and len(named) < self.num_places and id(part) not in named:
                 named[id(part)] = part
                 room -= _size(part)
@@ -89,9 +91,12 @@ class Sender:
         self._free.append(place)
         return place, NOTHING
 
-    def _shortened(self, request: StepRequest, named: dict[int, Part]) -> Short:
-        parts = tuple(self._places[id(part)][0] if id(part) in named else part for part in _parts(request))
-        return Short(replace(request, prefix=replace(request.prefix, prompt_ids=(), pieces=())), parts)
+    def _shortened(self, arg: Any, named: dict[int, Part]) -> Any:
+        prefix = _prefix(arg)
+        if prefix is None:
+            return arg
+        parts = tuple(self._places[id(part)][0] if id(part) in named else part for part in _parts(prefix))
+        return Short(replace(arg, prefix=replace(prefix, prompt_ids=(), pieces=())), parts)
 
 
 class Keeper:
@@ -118,14 +123,18 @@ class Keeper:
         """The arguments as they were before they were shortened; KeyError if a place holds nothing."""
         return tuple(self._restored(arg) if isinstance(arg, Short) else arg for arg in args)
 
-    def _restored(self, short: Short) -> StepRequest:
+    def _restored(self, short: Short) -> Asked:
         prompt, *pieces = (self._kept[part] if isinstance(part, int) else part for part in short.parts)
-        prefix = replace(short.request.prefix, prompt_ids=prompt, pieces=tuple(pieces))  # type: ignore[arg-type]  # as it was
-        return replace(short.request, prefix=prefix)
+        prefix = replace(short.request.prefix, prompt_ids=prompt, pieces=tuple(pieces))  # type: ignore[type-var]  # as it was
+        return replace(short.request, prefix=prefix)  # type: ignore[arg-type]
 
 
-def _parts(request: StepRequest) -> tuple[Part, ...]:
-    return request.prefix.prompt_ids, *request.prefix.pieces
+def _prefix(arg: Any) -> Prefix | None:
+    return arg.prefix if isinstance(arg, Asked) else None
+
+
+def _parts(prefix: Prefix) -> tuple[Part, ...]:
+    return prefix.prompt_ids, *prefix.pieces
 
 
 def _size(part: Part) -> int:

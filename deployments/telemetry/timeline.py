@@ -78,6 +78,8 @@ class Trace:
     error: str | None = None
     """Why the request failed, in words."""
     decisions: tuple[Decision, ...] = ()
+    is_cut: bool = False
+    """Whether the server kept only the beginning of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def read_trace(data: Any) -> Trace:
     except (TypeError, ValueError, AttributeError) as error:
         raise RequestError(f"This is not a step trace: {error}.", "trace") from error
     name, mode = str(data.get("request_id", "")), str(data.get("mode", ""))
-    return Trace(name, mode, duration, spans, commits, data.get("summary") or {}, data.get("error"), decisions)
+    summary, is_cut = data.get("summary") or {}, bool(data.get("cut"))
+    return Trace(name, mode, duration, spans, commits, summary, data.get("error"), decisions, is_cut)
 
 
 def _read_span(item: Mapping[str, Any]) -> Span:
@@ -195,7 +198,8 @@ def describe_shares(trace: Trace) -> str:
     text += f", both at once {part.both:.0%}"
     if part.verifier_alone >= 0.005:
         text += f", only the verifier {part.verifier_alone:.0%}"
-    return text + f", nobody {part.nobody:.0%}."
+    text += f", nobody {part.nobody:.0%}."
+    return text + (" The trace was cut where it was full: what came later is missing." if trace.is_cut else "")
 
 
 def describe_verdict(spans: Iterable[Span]) -> str:

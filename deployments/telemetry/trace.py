@@ -3,8 +3,8 @@
 Promises: an observer of a pipeline that never raises and never waits; times are seconds since the request began, by the
 clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its
 answer is not whole, and one that gave way or met a stop string is the target's; without `texts` it holds no text, nor
-words that may quote one: no reasons of verdicts, and of errors only the class. `as_dict` is the JSON that
-`/v1/traces/{id}` serves and that `lookahead trace` draws.
+words that may quote one: no reasons of verdicts, and of errors only the class; one that was cut or forgotten grows no
+more. `as_dict` is the JSON that `/v1/traces/{id}` serves and that `lookahead trace` draws.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ class TraceRecorder:
         self._summary: SpeculationSummary | None = None
         self._duration_s: float | None = None
         self._error: str | None = None
+        self._is_cut = False
+        self.num_entries = 0
+        """Spans, commits and decisions."""
+        self.on_growth: Callable[[int], None] = lambda num_entries: None
+        """Is told by how many they grew."""
 
     def on_command(self, command: Command) -> None:
         """As `Observer.on_command`."""
@@ -97,7 +102,7 @@ class TraceRecorder:
         elif isinstance(command, Cancel):
             self._cancel(command)
         elif isinstance(command, Decision):
-            self._decisions.append({"at_s": now, **asdict(command)})
+            self._decide(command)
         elif isinstance(command, Continued):
             self._continue(command)
         elif isinstance(command, Placed):
@@ -162,6 +167,17 @@ class TraceRecorder:
         for span in self._spans:
             span.outcome = span.outcome or "cancelled"
 
+    def cut(self) -> None:
+        """Nothing new is recorded from now on; what is under way is followed to its end."""
+        self._is_cut = True
+
+    def forget(self) -> None:
+        """Nobody will ask for it: nothing is held from now on."""
+        self.cut()
+        self.num_entries, self._broken_off = 0, None
+        self._spans, self._open, self._commits, self._decisions = [], [], [], []
+        self._running, self._ahead, self._drafted = {}, {}, {}
+
     @property
     def spans(self) -> list[Span]:
         """All spans so far, in order of their start."""
@@ -182,7 +198,7 @@ class TraceRecorder:
             "decisions": self._decisions,
             "summary": summary_dict(self._summary) if self._summary is not None else None,
         }
-        return trace | ({"error": self._error} if self._error else {})
+        return trace | ({"error": self._error} if self._error else {}) | ({"cut": True} if self._is_cut else {})
 
     # --- building ----------------------------------------------------------------------------------------------------
 
@@ -193,11 +209,19 @@ class TraceRecorder:
         """What went wrong. The message of a library, or of a chat template, may quote what it was given."""
         return str(error) if self._texts else type(error).__name__
 
+    def _grow(self, num_entries: int) -> None:
+        """The last thing that is done with an entry: it may be that all of them are forgotten because of it."""
+        self.num_entries += num_entries
+        self.on_growth(num_entries)
+
     def _begin(self, call: int, span: Span) -> None:
         self._go_on()
+        if self._is_cut:
+            return
         self._running[call] = span
         self._spans.append(span)
         self._open.append(span)
+        self._grow(1)
 
     def _end(self, call: int, outcome: str, **detail: Any) -> None:
         span = self._running.pop(call, None)
@@ -222,6 +246,7 @@ class TraceRecorder:
         if span is not None:
             _remove(span, self._spans)
             _remove(span, self._open)
+            self._grow(-1)
 
     def _draft_step(self, event: DraftStep) -> None:
         """One step of a look-ahead is over, the next one of the same stream begins."""
@@ -249,8 +274,8 @@ class TraceRecorder:
         if span is not None:
             self._fill(span, command.step)
             self._end(command.call, "")
-            self._begin(command.call, Span("target", command.position, self._now()))
             self._ahead[command.call] = command.ahead
+            self._begin(command.call, Span("target", command.position, self._now()))
 
     def _streamed(self, event: Streamed) -> None:
         span = self._running.get(event.call)
@@ -292,9 +317,17 @@ class TraceRecorder:
             last["text"] = last["text"] + output.text if self._texts else None
             last["origin"] = output.origin.value
             return
+        if self._is_cut:
+            return
         text = output.text if self._texts else None
         entry = {"step": output.step, "at_s": self._now(), "origin": output.origin.value}
         self._commits.append(entry | {"num_tokens": output.num_tokens, "text": text})
+        self._grow(1)
+
+    def _decide(self, decision: Decision) -> None:
+        if not self._is_cut:
+            self._decisions.append({"at_s": self._now(), **asdict(decision)})
+            self._grow(1)
 
 
 def _remove(span: Span, spans: list[Span]) -> None:

@@ -2,11 +2,13 @@
 
 Promises: a depth changes at most once in `MIN_DWELL` steps of its request and only for a gain that lasts, unless it is
 predicted to do harm; what is not known is tried out in small parts whose predicted cost stays below a share of
-all steps; every decision says why in words. Clocks are handed in by the requests.
+all steps; every decision says why in words; a step that changes nothing takes no more time, on average, however many
+requests there are. Clocks are handed in by the requests.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -118,6 +120,8 @@ class Controller:
         self._since_probe = 0.0
         self._since_alone = 0.0
         """Steps of each request since a stream was timed."""
+        self._since_refusal = math.inf
+        """Steps of each request since the target alone was not tried, because it would have cost too much."""
 
     def guides(self, steps: str, *, is_exact: bool, is_sampled: bool = False) -> bool:
         """Whether a request that begins now is guided, where a window is possible as well; `steps` and `is_sampled` as
@@ -160,10 +164,7 @@ class Controller:
         if pacer.max_depth == 0 or pacer.manner.is_guided:
             return
         self._plan.clear()
-        names, candidates, conditions = self._situation()
-        planned = self._planned(names, candidates, conditions)
-        wanted, current = planned[pacer.name], pacer.depth_ahead
-        view = _View(conditions, candidates, [planned[name] for name in names], names.index(pacer.name))
+        wanted, current, view = self._planned(pacer), pacer.depth_ahead, self._view(pacer)
         deeper = wanted > current > 0 and view.gain(wanted, over=current) > LARGE
         if pacer.num_steps == 0 or deeper or (wanted != current and view.gain(0, over=current) > HARM):
             pacer.probe_until = None
@@ -175,6 +176,7 @@ class Controller:
         self._allowance = min(self._allowance + self._probe_share * part, MOST_ALLOWANCE)
         self._since_probe += part
         self._since_alone += part
+        self._since_refusal += part
         if pacer.max_depth == 0:
             self._set(pacer, 0, "the target writes alone: there is nothing to look ahead with", 1.0)
         elif pacer.manner.is_guided:
@@ -219,15 +221,13 @@ class Controller:
     # --- weighing ----------------------------------------------------------------------------------------------------
 
     def _weigh(self, pacer: Pacer) -> None:
-        names, candidates, conditions = self._situation()
-        planned = self._planned(names, candidates, conditions)
-        wanted, current = planned[pacer.name], pacer.depth_ahead
+        wanted, current = self._planned(pacer), pacer.depth_ahead
         if wanted == current:
             pacer.missed *= 0.5
-        may_probe = self._allowance > PROBE_OVERHEAD and self._since_probe >= STEPS_BETWEEN_PROBES
+        may_probe = self._may_probe(pacer)
         if wanted == current and not pacer.decision.watches and pacer.num_steps > 0 and not may_probe:
             return
-        view = _View(conditions, candidates, [planned[name] for name in names], names.index(pacer.name))
+        view = self._view(pacer)
         if wanted != current and not self._may_switch(pacer, view, wanted):
             wanted = current
         if wanted != current or not (may_probe and self._probe(pacer, view)):
@@ -247,10 +247,10 @@ class Controller:
         has_lasted = pacer.is_guess or pacer.num_steps - pacer.changed_at >= MIN_DWELL
         return has_lasted and pacer.missed > SWITCH_COST
 
-    def _situation(self) -> tuple[list[str], list[Candidate], Conditions]:
+    def _situation(self) -> tuple[list[Candidate], Conditions]:
+        """All requests, in the order of `_pacers`, and the engines. Takes longer the more requests there are."""
         estimates = self.estimates
-        names = list(self._pacers)
-        candidates = [self._pacers[name].candidate for name in names]
+        candidates = [pacer.candidate for pacer in self._pacers.values()]
         if not estimates.target_cost.shows_growth:
             candidates = [replace(one, max_depth=min(one.max_depth, FIRST_DEPTH)) for one in candidates]
         conditions = Conditions(
@@ -262,17 +262,29 @@ class Controller:
             estimates.target.num_replicas,
             estimates.draft.num_replicas,
         )
-        return names, candidates, conditions
+        return candidates, conditions
 
-    def _planned(self, names: list[str], candidates: list[Candidate], conditions: Conditions) -> dict[str, int]:
-        """The best depths, worked out anew after every half step of each request."""
+    def _view(self, pacer: Pacer) -> _View:
+        candidates, conditions = self._situation()
+        names = list(self._pacers)
+        return _View(conditions, candidates, [self._plan[name] for name in names], names.index(pacer.name))
+
+    def _planned(self, pacer: Pacer) -> int:
+        """The best depth of `pacer`; those of all are worked out anew after every half step of each request."""
         self._plan_age += 1
-        if not self._plan or self._plan_age > len(names) / 2:
+        if not self._plan or self._plan_age > len(self._pacers) / 2:
+            candidates, conditions = self._situation()
             cost = self.estimates.target_cost
             trust = TRUST if cost.shows_growth else FIRST_TRUST
             depths = choose(conditions, candidates, max(trust * cost.largest_known, FIRST_SEQUENCES))
-            self._plan, self._plan_age = dict(zip(names, depths, strict=True)), 0
-        return self._plan
+            self._plan, self._plan_age = dict(zip(self._pacers, depths, strict=True)), 0
+        return self._plan[pacer.name]
+
+    def _may_probe(self, pacer: Pacer) -> bool:
+        """Whether it is time to try something, as far as that shows without weighing what all requests could do."""
+        if self._allowance <= PROBE_OVERHEAD or self._since_probe < STEPS_BETWEEN_PROBES:
+            return False
+        return pacer.decision.depth == 0 or self._wants_alone
 
     def _probe(self, pacer: Pacer, view: _View) -> bool:
         """Whether now is tried out what is not chosen: by `pacer` a look-ahead of one step where it streams, or by all
@@ -287,15 +299,27 @@ class Controller:
         self.estimates.target_cost.doubt_windows(self.estimates.target.num_sequences + 1.0)
         return True
 
+    @property
+    def _num_alone(self) -> float:
+        """Sequences in one of the target's replicas if all requests streamed."""
+        target = self.estimates.target
+        return len(self._pacers) / target.num_replicas + target.others
+
+    @property
+    def _wants_alone(self) -> bool:
+        """Whether the target alone is little known or was long ago, and nobody has hints beside it. Where it was too
+        dear, it is for some time: it is asked again after a step of each request."""
+        if self._since_refusal < 1.0:
+            return False
+        is_known = self.estimates.target_cost.evidence(self._num_alone) >= ENOUGH
+        return not (is_known and self._since_alone < ALONE_APART) and not self._has_hints
+
     def _probe_alone(self, view: _View) -> bool:
-        """Whether now all try the target alone: it is little known or was long ago, and nobody has hints beside it."""
-        target, cost = self.estimates.target, self.estimates.target_cost
-        num = len(self._pacers) / target.num_replicas + target.others
-        if self._has_hints or (cost.evidence(num) >= ENOUGH and self._since_alone < ALONE_APART):
-            return False
+        """Whether now all try the target alone, which is wanted."""
         if not self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone()):
+            self._since_refusal = 0.0
             return False
-        cost.doubt(num, PROBE_STEPS)
+        self.estimates.target_cost.doubt(self._num_alone, PROBE_STEPS)
         return True
 
     def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float, *, watches: bool = False) -> bool:

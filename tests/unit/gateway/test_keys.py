@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from actors.errors import ConfigError
 from deployments.config import validate_config
-from deployments.gateway import keys
+from deployments.gateway import keyring, keys
 from deployments.gateway.api import create_app
 from deployments.gateway.keyring import LOOK_S, KeyRing
 from deployments.gateway.keys import PREFIX, find, keys_of, new_key, parse_keys
 from deployments.gateway_config import ApiKeyConfig, GatewayConfig, KeyLimits
 from tests.unit.gateway.script import ScriptedBackend, chat, client_of, config
+from tests.unit.num_calls import num_calls
 
 CHAT = "/v1/chat/completions"
 SECRET = "lk-very-secret"
@@ -119,28 +123,29 @@ def test_a_source_that_cannot_be_read_keeps_the_gateway_from_starting(tmp_path: 
         ring({"KEYS": " , "}, api_keys_env="KEYS")
 
 
-def test_a_file_without_keys_lets_nobody_in(tmp_path: Path) -> None:
+async def test_a_file_without_keys_lets_nobody_in(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text("[]")
     empty = ring(api_keys_file=str(path))
     assert not empty.is_open
-    assert empty.find(b"", 0.0) is None
+    assert await empty.find(b"", 0.0) is None
     assert ring().is_open
 
 
-def test_all_sources_count_together(tmp_path: Path) -> None:
+async def test_all_sources_count_together(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text(f"- sha256: {sha256('three')}\n  name: alice\n  fidelity: exact\n  limits: {{concurrency: 2}}\n")
     environment = {"KEYS": f"one, sha256:{sha256('two')}"}
     known = ring(environment, api_keys=["zero"], api_keys_env="KEYS", api_keys_file=str(path))
-    assert all(known.find(key, 0.0) for key in (b"zero", b"one", b"two"))
-    alice = known.find(b"three", 0.0)
+    for key in (b"zero", b"one", b"two"):
+        assert await known.find(key, 0.0)
+    alice = await known.find(b"three", 0.0)
     assert alice is not None
     assert (alice.name, alice.fidelity, alice.limits.concurrency) == ("alice", "exact", 2)
     path.write_text("- {key: four, fidelity: fast}")
-    known.look(100.0)
+    await known.look(100.0)
     assert "fidelity 'fast'" in (known.trouble or "")
-    assert known.find(b"three", 101.0) is alice
+    assert await known.find(b"three", 101.0) is alice
 
 
 async def test_keys_are_exchanged_without_a_restart(
@@ -187,7 +192,7 @@ async def test_keys_are_exchanged_without_a_restart(
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(24, "Too many open files")])
-def test_a_file_that_could_not_be_read_once_is_read_at_the_next_look(
+async def test_a_file_that_could_not_be_read_once_is_read_at_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     path = tmp_path / "keys.yaml"
@@ -202,11 +207,43 @@ def test_a_file_that_could_not_be_read_once_is_read_at_the_next_look(
 
     path.write_text("- the-new-one\n")
     monkeypatch.setattr(Path, "read_text", failing_once)
-    assert known.find(b"old", LOOK_S) is not None
+    assert await known.find(b"old", LOOK_S) is not None
     assert type(error).__name__ in (known.trouble or "")
-    assert known.find(b"the-new-one", 2 * LOOK_S) is not None
-    assert known.find(b"old", 2 * LOOK_S) is None
+    assert await known.find(b"the-new-one", 2 * LOOK_S) is not None
+    assert await known.find(b"old", 2 * LOOK_S) is None
     assert known.trouble is None
+
+
+async def test_streams_go_on_while_a_changed_file_is_read_and_who_comes_meanwhile_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text("- old\n")
+    known = ring(api_keys_file=str(path))
+    path.write_text("- the-new-one\n")
+    may_go_on, reads = threading.Event(), []
+
+    def slow(text: str, source: str) -> list[str | ApiKeyConfig]:
+        reads.append(text)
+        assert may_go_on.wait(10), "the loop stands still"
+        return parse_keys(text, source)
+
+    monkeypatch.setattr(keyring, "parse_keys", slow)
+    first = asyncio.create_task(known.find(b"the-new-one", LOOK_S))
+    later = [asyncio.create_task(known.find(key, LOOK_S + 0.1)) for key in (b"the-new-one", b"old")]
+    await asyncio.sleep(0)
+    first.cancel()  # its client is gone, and the file is read for the others
+    may_go_on.set()
+    new, old = await asyncio.gather(*later)
+    assert (new is not None, old) == (True, None)
+    assert reads == ["- the-new-one\n"]
+
+
+def test_many_keys_are_read_in_little_time() -> None:
+    """PyYAML's parser in Python takes a second for a thousand of them."""
+    text = "".join(f"- sha256: {sha256(str(n))}\n  name: user-{n}\n  limits: {{concurrency: 2}}\n" for n in range(50))
+    assert len(parse_keys(text, "the file")) == 50
+    assert num_calls(lambda: parse_keys(text, "the file")) < 0.3 * num_calls(lambda: yaml.safe_load(text))
 
 
 @pytest.mark.parametrize("stream", [False, True])

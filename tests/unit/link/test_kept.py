@@ -12,16 +12,21 @@ from typing import Any
 import pytest
 
 from actors.errors import RoleUnavailable
-from actors.messages import MERGED_TOKENS, Piece, Prefix, StepRequest, StepRule
+from actors.messages import MERGED_TOKENS, Ending, JudgeRequest, Piece, Prefix, Step, StepRequest, StepRule
 from deployments.link import kept
 from deployments.link.client import Link
-from deployments.link.kept import MAX_TOKENS, NUM_PLACES, Keeper, Sender
+from deployments.link.kept import MAX_TOKENS, NUM_PLACES, Asked, Keeper, Sender
 from deployments.link.server import LinkServer
 from tests.unit.link.test_links import until
 
 
 def request(prefix: Prefix) -> StepRequest:
     return StepRequest("call", "session", prefix, StepRule(), 64)
+
+
+def question(prefix: Prefix | None) -> JudgeRequest:
+    step = Step("So 3.", (1, 2), "v", Ending.BOUNDARY)
+    return JudgeRequest("session", "balanced", "How many?", "before", step, None, prefix, "v")
 
 
 def grown(prefix: Prefix, num_tokens: int, word: int = 7) -> Prefix:
@@ -31,7 +36,7 @@ def grown(prefix: Prefix, num_tokens: int, word: int = 7) -> Prefix:
     return prefix
 
 
-def hand_over(sender: Sender, keeper: Keeper, asked: StepRequest) -> tuple[StepRequest, int]:
+def hand_over(sender: Sender, keeper: Keeper, asked: Asked) -> tuple[Asked, int]:
     """What arrives of `asked`, and the bytes that crossed."""
     news, args = sender.short((asked, 3))
     said = [pickle.dumps(part) for part in news]
@@ -43,18 +48,25 @@ def hand_over(sender: Sender, keeper: Keeper, asked: StepRequest) -> tuple[StepR
     return arrived, len(data) + sum(map(len, said))
 
 
-def test_a_long_text_crosses_once() -> None:
+@pytest.mark.parametrize("asking", [request, question])
+def test_a_long_text_crosses_once(asking: Callable[[Prefix], Asked]) -> None:
     sender, keeper = Sender(), Keeper()
     sender.num_places = NUM_PLACES
     prefix = grown(Prefix(tuple(range(5000)), cache_salt="mine"), 30_000)
-    arrived, num_bytes = hand_over(sender, keeper, request(prefix))
-    assert arrived == request(prefix)
+    arrived, num_bytes = hand_over(sender, keeper, asking(prefix))
+    assert arrived == asking(prefix)
     assert num_bytes > 60_000
     for _ in range(30):
         prefix = grown(prefix, 100)
-        arrived, num_bytes = hand_over(sender, keeper, request(prefix))
-        assert arrived == request(prefix)
+        arrived, num_bytes = hand_over(sender, keeper, asking(prefix))
+        assert arrived == asking(prefix)
         assert num_bytes < 16_000
+
+
+def test_a_question_without_a_prefix_crosses_as_it_is() -> None:
+    sender, keeper = Sender(), Keeper()
+    sender.num_places = NUM_PLACES
+    assert hand_over(sender, keeper, question(None))[0] == question(None)
 
 
 def test_to_an_end_that_keeps_nothing_all_is_sent() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
 
 from actors.errors import RoleUnavailable
-from actors.messages import Ending, Prefix
-from actors.verifier import StepVerifier
+from actors.messages import MERGED_TOKENS, Ending, Piece, Prefix
+from actors.verifier import StepVerifier, request_key
 from actors.verifiers.check import Decision, Opinion
 
 
@@ -84,6 +85,12 @@ async def test_what_a_cascade_reads_decides_which_requests_are_equal(make_reques
         replace(request, question="Other?"),
         replace(request, context="Other."),
         replace(request, prefix=Prefix((5,))),
+        replace(request, prefix=Prefix((5,), cache_salt="mine")),
+        replace(request, prefix=Prefix((5,), (Piece("a", (6, 7), "v"),))),
+        replace(request, prefix=Prefix((5,), (Piece("a", (6,), "v"), Piece("", (7,), "v")))),
+        replace(request, prefix=Prefix((5,), (Piece("a", (6, 8), "v"),))),
+        replace(request, prefix=Prefix((5,), (Piece("b", (6, 7), "v"),))),
+        replace(request, prefix=Prefix((5,), (Piece("a", (6, 7), "w"),))),
         replace(request, vocabulary="other"),
         replace(request, draft=replace(request.draft, token_ids=(9,))),
     ]
@@ -97,6 +104,22 @@ async def test_what_a_cascade_reads_decides_which_requests_are_equal(make_reques
     for one in same + other_context + other_steps:
         await verifier.judge(one)
     assert check.num_begun == 1 + len(other_steps) + (len(other_context) if reads_context else 0)
+
+
+def test_a_long_text_is_known_again_in_less_time_than_it_takes_to_write_it_down(make_request):
+    """It is looked up for every verdict, on the loop that all verdicts of the replica go through."""
+    pieces = [Piece("word " * MERGED_TOKENS, tuple(range(n, n + MERGED_TOKENS)), "v") for n in range(100_000, 100_030)]
+    request = replace(make_request("a", "b"), prefix=Prefix(tuple(range(2000)), tuple(pieces)))
+
+    def best_s(work):
+        times = []
+        for _ in range(7):
+            begun = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    assert best_s(lambda: request_key(request, with_context=True)) < 0.7 * best_s(lambda: repr(request).encode())
 
 
 async def test_only_so_many_verdicts_are_remembered(make_request):

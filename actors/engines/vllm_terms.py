@@ -8,7 +8,7 @@ unless the environment says otherwise.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from typing import Any, get_args

@@ -52,6 +52,15 @@ class ContextTooLong(RequestError):
 
     code = "context_length_exceeded"
 
+    @classmethod
+    def of_prompt(cls, num_tokens: int, model: str, max_model_len: int, *, or_more: bool = False) -> ContextTooLong:
+        """Of a prompt of `num_tokens`, `or_more`, which leaves no room for one token of the answer."""
+        return cls(
+            f"The prompt has {num_tokens} tokens{' or more' if or_more else ''}; {model} reads at most "
+            f"{max_model_len}, the answer included. Shorten the prompt.",
+            "messages",
+        )
+
 
 class UnknownModel(RequestError):
     """No such model is served here."""

@@ -148,8 +148,11 @@ class Engine(Protocol):
         """The model that is held here."""
         ...
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
-        """`prompt` by the model's own chat template and tokenizer; RequestError if the template refuses it."""
+    async def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        """`prompt` by the model's own chat template and tokenizer. However long it is, the event loop goes on.
+
+        RequestError if the template refuses it; ContextTooLong if it is refused for its length before all is done.
+        """
         ...
 
     def encode_text(self, text: str) -> TokenIds:

@@ -51,13 +51,9 @@ class ModelWriter:
 
         Raises RequestError if the template refuses it and ContextTooLong if it leaves no room for one token.
         """
-        token_ids = self._engine.encode_prompt(prompt)
+        token_ids = await self._engine.encode_prompt(prompt)
         if len(token_ids) >= self._info.max_model_len:
-            raise ContextTooLong(
-                f"The prompt has {len(token_ids)} tokens; {self._info.model} reads at most "
-                f"{self._info.max_model_len}, the answer included. Shorten the prompt.",
-                "messages",
-            )
+            raise ContextTooLong.of_prompt(len(token_ids), self._info.model, self._info.max_model_len)
         return token_ids
 
     async def render(self, *prompts: Prompt) -> tuple[RoleInfo, tuple[TokenIds, ...]]:

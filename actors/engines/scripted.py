@@ -101,6 +101,16 @@ def detokenize(token_ids: TokenIds) -> str:
     )
 
 
+def prompt_ids(prompt: Prompt) -> TokenIds:
+    """`prompt` as these engines read it; roles and texts are written out, special text stays text."""
+    if prompt.token_ids is not None:
+        if any(i < 0 for i in prompt.token_ids):
+            raise RequestError("A token id of the prompt is negative.", "prompt")
+        return (*prompt.token_ids, TURN)
+    text = prompt.text if prompt.text is not None else "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
+    return (*tokenize(text), TURN)
+
+
 class Script:
     """What the engine would say to one prompt: a list of steps, the last of which ends the text."""
 
@@ -201,14 +211,9 @@ class ScriptedEngine:
         takes_hints = options.hint_gain > 1.0
         return RoleInfo("scripted", options.vocabulary, options.max_model_len, self._replica, takes_hints)
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
-        """As `Engine.encode_prompt`; roles and texts are written out, special text stays text."""
-        if prompt.token_ids is not None:
-            if any(i < 0 for i in prompt.token_ids):
-                raise RequestError("A token id of the prompt is negative.", "prompt")
-            return (*prompt.token_ids, TURN)
-        text = prompt.text if prompt.text is not None else "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
-        return (*tokenize(text), TURN)
+    async def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        """As `Engine.encode_prompt`, but at once: scripted texts are short."""
+        return prompt_ids(prompt)
 
     def encode_text(self, text: str) -> TokenIds:
         """As `Engine.encode_text`."""

@@ -2,7 +2,8 @@
 
 Promises: the texts of consecutive tokens add up to the decoding of them all, also over two calls that divide a
 character or a word's leading space; special tokens have no text, except one that is the closing text of the
-reasoning; text that merely looks like a special token stays text in `encode_text` and in messages.
+reasoning; text that merely looks like a special token stays text in `encode_text` and in messages; prompts may be
+encoded in another thread, and this one runs meanwhile.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from actors.boundaries import stop_ids
-from actors.errors import ConfigError, RequestError
-from actors.messages import Message, Prompt, StepRule, TokenIds
+from actors.engines.token_chars import TokenChars
+from actors.errors import ConfigError, ContextTooLong, RequestError
+from actors.messages import Message, Prompt, RoleInfo, StepRule, TokenIds
 
 PRIMING_TOKENS = 16
 """So many tokens of the prefix are decoded for context: more than one character or word ever has."""
 MAX_CHARACTER_TOKENS = 4
 """A character has at most four bytes, and a token at least one."""
-NUM_CACHED_PROMPTS = 64
 _HOLDER = re.compile("(\ue000\\d+\ue001)")
 """Stands for a message while the template is rendered: characters for private use, which no template writes."""
 OPEN_TEMPLATE_ARGUMENTS = {"add_generation_prompt", "continue_final_message", "tools", "documents"}
@@ -35,10 +37,11 @@ OPEN_TEMPLATE_ARGUMENTS = {"add_generation_prompt", "continue_final_message", "t
 
 
 class ModelTokenizer:
-    """Wraps the fast tokenizer (of Hugging Face transformers) that belongs to a model; cheap to call, made once."""
+    """Wraps the fast tokenizer (of Hugging Face transformers) that belongs to a model; made once."""
 
-    def __init__(self, tokenizer: Any, vocab_size: int) -> None:
-        """`vocab_size` is the model's own, which may be larger than the tokenizer's."""
+    def __init__(self, tokenizer: Any, vocab_size: int, info: RoleInfo | None = None) -> None:
+        """`vocab_size` is the model's own, which may be larger than the tokenizer's. `info` has its name and context;
+        None: prompts may be of any length."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise ConfigError(
@@ -52,6 +55,8 @@ class ModelTokenizer:
         self._plain = Tokenizer.from_str(backend.to_str())
         self._plain.encode_special_tokens = True
         self._vocab_size = vocab_size
+        self._info = info
+        self._token_chars = TokenChars.of(backend)
         vocabulary = backend.get_vocab(with_added_tokens=True)
         self.fingerprint = _fingerprint(vocabulary)
         ids = sorted(vocabulary.values())
@@ -59,8 +64,21 @@ class ModelTokenizer:
         self._texts: Mapping[int, str] = dict(zip(ids, texts, strict=True))
         added = backend.get_added_tokens_decoder()
         self._special = {token: entry.content for token, entry in added.items() if entry.special}
-        self.encode_prompt = lru_cache(NUM_CACHED_PROMPTS)(self._encode_prompt)
         self._cached_stop_ids = lru_cache(8)(partial(stop_ids, self._texts))
+
+    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        """`prompt` by the model's chat template; seconds where it has millions of characters.
+
+        RequestError for what the template or the vocabulary refuses, ContextTooLong where no room is left for a token.
+        """
+        if prompt.token_ids is not None:
+            self._require_room(len(prompt.token_ids))
+            return self._checked(prompt.token_ids)
+        if prompt.text is not None:  # an empty one has a token where the tokenizer puts one before all texts
+            return self._checked(self._encoded([(self._backend, prompt.text)], add_special_tokens=True))
+        if prompt.literal or self._holds_special(prompt.messages):
+            return self._encoded(self._literal_parts(prompt))
+        return self._encoded([(self._backend, self._rendered(prompt))])
 
     def encode_text(self, text: str) -> TokenIds:
         """`text` as a continuation; nothing is added, and no special token is read out of it."""
@@ -82,31 +100,28 @@ class ModelTokenizer:
         """As `actors.boundaries.stop_ids`."""
         return self._cached_stop_ids(StepRule(rule.boundary, close=rule.close))
 
-    def _encode_prompt(self, prompt: Prompt) -> TokenIds:
-        if prompt.token_ids is not None:
-            return self._checked(prompt.token_ids)
-        if prompt.text is not None:  # an empty one has a token where the tokenizer puts one before all texts
-            return self._checked(tuple(self._backend.encode(prompt.text, add_special_tokens=True).ids))
-        if prompt.literal or self._holds_special(prompt.messages):
-            return self._encode_literally(prompt)
-        text = self._rendered(prompt)
-        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
-
     def _holds_special(self, messages: Sequence[Message]) -> bool:
         """Whether a message has text like a special token: in it, a user could end his turn and write the system's."""
         return any(text in message.content for text in self._special.values() for message in messages)
 
-    def _encode_literally(self, prompt: Prompt) -> TokenIds:
+    def _literal_parts(self, prompt: Prompt) -> list[tuple[Tokenizer, str]]:
         """The template's own words with their special tokens, the messages without any."""
-        holders = [f"\ue000{number}\ue001" for number in range(len(prompt.messages))]
-        messages = tuple(Message(m.role, holder) for m, holder in zip(prompt.messages, holders, strict=True))
-        ids: list[int] = []
-        for part in _HOLDER.split(self._rendered(replace(prompt, messages=messages))):
-            if part in holders:
-                ids.extend(self.encode_text(prompt.messages[holders.index(part)].content))
-            else:
-                ids.extend(self._backend.encode(part, add_special_tokens=False).ids)
-        return tuple(ids)
+        contents = {f"\ue000{number}\ue001": message.content for number, message in enumerate(prompt.messages)}
+        messages = tuple(Message(m.role, holder) for m, holder in zip(prompt.messages, contents, strict=True))
+        parts = _HOLDER.split(self._rendered(replace(prompt, messages=messages)))
+        return [(self._plain, contents[part]) if part in contents else (self._backend, part) for part in parts]
+
+    def _encoded(self, parts: Sequence[tuple[Tokenizer, str]], add_special_tokens: bool = False) -> TokenIds:
+        self._require_room(sum(self._token_chars.fewest_tokens(text) for _, text in parts), or_more=True)
+        # In a batch, since `encode` holds Python's lock until it is done.
+        batches = [reader.encode_batch_fast([text], add_special_tokens=add_special_tokens) for reader, text in parts]
+        self._require_room(sum(len(encoding) for (encoding,) in batches))
+        return tuple(chain.from_iterable(encoding.ids for (encoding,) in batches))
+
+    def _require_room(self, num_tokens: int, or_more: bool = False) -> None:
+        info = self._info
+        if info is not None and num_tokens >= info.max_model_len:
+            raise ContextTooLong.of_prompt(num_tokens, info.model, info.max_model_len, or_more=or_more)
 
     def _checked(self, token_ids: TokenIds) -> TokenIds:
         if not token_ids:

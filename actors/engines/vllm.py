@@ -25,6 +25,7 @@ from actors.engines.generation_config import default_sampling
 from actors.engines.guard import Guard
 from actors.engines.hint_calls import HintCalls
 from actors.engines.hint_options import CORE_METHOD, EXTENSION, OWN, SCHEDULER, request_arguments
+from actors.engines.prompts import PromptEncoder
 from actors.engines.tokenizer import ModelTokenizer
 from actors.engines.vllm_terms import (
     end_ids,
@@ -71,7 +72,6 @@ class VllmEngine:
         self._engine = engine
         self._counter = counter
         self._takes_hints = False
-        self._info = info
         self._guard = guard
         self._running: set[str] = set()
         self._is_shut_down = False
@@ -80,7 +80,8 @@ class VllmEngine:
         self._has_own_scheduler = config.scheduler_config.scheduler_cls == SCHEDULER
         self._has_speculation = config.speculative_config is not None
         self._max_logprobs = config.model_config.max_logprobs
-        self._tokenizer = ModelTokenizer(engine.get_tokenizer(), config.model_config.get_vocab_size())
+        self._tokenizer = ModelTokenizer(engine.get_tokenizer(), config.model_config.get_vocab_size(), info)
+        self._prompts = PromptEncoder(self._tokenizer)
         self._hint_calls = HintCalls(config.model_config.get_vocab_size())
         self._info = replace(info, vocabulary=self._tokenizer.fingerprint, takes_min_p=takes_min_p(config))
         self._end_ids = end_ids(config.model_config.try_get_generation_config())
@@ -144,9 +145,10 @@ class VllmEngine:
         """The model that is held here; `vocabulary` covers every token and its id, added ones included."""
         return self._info
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
-        """`prompt` by the model's own chat template and tokenizer; RequestError if the template refuses it."""
-        return self._tokenizer.encode_prompt(prompt)
+    async def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        """As `Engine.encode_prompt`: what has no room in the context is refused as soon as that is known."""
+        self._require_running()
+        return await self._prompts.encode(prompt)
 
     def encode_text(self, text: str) -> TokenIds:
         """`text` as a continuation: no special tokens are added, none is parsed."""
@@ -307,6 +309,7 @@ class VllmEngine:
         if self._is_shut_down:
             return
         self._is_shut_down = True
+        self._prompts.close()
         if self._running and not self._engine.errored:
             await self._engine.abort(tuple(self._running))
         engine, self._engine = self._engine, None
@@ -369,9 +372,8 @@ class VllmEngine:
         self._running.add(request_id)
         try:
             with own_errors(self._info.model):
-                stream = self._engine.generate(
-                    prompt, params, request_id, priority=priority if self._has_priorities else 0
-                )
+                rank = priority if self._has_priorities else 0
+                stream = self._engine.generate(prompt, params, request_id, priority=rank)
                 async with aclosing(stream):
                     async for output in stream:
                         yield output

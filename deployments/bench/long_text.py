@@ -66,7 +66,7 @@ class EvenEngine:
         """As `Engine.describe`."""
         return RoleInfo("even", VOCABULARY, PROMPT_TOKENS + (self._num_steps + 1) * STEP_TOKENS)
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+    async def encode_prompt(self, prompt: Prompt) -> TokenIds:
         """As `Engine.encode_prompt`."""
         return (7,) * PROMPT_TOKENS
 

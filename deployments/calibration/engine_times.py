@@ -60,11 +60,11 @@ class Stopwatch:
         self._clock = clock
         self._numbers = count(1)
 
-    def prompt(self, num_tokens: int) -> TokenIds:
+    async def prompt(self, num_tokens: int) -> TokenIds:
         """A prompt of so many tokens that no other is equal to, and whose text goes on for long: it counts."""
         first = 1000 * next(self._numbers)
         text = "Count on: " + ", ".join(str(first + number) for number in range(num_tokens)) + ","
-        return self._engine.encode_prompt(Prompt(text=text))[-num_tokens:]
+        return (await self._engine.encode_prompt(Prompt(text=text)))[-num_tokens:]
 
     async def one(
         self, prompt: TokenIds, num_tokens: int, hints: tuple[TokenIds, ...] = (), speculation: str = "none"
@@ -93,7 +93,7 @@ class Stopwatch:
 
     async def passes(self, size: int, num_context: int) -> float:
         """Seconds of a pass in a batch of `size`."""
-        prompts = [self.prompt(num_context) for _ in range(size)]
+        prompts = [await self.prompt(num_context) for _ in range(size)]
         found = await asyncio.gather(*(self.one(prompt, NUM_TOKENS) for prompt in prompts))
         times = [one.pass_s for one in found if one.pass_s]
         if not times:
@@ -102,16 +102,16 @@ class Stopwatch:
 
     async def reading(self, num_tokens: int) -> float:
         """Seconds of a pass that reads so many tokens of a prompt, and of the call around it."""
-        return (await self.one(self.prompt(num_tokens), 1)).first_s
+        return (await self.one(await self.prompt(num_tokens), 1)).first_s
 
-    def refrain(self, num_tokens: int) -> TokenIds:
+    async def refrain(self, num_tokens: int) -> TokenIds:
         """A prompt of so many tokens that says the same again and again, so that look-up finds what follows."""
         word = 1000 + next(self._numbers)
-        return self._engine.encode_prompt(Prompt(text=f" {word} and on to" * num_tokens))[-num_tokens:]
+        return (await self._engine.encode_prompt(Prompt(text=f" {word} and on to" * num_tokens)))[-num_tokens:]
 
     async def guessed(self, size: int, speculation: str) -> tuple[int, float] | None:
         """Tokens that each sequence has proposed in a pass, and its seconds; None where the engine proposes none."""
-        prompts = [(self.refrain if speculation == "ngram" else self.prompt)(SHORT) for _ in range(size)]
+        prompts = [await (self.refrain if speculation == "ngram" else self.prompt)(SHORT) for _ in range(size)]
         known = await asyncio.gather(*(self.one(prompt, NUM_GUESSED) for prompt in prompts))
         before = await self._engine.speculation_stats()
         found = await asyncio.gather(
@@ -144,7 +144,7 @@ class _Rounds:
             found.append(await watch.reading(length))
         # The first of two equal calls reads the prompt, the second finds all but its last block in the cache: a whole
         # one or a token of it, so the mean is what a call reads that ends anywhere.
-        for prompt in (watch.prompt(SHORT), watch.prompt(SHORT + 1)):
+        for prompt in (await watch.prompt(SHORT), await watch.prompt(SHORT + 1)):
             await watch.one(prompt, 1)
             self.cached.append((await watch.one(prompt, 1)).first_s)
         for size, times in self.passes.items():
@@ -173,7 +173,7 @@ async def measure(
     """All costs of `engine`, as medians of `NUM_ROUNDS` rounds, since a machine is not as fast in one minute as in the
     next; `tell` is called after each of `num_parts` parts."""
     watch = Stopwatch(engine, clock)
-    await watch.one(watch.prompt(SHORT), 4)  # whatever is compiled or allocated on first use
+    await watch.one(await watch.prompt(SHORT), 4)  # whatever is compiled or allocated on first use
     tell()
     info = engine.describe()
     long = min(LONG, info.max_model_len // 2)

@@ -123,7 +123,7 @@ class ReplayEngine:
         """As `Engine.describe`."""
         return RoleInfo("replayed", VOCABULARY, 10**6, "", takes_hints=self._rules is not None)
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+    async def encode_prompt(self, prompt: Prompt) -> TokenIds:
         """As `Engine.encode_prompt`: the recorded one, whatever is asked."""
         return self._prompt
 

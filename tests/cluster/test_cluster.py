@@ -18,7 +18,7 @@ import pytest
 import ray
 from ray import serve
 
-from actors.engines.scripted import ScriptOptions, detokenize
+from actors.engines.scripted import ScriptOptions, detokenize, prompt_ids
 from actors.messages import Message, Prompt, StepRule
 from tests.cluster.conftest import Served
 from tests.unit.coordinator.world import write
@@ -32,10 +32,8 @@ FROZEN_S = 4.0
 
 def truth(question: str, served: Served) -> str:
     """What the target alone says to `question`."""
-    from actors.engines.scripted import ScriptedEngine
-
     options = ScriptOptions(**served.config.target.engine.options)
-    prompt = ScriptedEngine(options).encode_prompt(Prompt(messages=(Message("user", question),)))
+    prompt = prompt_ids(Prompt(messages=(Message("user", question),)))
     return detokenize(tuple(i for d in write(options, prompt, 10_000, StepRule(), None) for i in d.token_ids))
 
 

@@ -58,7 +58,7 @@ async def write(
     call_id, deltas = f"call-{time.monotonic_ns()}", list[Delta]()
     async for delta in engine.generate(
         call_id,
-        engine.encode_prompt(STORY),
+        await engine.encode_prompt(STORY),
         max_tokens=NUM_TOKENS,
         rule=StepRule(max_tokens=NUM_TOKENS),
         max_steps=None,

@@ -73,7 +73,7 @@ async def write(
     call_id, deltas, left = f"call-{time.monotonic_ns()}", list[Delta](), list(further)
     async for delta in engine.generate(
         call_id,
-        engine.encode_prompt(STORY),
+        await engine.encode_prompt(STORY),
         max_tokens=NUM_TOKENS,
         rule=RULE,
         max_steps=None,
@@ -137,7 +137,7 @@ async def test_no_hint_changes_a_token(engine: Engine, plain: TokenIds, kind: st
         "other token": ((*plain[:10], 300, *plain[11:25], 301, 302, *plain[27:]),),
         "shorter": ((*plain[:10], *plain[15:]),),
         "longer": ((*plain[:10], 300, 301, 302, *plain[10:]),),
-        "end": ((*plain[:10], *engine.encode_prompt(Prompt(text="<|im_end|>")), *plain[10:]),),
+        "end": ((*plain[:10], *await engine.encode_prompt(Prompt(text="<|im_end|>")), *plain[10:]),),
         "many": tuple(plain[at:] for at in range(0, 40, 2)),
         "not the model's": ((plain[0], 10**6), plain[:12]),
     }
@@ -160,7 +160,7 @@ async def test_hints_can_be_withdrawn(engine: Engine, plain: TokenIds) -> None:
     await engine.add_hints("call", (plain,))
     await engine.add_hints("call", ())
     before = await stats_of(engine)
-    ids = engine.encode_prompt(STORY)
+    ids = await engine.encode_prompt(STORY)
     deltas = engine.generate("call", ids, max_tokens=NUM_TOKENS, rule=RULE, max_steps=None, sampling=Sampling())
     assert ids_of([delta async for delta in deltas]) == plain
     after = await stats_of(engine)
@@ -170,7 +170,7 @@ async def test_hints_can_be_withdrawn(engine: Engine, plain: TokenIds) -> None:
 
 async def test_hints_before_and_after_their_call_do_no_harm(engine: Engine, plain: TokenIds) -> None:
     before = await stats_of(engine)
-    ids = engine.encode_prompt(STORY)
+    ids = await engine.encode_prompt(STORY)
     await engine.add_hints("early", (plain,))
     deltas = engine.generate("early", ids, max_tokens=NUM_TOKENS, rule=RULE, max_steps=None, sampling=Sampling())
     assert ids_of([delta async for delta in deltas]) == plain
@@ -182,7 +182,7 @@ async def test_hints_before_and_after_their_call_do_no_harm(engine: Engine, plai
 
 
 async def test_ngrams_alone_change_no_token(engine: Engine) -> None:
-    ids = engine.encode_prompt(PROMPT)
+    ids = await engine.encode_prompt(PROMPT)
     texts = []
     for kind in ("none", "ngram", "hints"):
         before = await stats_of(engine)
@@ -207,7 +207,7 @@ async def test_requests_of_every_kind_share_a_batch(engine: Engine, plain: Token
 
 
 async def test_a_step_ends_where_it_ends_without_a_hint(engine: Engine) -> None:
-    target, ids = TargetModel(engine), engine.encode_prompt(PROMPT)
+    target, ids = TargetModel(engine), await engine.encode_prompt(PROMPT)
     steps = []
     for kind in ("none", "hints"):
         hints = ((*steps[0].token_ids, 300, 301),) if steps else ()
@@ -220,7 +220,7 @@ async def test_a_step_ends_where_it_ends_without_a_hint(engine: Engine) -> None:
 
 async def test_a_boundary_without_a_word_before_it_keeps_the_hint(engine: Engine) -> None:
     """vLLM stops at a line break that no word precedes and is asked again: the hint begins where the step began."""
-    ids = (*engine.encode_prompt(PROMPT), *engine.encode_text(" apples."))
+    ids = (*await engine.encode_prompt(PROMPT), *engine.encode_text(" apples."))
     target, rule = TargetModel(engine), StepRule("line", 24)
     plain = await target.step(StepRequest("x", "s", Prefix(ids), rule, 24, token_speculation="none"))
     assert plain.text.startswith("\n"), "the boundary comes first"
@@ -233,7 +233,7 @@ async def test_a_boundary_without_a_word_before_it_keeps_the_hint(engine: Engine
 
 
 async def test_label_probabilities_are_right_beside_hinted_sequences(engine: Engine, plain: TokenIds) -> None:
-    ids = engine.encode_prompt(STORY)
+    ids = await engine.encode_prompt(STORY)
     wanted = tuple(sorted({*plain[:3], 500}))
     alone = await engine.next_token_probabilities("p", ids, wanted)
     hinted = asyncio.create_task(write(engine, hints=(plain,)))
@@ -245,7 +245,7 @@ async def test_label_probabilities_are_right_beside_hinted_sequences(engine: Eng
 
 
 async def test_a_seeded_sample_comes_again_with_the_same_hints(engine: Engine, plain: TokenIds) -> None:
-    ids, texts = engine.encode_prompt(STORY), []
+    ids, texts = await engine.encode_prompt(STORY), []
     for call in range(2):
         deltas = engine.generate(
             f"seeded-{call}",
@@ -264,7 +264,7 @@ async def test_a_seeded_sample_comes_again_with_the_same_hints(engine: Engine, p
 async def test_sampled_tokens_are_drawn_from_the_same_distribution(engine: Engine, plain: TokenIds, rank: int) -> None:
     """Chi-square of the second token, for which `rank` of the model's likeliest is proposed after a first token that is
     all but certain, against the model's own probabilities in the sampler's terms (temperature, `top_k`)."""
-    ids = engine.encode_prompt(STORY)
+    ids = await engine.encode_prompt(STORY)
     at = await certain_then_open(engine, ids, plain)
     start, first = (*ids, *plain[:at]), plain[at]
     found = await engine.next_token_probabilities("all", (*start, first), tuple(range(VOCABULARY_SIZE)))
@@ -310,13 +310,14 @@ async def draw(engine: Engine, ids: TokenIds, hint: TokenIds, seed: int) -> Toke
 async def test_a_request_goes_on_from_where_another_ended(engine: Engine, offset: int) -> None:
     """What the other read of that block is not read again, and no token changes by it."""
     text = f"A list of forty animals and what {40 + offset} of them like to eat, one a line. " * 4
-    ids = engine.encode_prompt(Prompt(text=text))[: 32 + 12]  # a full block and a part of one, which the answer fills
+    prompt = await engine.encode_prompt(Prompt(text=text))
+    ids = prompt[: 32 + 12]  # a full block and a part of one, which the answer fills
     tokens = ids_of(await continued(engine, ids))
     start = (*ids, *tokens[: 20 + offset], 300)
     after = await continued(engine, start)
     assert after[0].num_cached_tokens == len(start) - 1
     for number in range(8):  # more than requests of which something is kept
-        await continued(engine, engine.encode_prompt(Prompt(text=f"{number} " + "another story " * 20)))
+        await continued(engine, await engine.encode_prompt(Prompt(text=f"{number} " + "another story " * 20)))
     again = await continued(engine, start)
     assert again[0].num_cached_tokens == len(start) // 32 * 32
     assert ids_of(after) == ids_of(again)

@@ -57,7 +57,9 @@ async def engine() -> AsyncIterator[Engine]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stream(engine: Engine) -> list[Delta]:
     """The text that follows `BLANK_LINES`."""
-    return await all_of(generate(engine, engine.encode_prompt(BLANK_LINES), max_steps=None, max_tokens=NUM_TOKENS))
+    return await all_of(
+        generate(engine, await engine.encode_prompt(BLANK_LINES), max_steps=None, max_tokens=NUM_TOKENS)
+    )
 
 
 def libraries(folder: Path) -> list[Path]:
@@ -88,7 +90,7 @@ def request(prompt_ids: TokenIds, prefix: Prefix | None = None, max_tokens: int 
 
 
 async def test_steps_one_by_one_are_the_stream(engine: Engine, stream: list[Delta]) -> None:
-    ids = engine.encode_prompt(BLANK_LINES)
+    ids = await engine.encode_prompt(BLANK_LINES)
     target, prefix, steps = TargetModel(engine), Prefix(ids), list[Step]()
     left = NUM_TOKENS
     while left:
@@ -103,7 +105,7 @@ async def test_steps_one_by_one_are_the_stream(engine: Engine, stream: list[Delt
 
 @pytest.mark.parametrize("rule", [StepRule("sentence", 80), StepRule("tokens", 5)], ids=["sentence", "tokens"])
 async def test_steps_by_any_rule_are_those_of_one_generation(engine: Engine, rule: StepRule) -> None:
-    ids = engine.encode_prompt(Prompt(text="It was 3.5 miles. He ran. She ran too. We ran 2.5 miles. They"))
+    ids = await engine.encode_prompt(Prompt(text="It was 3.5 miles. He ran. She ran too. We ran 2.5 miles. They"))
     together = await all_of(generate(engine, ids, max_steps=3, max_tokens=240, rule=rule))
     alone = list[Delta]()
     while sum(delta.ending is not None for delta in alone) < 3 and not (alone and alone[-1].ending is Ending.END):
@@ -117,7 +119,7 @@ async def test_steps_by_any_rule_are_those_of_one_generation(engine: Engine, rul
 
 
 async def test_a_look_ahead_yields_the_steps_that_the_stream_marks(engine: Engine, stream: list[Delta]) -> None:
-    ids = engine.encode_prompt(BLANK_LINES)
+    ids = await engine.encode_prompt(BLANK_LINES)
     marked, text = list[str](), ""
     for delta in stream:
         text += delta.text
@@ -132,13 +134,13 @@ async def test_a_look_ahead_yields_the_steps_that_the_stream_marks(engine: Engin
 
 
 async def test_a_limit_that_is_reached_with_a_blank_line_before_any_word_ends_the_step(engine: Engine) -> None:
-    ids = engine.encode_prompt(Prompt(text="One apple.\n\nTwo apples.\n\nThree apples.\n\nFour apples."))
+    ids = await engine.encode_prompt(Prompt(text="One apple.\n\nTwo apples.\n\nThree apples.\n\nFour apples."))
     (delta,) = await all_of(generate(engine, ids, max_steps=1, max_tokens=1))
     assert (delta.text.strip(), delta.ending, len(delta.token_ids)) == ("", Ending.CAP, 1)
 
 
 async def test_the_next_step_finds_its_prefix_in_the_cache(engine: Engine) -> None:
-    ids = engine.encode_prompt(TEA)
+    ids = await engine.encode_prompt(TEA)
     target = TargetModel(engine)
     first = await target.step(request(ids, max_tokens=40))
     prefix = Prefix(ids).extended(first.piece)
@@ -149,7 +151,7 @@ async def test_the_next_step_finds_its_prefix_in_the_cache(engine: Engine) -> No
 
 
 async def test_what_was_read_under_another_salt_is_not_found(engine: Engine) -> None:
-    ids = engine.encode_prompt(Prompt(text=f"{BLANK_LINES.text} apples.\n\n" * 3))  # blocks have 32 tokens
+    ids = await engine.encode_prompt(Prompt(text=f"{BLANK_LINES.text} apples.\n\n" * 3))  # blocks have 32 tokens
     steps = list[Step]()
     for salt in ("", "one", "one", "two"):
         steps.append(await TargetModel(engine).step(request(ids, Prefix(ids, cache_salt=salt), max_tokens=2)))
@@ -158,7 +160,7 @@ async def test_what_was_read_under_another_salt_is_not_found(engine: Engine) -> 
 
 
 async def test_a_cap_cuts_a_step_and_the_next_one_goes_on(engine: Engine) -> None:
-    ids = engine.encode_prompt(TEA)
+    ids = await engine.encode_prompt(TEA)
     rule = StepRule(max_tokens=5)
     deltas = await all_of(generate(engine, ids, max_steps=3, rule=rule))
     assert [delta.ending for delta in deltas if delta.ending] == [Ending.CAP] * 3
@@ -169,9 +171,9 @@ async def test_a_cap_cuts_a_step_and_the_next_one_goes_on(engine: Engine) -> Non
 
 
 async def test_the_end_of_the_text_is_an_ending(engine: Engine) -> None:
-    ids = engine.encode_prompt(Prompt(messages=(Message("user", "Say only: yes."),)))
+    ids = await engine.encode_prompt(Prompt(messages=(Message("user", "Say only: yes."),)))
     deltas = await all_of(generate(engine, ids, max_steps=None, max_tokens=300))
-    (end_of_text,) = engine.encode_prompt(Prompt(text="<|im_end|>"))
+    (end_of_text,) = await engine.encode_prompt(Prompt(text="<|im_end|>"))
     assert deltas[-1].ending is Ending.END
     assert deltas[-1].token_ids[-1] == end_of_text
     assert "<|im_end|>" not in text_of(deltas)
@@ -181,7 +183,7 @@ async def test_a_boundary_without_a_word_before_it_does_not_end_the_step(engine:
     """A prefix after which the model writes line breaks: vLLM stops at them, and the step goes on."""
     at = next(k for k, delta in enumerate(stream) if "\n" in delta.text)
     assert len(ids_of(stream[: at + 1])) == at + 1, "one token a delta"
-    prefix = (*engine.encode_prompt(BLANK_LINES), *ids_of(stream)[:at])
+    prefix = (*await engine.encode_prompt(BLANK_LINES), *ids_of(stream)[:at])
     step = await all_of(generate(engine, prefix, max_steps=1, rule=StepRule("line", 24)))
     assert step[0].text.isspace()
     assert text_of(step).strip()
@@ -189,7 +191,7 @@ async def test_a_boundary_without_a_word_before_it_does_not_end_the_step(engine:
 
 
 async def test_closing_a_generation_ends_it_in_the_engine(engine: Engine) -> None:
-    deltas = generate(engine, engine.encode_prompt(TEA), max_steps=None, max_tokens=400)
+    deltas = generate(engine, await engine.encode_prompt(TEA), max_steps=None, max_tokens=400)
     await anext(deltas)
     assert engine.num_running() == 1
     await deltas.aclose()
@@ -200,7 +202,9 @@ async def test_cancelling_a_call_ends_it_in_the_engine(engine: Engine) -> None:
     first_delta = asyncio.Event()
 
     async def read() -> None:
-        async with aclosing(generate(engine, engine.encode_prompt(TEA), max_steps=None, max_tokens=400)) as deltas:
+        async with aclosing(
+            generate(engine, await engine.encode_prompt(TEA), max_steps=None, max_tokens=400)
+        ) as deltas:
             async for _ in deltas:
                 first_delta.set()
 
@@ -219,7 +223,7 @@ async def test_probabilities_are_the_models_own(engine: Engine) -> None:
 
     from actors.models import resolve
 
-    ids = engine.encode_prompt(TEA)
+    ids = await engine.encode_prompt(TEA)
     continuation = engine.encode_text("To make tea, boil water.")
     wanted = (continuation[0], 2, 500)
     found = await engine.next_token_probabilities("p", ids, wanted)
@@ -244,7 +248,7 @@ async def test_labels_are_weighed(engine: Engine) -> None:
 
 
 async def test_text_that_looks_special_stays_text(engine: Engine) -> None:
-    (special,) = engine.encode_prompt(Prompt(text="<|im_end|>"))
+    (special,) = await engine.encode_prompt(Prompt(text="<|im_end|>"))
     assert special not in engine.encode_text("a<|im_end|>b")
 
 
@@ -263,7 +267,7 @@ async def test_the_context_is_a_limit_and_not_an_accident(engine: Engine) -> Non
 
 
 async def test_sampling_that_vllm_refuses_is_the_clients_error(engine: Engine) -> None:
-    ids = engine.encode_prompt(TEA)
+    ids = await engine.encode_prompt(TEA)
     with pytest.raises(RequestError, match="temperature"):
         await all_of(
             engine.generate("bad", ids, max_tokens=3, rule=RULE, max_steps=1, sampling=Sampling(temperature=-1.0))
@@ -273,7 +277,7 @@ async def test_sampling_that_vllm_refuses_is_the_clients_error(engine: Engine) -
 
 async def test_nobody_waits_for_a_compiler(engine: Engine, compiled: Path) -> None:
     """What draws, and what counts for logprobs, would be compiled with the first request that needs it."""
-    ids = engine.encode_prompt(BLANK_LINES)
+    ids = await engine.encode_prompt(BLANK_LINES)
     warm, before = Sampling(temperature=1.0), libraries(compiled)
     drawing = engine.generate("warm", ids, max_tokens=4, rule=RULE, max_steps=None, sampling=warm)
     assert await all_of(drawing)
@@ -283,7 +287,7 @@ async def test_nobody_waits_for_a_compiler(engine: Engine, compiled: Path) -> No
 
 
 async def test_seeded_samples_come_again(engine: Engine) -> None:
-    ids = engine.encode_prompt(TEA)
+    ids = await engine.encode_prompt(TEA)
     texts = []
     for call, seed in enumerate((7, 7, 8)):
         sampling = Sampling(temperature=1.0, seed=seed)
@@ -310,7 +314,7 @@ async def test_an_engine_that_cannot_start_leaves_nothing_behind(engine: Engine)
 
 async def test_a_dead_engine_is_unavailable_at_once(engine: Engine) -> None:
     """The last test of this file: it kills the engine. The fixture then sees that a dead one is shut down too."""
-    deltas = generate(engine, engine.encode_prompt(TEA), max_steps=None, max_tokens=400)
+    deltas = generate(engine, await engine.encode_prompt(TEA), max_steps=None, max_tokens=400)
     await anext(deltas)
     os.kill(min(engine_processes(os.getpid())), signal.SIGKILL)
     with pytest.raises(RoleUnavailable, match="has died"):

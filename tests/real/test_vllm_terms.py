@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from actors.engines.acceptance import SpeculationCounter
-from actors.messages import NEUTRAL, RoleInfo, Sampling, StepRule
+from actors.errors import ContextTooLong
+from actors.messages import NEUTRAL, Prompt, RoleInfo, Sampling, StepRule
 from tests.real.small_model import IGNORED
 from tests.unit.test_tokenizer import VOCABULARY_SIZE, ByteTokenizer
 
@@ -95,6 +96,14 @@ def engine_over(scripted: Any) -> Any:
     from actors.engines.vllm import VllmEngine
 
     return VllmEngine(scripted, RoleInfo("m", "", 100), SimpleNamespace(), SpeculationCounter())  # type: ignore[arg-type]
+
+
+async def test_a_prompt_that_cannot_have_room_is_refused_before_it_is_encoded() -> None:
+    engine = engine_over(Scripted(configured(None)))
+    assert len(await engine.encode_prompt(Prompt(text="x" * 99))) == 99
+    for num_letters in (100, 10**6):
+        with pytest.raises(ContextTooLong, match=f"has {num_letters} tokens or more; m reads at most 100,"):
+            await engine.encode_prompt(Prompt(text="x" * num_letters))
 
 
 @pytest.mark.parametrize("seed", [7, None])

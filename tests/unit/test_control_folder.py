@@ -18,7 +18,7 @@ def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def say(engine: ScriptedEngine, steps: int | None = 2, max_tokens: int = 1000) -> str:
-    ids = engine.encode_prompt(Prompt(text="How many?"))
+    ids = await engine.encode_prompt(Prompt(text="How many?"))
     rule, text = StepRule(), ""
     async for delta in engine.generate(
         "call", ids, max_tokens=max_tokens, rule=rule, max_steps=steps, sampling=Sampling()
@@ -73,7 +73,7 @@ async def test_slow_is_slow(tmp_path, monkeypatch) -> None:
 async def test_the_log_has_each_generation_with_the_time_of_each_token(tmp_path) -> None:
     engine = ScriptedEngine(ScriptOptions(control=str(tmp_path)))
     text = await say(engine, steps=1)
-    ids = engine.encode_prompt(Prompt(text="How many?"))
+    ids = await engine.encode_prompt(Prompt(text="How many?"))
     cut = engine.generate("cut", ids, max_tokens=100, rule=StepRule(), max_steps=1, sampling=Sampling())
     await anext(cut)
     await cut.aclose()

@@ -42,7 +42,7 @@ def write(
             await engine.add_hints("call", early)
         deltas = engine.generate(
             "call",
-            engine.encode_prompt(PROMPT),
+            await engine.encode_prompt(PROMPT),
             max_tokens=200,
             rule=RULE,
             max_steps=1,

@@ -52,7 +52,7 @@ class LetterEngine:
     def describe(self) -> RoleInfo:
         return RoleInfo("letters", "unicode", 40, "replica-1")
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+    async def encode_prompt(self, prompt: Prompt) -> TokenIds:
         return ids(prompt.text or "")
 
     def encode_text(self, text: str) -> TokenIds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.engines.scripted import NONSENSE, ScriptedEngine, ScriptOptions, detokenize
+from actors.engines.scripted import NONSENSE, ScriptOptions, detokenize, prompt_ids
 from actors.messages import Message, Prompt, StepRule
 from deployments.chaos.texts import complaint, expected
 from tests.unit.coordinator.world import write
@@ -17,7 +17,7 @@ JUDGED = expected(QUESTION, TARGET, DRAFT, judged=True)
 
 
 def test_the_text_is_what_the_engine_alone_writes() -> None:
-    prompt = ScriptedEngine(TARGET).encode_prompt(Prompt(messages=(Message("user", QUESTION),)))
+    prompt = prompt_ids(Prompt(messages=(Message("user", QUESTION),)))
     written = detokenize(tuple(i for d in write(TARGET, prompt, 10_000, StepRule(), None) for i in d.token_ids))
     assert EXACT.text == JUDGED.text == written
     assert complaint(written, EXACT) is complaint(written, JUDGED) is None

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from actors.draft import Draft
-from actors.engines.scripted import ScriptedEngine
+from actors.engines.scripted import ScriptedEngine, prompt_ids
 from actors.errors import ContextTooLong, RequestError
 from actors.messages import Delta, Ending, Piece, Step, StepRequest, StepRule
 from actors.target import TargetModel
@@ -74,7 +74,7 @@ def test_steps_that_reach_the_end_of_the_context_end_with_length(mode: str) -> N
 
 def test_an_answer_that_reaches_the_end_of_the_context_ends_there_with_length() -> None:
     thinks = replace(TARGET, num_steps=8, think=True)
-    prompt = ScriptedEngine(thinks).encode_prompt(PROMPT)
+    prompt = prompt_ids(PROMPT)
     room = len(target_only(thinks, 10_000, StepRule())) - 3
 
     async def scene() -> tuple[str, Finished, float]:

@@ -21,7 +21,7 @@ from deployments.coordinator.events import (
     StartTarget,
 )
 from tests.unit.coordinator.test_session import MODES, ORDERS, STRAYING, check_books, world
-from tests.unit.coordinator.world import TARGET, World, prompt_ids, target_only
+from tests.unit.coordinator.world import PROMPT_IDS, TARGET, World, target_only
 
 
 def drafts(w: World) -> list[int]:
@@ -35,7 +35,7 @@ def run(w: World, order: Random) -> None:
     while not w.session.finished:
         is_gone = any(isinstance(command, DraftGone) for command in w.log)
         if is_gone and order.randrange(6) == 0:
-            w._take(w.session.handle(DraftAvailable(prompt_ids(TARGET))))
+            w._take(w.session.handle(DraftAvailable(PROMPT_IDS)))
         elif not is_gone and drafts(w) and order.randrange(4) == 0:
             w.fail(order.choice(drafts(w)), permanent=True)
         else:

@@ -8,7 +8,7 @@ import pytest
 
 from actors.draft import Draft
 from actors.engines import scripted
-from actors.engines.scripted import ScriptedEngine
+from actors.engines.scripted import ScriptedEngine, prompt_ids
 from actors.messages import Piece, Prefix, Prompt, Step, StepRequest, StepRule, TokenIds
 from deployments.config import validate_config
 from deployments.coordinator.events import (
@@ -89,7 +89,7 @@ def test_a_draft_that_the_target_cannot_read_is_not_asked_for_parts_again() -> N
 def test_the_draft_tells_parts_and_then_the_whole_step() -> None:
     async def scene() -> list[Piece | Step]:
         engine = ScriptedEngine(replace(TARGET, role="draft"))
-        request = StepRequest("c", "s", prefix_of(engine), StepRule(), 1000)
+        request = StepRequest("c", "s", Prefix(prompt_ids(Prompt(text="How many?"))), StepRule(), 1000)
         return [item async for item in Draft(engine).look_ahead_in_parts(request, 2, 4)]
 
     items = run_virtually(scene())
@@ -101,10 +101,6 @@ def test_the_draft_tells_parts_and_then_the_whole_step() -> None:
         assert items[end].text.startswith(told)
         assert len(told) > len(items[end].text) / 2
         assert {len(part.token_ids) for part in parts} == {4}
-
-
-def prefix_of(engine: ScriptedEngine) -> Prefix:
-    return Prefix(engine.encode_prompt(Prompt(text="How many?")))
 
 
 def test_hints_in_parts_save_time_and_change_no_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ class Renumbered(ScriptedEngine):
     def __init__(self, options: ScriptOptions) -> None:
         super().__init__(replace(options, vocabulary="renumbered"))
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
-        return _renumbered(super().encode_prompt(prompt))
+    async def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        return _renumbered(await super().encode_prompt(prompt))
 
     def encode_text(self, text: str) -> TokenIds:
         return _renumbered(super().encode_text(text))

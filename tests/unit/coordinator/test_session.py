@@ -29,7 +29,7 @@ from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.transitions import POSITION, IllegalTransition, Signal, State, follow, mermaid
 from deployments.generation import Channel, Committed, Origin
-from tests.unit.coordinator.world import TARGET, THINK, World, prompt_ids, settings, steps_of, target_only
+from tests.unit.coordinator.world import PROMPT_IDS, TARGET, THINK, World, settings, steps_of, target_only
 
 ORDERS = st.integers(0, 2**32).map(Random)
 """One event order each, drawn as a seed: a schedule has hundreds of choices, too many to draw one by one."""
@@ -394,4 +394,4 @@ def test_marks_without_closing_leave_one_channel() -> None:
 def test_settings_are_values() -> None:
     assert settings(TARGET) == settings(TARGET)
     assert isinstance(settings(TARGET), SessionSettings)
-    assert prompt_ids(TARGET)[-1] == 0
+    assert PROMPT_IDS[-1] == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from random import Random
 
-from actors.engines.scripted import ScriptedEngine, ScriptOptions, detokenize
+from actors.engines.scripted import ScriptedEngine, ScriptOptions, detokenize, prompt_ids
 from actors.errors import RoleUnavailable
 from actors.messages import Delta, Prompt, Sampling, Step, StepRequest, StepRule, TokenIds, Verdict
 from deployments.coordinator.events import (
@@ -47,6 +47,7 @@ from deployments.generation import Committed, Finished
 
 TARGET = ScriptOptions(num_steps=6, words=3)
 PROMPT = Prompt(text="How many are there?")
+PROMPT_IDS = prompt_ids(PROMPT)
 THINK = Marks(open="<think>", close="</think>")
 
 Verdicts = Callable[[Step, Step | None], bool]
@@ -103,21 +104,17 @@ def parts_of(options: ScriptOptions, request: StepRequest, salt: int) -> list[De
     return parts[: sizes.randrange(len(parts) + 1)] if sizes.randrange(4) == 0 else parts
 
 
-def prompt_ids(options: ScriptOptions) -> TokenIds:
-    return ScriptedEngine(options).encode_prompt(PROMPT)
-
-
 def target_only(options: ScriptOptions, max_tokens: int, rule: StepRule) -> TokenIds:
     """The target's own output, token for token."""
-    deltas = write(options, prompt_ids(options), max_tokens, rule, None)
+    deltas = write(options, PROMPT_IDS, max_tokens, rule, None)
     return tuple(i for delta in deltas for i in delta.token_ids)
 
 
 def settings(target: ScriptOptions = TARGET, **changes: object) -> SessionSettings:
     base = SessionSettings(
         session_id="r",
-        target_prompt=prompt_ids(target),
-        draft_prompt=prompt_ids(target),
+        target_prompt=PROMPT_IDS,
+        draft_prompt=PROMPT_IDS,
         vocabulary=target.vocabulary,
         max_tokens=10_000,
         verifier="v",
@@ -170,7 +167,7 @@ class World:
 
     def revive(self) -> None:
         self.revivals -= 1
-        self._take(self.session.handle(DraftAvailable(prompt_ids(self.target))))
+        self._take(self.session.handle(DraftAvailable(PROMPT_IDS)))
 
     def _take(self, commands: list[Command]) -> None:
         self.log += commands

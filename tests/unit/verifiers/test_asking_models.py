@@ -25,7 +25,7 @@ class RecordingEngine:
     def describe(self):
         return RoleInfo("bytes", "v", 10_000)
 
-    def encode_prompt(self, prompt):
+    async def encode_prompt(self, prompt):
         return self.tokenizer.encode_prompt(prompt)
 
     def encode_text(self, text):

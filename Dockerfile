@@ -4,7 +4,7 @@
 # Without GPUs, for the profile `local`:
 #   docker build --tag lookahead-serve:0.1.0-cpu --build-arg HARDWARE=cpu .
 #   docker run --shm-size 2g --publish 127.0.0.1:8000:8000 lookahead-serve:0.1.0-cpu lookahead serve --host 0.0.0.0
-# vLLM's wheel brings its own CUDA libraries; the driver comes from the host (NVIDIA Container Toolkit).
+# vLLM's wheel brings its own CUDA libraries; the driver, 580 or newer, comes from the host (NVIDIA Container Toolkit).
 FROM python:3.11-slim-bookworm AS wheel
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./

@@ -4,7 +4,7 @@
 # Without GPUs, for the profile `local`:
 #   docker build --tag lookahead-serve:0.1.0-cpu --build-arg HARDWARE=cpu .
 #   docker run --shm-size 2g --publish 127.0.0.1:8000:8000 lookahead-serve:0.1.0-cpu lookahead serve --host 0.0.0.0
-# vLLM's wheel brings its own CUDA libraries; the driver comes from the host (NVIDIA Container Toolkit).
+# vLLM's wheel brings its own CUDA libraries; the driver, 580 or newer, comes from the host (NVIDIA Container Toolkit).
 FROM python:3.11-slim-bookworm AS wheel
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
@@ -19,10 +19,15 @@ RUN apt-get update && \
     rm -rf /var/lib/apt/lists/*
 
 ARG HARDWARE=gpu
+# For CPUs vLLM asks for this build, which PyPI does not have; the index is asked where pip finds it nowhere else.
+ARG TORCH=torch==2.13.0+cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY --from=wheel /dist /dist
 # Into /usr/local: KubeRay starts Ray from a login shell, which forgets every PATH that an image sets.
 RUN wheel="$(ls /dist/lookahead_serve-*.whl)" && \
-    if [ "$HARDWARE" = cpu ]; then pip install --no-cache-dir torch==2.13.0; fi && \
+    if [ "$HARDWARE" = cpu ]; then pip install --no-cache-dir "$TORCH" || { \
+        echo "pip does not find $TORCH: trying $TORCH_INDEX as well."; \
+        pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" "$TORCH"; }; fi && \
     pip install --no-cache-dir "lookahead-serve[$HARDWARE] @ file://$wheel" && \
     if [ "$HARDWARE" = cpu ]; then pip uninstall --yes torchvision torchaudio torchcodec; fi
 # FlashInfer's kernels, compiled already, since there is no CUDA toolkit. Nor is there a GPU while an image is built: then

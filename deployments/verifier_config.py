@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from actors.errors import ConfigError
 from actors.verifiers.check import Calibration as Curve
 from actors.verifiers.check import Zones
-from deployments.sections import PlacementConfig, Strict, WriterConfig
+from deployments.sections import PlacementConfig, Strict, WriterConfig, check_gpus
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 EngineName = Literal["target", "draft", "own"]
@@ -190,4 +190,5 @@ class VerifierConfig(Strict):
             placement = self.judge.placement
             if placement != PlacementConfig(cpu_cores=placement.cpu_cores):
                 raise ValueError("judge.placement: only cpu_cores counts; the judge runs in the verifier's replica")
+            check_gpus(self.judge.engine, self.placement)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,18 +41,22 @@ async def create_engine(
     cpu_cores: str | None = None,
     replica: str = "",
     phases: StartPhases | None = None,
+    *,
+    turn: contextlib.AbstractAsyncContextManager[None] | None = None,
 ) -> Engine:
     """An engine of `kind` (``vllm`` or ``scripted``) that holds `model` (as in `actors.models`), ready to work.
 
     Fetches the weights where they are missing, those of a model that drafts inside the engine included, and has them
-    read into memory while vLLM is imported; `phases` gets what took how long. Raises ConfigError and WeightsError.
+    read into memory while vLLM is imported. Then it enters `turn`, in which the engine starts. `phases` gets what took
+    how long. Raises ConfigError and WeightsError.
     """
-    phases = phases or StartPhases()
+    phases, turn = phases or StartPhases(), turn or contextlib.nullcontext()
     if kind == "scripted":
         from actors.engines.scripted import ScriptedEngine
 
-        with phases.measure("engine"):
-            return await ScriptedEngine.create(dict(options), replica)
+        async with turn:
+            with phases.measure("engine"):
+                return await ScriptedEngine.create(dict(options), replica)
     if kind == "vllm":
         wanted = [model] if (draft := speculative_model(options)) is None else [model, draft]
         with phases.measure("weights"):
@@ -62,8 +67,9 @@ async def create_engine(
         options = with_weights(model, options)
         if more:
             options = {**options, "speculative_config": {**options["speculative_config"], "model": str(more[0])}}
-        with phases.measure("engine"):
-            return await VllmEngine.create(str(path), model, options, replica, cpu_cores)
+        async with turn:
+            with phases.measure("engine"):
+                return await VllmEngine.create(str(path), model, options, replica, cpu_cores)
     raise ConfigError(f"There is no engine {kind!r}; there are: vllm, scripted.", "engine.kind")
 
 

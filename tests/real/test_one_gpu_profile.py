@@ -27,6 +27,8 @@ pytestmark = [
 ]
 CPU = {"enforce_eager": True, "block_size": 32, "max_model_len": 1024, "max_num_seqs": 8}
 """What a CPU wants otherwise."""
+QUESTIONS = ("How many?", "How much?", "How long?", "How far?", "How old?", "How often?")
+"""Weights that are made up may end a text at any token, and differ with the arithmetic of the machine."""
 
 
 class Differing(Draft):
@@ -64,13 +66,17 @@ async def test_the_profile_speculates_with_models_that_have_no_weights(
     try:
         coordinator = Coordinator(config, Roles(TargetModel(engine), Differing(engine), verifier))
         sync = SpeculationOptions(mode="lookahead_sync", max_lookahead=3)
-        request = GenerationRequest("r", Prompt(text="How many?"), max_tokens=400, speculation=sync)
-        async with aclosing(coordinator.generate(request)) as outputs:
-            answers = [output async for output in outputs]
-        finished = answers[-1]
-        assert isinstance(finished, Finished)
-        assert finished.summary.output_tokens == sum(o.num_tokens for o in answers if isinstance(o, Committed))
-        assert finished.summary.num_accepted_steps + finished.summary.num_recovered_steps >= 2
+        longest = 0
+        for number, question in enumerate(QUESTIONS):
+            request = GenerationRequest(f"r{number}", Prompt(text=question), max_tokens=400, speculation=sync)
+            async with aclosing(coordinator.generate(request)) as outputs:
+                answers = [output async for output in outputs]
+            finished = answers[-1]
+            assert isinstance(finished, Finished)
+            assert finished.summary.output_tokens == sum(o.num_tokens for o in answers if isinstance(o, Committed))
+            judged = finished.summary.num_accepted_steps + finished.summary.num_recovered_steps
+            longest = max(longest, judged)
+        assert longest >= 2
         assert {verdict.verifier for verdict in verifier.verdicts} == {"replayed/random"}
         assert engine.num_running() == 0
     finally:

@@ -68,6 +68,18 @@ def packed(config: Config, types: dict[str, Counter[str]]) -> dict[str, list[dic
     return held
 
 
+def fake_pip(torch: str, found: str) -> str:
+    """A program in the place of pip that prints its arguments; it finds `torch` at hand, on the index, nowhere."""
+    other = 0 if found == "on the index" else 1
+    return f"""#!/bin/sh
+echo "$*"
+case "$*" in
+*--extra-index-url*) exit {other};;
+*"{torch}") exit {0 if found == "at hand" else 1};;
+esac
+"""
+
+
 def names(node: Application) -> set[str]:
     """The deployments under `node`, by the arguments that they are bound to."""
     deployment = node._bound_deployment

@@ -7,10 +7,14 @@ Nothing is started: Ray's schemas, the profile, and arithmetic over the nodes th
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shlex
+import subprocess
+import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +33,7 @@ from deployments.gateway_config import GatewayConfig
 from deployments.server.launch import ON_EVERY_NODE
 from deployments.speculation_config import SpeculationConfig
 from deployments.telemetry.metrics import Metrics, token_metrics
-from tests.unit.launch_files import PINS, PROFILE, ROOT, names, packed, pinned
+from tests.unit.launch_files import PINS, PROFILE, ROOT, fake_pip, names, packed, pinned
 
 
 @pytest.fixture
@@ -166,6 +170,34 @@ def test_make_gets_compiled_kernels_for_gpus_also_without_a_gpu_and_goes_on_wher
     assert fetch.startswith(
         'if [ "$(HARDWARE)" = gpu ]; then VLLM_TARGET_DEVICE=cpu $(BIN)/vllm download-kernels || echo'
     )
+
+
+@pytest.mark.parametrize("hardware", ["cpu", "gpu"])
+@pytest.mark.parametrize("found", ["at hand", "on the index", "nowhere"])
+def test_make_asks_pytorchs_index_only_where_pip_finds_its_build_for_cpus_nowhere_else(
+    tmp_path: Path, hardware: str, found: str
+) -> None:
+    """As the image does."""
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").write_text(fake_pip("torch==2.13.0+cpu", found))
+    (programs / "vllm").write_text("#!/bin/sh\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    run = subprocess.run(
+        ["make", "setup", f"HARDWARE={hardware}", f"PYTHON={sys.executable}", "TORCH_INDEX=https://an.index"],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    lines = run.stdout.splitlines()
+    assert (run.returncode == 0) == (hardware == "gpu" or found != "nowhere")
+    assert ("-m pip install --quiet torch==2.13.0+cpu" in lines) == (hardware == "cpu")
+    said = "pip does not find torch==2.13.0+cpu: trying https://an.index as well."
+    assert (said in lines) == (hardware == "cpu" and found != "at hand")
+    other = "-m pip install --quiet --extra-index-url https://an.index torch==2.13.0+cpu"
+    assert (other in lines) == (said in lines)
+    assert (f"-m pip install --quiet --editable .[{hardware},dev,judges]" in lines) == (run.returncode == 0)
 
 
 def test_operations_page_names_every_metric_and_no_other() -> None:

@@ -47,6 +47,18 @@ def test_shapes_have_the_sizes_that_are_published() -> None:
         assert total == pytest.approx(MODELS[f"r1-distill-{size}"].parameters, rel=0.03)
 
 
+def test_the_pair_of_the_profile_has_one_vocabulary(tmp_path) -> None:
+    """Else each draft step would be encoded anew from its text, a token for each byte."""
+    config = load_profile("gpu-one")
+    assert config.draft is not None
+    fingerprints = set()
+    for model in (config.target.model, config.draft.model):
+        folder = resolve(model, cache=tmp_path)
+        size = AutoConfig.from_pretrained(folder).vocab_size
+        fingerprints.add(ModelTokenizer(AutoTokenizer.from_pretrained(folder), size).fingerprint)
+    assert len(fingerprints) == 1
+
+
 def test_the_profile_for_one_gpu_fits_it_and_replays_acceptance() -> None:
     config = load_profile("gpu-one")
     assert config.draft is not None
@@ -57,5 +69,12 @@ def test_the_profile_for_one_gpu_fits_it_and_replays_acceptance() -> None:
         name = writer.model.removeprefix("dummy:r1-distill-qwen-")
         assert MODELS[f"r1-distill-{name}"].weight_bytes * 1.2 < share * GPUS["h100"].memory
     assert sum(writer.placement.num_gpus or 0 for writer in writers) == pytest.approx(1.0)
+    requests, prompt, written = 32, 700, 1500  # docs/one-gpu.md; a prompt has a token for each of its characters
+    window = config.speculation.max_lookahead + 1
+    steps = window * config.speculation.step.max_tokens
+    model, memory = MODELS["r1-distill-14b"], GPUS["h100"].memory
+    cached = (shares[0] * memory - 1.1 * model.weight_bytes) / model.kv_bytes  # a window's sequences share their prefix
+    assert config.target.engine.options["max_num_seqs"] >= requests * window
+    assert requests * (prompt + written + steps) < cached
     plan = settle(config, GenerationRequest("r", Prompt(text="?")))
     assert (plan.mode, plan.verifier, plan.token_speculation) == ("lookahead", "replayed", "none")

@@ -28,7 +28,7 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.app import GRACE_S, BuildArgs
 from deployments.config import Config, load_profile
 from deployments.server.launch import ON_EVERY_NODE
-from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
+from tests.unit.launch_files import PINS, PROFILE, ROOT, fake_pip, packed, pinned
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 GPU = "nvidia.com/gpu"
@@ -251,11 +251,31 @@ def test_the_image_is_of_this_version_and_holds_its_wheel(service: dict[str, Any
     assert copied == {"pyproject.toml", "README.md", "LICENSE", "actors", "deployments"}
     assert {f"!{name}" for name in copied} <= kept
     assert all((ROOT / name).exists() for name in copied)
-    [install] = [rest for name, rest in instructions() if name == "RUN" and f'"{project["name"]}[$HARDWARE]' in rest]
+    assert any(name == "RUN" and f'"{project["name"]}[$HARDWARE]' in rest for name, rest in instructions())
     assert ("ARG", "HARDWARE=gpu") in instructions()
     assert {"gpu", "cpu"} <= project["optional-dependencies"].keys()
     [torch] = [need for need in project["optional-dependencies"]["cpu"] if need.startswith("torch==")]
-    assert f"pip install --no-cache-dir {torch};" in install
+    assert ("ARG", f"TORCH={torch}+cpu") in instructions()
+
+
+@pytest.mark.parametrize("hardware", ["cpu", "gpu"])
+@pytest.mark.parametrize("found", ["at hand", "on the index", "nowhere"])
+def test_the_image_for_cpus_asks_pytorchs_index_only_where_pip_finds_its_build_nowhere_else(
+    tmp_path: Path, hardware: str, found: str
+) -> None:
+    [install] = [rest for name, rest in instructions() if name == "RUN" and "[$HARDWARE]" in rest]
+    given = dict(rest.split("=", 1) for name, rest in instructions() if name == "ARG")
+    (tmp_path / "ls").write_text("#!/bin/sh\necho /dist/lookahead_serve-0.whl\n")
+    (tmp_path / "pip").write_text(fake_pip(given["TORCH"], found))
+    for program in tmp_path.iterdir():
+        program.chmod(0o755)
+    environment = {**given, "HARDWARE": hardware, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    run = subprocess.run(["sh", "-c", install], env=environment, capture_output=True, text=True, timeout=30)
+    plain, other = f"install --no-cache-dir {given['TORCH']}", f"trying {given['TORCH_INDEX']} as well."
+    assert (run.returncode == 0) == (hardware == "gpu" or found != "nowhere")
+    assert (plain in run.stdout.splitlines()) == (hardware == "cpu")
+    assert (other in run.stdout) == (hardware == "cpu" and found != "at hand")
+    assert (f"lookahead-serve[{hardware}] @ file:///dist/lookahead_serve-0.whl" in run.stdout) == (run.returncode == 0)
 
 
 def test_the_image_has_what_kuberay_and_serve_ask_for(service: dict[str, Any], project: dict[str, Any]) -> None:

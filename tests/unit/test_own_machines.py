@@ -96,6 +96,18 @@ def test_what_is_copied_and_installed_is_as_on_aws(cluster: dict[str, Any]) -> N
         assert cluster[part] == aws[part], part
 
 
+def test_the_python_that_is_installed_has_headers(cluster: dict[str, Any], tmp_path: Path) -> None:
+    """Triton compiles with them; those of a system are in a package of their own."""
+    [make] = [command for command in cluster["setup_commands"] if "uv venv" in command]
+    uv = tmp_path / ".local" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text('#!/bin/sh\necho "$*"\n')
+    uv.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    run = subprocess.run(["bash", "-c", make], env=environment, capture_output=True, text=True, timeout=30)
+    assert run.stdout == f"venv --seed --managed-python --python 3.11 {tmp_path}/lookahead\n"
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_set_up_gets_compiled_kernels_also_without_a_gpu_and_goes_on_where_it_cannot(
     cluster: dict[str, Any], tmp_path: Path, status: int

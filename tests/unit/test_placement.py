@@ -48,7 +48,10 @@ def test_serve_s_default_policy_sees_gateways_and_another_one_may_see_more() -> 
         ({"placement_group_bundles": [{"CPU": 1}, {}]}, "something in each of them"),
         ({"placement_group_bundles": [{"CPU": 1}, {"GPU": 0}]}, "something in each of them"),
         ({"num_cpus": 2, "placement_group_bundles": [{"CPU": 1}, {"CPU": 2}]}, "has only CPU 1 of 2"),
-        ({"num_gpus": 1, "placement_group_bundles": [{"CPU": 1, "GPU": 0.5}]}, r"has only GPU 0\.5 of 1"),
+        (
+            {"num_gpus": 1, "placement_group_bundles": [{"CPU": 1, "GPU": 0.5}]},
+            r"has only GPU 0\.5 of 1; where vLLM's workers take the GPUs of bundles, set num_gpus: 0",
+        ),
         (
             {"resources": {"front": 1}, "placement_group_bundles": [{"GPU": 1}, {"CPU": 1, "front": 1}]},
             "has only CPU 0 of 1, front 0 of 1",
@@ -67,6 +70,55 @@ def test_a_first_bundle_may_hold_more_than_the_replica() -> None:
     bundles = [{"CPU": 5, "GPU": 1, "target": 1}, {"CPU": 1, "GPU": 1}]
     placement = {"num_cpus": 4, "resources": {"target": 1}, "placement_group_bundles": bundles}
     assert placed(target=placement).target.placement.gpus == [0, 1, 1]
+
+
+BY_RAY = {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}
+WORKERS = [{"CPU": 2, "GPU": 1}, {"CPU": 1, "GPU": 1}]
+ADVICE = r"num_gpus is \d\): set num_gpus: 0 and one bundle of one GPU a worker"
+
+
+@pytest.mark.parametrize(
+    ("options", "placement", "theirs"),
+    [
+        (BY_RAY, {"num_gpus": 1, "placement_group_bundles": WORKERS}, "the GPUs of placement_group_bundles"),
+        # In bundles vLLM chooses Ray's workers by itself.
+        (
+            {"tensor_parallel_size": 2},
+            {"num_gpus": 1, "placement_group_bundles": WORKERS},
+            "the GPUs of placement_group",
+        ),
+        (BY_RAY | {"tensor_parallel_size": 8}, {"num_gpus": 8}, "GPUs of their own from Ray"),
+    ],
+)
+def test_a_replica_with_gpus_that_its_workers_would_wait_for_is_refused(
+    options: dict[str, Any], placement: dict[str, Any], theirs: str
+) -> None:
+    engine = {"options": options}
+    for role in ("target", "draft"):
+        data = {"served_model_name": "m", "target": SCRIPTED, "draft": SCRIPTED}
+        with pytest.raises(ConfigError, match=rf"{role}: .*take {theirs}.*{ADVICE}"):
+            validate_config(data | {role: {"model": "m", "engine": engine, "placement": placement}}, "test")
+    judging = {"judge": {"model": "m", "engine": engine}, "placement": placement}
+    with pytest.raises(ConfigError, match=rf"verifier: .*take {theirs}.*{ADVICE}"):
+        validate_config({"served_model_name": "m", "target": SCRIPTED, "verifier": judging}, "test")
+
+
+@pytest.mark.parametrize(
+    ("options", "placement"),
+    [
+        (BY_RAY, {"placement_group_bundles": WORKERS}),
+        (BY_RAY, {}),
+        ({"tensor_parallel_size": 8}, {"num_gpus": 8}),
+        ({}, {"num_gpus": 1}),
+        ({}, {"num_gpus": 1, "placement_group_bundles": [{"CPU": 1, "GPU": 1}]}),
+    ],
+)
+def test_a_replica_that_leaves_its_workers_their_gpus_is_taken(
+    options: dict[str, Any], placement: dict[str, Any]
+) -> None:
+    target = {"model": "m", "engine": {"options": options}, "placement": placement}
+    draft = {"model": "m", "placement": {"num_gpus": 1}}
+    validate_config({"served_model_name": "m", "target": target, "draft": draft}, "test")
 
 
 def test_an_option_that_the_scripted_engine_has_not_is_refused_before_anything_starts() -> None:

@@ -57,7 +57,7 @@ async def test_only_the_target_s_generation_config_says_how_tokens_are_drawn(
     monkeypatch.setattr(replicas.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="here"))
     asked: list[dict[str, Any]] = []
 
-    async def create_engine(kind: str, model: str, options: dict[str, Any], *_: object) -> None:
+    async def create_engine(kind: str, model: str, options: dict[str, Any], *_: object, **__: object) -> None:
         asked.append(options)
 
     monkeypatch.setattr(replicas, "create_engine", create_engine)

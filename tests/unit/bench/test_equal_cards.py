@@ -37,7 +37,7 @@ def test_one_card_of_two_engines_is_one_engine_with_the_memory_of_both() -> None
     assert server.options["load_format"] == "dummy", "its weights are made up as the deployment's are"
     assert "data_parallel_size" not in server.options
     assert "speculative_config" not in server.options
-    assert server.options["max_num_seqs"] == 64
+    assert server.options["max_num_seqs"] == 256
 
 
 def test_memory_that_is_not_told_is_vllms_and_never_all_of_a_card() -> None:

@@ -180,7 +180,7 @@ class Engine(Protocol):
 
     async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
         """Further hints for the running generation `call_id`, or none, and those that it has count no more; no error if
-        it has ended or is unknown."""
+        it has ended or is unknown. It need not wait until they count."""
         ...
 
     async def speculation_stats(self) -> SpeculationStats | None:

@@ -210,14 +210,14 @@ class VllmEngine:
                 attempt += 1
 
     async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
-        """As `Engine.add_hints`: returns when the engine has them, between two of its forward passes."""
+        """As `Engine.add_hints`: returns when the engine's core has noted them for its next forward pass."""
         news = self._hint_calls.add(call_id, hints)
         if news is not None and self._takes_hints and not self._is_shut_down:
             with own_errors(self._info.model):
                 if self._has_own_scheduler:
                     await self._engine.engine_core.call_utility_async(CORE_METHOD, *news)
                 else:
-                    await self._engine.collective_rpc("lookahead_add_hints", args=news)
+                    await self._engine.collective_rpc("lookahead_add_hints", args=(news,))
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Engine.speculation_stats`."""

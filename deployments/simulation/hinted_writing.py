@@ -45,7 +45,7 @@ class HintedWriting:
         self._guess: list[int] | None = None
         """For the pass that comes next, or runs; None before the first one."""
         self._arrived: list[Sequence[int]] = []
-        """Hints that came during the pass that runs."""
+        """Hints that came during the pass that runs, the newest first."""
         self.was_told = False
         """Whether hints came during the last pass that is over."""
         self._hinted = HintedSequence(
@@ -78,7 +78,7 @@ class HintedWriting:
         elif self._guess is None:
             self._hinted.add(hints)
         else:
-            self._arrived += hints
+            self._arrived = [*hints, *self._arrived]
 
     def begin_pass(self) -> int:
         """A pass begins; how many guessed tokens it checks."""

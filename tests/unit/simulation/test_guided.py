@@ -109,6 +109,16 @@ def test_a_hint_that_comes_during_a_pass_is_checked_in_the_next_one() -> None:
     assert writing.advance() == (tuple(range(2, 11)), None)
 
 
+def test_the_newest_of_the_hints_that_come_during_a_pass_counts_first() -> None:
+    writing = HintedWriting((), (1, 2, 40, 41, 42, END), 100, RULES, speculation="hints_only")
+    writing.begin_pass()
+    writing.add_hints([(1, 2, 30, 31)])
+    writing.add_hints([(1, 2, 40, 41)])
+    assert writing.advance() == ((1,), None)
+    writing.begin_pass()
+    assert writing.advance() == ((2, 40, 41, 42), None)
+
+
 def test_hints_that_were_withdrawn_are_not_checked() -> None:
     writing = HintedWriting((), (*range(1, 41), END), 100, RULES, speculation="hints_only")
     writing.add_hints([tuple(range(1, 21))])

@@ -5,8 +5,9 @@ nothing here can change a text. Cost: the tokens that are new since the last cal
 the context where no hint fits.
 
 Rules, in order. A hint is followed while the sequence goes along it. After a divergence it is taken up again where its
-tokens are the sequence's last 4, 3 or 2, at the place nearest to where it would stand by now. A hint that agreed all
-along wins, else the one with the longest agreement, as far as it could be realigned by; of equals the newest one. The
+tokens are the sequence's last 4, 3 or 2, at the place nearest to where it would stand by now. One that comes when the
+sequence is longer than it counts as diverged: it begins with words that were the last ones then, so where it first fits
+is its place. A hint that agreed all along wins, else the one with the longest agreement, as far as it could be realigned by; of equals the newest one. The
 more a hint has agreed since its divergence, the more of it is proposed: tokens that are refused cost time. Where none
 fits, the latest occurrence of the sequence's last tokens in its own context is continued (n-gram look-up, as vLLM's).
 Where there is none either, nothing is proposed. Where a draft model stands behind, it is asked instead of the look-up.
@@ -81,6 +82,8 @@ class HintTrack:
     def follow(self, written: Sequence[int] | Tokens, tail: Sequence[int], rules: MatchRules) -> None:
         """`written` is all that the sequence has written since the hint's beginning; `tail` its last tokens, at least
         `realign_max` where there are as many, of which the prompt may have been a part."""
+        if not self._num_seen and not self.diverged and len(written) > len(self.hint):
+            self.diverged, self._num_seen = True, len(written)  # it came late, for a place further on
         room = max(len(self.hint) - self.offset, 0)
         for token in written[self._num_seen : self._num_seen + room]:
             fits = self.hint[self.offset] == token

@@ -41,7 +41,7 @@ def sequence_of(params: Any, rules: MatchRules) -> HintedSequence:
     wishes = _wishes(params)
     speculation = wishes.get("speculation", "ngram")
     sequence = HintedSequence(rules, uses_hints=speculation == METHOD, uses_ngrams=speculation in (METHOD, "ngram"))
-    sequence.add(wishes.get("hints", ()))
+    sequence.add(wishes.get("hints", ()), wishes.get("nearby", ()))
     return sequence
 
 

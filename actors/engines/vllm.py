@@ -40,6 +40,7 @@ from actors.messages import (
     Delta,
     Ending,
     EngineLoad,
+    Nearby,
     Prompt,
     RoleInfo,
     Sampling,
@@ -162,12 +163,13 @@ class VllmEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        nearby: tuple[Nearby, ...] = (),
         token_speculation: str = "hints",
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`; `max_tokens` shrinks to what the context has room for, ContextTooLong if that is
-        nothing. With a bound on steps the work also ends after one that `is_last`. `hints` and `token_speculation` have
-        an effect where `speculative_config` has the method ``hints``."""
+        nothing. With a bound on steps the work also ends after one that `is_last`. `hints`, `nearby` and
+        `token_speculation` have an effect where `speculative_config` has the method ``hints``."""
         budget = self._budget(token_ids, max_tokens)
         if max_steps is not None:
             if max_steps < 1:
@@ -180,13 +182,13 @@ class VllmEngine:
         written: list[int] = []
         num_cached_tokens: int | None = None
         attempt = 0
-        with self._hint_calls.running(call_id, hints) as call:
+        with self._hint_calls.running(call_id, hints, nearby) as call:
             while True:
                 # More than one attempt only where vLLM stopped at a boundary that no visible text precedes.
                 params = self._sampling_params(sampling.after(len(written)), budget - len(written), stops)
                 call.request_id = f"{call_id}:{attempt}" if attempt else call_id
                 if self._takes_hints:
-                    params.extra_args = request_arguments(call.request_id, call.hints, token_speculation, len(written))
+                    params.extra_args = call.arguments(token_speculation, len(written))
                 prompt = (*token_ids, *written)
                 async with aclosing(self._outputs(call.request_id, prompt, params, cache_salt, priority)) as outputs:
                     async for output in outputs:

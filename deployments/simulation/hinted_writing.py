@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from actors.engines.hint_matching import HintedSequence, MatchRules, cut_after
-from actors.messages import Ending, TokenIds
+from actors.messages import Ending, Nearby, TokenIds
 
 END = 0
 """The token that ends a text."""
@@ -69,14 +69,14 @@ class HintedWriting:
         """What has been read once a pass is over: all that stands there but the last token that was written."""
         return tuple(self._tokens[: self._num_before + max(self.num_written - 1, 0)].tolist())
 
-    def add_hints(self, hints: Collection[Sequence[int]]) -> None:
+    def add_hints(self, hints: Collection[Sequence[int]], nearby: Collection[Nearby] = ()) -> None:
         """As `HintedSequence.add`: those of the call itself before its first pass, others while a pass runs. No
         hints: those before count no more."""
-        if not hints:
+        if not hints and not nearby:
             self._hinted.forget()
             self._arrived = []
         elif self._guess is None:
-            self._hinted.add(hints)
+            self._hinted.add(hints, [(near.num_before, near.token_ids) for near in nearby])
         else:
             self._arrived = [*hints, *self._arrived]
 

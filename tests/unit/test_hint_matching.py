@@ -72,6 +72,33 @@ def test_what_stood_before_the_call_helps_to_find_the_place() -> None:
     assert propose([[7, 8, 900, 902, 30, 31, 32]], [31]) == Proposal([], Source.NOTHING)
 
 
+def first_of_nearby(num_before: int, hint: list[int]) -> Proposal:
+    """What is proposed for the first pass behind the prompt."""
+    sequence = HintedSequence(RULES)
+    sequence.add([], [(num_before, hint)])
+    return sequence.propose(np.array(PROMPT, dtype=np.int32), 0, 99)
+
+
+def test_what_was_written_nearby_is_taken_up_where_the_prompt_ends_or_not_at_all() -> None:
+    for num_before in (4, 2, -3):
+        assert first_of_nearby(num_before, [7, 8, 901, 902, 30, 31, 32]) == Proposal([30, 31, 32], Source.HINT)
+    for hint in ([7, 8, 900, 902, 30, 31, 32], [30, 31, 32, 33]):
+        assert first_of_nearby(2, hint) == Proposal([], Source.NOTHING)
+    assert first_of_nearby(5, [901, 902, 40, 901, 902, 50]).tokens == [50], "the nearest of equal places"
+    assert first_of_nearby(1, [901, 902, 40, 901, 902, 50]).tokens == [40, 901, 902]
+
+
+def test_a_hint_that_begins_here_goes_before_one_that_is_nearby_and_neither_takes_the_other_s_place() -> None:
+    sequence = HintedSequence(RULES)
+    sequence.add([[1, 2]], [(2, [901, 902, 30]), (1, [1, 2, 3])])
+    context = np.array(PROMPT, dtype=np.int32)
+    assert sequence.propose(context, 0, 99).tokens == [1, 2]
+    sequence.forget()
+    sequence.add([], [(2, [901, 902, 30])])
+    sequence.add([[901, 902, 30, 31]])
+    assert sequence.propose(context, 0, 99).tokens == [901, 902, 30]
+
+
 def test_a_hint_that_comes_late_is_taken_up_where_it_begins_and_not_at_a_repetition() -> None:
     """It begins with the last words that were there when it was sent, and goes on with the draft's."""
     written = [*range(100, 150), 7, 8, 5, 10]

@@ -25,7 +25,7 @@ from actors.engines.hint_options import (
 )
 from actors.engines.hint_worker import LookaheadWorker
 from actors.engines.hints import COUNTS, HintProposer, first_drafts, rules_of
-from actors.messages import SpeculationStats
+from actors.messages import Nearby, SpeculationStats
 
 RULES = MatchRules(num_hint_tokens=4, num_ngram_tokens=2)
 MAX_LEN = 64
@@ -184,6 +184,18 @@ def test_first_drafts_are_within_what_the_request_may_write() -> None:
     assert first_drafts(params, np.array(PROMPT), 8, RULES).tokens == []
     params.extra_args = None
     assert first_drafts(params, np.array([*PROMPT, 92]), 8, RULES).tokens == [90, 91]
+
+
+def test_what_was_written_nearby_is_verified_with_the_prompt_from_where_that_ends() -> None:
+    near = Nearby((80, 81, 90, 91, 1, 2, 3, 4), 3)
+    params = SimpleNamespace(extra_args=request_arguments("a", nearby=[near]), max_tokens=20, stop_token_ids=[])
+    first = first_drafts(params, np.array(PROMPT), 8, RULES)
+    assert (first.tokens, first.source) == ([1, 2, 3, 4], Source.HINT)
+    params.extra_args = request_arguments("a", nearby=[Nearby((80, 81, 82, 1, 2, 3), 3)])
+    assert first_drafts(params, np.array(PROMPT), 8, RULES).source is Source.NGRAM, "nothing says where it would go on"
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a", nearby=[near]))
+    assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4]
 
 
 def test_nothing_is_kept_of_requests_that_ended_or_never_came(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,6 +442,15 @@ def test_no_hints_take_those_of_a_call_away() -> None:
         calls.add("a", ((1,),))
         assert calls.add("a", ()) == ("a", ())
         assert call.hints == ()
+
+
+def test_what_was_written_near_a_call_goes_with_it_until_its_hints_are_taken_away() -> None:
+    calls = HintCalls(vocabulary_size=100)
+    near = Nearby((1, 2, 3), 1)
+    with calls.running("a", (), (near, Nearby((1, 100), 1), Nearby((), 2))) as call:
+        assert call.arguments("hints", 0) == request_arguments("a", nearby=[near])
+        assert calls.add("a", ()) == ("a", ())
+        assert call.arguments("hints", 0) == request_arguments("a")
 
 
 def test_tokens_that_the_model_does_not_have_are_no_hint() -> None:

@@ -271,13 +271,23 @@ class RoleInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Nearby:
+    """Tokens that were written near the place where a call begins, but not from there on."""
+
+    token_ids: TokenIds
+    num_before: int
+    """The first of them stood so many tokens before the call's place; negative: behind it."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepRequest:
     """Write the step, the steps or the text that follow `prefix`.
 
     `call_id` is unique for ever and names the call in the engine; `session_id` is the same for all calls of one user
     request and keeps them on one replica. Lower `priority` goes first. `hints` are token sequences, likeliest first, in
-    the vocabulary of the model that is asked: the engine may try them as drafts of its own tokens. They never change
-    the text.
+    the vocabulary of the model that is asked, each from the call's first token on: the engine may try them as drafts of
+    its own tokens, and those `nearby`, newest first, from where the last words stand in them. They never change the
+    text.
     """
 
     call_id: str
@@ -293,6 +303,7 @@ class StepRequest:
     with another proposer than ours takes no notice."""
     vocabulary: str = ""
     """That of the prefix's prompt; a model of another one refuses the call. Empty: not known."""
+    nearby: tuple[Nearby, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from actors.messages import (
     Delta,
     EngineLoad,
     JudgeRequest,
+    Nearby,
     Piece,
     Prefix,
     Prompt,
@@ -170,6 +171,7 @@ class Engine(Protocol):
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        nearby: tuple[Nearby, ...] = (),
         token_speculation: str = "hints",
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
@@ -177,13 +179,14 @@ class Engine(Protocol):
 
         Each step's last delta says in `ending` why the step ended; a step is cut at ``rule.max_tokens`` (``CAP``),
         except where `max_steps` is None: then steps are marked but never cut. Closing the iterator aborts the work.
-        `hints` and `token_speculation` are as in `StepRequest`, `cache_salt` as in `Prompt`.
+        `hints`, `nearby` and `token_speculation` are as in `StepRequest`, `cache_salt` as in `Prompt`.
         """
         ...
 
     async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
         """Further hints for the running generation `call_id`, or none, and those that it has count no more; no error if
-        it has ended or is unknown."""
+        it has ended or is unknown. Each begins with the generation's first token, or with its last ones. It need not
+        wait until they count."""
         ...
 
     async def speculation_stats(self) -> SpeculationStats | None:

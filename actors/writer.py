@@ -149,6 +149,7 @@ class ModelWriter:
             sampling=request.sampling,
             priority=request.priority,
             hints=request.hints,
+            nearby=request.nearby,
             token_speculation=request.token_speculation,
             cache_salt=request.prefix.cache_salt,
         )

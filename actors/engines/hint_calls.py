@@ -11,9 +11,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from actors.engines.hint_matching import MAX_HINTS
-from actors.messages import TokenIds
+from actors.engines.hint_options import request_arguments
+from actors.messages import Nearby, TokenIds
 
 MAX_EARLY = 256
 """Hints may overtake their call on the way here: they are kept for so many calls, and the oldest make room."""
@@ -27,6 +29,11 @@ class HintedCall:
 
     request_id: str
     hints: Hints
+    nearby: tuple[Nearby, ...] = ()
+
+    def arguments(self, speculation: str, num_written: int) -> dict[str, Any]:
+        """As `request_arguments`, after `num_written` tokens of the call."""
+        return request_arguments(self.request_id, self.hints, speculation, num_written, self.nearby)
 
 
 class HintCalls:
@@ -38,9 +45,10 @@ class HintCalls:
         self._early: OrderedDict[str, Hints] = OrderedDict()
 
     @contextmanager
-    def running(self, call_id: str, hints: Hints) -> Iterator[HintedCall]:
+    def running(self, call_id: str, hints: Hints, nearby: tuple[Nearby, ...] = ()) -> Iterator[HintedCall]:
         """The call `call_id` for as long as it runs."""
-        call = HintedCall(call_id, _newest((*self._early.pop(call_id, ()), *self.usable(hints))))
+        near = tuple(one for one in nearby if self.usable((one.token_ids,)))[:MAX_HINTS]
+        call = HintedCall(call_id, _newest((*self._early.pop(call_id, ()), *self.usable(hints))), near)
         self._calls[call_id] = call
         try:
             yield call
@@ -67,9 +75,9 @@ class HintCalls:
     def _forget(self, call_id: str) -> tuple[str, Hints] | None:
         self._early.pop(call_id, None)
         call = self._calls.get(call_id)
-        if call is None or not call.hints:
+        if call is None or not (call.hints or call.nearby):
             return None
-        call.hints = ()
+        call.hints = call.nearby = ()
         return call.request_id, ()
 
     def usable(self, hints: Hints) -> Hints:

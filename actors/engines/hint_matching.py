@@ -5,11 +5,14 @@ nothing here can change a text. Cost: the tokens that are new since the last cal
 the context where no hint fits.
 
 Rules, in order. A hint is followed while the sequence goes along it. After a divergence it is taken up again where its
-tokens are the sequence's last 4, 3 or 2, at the place nearest to where it would stand by now. A hint that agreed all
-along wins, else the one with the longest agreement, as far as it could be realigned by; of equals the newest one. The
-more a hint has agreed since its divergence, the more of it is proposed: tokens that are refused cost time. Where none
-fits, the latest occurrence of the sequence's last tokens in its own context is continued (n-gram look-up, as vLLM's).
-Where there is none either, nothing is proposed. Where a draft model stands behind, it is asked instead of the look-up.
+tokens are the sequence's last 4, 3 or 2, at the place nearest to where it would stand by now. One that was written near
+the place where the sequence begins, but not from there on, counts as diverged from the start. So does one that comes
+when the sequence is longer than it: it begins with words that were the last ones then, so where it first fits is its
+place. A hint that agreed all along wins, else the one with the longest agreement, as far as it could be realigned by;
+of equals the newest one. The more a hint has agreed since its divergence, the more of it is proposed: tokens that are
+refused cost time. Where none fits, the latest occurrence of the sequence's last tokens in its own context is continued
+(n-gram look-up, as vLLM's). Where there is none either, nothing is proposed. Where a draft model stands behind, it is
+asked instead of the look-up.
 """
 
 from __future__ import annotations
@@ -66,13 +69,15 @@ NO_PROPOSAL = Proposal([], Source.NOTHING)
 class HintTrack:
     """One hint and the place in it where the sequence stands."""
 
-    def __init__(self, hint: Sequence[int]) -> None:
+    def __init__(self, hint: Sequence[int], num_before: int = 0) -> None:
+        """`num_before`: as in `actors.messages.Nearby`; 0: the hint begins where the sequence's own writing begins."""
         self.hint = list(hint)
-        self.offset = 0
+        self.num_before = num_before
+        self.offset = max(num_before, 0)
         """Where in the hint the sequence's next token is expected; may lie behind its end."""
         self.agreement = 0
         """The last so many tokens of the sequence are those before `offset`."""
-        self.diverged = False
+        self.diverged = num_before != 0
         self._num_seen = 0
         self._ends: dict[int, list[int]] = {}
         for at, token in enumerate(self.hint):
@@ -81,6 +86,8 @@ class HintTrack:
     def follow(self, written: Sequence[int] | Tokens, tail: Sequence[int], rules: MatchRules) -> None:
         """`written` is all that the sequence has written since the hint's beginning; `tail` its last tokens, at least
         `realign_max` where there are as many, of which the prompt may have been a part."""
+        if not self._num_seen and not self.diverged and len(written) > len(self.hint):
+            self.diverged, self._num_seen = True, len(written)  # it came late, for a place further on
         room = max(len(self.hint) - self.offset, 0)
         for token in written[self._num_seen : self._num_seen + room]:
             fits = self.hint[self.offset] == token
@@ -95,9 +102,10 @@ class HintTrack:
         if self.diverged and self.agreement < rules.realign_min:
             self._realign(tail, rules)
 
-    def begins(self, hint: Sequence[int]) -> bool:
-        """Whether `hint` begins with this one and goes on."""
-        return len(hint) > len(self.hint) and list(hint[: len(self.hint)]) == self.hint
+    def begins(self, num_before: int, hint: list[int]) -> bool:
+        """Whether `hint` begins with this one, at the same place, and goes on."""
+        size = len(self.hint)
+        return num_before == self.num_before and len(hint) > size and hint[:size] == self.hint
 
     def fits(self, rules: MatchRules) -> bool:
         """Whether the hint has something to say here."""
@@ -109,7 +117,7 @@ class HintTrack:
 
     def _realign(self, tail: Sequence[int], rules: MatchRules) -> None:
         best = (0, 0, self.offset)
-        for end in self._ends.get(tail[-1], ()):
+        for end in self._ends.get(tail[-1], ()) if tail else ():
             longest = min(rules.realign_max, end, len(tail))
             length = 1
             while length < longest and self.hint[end - length - 1] == tail[-length - 1]:
@@ -129,17 +137,19 @@ class HintedSequence:
         self._uses_ngrams = uses_ngrams
         self._tracks: list[HintTrack] = []
 
-    def add(self, hints: Iterable[Sequence[int]]) -> None:
-        """Put `hints` before those that are there. Each begins where the sequence's own writing begins. One that goes
-        on where another ends takes its place, in whichever order they come."""
+    def add(self, hints: Iterable[Sequence[int]], nearby: Iterable[tuple[int, Sequence[int]]] = ()) -> None:
+        """Put `hints`, then those `nearby`, before those that are there. A hint begins where the sequence's own writing
+        begins; with one that is nearby comes the number of its tokens that stand before that. One that goes on where
+        another ends takes its place, in whichever order they come."""
         if not self._uses_hints:
             return
-        known = [track.hint for track in self._tracks]
-        new = [list(hint) for hint in hints if hint]
+        known = [(track.num_before, track.hint) for track in self._tracks]
+        new = [(before, list(hint)) for before, hint in (*((0, hint) for hint in hints), *nearby) if hint]
         said = [*known, *new]
-        fresh = [HintTrack(hint) for at, hint in enumerate(new) if hint not in [*known, *new[:at]]]
-        fresh = [track for track in fresh if not any(track.begins(hint) for hint in said)]
-        kept = [track for track in self._tracks if not any(track.begins(hint) for hint in new)]
+        unsaid = [one for at, one in enumerate(new, len(known)) if one not in said[:at]]
+        fresh = [HintTrack(hint, before) for before, hint in unsaid]
+        fresh = [track for track in fresh if not any(track.begins(*other) for other in said)]
+        kept = [track for track in self._tracks if not any(track.begins(*other) for other in new)]
         self._tracks = [*fresh, *kept][:MAX_HINTS]
 
     def forget(self) -> None:

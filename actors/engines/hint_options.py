@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from actors.engines.hint_matching import MatchRules
+from actors.messages import Nearby
 
 METHOD = "hints"
 """Our name among the methods of `speculative_config`."""
@@ -112,9 +113,13 @@ def _with_rules(options: Mapping[str, Any], rules: MatchRules) -> dict[str, Any]
 
 
 def request_arguments(
-    key: str, hints: Iterable[Sequence[int]] = (), speculation: str = METHOD, num_written: int = 0
+    key: str,
+    hints: Iterable[Sequence[int]] = (),
+    speculation: str = METHOD,
+    num_written: int = 0,
+    nearby: Iterable[Nearby] = (),
 ) -> dict[str, Any]:
     """`extra_args` of a request. `key` is what `add_hints` will name it by; the last `num_written` tokens of its prompt
-    were already written since the hints' beginning."""
+    were already written since the hints' beginning, which is the place that those `nearby` are near."""
     wishes = {"key": key, "hints": [list(h) for h in hints], "speculation": speculation, "num_written": num_written}
-    return {OWN: wishes}
+    return {OWN: wishes | {"nearby": [[near.num_before, list(near.token_ids)] for near in nearby]}}

@@ -7,13 +7,14 @@ its own way.
 Two things are earlier than in vLLM's own way. The hints that a request brings are verified together with the last
 tokens of its prompt; else the first pass of a step would write one token, however good its hint is. And a hint that
 comes while a pass runs is in the next pass; else it would wait for one more, since what that verifies was chosen when
-the last one ended. And a request that goes on where another ended takes over what that had read of its last block
-(`actors.engines.remnants`).
+the last one ended. All that came since then reach the workers in one call, for they compute nothing meanwhile. And a
+request that goes on where another ended takes over what that had read of its last block (`actors.engines.remnants`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import RequestStatus
 
 from actors.engines.hint_options import CORE_METHOD
-from actors.engines.hints import first_drafts, rules_of
+from actors.engines.hints import Note, first_drafts, key_of, rules_of
 from actors.engines.remnants import Remnants
 from actors.engines.waiting import wait_asleep
 
 FREE_ONE_IN = 8
 """Where fewer of all blocks are free, nothing is kept."""
+MAX_NOTED = 4096
+"""So many hints wait for a pass, and the oldest make room: a scheduler that is paused must not collect without end."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,10 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
             or self.use_v2_model_runner  # it has drafts of its own
         )
         self._remnants = self._made_remnants()
+        self._noted: deque[Note] = deque(maxlen=MAX_NOTED)
+        self._workers: Any = None
+        """vLLM's executor; None: no hints have come yet."""
+        self._takes_hints = True
 
     def _update_after_schedule(self, scheduler_output: Any) -> None:
         """vLLM ends `schedule` with this, before it books what was scheduled."""
@@ -70,7 +77,8 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
         return bool(super().reset_prefix_cache(*args, **kwargs))
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        """As vLLM's; nothing is kept where it could be what a request waits for."""
+        """As vLLM's, with all hints that have come; nothing is kept where it could be what a request waits for."""
+        self._hand_on_hints()
         pool = self.kv_cache_manager.block_pool
         if self._remnants is not None and pool.get_num_free_blocks() * FREE_ONE_IN < pool.num_gpu_blocks:
             self._remnants.release()
@@ -97,7 +105,29 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
             except Exception:  # vLLM's blocks may be what is in disorder
                 logger.warning("Blocks of requests that have ended are not free again.", exc_info=True)
 
-    def verify_next(self, request_id: str, drafts: list[int]) -> None:
+    def note_hints(self, executor: Any, note: Note) -> None:
+        """Hints that the workers of `executor` are to have before the next pass. A request comes before its hints, so
+        what comes while there is none is for one that has ended."""
+        if self._takes_hints and self.requests:
+            self._workers = executor
+            self._noted.append(note)
+
+    def _hand_on_hints(self) -> None:
+        """All hints that were noted, in one call, and what is proposed by them now in the next pass."""
+        if not self._noted:
+            return
+        try:
+            keys = {key_of(request.request_id, request.sampling_params) for request in self.requests.values()}
+            if notes := [note for note in self._noted if note[0] in keys]:
+                of_workers = self._workers.collective_rpc("lookahead_add_hints", args=tuple(notes))
+                for guess in next((found for found in of_workers if found), ()):  # who proposes says the same
+                    self._verify_next(*guess)
+        except Exception as error:  # only speed is at stake, and it would end the engine
+            self._takes_hints = False
+            logger.warning("Hints do not reach running requests any more: %s: %s.", type(error).__name__, error)
+        self._noted.clear()
+
+    def _verify_next(self, request_id: str, drafts: list[int]) -> None:
         """Between two passes: `drafts` instead of what was to be verified for a running request."""
         request = self.requests.get(request_id)
         if request is None or request.status != RequestStatus.RUNNING or not self._is_plain:
@@ -173,11 +203,8 @@ class HintScheduler(Scheduler):  # type: ignore[misc]  # vLLM is not typed for u
 
 
 def add_hints(core: Any, key: str, hints: Any) -> None:
-    """`hints` for the request `key`, in all workers; what they propose now is in the next pass."""
-    for found in core.model_executor.collective_rpc("lookahead_add_hints", args=(key, hints)):
-        if found is not None:  # all workers that propose say the same
-            core.scheduler.verify_next(*found)
-            return
+    """`hints` for the request `key`, in its next pass. vLLM calls this between two passes, once for each such call."""
+    core.scheduler.note_hints(core.model_executor, (key, hints))
 
 
 # vLLM makes a scheduler in the process of its engine's core, and calls that core's methods by name.

@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.engines.cpu_sampling import repair
 from actors.engines.eager_sampling import uncompile
-from actors.engines.hints import HintProposer
+from actors.engines.hints import HintProposer, Note
 from actors.engines.hints_over_draft import stand_before
 from actors.engines.waiting import wait_asleep
 
@@ -41,9 +41,9 @@ class LookaheadWorker:
             logger.warning("vLLM's sampling on this device could not be looked at, and is used as it is: %s.", error)
             return ()
 
-    def lookahead_add_hints(self, key: str, hints: list[list[int]]) -> tuple[str, list[int]] | None:
+    def lookahead_add_hints(self, *notes: Note) -> list[tuple[str, list[int]]]:
         """As `HintProposer.add_hints`."""
-        return self.lookahead_proposer.add_hints(key, hints) if self.lookahead_proposer is not None else None
+        return self.lookahead_proposer.add_hints(notes) if self.lookahead_proposer is not None else []
 
     def lookahead_counts(self) -> dict[str, int]:
         """As `HintProposer.counts`."""

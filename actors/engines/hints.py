@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from actors.engines.hint_options import METHOD, OWN
 MAX_EARLY = 256
 """Hints are kept for so many requests that the model runner does not know yet. Most of them come within a moment; those
 that were aborted before never come."""
+Note = tuple[str, list[list[int]]]
+"""The key of a request, and further hints for it; none: those that it has count no more."""
 COUNTS = tuple(f"num_{source}{kind}_tokens" for source in (Source.HINT, Source.NGRAM) for kind in ("", "_accepted"))
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ def sequence_of(params: Any, rules: MatchRules) -> HintedSequence:
     wishes = _wishes(params)
     speculation = wishes.get("speculation", "ngram")
     sequence = HintedSequence(rules, uses_hints=speculation == METHOD, uses_ngrams=speculation in (METHOD, "ngram"))
-    sequence.add(wishes.get("hints", ()))
+    sequence.add(wishes.get("hints", ()), wishes.get("nearby", ()))
     return sequence
 
 
@@ -48,6 +50,12 @@ def first_drafts(params: Any, prompt: Tokens, room: int, rules: MatchRules) -> P
     room = min(room, (params.max_tokens or room + 1) - 1)
     found = sequence_of(params, rules).propose(prompt, _wishes(params).get("num_written", 0), room)
     return Proposal(cut_after(found.tokens, frozenset(params.stop_token_ids or ())), found.source)
+
+
+def key_of(request_id: str, params: Any) -> str:
+    """What hints for the request call it. `params`: None where it samples nothing."""
+    key: str = _wishes(params).get("key", request_id) if params is not None else request_id
+    return key
 
 
 def _wishes(params: Any) -> Mapping[str, Any]:
@@ -97,26 +105,29 @@ class HintProposer:
         self._runner = runner
         return True
 
-    def add_hints(self, key: str, hints: list[list[int]]) -> tuple[str, list[int]] | None:
-        """Further hints for the request `key`, or for when it comes; none: those that it has count no more. Called
-        between two passes: the request's id and what to verify in the next one instead of what was proposed last, if
-        that is another thing now."""
+    def add_hints(self, notes: Iterable[Note]) -> list[tuple[str, list[int]]]:
+        """Further hints for requests, or for when they come, in the order of their coming. Called between two passes:
+        requests by their ids, and what to verify for each in the next one instead of what was proposed last."""
         if self._runner is None:
-            return None  # nobody would ask for them
-        request_id = self._id_of.get(key, "")
-        running = self._running.get(request_id)
-        if running is None:
+            return []  # nobody would ask for them
+        told = dict.fromkeys(self._id_of[key] for key, hints in notes if self._take(key, hints))
+        guesses = [self._guess_anew(request_id, self._running[request_id]) for request_id in told]
+        return [guess for guess in guesses if guess is not None]
+
+    def _take(self, key: str, hints: list[list[int]]) -> bool:
+        """Whether `hints` are for a request that runs."""
+        running = self._running.get(self._id_of.get(key, ""))
+        if running is not None and hints:
+            running.sequence.add(hints)
+        elif running is not None:
+            running.sequence.forget()
+        else:
             early = self._early.pop(key, [])
             if hints:
                 self._early[key] = [*hints, *early][:MAX_HINTS]
             while len(self._early) > MAX_EARLY:
                 self._early.popitem(last=False)
-            return None
-        if hints:
-            running.sequence.add(hints)
-        else:
-            running.sequence.forget()
-        return self._guess_anew(request_id, running)
+        return running is not None
 
     def counts(self) -> dict[str, int]:
         """Tokens proposed and accepted, by source, of proposals that have been verified."""
@@ -183,7 +194,7 @@ class HintProposer:
         wishes = _wishes(params)
         running = _Running(
             sequence_of(params, self._rules),
-            key=wishes.get("key", request_id),
+            key=key_of(request_id, params),
             start=num_prompt_tokens - wishes.get("num_written", 0),
             last_index=num_prompt_tokens + (params.max_tokens or self._max_model_len) - 1,
             stops=frozenset(params.stop_token_ids or ()),

@@ -24,7 +24,18 @@ from actors.engines.control_folder import Account, ControlFolder
 from actors.engines.hint_calls import HintCalls, HintedCall
 from actors.engines.hint_matching import HintTrack, MatchRules
 from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
-from actors.messages import Delta, Ending, EngineLoad, Prompt, RoleInfo, Sampling, SpeculationStats, StepRule, TokenIds
+from actors.messages import (
+    Delta,
+    Ending,
+    EngineLoad,
+    Nearby,
+    Prompt,
+    RoleInfo,
+    Sampling,
+    SpeculationStats,
+    StepRule,
+    TokenIds,
+)
 
 TURN = 0
 """Token that ends the prompt and begins the model's turn."""
@@ -167,18 +178,22 @@ class Script:
 
 
 class HintFollower:
-    """Where one generation stands in its hints; the rules are those of the real proposer."""
+    """Where one generation behind `prompt` stands in its hints; the rules are those of the real proposer."""
 
-    def __init__(self) -> None:
+    def __init__(self, prompt: TokenIds) -> None:
         self.written: list[int] = []
-        self._tracks: dict[TokenIds, HintTrack] = {}
+        self._rules = MatchRules()
+        self._before = prompt[-self._rules.realign_max :]
+        self._tracks: dict[tuple[int, TokenIds], HintTrack] = {}
 
-    def guess(self, hints: tuple[TokenIds, ...]) -> int | None:
-        """The next token by the hint that agrees longest; None where none fits."""
-        rules, best, agreement = MatchRules(), None, -1
-        for hint in hints:
-            track = self._tracks.setdefault(hint, HintTrack(hint))
-            track.follow(self.written, self.written, rules)
+    def guess(self, call: HintedCall) -> int | None:
+        """The next token by the hint of `call` that agrees longest; None where none fits."""
+        rules, best, agreement = self._rules, None, -1
+        tail = [*self._before, *self.written[-rules.realign_max :]][-rules.realign_max :]
+        hints = [(0, hint) for hint in call.hints] + [(near.num_before, near.token_ids) for near in call.nearby]
+        for num_before, hint in hints:
+            track = self._tracks.setdefault((num_before, hint), HintTrack(hint, num_before))
+            track.follow(self.written, tail, rules)
             if track.fits(rules) and track.agreement > agreement:
                 best, agreement = track.hint[track.offset], track.agreement
         return best
@@ -230,6 +245,7 @@ class ScriptedEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        nearby: tuple[Nearby, ...] = (),
         token_speculation: str = "hints",
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
@@ -244,7 +260,9 @@ class ScriptedEngine:
         self._running.add(call_id)
         account = Account(limit, max_steps)
         try:
-            with self._hint_calls.running(call_id, hints if token_speculation == "hints" else ()) as call:
+            if token_speculation != "hints":
+                hints, nearby = (), ()
+            with self._hint_calls.running(call_id, hints, nearby) as call:
                 await self._sleep(self._options.first_token_s)
                 async with aclosing(self._write(call, script, token_ids, limit, rule, max_steps)) as deltas:
                     async for delta in deltas:
@@ -280,7 +298,7 @@ class ScriptedEngine:
         rule: StepRule,
         max_steps: int | None,
     ) -> AsyncGenerator[Delta, None]:
-        follower = HintFollower()
+        follower = HintFollower(token_ids)
         written = detokenize(token_ids[_turn(token_ids) + 1 :])
         splitter = StepSplitter(rule, capped=max_steps is not None, before=written)
         cutter = DeltaCutter(splitter, lambda token: detokenize((token,)), max_steps)
@@ -294,7 +312,7 @@ class ScriptedEngine:
                 raise RuntimeError("The scripted engine was ordered to break off.")
             token = pending.pop(0)
             written += detokenize((token,))
-            guess = follower.guess(call.hints)
+            guess = follower.guess(call)
             follower.written.append(token)
             self._num_hint_tokens += guess is not None
             self._num_hint_accepted_tokens += guess == token

@@ -43,6 +43,7 @@ from actors.messages import (
     Delta,
     Ending,
     EngineLoad,
+    Nearby,
     Prompt,
     RoleInfo,
     Sampling,
@@ -165,12 +166,13 @@ class VllmEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        nearby: tuple[Nearby, ...] = (),
         token_speculation: str = "hints",
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         """As `Engine.generate`; `max_tokens` shrinks to what the context has room for, ContextTooLong if that is
-        nothing. With a bound on steps the work also ends after one that `is_last`. `hints` and `token_speculation` have
-        an effect where `speculative_config` has the method ``hints``."""
+        nothing. With a bound on steps the work also ends after one that `is_last`. `hints`, `nearby` and
+        `token_speculation` have an effect where `speculative_config` has the method ``hints``."""
         budget = self._budget(token_ids, max_tokens)
         if max_steps is not None:
             if max_steps < 1:
@@ -183,13 +185,13 @@ class VllmEngine:
         written: list[int] = []
         num_cached_tokens: int | None = None
         attempt = 0
-        with self._hint_calls.running(call_id, hints) as call:
+        with self._hint_calls.running(call_id, hints, nearby) as call:
             while True:
                 # More than one attempt only where vLLM stopped at a boundary that no visible text precedes.
                 params = self._sampling_params(sampling.after(len(written)), budget - len(written), stops)
                 call.request_id = f"{call_id}:{attempt}" if attempt else call_id
                 if self._takes_hints:
-                    params.extra_args = request_arguments(call.request_id, call.hints, token_speculation, len(written))
+                    params.extra_args = call.arguments(token_speculation, len(written))
                 prompt = (*token_ids, *written)
                 async with aclosing(self._outputs(call.request_id, prompt, params, cache_salt, priority)) as outputs:
                     async for output in outputs:
@@ -213,14 +215,14 @@ class VllmEngine:
                 attempt += 1
 
     async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
-        """As `Engine.add_hints`: returns when the engine has them, between two of its forward passes."""
+        """As `Engine.add_hints`: returns when the engine's core has noted them for its next forward pass."""
         news = self._hint_calls.add(call_id, hints)
         if news is not None and self._takes_hints and not self._is_shut_down:
             with own_errors(self._info.model):
                 if self._has_own_scheduler:
                     await self._engine.engine_core.call_utility_async(CORE_METHOD, *news)
                 else:
-                    await self._engine.collective_rpc("lookahead_add_hints", args=news)
+                    await self._engine.collective_rpc("lookahead_add_hints", args=(news,))
 
     async def speculation_stats(self) -> SpeculationStats | None:
         """As `Engine.speculation_stats`."""

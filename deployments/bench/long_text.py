@@ -24,6 +24,7 @@ from actors.messages import (
     Delta,
     Ending,
     EngineLoad,
+    Nearby,
     Piece,
     Prefix,
     Prompt,
@@ -85,6 +86,7 @@ class EvenEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        nearby: tuple[Nearby, ...] = (),
         token_speculation: str = "hints",
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import SEED_STEP, JudgeRequest, Piece, Prefix, Sampling, Step, StepRequest, TokenIds
+from actors.messages import SEED_STEP, JudgeRequest, Nearby, Piece, Prefix, Sampling, Step, StepRequest, TokenIds
 from deployments.coordinator.events import AddHints, Cancel, Judge, StartDraft, StartStream, StartTarget
 from deployments.coordinator.hints import Hints
 from deployments.coordinator.settings import SessionSettings
@@ -70,10 +70,9 @@ class Calls:
         call, sent = self._begin(position), position.sent
         path = position.path.extended(sent) if sent.token_ids else position.path
         place = position.num_tokens_before + len(sent.token_ids)
-        hints = self._draft_hint(position.draft or position.drafted, sent) + self._hints.near(
-            place, self._settings.vocabulary
-        )
-        request = self._request(call, self._settings.target_prompt, path, place, hints, self._settings.vocabulary)
+        vocabulary = self._settings.vocabulary
+        hints, near = self._draft_hint(position.draft or position.drafted, sent), self._hints.near(place, vocabulary)
+        request = self._request(call, self._settings.target_prompt, path, place, vocabulary, near, hints)
         if sent.token_ids:
             rule = replace(request.rule, max_tokens=max(1, request.rule.max_tokens - len(sent.token_ids)))
             request = replace(request, rule=rule)
@@ -89,8 +88,8 @@ class Calls:
         """A look-ahead from `tail`, by a draft that writes in `vocabulary` (None: not known yet). `branch` counts the
         other versions of a step: they are sampled, each with a seed of its own, where the first is greedy."""
         call, place = self._begin(None), tail.num_tokens_before
-        hints = self._hints.near(place, vocabulary) if vocabulary is not None else ()
-        request = self._request(call, prompt, tail.path, place, hints, vocabulary or "")
+        near = self._hints.near(place, vocabulary) if vocabulary is not None else ()
+        request = self._request(call, prompt, tail.path, place, vocabulary or "", near)
         if branch:
             request = replace(request, sampling=self._other(request.sampling, place, branch))
         tail.drafted = None
@@ -101,8 +100,8 @@ class Calls:
         """The target's text after `path`, to its end."""
         call = self._begin(None)
         vocabulary = self._settings.vocabulary
-        hints = self._hints.near(place, vocabulary)
-        request = self._request(call, self._settings.target_prompt, path, place, hints, vocabulary)
+        near = self._hints.near(place, vocabulary)
+        request = self._request(call, self._settings.target_prompt, path, place, vocabulary, near)
         return StartStream(call, request, attempt)
 
     def hints_for(self, position: Position, draft: Step | Piece) -> AddHints | None:
@@ -150,9 +149,17 @@ class Calls:
         return f"{self._settings.session_id}-{call}"
 
     def _request(
-        self, call: int, prompt: TokenIds, path: Prefix, place: int, hints: tuple[TokenIds, ...], vocabulary: str
+        self,
+        call: int,
+        prompt: TokenIds,
+        path: Prefix,
+        place: int,
+        vocabulary: str,
+        near: tuple[Nearby, ...],
+        hints: tuple[TokenIds, ...] = (),
     ) -> StepRequest:
-        """Go on after `path`, which holds `place` tokens, in the words of a role's `prompt`, of `vocabulary`."""
+        """Go on after `path`, which holds `place` tokens, in the words of a role's `prompt`, of `vocabulary`. What is
+        `near` and begins right here is a hint like `hints`."""
         settings = self._settings
         return StepRequest(
             call_id=self._call_id(call),
@@ -161,7 +168,8 @@ class Calls:
             rule=self._rule,
             max_tokens=settings.max_tokens - place,
             sampling=settings.sampling.after(place),
-            hints=hints,
+            hints=hints + tuple(one.token_ids for one in near if not one.num_before),
+            nearby=tuple(one for one in near if one.num_before),
             token_speculation=settings.token_speculation,
             vocabulary=vocabulary,
         )

@@ -71,6 +71,10 @@ class Guess:
         """What the target is expected to write next."""
         return self.step.token_ids[self.num_met]
 
+    def rest(self, num_missed: int = 0) -> Step:
+        """What of it is to come, behind the next `num_missed` tokens."""
+        return replace(self.step, token_ids=self.step.token_ids[self.num_met + num_missed :])
+
 
 class GuidedSession:
     """The state machine of one request. `start()` once, then `handle(event)` for every event."""
@@ -233,11 +237,12 @@ class GuidedSession:
                 break
             guess = self._guesses[0]
             if guess.next_token != token:
+                num_since = len(token_ids) - at - 1
                 self._guesses.popleft()
                 self._count_own()
                 self._drop(guess, Outcome.RECOVERED)
-                self._leave("the target has left these words")
-                self._num_own = len(token_ids) - at - 1
+                self._leave("the target has left these words", guess.rest(num_missed=1), num_since)
+                self._num_own = num_since
                 break
             if not guess.num_met:
                 self._count_own()
@@ -264,12 +269,13 @@ class GuidedSession:
             self._tally.committed(Outcome.TARGET)
         self._num_own = 0
 
-    def _leave(self, reason: str) -> None:
-        """The draft's path does not lead on: whatever is left of it is a hint at most."""
-        steps = [guess.step for guess in self._guesses]
-        if steps:
+    def _leave(self, reason: str, missed: Step | None = None, num_since: int = 0) -> None:
+        """The draft's path does not lead on: whatever is left of it is a hint at most. `missed`: what stood in a chunk
+        behind a token that the target wrote otherwise, `num_since` tokens ago."""
+        if self._guesses:
             self._num_own += self._guesses[0].num_met
-            self._hints.leave(self._transcript.num_tokens, steps)
+        steps = [guess.rest() for guess in self._guesses]
+        self._hints.leave(self._transcript.num_tokens - num_since, [missed, *steps] if missed is not None else steps)
         for guess in self._guesses:
             self._drop(guess, Outcome.CANCELLED)
         self._guesses.clear()
@@ -308,7 +314,7 @@ class GuidedSession:
         for guess in self._guesses:
             if guess.step.ending.is_last:
                 return
-            rest = guess.step.token_ids[guess.num_met :]
+            rest = guess.rest().token_ids
             path = path.extended(Piece("", rest, self._settings.vocabulary))  # of one vocabulary only the ids count
             place += len(rest)
         if place >= self._settings.max_tokens or place == self._end_of_draft:
@@ -322,7 +328,7 @@ class GuidedSession:
         """Hand the guesses to the running stream."""
         if self._stream is None or not self._guesses:
             return
-        ahead = tuple(token for guess in self._guesses for token in guess.step.token_ids[guess.num_met :])
+        ahead = tuple(token for guess in self._guesses for token in guess.rest().token_ids)
         self._out.append(AddHints(self._stream[1], self._settings.session_id, (self._recent + ahead,)))
         self._is_told = True
 

@@ -4,8 +4,9 @@ Promises: a hint is only a guess, so nothing here changes what is written; seque
 were written in; what is kept and what is sent is bounded in sequences and in tokens.
 
 What a call gets: the draft's step for its own position first, then what was written near its place on paths that were
-left, newest first. A path that was left is one sequence from the rejected step on, since what follows a rejection often
-says much the same as before, some tokens earlier or later.
+left, newest first, with the number of its tokens that stood before that place. A path that was left is one sequence
+from the rejected step on (in a guided request from behind the token that the target wrote otherwise), since what
+follows a rejection often says much the same as before, some tokens earlier or later.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from actors.messages import Step, TokenIds
+from actors.messages import Nearby, Step, TokenIds
 
 NUM_KEPT = 16
 """So many left sequences are remembered; older ones are far behind."""
@@ -37,9 +38,11 @@ class Left:
         """Whether `place` lies in it, or a margin before or after it."""
         return self.place - MARGIN <= place < self.place + len(self.token_ids) + MARGIN
 
-    def from_place(self, place: int) -> TokenIds:
-        """What of it is not further than a margin behind `place`."""
-        return self.token_ids[max(0, place - self.place - MARGIN) :]
+    def seen_from(self, place: int, num_tokens: int) -> Nearby:
+        """At most `num_tokens` of it, from a margin before `place` on."""
+        num_before = place - self.place
+        cut = max(0, num_before - MARGIN)
+        return Nearby(self.token_ids[cut : cut + num_tokens], num_before - cut)
 
 
 class Hints:
@@ -54,21 +57,21 @@ class Hints:
         one vocabulary."""
         for vocabulary, run in groupby(steps, lambda step: step.vocabulary):
             token_ids = tuple(token for step in run for token in step.token_ids)
-            if self._num_nearby:
+            if self._num_nearby and token_ids:
                 self._left.append(Left(place, token_ids, vocabulary))
             place += len(token_ids)
 
-    def near(self, place: int, vocabulary: str) -> tuple[TokenIds, ...]:
+    def near(self, place: int, vocabulary: str) -> tuple[Nearby, ...]:
         """Sequences of `vocabulary` that may help whoever writes from token `place` on, newest first."""
-        found: list[TokenIds] = []
+        found: list[Nearby] = []
         room = MAX_TOKENS
         for left in reversed(self._left):
             if len(found) >= self._num_nearby or room <= 0:
                 break
             if left.vocabulary != vocabulary or not left.is_near(place):
                 continue
-            token_ids = left.from_place(place)[:room]
-            if token_ids and token_ids not in found:
-                found.append(token_ids)
-                room -= len(token_ids)
+            near = left.seen_from(place, room)
+            if near.token_ids and all(near.token_ids != other.token_ids for other in found):
+                found.append(near)
+                room -= len(near.token_ids)
         return tuple(found)

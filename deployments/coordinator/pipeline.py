@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.errors import DeadlineExceeded, LookaheadError, OtherVocabulary, RequestError, RoleSilent, RoleUnavailable
-from actors.messages import JudgeRequest, Prompt, Step, Verdict
+from actors.messages import JudgeRequest, Prompt, Step, TokenIds, Verdict
 from actors.roles import Drafter, Target, Verifier
 from deployments.coordinator.breaker import Circuit
 from deployments.coordinator.events import (
@@ -113,6 +113,8 @@ class Pipeline:
         self._revival: asyncio.Task[None] | None = None
         self._target_has_read = False
         """Whether the target has what stands before its steps in its cache, but for a few words: it has answered."""
+        self._hints_due: dict[str, list[TokenIds]] = {}
+        """Hints that leave at the end of this turn of the event loop, by the call that they are for."""
         self._hints_failed = False
 
     async def run(self) -> AsyncGenerator[Committed | Finished, None]:
@@ -174,7 +176,7 @@ class Pipeline:
         elif isinstance(command, Judge):
             self._start(command.call, self._judge(command))
         elif isinstance(command, AddHints):
-            self._keep(asyncio.create_task(self._add_hints(command)))
+            self._hint(command)
         elif isinstance(command, Cancel):
             self._cancel(command.call)
         elif isinstance(command, ReviveDraft) and self._revival is None:
@@ -191,6 +193,15 @@ class Pipeline:
             if not self._look_aheads.listens_on(call, task):
                 task.cancel()
             self._keep(task)
+
+    def _hint(self, command: AddHints) -> None:
+        """Hints for one call that come in one turn leave together, the newest first; one of none stands for itself."""
+        due = self._hints_due.get(command.call_id)
+        if due and command.hints:
+            due[:0] = command.hints
+        else:
+            due = self._hints_due[command.call_id] = list(command.hints)
+            self._keep(asyncio.create_task(self._add_hints(command.call_id, command.session_id, due)))
 
     def _keep(self, errand: asyncio.Task[None]) -> None:
         self._errands.add(errand)
@@ -227,9 +238,11 @@ class Pipeline:
         except Exception as error:
             self._target_broke(command, error)
 
-    async def _add_hints(self, command: AddHints) -> None:
+    async def _add_hints(self, call_id: str, session_id: str, hints: list[TokenIds]) -> None:
+        if self._hints_due.get(call_id) is hints:
+            del self._hints_due[call_id]
         try:
-            await self._roles.target.add_hints(command.call_id, command.session_id, command.hints)
+            await self._roles.target.add_hints(call_id, session_id, tuple(hints))
         except Exception as error:
             if not self._hints_failed:
                 self._hints_failed = True

@@ -156,7 +156,7 @@ class _TargetCall(_Call):
         self._written = self._part = 0
         place = asker.scripts.place(command.request.session_id, command.request.prefix)
         self._ids, self._ending = asker.scripts.target_ids(command.request.session_id, place)
-        self._speed = gain.of(place, command.request.hints)
+        self._speed = gain.of_call(place, command.request)
         super().__init__(asker, command.call, command.request, engine)
 
     def hint(self, hints: tuple[tuple[int, ...], ...]) -> None:

@@ -65,7 +65,7 @@ class GuidedCall:
         speculation = "hints" if text.repeats else "hints_only"
         rules = asker.rules
         self._writing = HintedWriting(written, coming, request.max_tokens, rules, speculation=speculation)
-        self._writing.add_hints(request.hints)
+        self._writing.add_hints(request.hints, request.nearby)
         self.path = (*written, *coming)
         self._num_before = len(written)
         splitter = StepSplitter(request.rule, capped=depth is not None)

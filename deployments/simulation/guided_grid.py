@@ -45,6 +45,8 @@ class GuidedCell:
     steps_per_request: int = 40
     call_s: float = 0.003
     hint_tokens: int = 8
+    first_text: int = 0
+    """Requests write the texts from this number on."""
 
     def cost(self, token_s: float) -> EngineCost:
         """An engine whose token takes so long."""
@@ -52,8 +54,9 @@ class GuidedCell:
 
     def text(self, number: int) -> GuidedText:
         """What request `number` writes."""
-        script = RandomScript(number + 1, self.steps_per_request, 1.0, self.mean_tokens, 0.5)
-        return RandomText(script, number + 1, self.alpha)
+        seed = self.first_text + number + 1
+        script = RandomScript(seed, self.steps_per_request, 1.0, self.mean_tokens, 0.5)
+        return RandomText(script, seed, self.alpha)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from actors.engines.hint_matching import HintedSequence, MatchRules, cut_after
-from actors.messages import Ending, TokenIds
+from actors.messages import Ending, Nearby, TokenIds
 
 END = 0
 """The token that ends a text."""
@@ -45,7 +45,7 @@ class HintedWriting:
         self._guess: list[int] | None = None
         """For the pass that comes next, or runs; None before the first one."""
         self._arrived: list[Sequence[int]] = []
-        """Hints that came during the pass that runs."""
+        """Hints that came during the pass that runs, the newest first."""
         self.was_told = False
         """Whether hints came during the last pass that is over."""
         self._hinted = HintedSequence(
@@ -69,16 +69,16 @@ class HintedWriting:
         """What has been read once a pass is over: all that stands there but the last token that was written."""
         return tuple(self._tokens[: self._num_before + max(self.num_written - 1, 0)].tolist())
 
-    def add_hints(self, hints: Collection[Sequence[int]]) -> None:
+    def add_hints(self, hints: Collection[Sequence[int]], nearby: Collection[Nearby] = ()) -> None:
         """As `HintedSequence.add`: those of the call itself before its first pass, others while a pass runs. No
         hints: those before count no more."""
-        if not hints:
+        if not hints and not nearby:
             self._hinted.forget()
             self._arrived = []
         elif self._guess is None:
-            self._hinted.add(hints)
+            self._hinted.add(hints, [(near.num_before, near.token_ids) for near in nearby])
         else:
-            self._arrived += hints
+            self._arrived = [*hints, *self._arrived]
 
     def begin_pass(self) -> int:
         """A pass begins; how many guessed tokens it checks."""

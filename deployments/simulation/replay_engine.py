@@ -19,6 +19,7 @@ from actors.messages import (
     Delta,
     Ending,
     EngineLoad,
+    Nearby,
     Prompt,
     RoleInfo,
     Sampling,
@@ -142,6 +143,7 @@ class ReplayEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        nearby: tuple[Nearby, ...] = (),
         token_speculation: str = "hints",
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
@@ -153,7 +155,7 @@ class ReplayEngine:
         if max_steps == 1:
             coming = self._stopped(coming, rule, stops)
         writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation, stops=stops)
-        writing.add_hints(hints)
+        writing.add_hints(hints, nearby)
         sequence = _Sequence(writing)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
         self._enter(call_id, sequence)

@@ -131,7 +131,7 @@ class SimulatedTarget(SimulatedWriter):
         started, call, prefix = now(), request.call_id, request.prefix
         place = self._scripts.place(request.session_id, prefix)
         token_ids, ending = self._scripts.target_ids(request.session_id, place)
-        self._speeds[call] = (place, self._gain.of(place, request.hints))
+        self._speeds[call] = (place, self._gain.of_call(place, request))
         try:
             await self._begin(request)
             written, context = 0, num_context(prefix)

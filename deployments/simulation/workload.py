@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from actors.messages import TokenIds
+from actors.messages import StepRequest, TokenIds
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.session import Session
@@ -37,6 +37,10 @@ class HintGain:
             if hint and hint[-1] // len(KINDS) == place.index:
                 return gains[KINDS[hint[-1] % len(KINDS)]]
         return 1.0
+
+    def of_call(self, place: Place, request: StepRequest) -> float:
+        """The gain of what comes with a call."""
+        return self.of(place, (*request.hints, *(near.token_ids for near in request.nearby)))
 
 
 NO_GAIN = HintGain()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from actors.engines.hint_options import request_arguments
+from actors.engines.hint_options import CORE_METHOD, request_arguments
 from actors.engines.remnants import BLOCKS_KEPT
 from tests.real.small_model import IGNORED
 
@@ -129,6 +130,76 @@ def test_after_an_error_no_block_stays_held(
     assert write(scheduler) == {"next": SIZE}
     assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == NUM_BLOCKS - 1
     assert scheduler.reset_prefix_cache()
+
+
+class Workers:
+    """vLLM's executor: two workers, of which the second proposes `drafts`."""
+
+    def __init__(self, drafts: dict[str, list[int]], failure: Exception | None = None) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self._drafts = drafts
+        self._failure = failure
+
+    def collective_rpc(self, method: str, args: tuple[Any, ...]) -> list[list[tuple[str, list[int]]]]:
+        assert method == "lookahead_add_hints"
+        self.calls.append(args)
+        if self._failure is not None:
+            raise self._failure
+        told = dict.fromkeys(name for name, _ in args)
+        return [[], [(name, self._drafts[name]) for name in told]]
+
+
+def tell(scheduler: Any, workers: Workers, name: str, *hints: list[int]) -> None:
+    """What vLLM's core does with one call for hints."""
+    from vllm.v1.engine.core import EngineCore
+
+    core = SimpleNamespace(scheduler=scheduler, model_executor=workers)
+    getattr(EngineCore, CORE_METHOD)(core, name, list(hints))
+
+
+def test_all_hints_between_two_passes_reach_the_workers_in_one_call(scheduler: Any) -> None:
+    workers = Workers({"first": [3, 4], "second": [5]})
+    for name, num_tokens in (("first", SIZE), ("second", 2 * SIZE)):
+        ask(scheduler, name, num_tokens, hint=[20, 21, 22, 23])
+    write(scheduler)
+    notes = [("first", [7, 3]), ("second", [7, 5]), ("gone", [1]), ("first", [7, 3, 4])]
+    for name, hint in notes:
+        tell(scheduler, workers, name, hint)
+    tell(scheduler, workers, "first")
+    assert workers.calls == [], "they are at work"
+    output = scheduler.schedule()
+    assert workers.calls == [(("first", [[7, 3]]), ("second", [[7, 5]]), ("first", [[7, 3, 4]]), ("first", []))]
+    assert output.scheduled_spec_decode_tokens == {"first": [3, 4], "second": [5]}
+    scheduler.schedule()
+    assert len(workers.calls) == 1
+
+
+def test_workers_that_fail_cost_hints_and_no_pass(scheduler: Any, caplog: pytest.LogCaptureFixture) -> None:
+    workers = Workers({}, RuntimeError("a worker is another"))
+    ask(scheduler, "first", SIZE, hint=[20, 21, 22, 23])
+    write(scheduler)
+    for _ in range(2):
+        tell(scheduler, workers, "first", [7, 3])
+        assert write(scheduler) == {"first": 1}
+    assert len(workers.calls) == 1
+    assert caplog.text.count("a worker is another") == 1
+
+
+def test_hints_that_nobody_waits_for_are_not_collected(scheduler: Any) -> None:
+    from actors.engines.hint_scheduler import MAX_NOTED
+
+    workers = Workers({"next": [3]})
+    for _ in range(10):
+        tell(scheduler, workers, "gone", [1, 2, 3])
+    assert not scheduler._noted, "an engine that has nothing to do"
+    ask(scheduler, "next", SIZE, hint=[20, 21, 22, 23])
+    write(scheduler)
+    assert workers.calls == []
+    for number in range(MAX_NOTED + 10):  # a scheduler that is paused
+        tell(scheduler, workers, "next", [number])
+    write(scheduler)
+    assert len(workers.calls[0]) == MAX_NOTED
+    assert workers.calls[0][-1] == ("next", [[MAX_NOTED + 9]])
 
 
 BUDGET = 4 * SIZE

@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from actors.engines import create_engine
-from actors.messages import Delta, Prefix, Prompt, Sampling, SpeculationStats, StepRequest, StepRule, TokenIds
+from actors.messages import Delta, Nearby, Prefix, Prompt, Sampling, SpeculationStats, StepRequest, StepRule, TokenIds
 from actors.roles import Engine
 from actors.target import TargetModel
 from tests.real import small_model
@@ -146,6 +147,18 @@ async def test_no_hint_changes_a_token(engine: Engine, plain: TokenIds, kind: st
     after = await stats_of(engine)
     if kind != "wrong":
         assert after.num_hint_accepted_tokens - before.num_hint_accepted_tokens >= 10
+
+
+async def test_what_was_written_nearby_is_taken_up_where_the_call_begins(engine: Engine, plain: TokenIds) -> None:
+    start, before = (*await engine.encode_prompt(STORY), *plain[:20]), plain[12:20]
+    options: dict[str, Any] = {"max_tokens": 16, "rule": RULE, "max_steps": None, "sampling": Sampling()}
+    alone = ids_of([delta async for delta in engine.generate("alone", start, **options, token_speculation="none")])
+    counted = await stats_of(engine)
+    nearby = (Nearby(tuple(range(300, 360)), 20), Nearby((*before, *alone), len(before)))
+    assert ids_of([delta async for delta in engine.generate("near", start, **options, nearby=nearby)]) == alone
+    after = await stats_of(engine)
+    accepted = after.num_hint_accepted_tokens - counted.num_hint_accepted_tokens
+    assert accepted == after.num_hint_tokens - counted.num_hint_tokens >= 12, "nothing of the other one is proposed"
 
 
 async def test_hints_that_come_while_a_call_runs_are_used(engine: Engine, plain: TokenIds) -> None:

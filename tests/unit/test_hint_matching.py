@@ -72,6 +72,41 @@ def test_what_stood_before_the_call_helps_to_find_the_place() -> None:
     assert propose([[7, 8, 900, 902, 30, 31, 32]], [31]) == Proposal([], Source.NOTHING)
 
 
+def first_of_nearby(num_before: int, hint: list[int]) -> Proposal:
+    """What is proposed for the first pass behind the prompt."""
+    sequence = HintedSequence(RULES)
+    sequence.add([], [(num_before, hint)])
+    return sequence.propose(np.array(PROMPT, dtype=np.int32), 0, 99)
+
+
+def test_what_was_written_nearby_is_taken_up_where_the_prompt_ends_or_not_at_all() -> None:
+    for num_before in (4, 2, -3):
+        assert first_of_nearby(num_before, [7, 8, 901, 902, 30, 31, 32]) == Proposal([30, 31, 32], Source.HINT)
+    for hint in ([7, 8, 900, 902, 30, 31, 32], [30, 31, 32, 33]):
+        assert first_of_nearby(2, hint) == Proposal([], Source.NOTHING)
+    assert first_of_nearby(5, [901, 902, 40, 901, 902, 50]).tokens == [50], "the nearest of equal places"
+    assert first_of_nearby(1, [901, 902, 40, 901, 902, 50]).tokens == [40, 901, 902]
+
+
+def test_a_hint_that_begins_here_goes_before_one_that_is_nearby_and_neither_takes_the_other_s_place() -> None:
+    sequence = HintedSequence(RULES)
+    sequence.add([[1, 2]], [(2, [901, 902, 30]), (1, [1, 2, 3])])
+    context = np.array(PROMPT, dtype=np.int32)
+    assert sequence.propose(context, 0, 99).tokens == [1, 2]
+    sequence.forget()
+    sequence.add([], [(2, [901, 902, 30])])
+    sequence.add([[901, 902, 30, 31]])
+    assert sequence.propose(context, 0, 99).tokens == [901, 902, 30]
+
+
+def test_a_hint_that_comes_late_is_taken_up_where_it_begins_and_not_at_a_repetition() -> None:
+    """It begins with the last words that were there when it was sent, and goes on with the draft's."""
+    written = [*range(100, 150), 7, 8, 5, 10]
+    hint = [7, 8, 5, 10, 30, 31, 32, 7, 8, 5, 10, 40, 41]
+    assert propose([hint], written).tokens == [30, 31, 32]
+    assert propose([hint], [*written, 30]).tokens == [31, 32, 7]
+
+
 def test_following_token_by_token_finds_what_a_look_at_the_whole_finds_while_the_hint_fits() -> None:
     hint = list(range(1, 40))
     sequence = HintedSequence(RULES)
@@ -196,10 +231,11 @@ def test_nothing_is_proposed_behind_a_token_that_ends_the_sequence() -> None:
     assert cut_after([1, 2], frozenset({3})) == [1, 2]
 
 
-def followed_one_by_one(hint: list[int], written: list[int]) -> tuple[int, int, bool]:
-    """Where a sequence stands in a hint, each of its tokens looked at."""
-    offset, agreement, diverged = 0, 0, False
-    for token in written:
+def followed_one_by_one(hint: list[int], num_seen_first: int, written: list[int]) -> tuple[int, int, bool]:
+    """Where a sequence stands in a hint, each of its tokens looked at. The hint begins where the sequence was, if that
+    was longer than it at the first look."""
+    offset, agreement, diverged = 0, 0, num_seen_first > len(hint)
+    for token in written[num_seen_first:] if diverged else written:
         fits = offset < len(hint) and hint[offset] == token
         agreement, diverged, offset = agreement + 1 if fits else 0, diverged or not fits, offset + 1
     return offset, agreement, diverged
@@ -210,12 +246,13 @@ FEW = st.integers(0, 2)
 
 @given(st.lists(FEW, min_size=1, max_size=6), st.lists(st.lists(FEW, max_size=5), max_size=4))
 def test_a_text_is_followed_as_far_as_the_hint_reaches(hint: list[int], parts: list[list[int]]) -> None:
-    track, written = HintTrack(hint), list[int]()
+    track, written, num_seen_first = HintTrack(hint), list[int](), 0
     unreachable = MatchRules(realign_min=99, realign_max=99)  # it stays where it is
     for part in parts:
+        num_seen_first = num_seen_first if written else len(part)
         written += part
         track.follow(np.array(written, dtype=np.int32), [9], unreachable)
-        assert (track.offset, track.agreement, track.diverged) == followed_one_by_one(hint, written)
+        assert (track.offset, track.agreement, track.diverged) == followed_one_by_one(hint, num_seen_first, written)
 
 
 class Counted(list[int]):

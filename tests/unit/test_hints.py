@@ -25,7 +25,7 @@ from actors.engines.hint_options import (
 )
 from actors.engines.hint_worker import LookaheadWorker
 from actors.engines.hints import COUNTS, HintProposer, first_drafts, rules_of
-from actors.messages import SpeculationStats
+from actors.messages import Nearby, SpeculationStats
 
 RULES = MatchRules(num_hint_tokens=4, num_ngram_tokens=2)
 MAX_LEN = 64
@@ -112,22 +112,22 @@ def test_places_in_the_batch_may_change() -> None:
 
 def test_hints_reach_a_request_before_it_begins_and_while_it_runs() -> None:
     proposer, runner = make()
-    proposer.add_hints("a", [HINT])
+    proposer.add_hints([("a", [HINT])])
     runner.begin("a-1", request_arguments("a"))
     assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4, 5]
-    proposer.add_hints("a", [[1, 2, 30, 31]])
+    proposer.add_hints([("a", [[1, 2, 30, 31]])])
     assert runner.step(proposer, {"a-1": [2]})["a-1"] == [30, 31]
 
 
 def test_no_hints_mean_that_those_before_count_no_more() -> None:
     proposer, runner = make()
-    proposer.add_hints("a", [HINT])
-    proposer.add_hints("a", [])
+    proposer.add_hints([("a", [HINT])])
+    proposer.add_hints([("a", [])])
     runner.begin("a-1", request_arguments("a", [HINT]))
     assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4, 5], "only those that came early"
-    assert proposer.add_hints("a", []) == ("a-1", [])
+    assert proposer.add_hints([("a", [])]) == [("a-1", [])]
     assert runner.step(proposer, {"a-1": [2]})["a-1"] == []
-    proposer.add_hints("a", [HINT])
+    proposer.add_hints([("a", [HINT])])
     assert runner.step(proposer, {"a-1": [3]})["a-1"] == [4, 5, 6, 7]
 
 
@@ -186,6 +186,18 @@ def test_first_drafts_are_within_what_the_request_may_write() -> None:
     assert first_drafts(params, np.array([*PROMPT, 92]), 8, RULES).tokens == [90, 91]
 
 
+def test_what_was_written_nearby_is_verified_with_the_prompt_from_where_that_ends() -> None:
+    near = Nearby((80, 81, 90, 91, 1, 2, 3, 4), 3)
+    params = SimpleNamespace(extra_args=request_arguments("a", nearby=[near]), max_tokens=20, stop_token_ids=[])
+    first = first_drafts(params, np.array(PROMPT), 8, RULES)
+    assert (first.tokens, first.source) == ([1, 2, 3, 4], Source.HINT)
+    params.extra_args = request_arguments("a", nearby=[Nearby((80, 81, 82, 1, 2, 3), 3)])
+    assert first_drafts(params, np.array(PROMPT), 8, RULES).source is Source.NGRAM, "nothing says where it would go on"
+    proposer, runner = make()
+    runner.begin("a-1", request_arguments("a", nearby=[near]))
+    assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4]
+
+
 def test_nothing_is_kept_of_requests_that_ended_or_never_came(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "MAX_EARLY", 10)
     proposer, runner = make()
@@ -193,7 +205,7 @@ def test_nothing_is_kept_of_requests_that_ended_or_never_came(monkeypatch: pytes
         runner.begin(f"r{number}-x", request_arguments(f"r{number}", [HINT]))
         runner.step(proposer, {f"r{number}-x": [1]})
         runner.end(f"r{number}-x")
-        proposer.add_hints(f"never{number}", [HINT])
+        proposer.add_hints([(f"never{number}", [HINT])])
     runner.begin("last", request_arguments("last", [HINT]))
     runner.step(proposer, {"last": [1]})
     assert list(proposer._running) == ["last"]
@@ -206,10 +218,10 @@ def test_few_hints_are_kept_for_one_that_never_comes_and_none_by_a_proposer_that
     proposer, _ = make()
     hints_of = [[[number, 1, 2]] for number in range(3 * MAX_HINTS)]
     for hints_then in hints_of:
-        proposer.add_hints("elsewhere", hints_then)
+        proposer.add_hints([("elsewhere", hints_then)])
     assert proposer._early == {"elsewhere": [hint for (hint,) in reversed(hints_of[-MAX_HINTS:])]}
     assert not proposer.attach(None)
-    proposer.add_hints("elsewhere", [HINT])
+    proposer.add_hints([("elsewhere", [HINT])])
     assert not proposer._early
 
 
@@ -224,7 +236,7 @@ def test_another_model_runner_leaves_ngrams_and_one_warning(missing: str, caplog
         assert not proposer.attach(other)
         runner.begin("a-1", request_arguments("a", [HINT]))
         assert runner.step(proposer, {"a-1": [92]}) == {"a-1": [90, 91]}
-        proposer.add_hints("a", [HINT])
+        proposer.add_hints([("a", [HINT])])
         runner.step(proposer, {"a-1": [1]})
     assert len(caplog.records) == 1
     assert missing in caplog.text
@@ -244,12 +256,21 @@ def test_a_hint_between_two_passes_is_for_the_next_one() -> None:
     proposer, runner = make()
     runner.begin("a-1", request_arguments("a"))
     assert runner.step(proposer, {"a-1": [1]})["a-1"] == []
-    assert proposer.add_hints("a", [HINT]) == ("a-1", [2, 3, 4, 5])
+    assert proposer.add_hints([("a", [HINT])]) == [("a-1", [2, 3, 4, 5])]
     runner.drafts["a-1"] = [2, 3, 4, 5]
     assert runner.step(proposer, {"a-1": [2, 3, 4, 5, 6]})["a-1"] == [7, 8]
     assert proposer.counts()["num_hint_accepted_tokens"] == 4
     runner.end("a-1")
-    assert proposer.add_hints("a", [HINT]) is None, "it is not in the batch any more"
+    assert proposer.add_hints([("a", [HINT])]) == [], "it is not in the batch any more"
+
+
+def test_hints_of_all_requests_come_together_and_each_is_guessed_for_once() -> None:
+    proposer, runner = make()
+    for name in ("a", "b", "c"):
+        runner.begin(f"{name}-1", request_arguments(name))
+    runner.step(proposer, {"a-1": [1], "b-1": [11], "c-1": [1]})
+    notes = [("a", [[1, 9]]), ("b", [[11, 12, 13]]), ("gone", [HINT]), ("a", [HINT]), ("b", [])]
+    assert proposer.add_hints(notes) == [("a-1", [2, 3, 4, 5]), ("b-1", [])]
 
 
 def test_a_batch_that_cannot_be_read_between_passes_costs_a_pass_and_one_warning(
@@ -260,7 +281,7 @@ def test_a_batch_that_cannot_be_read_between_passes_costs_a_pass_and_one_warning
     runner.step(proposer, {"a-1": [1]})
     del runner.input_batch.req_id_to_index
     for hint in (HINT, [1, 2, 9]):
-        assert proposer.add_hints("a", [hint]) is None
+        assert proposer.add_hints([("a", [hint])]) == []
     assert runner.step(proposer, {"a-1": [2]})["a-1"] == [9]
     assert len(caplog.records) == 1
 
@@ -279,7 +300,7 @@ def test_a_worker_hands_its_runner_to_its_proposer() -> None:
     runner.drafter = proposer  # type: ignore[attr-defined]
     worker.model_runner = runner
     assert worker.lookahead_attach()
-    worker.lookahead_add_hints("a", [HINT])
+    worker.lookahead_add_hints(("a", [HINT]))
     runner.begin("a-1", request_arguments("a"))
     assert runner.step(proposer, {"a-1": [1]})["a-1"] == [2, 3, 4, 5]
     assert worker.lookahead_counts() == dict.fromkeys(COUNTS, 0)
@@ -290,7 +311,7 @@ def test_a_worker_without_our_proposer_says_so(model_runner: Any) -> None:
     worker = LookaheadWorker()
     worker.model_runner = model_runner
     assert not worker.lookahead_attach()
-    worker.lookahead_add_hints("a", [HINT])
+    worker.lookahead_add_hints(("a", [HINT]))
     assert worker.lookahead_counts() == {}
 
 
@@ -421,6 +442,15 @@ def test_no_hints_take_those_of_a_call_away() -> None:
         calls.add("a", ((1,),))
         assert calls.add("a", ()) == ("a", ())
         assert call.hints == ()
+
+
+def test_what_was_written_near_a_call_goes_with_it_until_its_hints_are_taken_away() -> None:
+    calls = HintCalls(vocabulary_size=100)
+    near = Nearby((1, 2, 3), 1)
+    with calls.running("a", (), (near, Nearby((1, 100), 1), Nearby((), 2))) as call:
+        assert call.arguments("hints", 0) == request_arguments("a", nearby=[near])
+        assert calls.add("a", ()) == ("a", ())
+        assert call.arguments("hints", 0) == request_arguments("a")
 
 
 def test_tokens_that_the_model_does_not_have_are_no_hint() -> None:

@@ -107,7 +107,7 @@ def test_each_sequence_gets_its_own_and_the_model_is_asked_if_one_needs_it() -> 
 def test_hints_reach_a_running_sequence() -> None:
     runner, worker = attached(request_arguments("a"))
     assert runner.step([1]) == [[500, 501, 502]]
-    worker.lookahead_add_hints("a", [HINT])
+    worker.lookahead_add_hints(("a", [HINT]))
     assert runner.step([2]) == [[3, 4, 5, 6]]
     assert worker.lookahead_counts()["num_hint_tokens"] == 0, "nothing of the hint has been verified yet"
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from actors.engines.acceptance import SpeculationCounter, counts_of
-from actors.engines.scripted import ScriptedEngine, ScriptOptions
-from actors.messages import EngineLoad, Prompt, Sampling, SpeculationStats, StepRule, TokenIds
+from actors.engines.scripted import ScriptedEngine, ScriptOptions, prompt_ids
+from actors.messages import EngineLoad, Nearby, Prompt, Sampling, SpeculationStats, StepRule, TokenIds
 from tests.unit.clock import run_virtually
 
 PROMPT = Prompt(text="How many apples?")
@@ -30,6 +30,7 @@ def write(
     hints: tuple[TokenIds, ...] = (),
     late: tuple[TokenIds, ...] = (),
     early: tuple[TokenIds, ...] = (),
+    nearby: tuple[Nearby, ...] = (),
     kind: str = "hints",
     burst: int = 1,
 ) -> Written:
@@ -48,6 +49,7 @@ def write(
             max_steps=1,
             sampling=Sampling(),
             hints=hints,
+            nearby=nearby,
             token_speculation=kind,
         )
         async for delta in deltas:
@@ -91,6 +93,14 @@ def test_only_the_tokens_that_continue_a_hint_are_faster() -> None:
     assert written.seconds == pytest.approx(3 + (len(ids) - 3) / 4)
     assert written.stats.num_accepted_tokens == len(ids) - 3
     assert written.stats.num_draft_tokens > len(ids) - 3, "the wrong one was proposed too"
+
+
+def test_what_was_written_nearby_helps_from_where_the_prompt_ends() -> None:
+    plain = write()
+    num_tokens, before = len(plain.token_ids), prompt_ids(PROMPT)[-3:]
+    near = Nearby((7, *before, *plain.token_ids), 2)
+    assert write(nearby=(near,)).seconds == pytest.approx(num_tokens / 4)
+    assert write(nearby=(near,), kind="none").seconds == pytest.approx(num_tokens)
 
 
 def test_hints_may_come_early_or_late() -> None:

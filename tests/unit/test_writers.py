@@ -14,6 +14,7 @@ from actors.errors import ContextTooLong, OtherVocabulary, RequestError, RoleUna
 from actors.messages import (
     Delta,
     Ending,
+    Nearby,
     Piece,
     Prefix,
     Prompt,
@@ -70,11 +71,12 @@ class LetterEngine:
         sampling: Sampling,
         priority: int = 0,
         hints: tuple[TokenIds, ...] = (),
+        nearby: tuple[Nearby, ...] = (),
         token_speculation: str = "hints",
         cache_salt: str = "",
     ) -> AsyncGenerator[Delta, None]:
         asked = {"max_tokens": max_tokens, "max_steps": max_steps, "priority": priority, "hints": hints}
-        asked |= {"token_speculation": token_speculation, "cache_salt": cache_salt}
+        asked |= {"nearby": nearby, "token_speculation": token_speculation, "cache_salt": cache_salt}
         self.calls.append({"call_id": call_id, "token_ids": token_ids, "rule": rule, "sampling": sampling, **asked})
         splitter = StepSplitter(rule, capped=max_steps is not None)
         cutter = DeltaCutter(splitter, lambda token: "" if token == END else chr(token), max_steps)
@@ -155,8 +157,10 @@ async def test_a_step_carries_all_that_a_prefix_needs() -> None:
 async def test_hints_and_the_kind_of_speculation_reach_the_engine() -> None:
     engine = LetterEngine()
     target = TargetModel(engine)
-    await target.step(request(hints=((1, 2),), token_speculation="ngram"))
+    nearby = (Nearby((5, 6, 7), 2),)
+    await target.step(request(hints=((1, 2),), nearby=nearby, token_speculation="ngram"))
     assert engine.calls[0]["hints"] == ((1, 2),)
+    assert engine.calls[0]["nearby"] == nearby
     assert engine.calls[0]["token_speculation"] == "ngram"
     await target.add_hints("call-1", "session-1", ((3, 4),))
     assert engine.further_hints == [("call-1", ((3, 4),))]
@@ -240,6 +244,7 @@ async def test_the_target_writes_one_step_and_passes_the_request_on() -> None:
             "max_steps": 1,
             "priority": -4,
             "hints": ((1, 2),),
+            "nearby": (),
             "token_speculation": "hints",
             "cache_salt": "",
         }

@@ -11,21 +11,24 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions
-from actors.messages import StepRule
+from actors.messages import Nearby, StepRule
 from deployments.coordinator.events import (
     AddHints,
     Decision,
     DraftGone,
+    DraftStep,
     Placed,
     Retired,
     ReviveDraft,
     StartDraft,
     StartStream,
     StartTarget,
+    Streamed,
 )
 from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, MAX_BEHIND, GuidedSession
 from deployments.coordinator.settings import SessionSettings
 from deployments.generation import Committed, Origin
+from tests.unit.coordinator.talk import V, part, step
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 
 EXACT = {"verifier": None, "rule": StepRule("line")}
@@ -186,6 +189,30 @@ def test_hints_begin_with_what_was_written_and_go_on_with_what_is_guessed() -> N
     hints = [c.hints[0] for c in here.log if isinstance(c, AddHints)]
     assert hints
     assert all(" ".join(map(str, hint)) in text for hint in hints)
+
+
+@pytest.mark.parametrize(
+    ("written", "hints", "nearby"),
+    [
+        ((9,), ((2, 3, 4),), ()),
+        ((1, 9), ((3, 4),), ()),
+        ((1, 2, 3, 9), (), ()),
+        ((9, 8), (), (Nearby((2, 3, 4), 1),)),
+    ],
+)
+def test_behind_a_token_of_the_targets_own_the_rest_of_what_was_guessed_is_a_hint_for_the_draft(
+    written: tuple[int, ...], hints: tuple[tuple[int, ...], ...], nearby: tuple[Nearby, ...]
+) -> None:
+    session = GuidedSession(SessionSettings("r", (1,), (1,), V, 1000))
+    commands = session.start()
+    (stream,) = [c.call for c in commands if isinstance(c, StartStream)]
+    (draft,) = [c.call for c in commands if isinstance(c, StartDraft)]
+    for ids in ((1, 2), (3, 4)):
+        session.handle(DraftStep(draft, step(*ids)))
+    said = session.handle(Streamed(stream, part(*written)))
+    (again,) = [c.request for c in said if isinstance(c, StartDraft)]
+    assert again.prefix.pieces[-1].token_ids == written
+    assert (again.hints, again.nearby) == (hints, nearby)
 
 
 def test_the_draft_writes_in_small_chunks_and_stays_within_its_bound() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from actors.engines.scripted import ScriptOptions, detokenize
-from actors.messages import Ending, Step, StepRule, TokenIds
+from actors.messages import Ending, Nearby, Step, StepRule, TokenIds
 from deployments.coordinator.events import AddHints, DraftStep, StartDraft, StartStream, StartTarget, TargetFailed
 from deployments.coordinator.hints import MARGIN, MAX_TOKENS, NUM_KEPT, Hints
 from deployments.coordinator.session import Session
@@ -21,14 +21,14 @@ def step(first: int, size: int = 10, vocabulary: str = "v") -> Step:
 def test_steps_that_followed_one_another_are_one_sequence() -> None:
     hints = Hints(4)
     hints.leave(100, [step(0), step(10), step(20)])
-    assert hints.near(100, "v") == (tuple(range(30)),)
+    assert hints.near(100, "v") == (Nearby(tuple(range(30)), 0),)
 
 
 def test_sequences_stay_in_their_vocabulary() -> None:
     hints = Hints(4)
     hints.leave(0, [step(0), step(50, vocabulary="w"), step(20)])
-    assert hints.near(10, "v") == (tuple(range(20, 30)), tuple(range(10)))
-    assert hints.near(10, "w") == (tuple(range(50, 60)),)
+    assert hints.near(10, "v") == (Nearby(tuple(range(20, 30)), -10), Nearby(tuple(range(10)), 10))
+    assert hints.near(10, "w") == (Nearby(tuple(range(50, 60)), 0),)
     assert hints.near(10, "x") == ()
 
 
@@ -36,7 +36,7 @@ def test_only_what_is_near_is_sent_the_newest_first() -> None:
     hints = Hints(2)
     for first in (0, 1000, 2000, 3000):
         hints.leave(100, [step(first)])
-    assert hints.near(100, "v") == (step(3000).token_ids, step(2000).token_ids)
+    assert hints.near(100, "v") == (Nearby(step(3000).token_ids, 0), Nearby(step(2000).token_ids, 0))
     assert hints.near(109 + MARGIN, "v") != ()
     assert hints.near(110 + MARGIN, "v") == hints.near(99 - MARGIN, "v") == ()
 
@@ -44,14 +44,21 @@ def test_only_what_is_near_is_sent_the_newest_first() -> None:
 def test_what_lies_far_behind_a_place_is_cut_off() -> None:
     hints = Hints(1)
     hints.leave(0, [step(0, 300)])
-    assert hints.near(200, "v") == (tuple(range(200 - MARGIN, 300)),)
+    assert hints.near(200, "v") == (Nearby(tuple(range(200 - MARGIN, 300)), MARGIN),)
+
+
+def test_nothing_is_kept_of_a_path_that_ended_where_it_was_left() -> None:
+    hints = Hints(1)
+    hints.leave(100, [step(0, 2)])
+    hints.leave(100, [step(0, 0)])
+    assert hints.near(100, "v") == (Nearby((0, 1), 0),)
 
 
 def test_what_is_kept_and_sent_is_bounded() -> None:
     hints = Hints(10**6)
     for number in range(1000):
         hints.leave(0, [step(1000 * number, 60)])
-    assert sum(map(len, hints.near(0, "v"))) == MAX_TOKENS
+    assert sum(len(near.token_ids) for near in hints.near(0, "v")) == MAX_TOKENS
     short = Hints(10**6)
     for number in range(1000):
         short.leave(0, [step(1000 * number, 2)])
@@ -104,8 +111,11 @@ def test_rejected_steps_are_hints_for_target_and_draft() -> None:
     after = w.log[num:]
     (start,) = [c for c in after if isinstance(c, StartTarget)]
     (draft,) = [c for c in after if isinstance(c, StartDraft)]
-    assert event.step.token_ids in start.request.hints
-    assert event.step.token_ids in draft.request.hints
+    for request in (start.request, draft.request):
+        num_before = sum(len(piece.token_ids) for piece in request.prefix.pieces)
+        assert num_before > 0
+        assert request.nearby == (Nearby(event.step.token_ids, num_before),)
+        assert request.hints == (), "it does not begin where they go on"
 
 
 @pytest.mark.parametrize("how", ["ngram", "none"])
@@ -118,7 +128,7 @@ def test_without_hints_nothing_is_sent_and_every_call_says_how(how: str, mode: s
     assert not any(isinstance(c, AddHints) for c in w.log)
     requests = [c.request for c in w.log if isinstance(c, StartTarget | StartDraft | StartStream)]
     assert requests
-    assert all(r.hints == () and r.token_speculation == how for r in requests)
+    assert all(r.hints == r.nearby == () and r.token_speculation == how for r in requests)
 
 
 def test_another_vocabulary_gets_no_ids() -> None:
@@ -129,10 +139,9 @@ def test_another_vocabulary_gets_no_ids() -> None:
     while not w.session.finished:
         w.do(w.choices()[-1])
     for command in w.log:
-        if isinstance(command, StartTarget):
-            seen["other"] |= set(command.request.hints)
-        elif isinstance(command, StartDraft):
-            seen["scripted"] |= set(command.request.hints)
+        if isinstance(command, StartTarget | StartDraft):
+            name = "other" if isinstance(command, StartTarget) else "scripted"
+            seen[name] |= {*command.request.hints, *(near.token_ids for near in command.request.nearby)}
     assert not any(isinstance(c, AddHints) for c in w.log)
     assert seen["scripted"], "the draft's own rejected steps"
     assert w.text == detokenize(target_only(target, 10_000, StepRule()))

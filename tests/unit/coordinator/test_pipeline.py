@@ -8,10 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from actors.engines.scripted import ScriptedEngine
 from actors.errors import DeadlineExceeded
+from actors.messages import TokenIds
+from actors.target import TargetModel
 from deployments.generation import Committed, Output
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, request, truth
+from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, request, truth
 
 
 def test_target_only_streams_the_targets_text_in_its_own_time() -> None:
@@ -71,6 +74,35 @@ def test_closing_the_answer_ends_the_work_in_the_engines() -> None:
         assert trace["finished"]
 
     run_virtually(scene())
+
+
+class Told(TargetModel):
+    """A target that keeps what hints it was told of."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine)
+        self.hints: list[tuple[TokenIds, ...]] = []
+
+    async def add_hints(self, call_id: str, session_id: str, hints: tuple[TokenIds, ...]) -> None:
+        self.hints.append(hints)
+        await super().add_hints(call_id, session_id, hints)
+
+
+def test_hints_of_one_turn_go_to_their_call_together_the_newest_first() -> None:
+    """The draft's tokens come eight at once, which are four chunks of a guided draft's."""
+
+    async def scene() -> tuple[Answer, Told]:
+        target = replace(TARGET, hint_gain=3.0)
+        bench = Bench(target, replace(target, role="draft", token_s=0.01, burst=8))
+        told = Told(bench.target_engine)
+        bench.roles = replace(bench.roles, target=told)
+        return await bench.ask(mode="lookahead", verifier="exact"), told
+
+    answer, told = run_virtually(scene())
+    assert answer.text == truth()
+    assert max(len(hints) for hints in told.hints) == 4
+    for newest, *older in told.hints:
+        assert all(newest[: len(hint)] == hint for hint in older)
 
 
 def test_rejected_branches_stop_generating_at_once() -> None:

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
 from actors.draft import Draft
 from actors.engines.hint_matching import MatchRules
-from actors.messages import Prompt
+from actors.messages import Nearby, Prompt
 from actors.target import TargetModel
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import Pipeline, Roles
@@ -109,6 +110,23 @@ def test_a_hint_that_comes_during_a_pass_is_checked_in_the_next_one() -> None:
     assert writing.advance() == (tuple(range(2, 11)), None)
 
 
+def test_the_newest_of_the_hints_that_come_during_a_pass_counts_first() -> None:
+    writing = HintedWriting((), (1, 2, 40, 41, 42, END), 100, RULES, speculation="hints_only")
+    writing.begin_pass()
+    writing.add_hints([(1, 2, 30, 31)])
+    writing.add_hints([(1, 2, 40, 41)])
+    assert writing.advance() == ((1,), None)
+    writing.begin_pass()
+    assert writing.advance() == ((2, 40, 41, 42), None)
+
+
+def test_what_was_written_nearby_is_checked_from_where_the_text_is() -> None:
+    for near, num_checked in (((5, 6, 7, 8, 9, 10), 3), ((5, 6, 20, 8, 9, 10), 0)):
+        writing = HintedWriting((5, 6, 7), (8, 9, 10, END), 100, RULES, speculation="hints_only")
+        writing.add_hints((), [Nearby(near, 2)])
+        assert writing.begin_pass() == num_checked
+
+
 def test_hints_that_were_withdrawn_are_not_checked() -> None:
     writing = HintedWriting((), (*range(1, 41), END), 100, RULES, speculation="hints_only")
     writing.add_hints([tuple(range(1, 21))])
@@ -187,12 +205,18 @@ def test_a_recorded_run_says_what_hints_give(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", [GuidedCell(0.8, 0.25, 1.0), GuidedCell(0.8, 0.1, 1.0, 8), GuidedCell(0.5, 0.1, 1.0, 8)]
+    "cells",
+    [
+        # What one user loses in a few steps is a matter of the words, from 1 to 5 %: so it is the mean of twelve texts.
+        [GuidedCell(0.8, 0.25, 1.0, first_text=100 * number) for number in range(12)],
+        [GuidedCell(0.8, 0.1, 1.0, 8)],
+        [GuidedCell(0.5, 0.1, 1.0, 8)],
+    ],
 )
-def test_the_controller_leaves_hints_where_they_cost_more_than_they_give(cell: GuidedCell) -> None:
-    row = compare(cell, 35)
-    assert row.guided < 0.9
-    assert row.controlled > 0.97
+def test_the_controller_leaves_hints_where_they_cost_more_than_they_give(cells: list[GuidedCell]) -> None:
+    rows = [compare(cell, 35) for cell in cells]
+    assert mean(row.guided for row in rows) < 0.9
+    assert mean(row.controlled for row in rows) > 0.97
 
 
 def test_the_controller_keeps_hints_where_they_pay() -> None:

@@ -170,6 +170,8 @@ class Delta:
     """Those of them that the model agreed with."""
     num_passes: float = 0.0
     """Passes of the model that the tokens took, as far as is known; 0: one for each token."""
+    num_running: int = 0
+    """On the last delta of a step in a target's stream: as `Step.num_running`."""
 
     @property
     def ends_stream(self) -> bool:

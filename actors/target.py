@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from actors.errors import ServiceError
 from actors.messages import Delta, Step, StepRequest
@@ -53,7 +54,7 @@ class TargetModel(ModelWriter):
         deltas = self._deltas(request, request.max_tokens, max_steps=None)
         async with aclosing(deltas):
             async for delta in deltas:
-                yield delta
+                yield delta if delta.ending is None else replace(delta, num_running=self._num_generations)
 
 
 def _joined(deltas: list[Delta]) -> Delta:

@@ -172,13 +172,15 @@ class Coordinator:
             demand.num_prompt_tokens = len(settings.target_prompt)
             is_sampled = settings.sampling.temperature > 0
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}, {'sampled' if is_sampled else 'greedy'}"
+            wish = plan.token_speculation if takes_hints else "hints"  # an engine without hints takes no notice of it
             may_draft = self._draft_vocabulary == settings.vocabulary and not settings.draft_refuses
             takes_hints = takes_hints and may_draft and settings.may_hint
             can_guide = guides = takes_hints and plan.may_guide
             if guides and plan.is_controlled and self._controller is not None:
                 guides = self._controller.guides(steps, is_exact=plan.verifier is None, is_sampled=is_sampled)
             depth = plan.max_lookahead if plan.is_controlled else 0
-            pacer = self._pacer(settings.session_id, Manner(depth, steps, guides, can_guide, is_sampled), clock)
+            manner = Manner(depth, steps, guides, can_guide, is_sampled, wish)
+            pacer = self._pacer(settings.session_id, manner, clock)
             decide = pacer.decide if pacer is not None and plan.is_controlled else None
             session = GuidedSession(settings, decide) if guides else Session(settings, decide)
             if audit is not None:

@@ -55,6 +55,8 @@ class Cell:
     verdict_s: float = 0.0
     hint_gain: HintGain = NO_GAIN
     max_num_seqs: int = 1_000_000
+    num_coordinators: int = 1
+    """Requests go to them by turns. Each has a controller of its own, which sees the others' work in the batch only."""
 
     def machine(self) -> Machine:
         """Its engines."""
@@ -108,13 +110,15 @@ def run_fixed(cell: Cell, depth: int, num_steps: int) -> Measured:
 def run_controlled(
     cell: Cell, num_steps: int, watch: Callable[[Clock], tuple[Observer, ...]] = lambda _: ()
 ) -> Measured:
-    """A fresh controller chooses for all; `watch` makes further observers of every request, for a clock."""
+    """A fresh controller chooses for all of its coordinator's; `watch` makes further observers of every request, for a
+    clock."""
 
     def opening(clock: Clock) -> Opening:
-        controller, manner = Controller(), Manner(MAX_DEPTH, "as scripted")
+        turns = itertools.cycle([Controller() for _ in range(cell.num_coordinators)])
+        manner = Manner(MAX_DEPTH, "as scripted")
 
         def open_request(settings: SessionSettings) -> tuple[Session, tuple[Observer, ...]]:
-            pacer = controller.open(settings.session_id, manner, lambda: clock.now)
+            pacer = next(turns).open(settings.session_id, manner, lambda: clock.now)
             return Session(settings, pacer.decide), (pacer, *watch(clock))
 
         return open_request
@@ -157,6 +161,7 @@ def main(
     steps: Annotated[
         str, typer.Option(help="Steps of a single user; of each of several, over the root of their number.")
     ] = "800,100",
+    coordinators: Annotated[int, typer.Option(help="Coordinators among which the users are spread.")] = 1,
     guided: Annotated[
         bool, typer.Option("--guided", help="Requests that are guided; --alphas are shares of tokens, not of steps.")
     ] = False,
@@ -175,7 +180,7 @@ def main(
     print("|---" * (7 + len(DEPTHS)) + "|")
     for num_steps, alpha, c, share, num_users in itertools.product(*lists):
         each = int(num_steps / num_users**0.5)
-        row = compare(Cell(alpha, c, share, int(num_users)), each)
+        row = compare(Cell(alpha, c, share, int(num_users), num_coordinators=coordinators), each)
         rows.append(row)
         fixed = " | ".join(f"{row.fixed[depth]:.2f}" for depth in DEPTHS)
         part = f"{row.controlled / row.best:.1%}" + ("" if row.holds else " (missed)")

@@ -216,7 +216,10 @@ class _StreamCall(_Call):
 
     def _wrote(self) -> None:
         self.place, self.context = Place(self.place.index + 1, 0), self.context + len(self._ids)
-        self.asker.hear(Streamed(self.call, Delta(text_of(self._ids), self._ids, self._ending, self.engine.replica)))
+        engine = self.engine
+        num_running = engine.batch.size + 1
+        delta = Delta(text_of(self._ids), self._ids, self._ending, engine.replica, num_running=num_running)
+        self.asker.hear(Streamed(self.call, delta))
         if self.alive and self._ending is not Ending.END:
             self.go()
 

@@ -125,7 +125,8 @@ class GuidedCall:
     def _events(self, deltas: list[Delta], replica: str, num_running: int) -> list[Event]:
         """What the role would tell of `deltas`."""
         if self.depth is None:
-            return [Streamed(self.call, replace(delta, replica=replica)) for delta in deltas]
+            placed = [replace(delta, replica=replica, num_running=num_running) for delta in deltas]
+            return [Streamed(self.call, delta) for delta in placed]
         events: list[Event] = []
         now = self._asker.cluster.clock.now
         for delta in deltas:

@@ -164,7 +164,8 @@ class SimulatedTarget(SimulatedWriter):
         while ending is not Ending.END:
             token_ids, ending = self._scripts.target_ids(request.session_id, place)
             await self._engine.write(request.call_id, len(token_ids), num_context=context)
-            yield Delta(text_of(token_ids), token_ids, ending, self._engine.replica)
+            num_running, replica = self._engine.batch.size + 1, self._engine.replica
+            yield Delta(text_of(token_ids), token_ids, ending, replica, num_running=num_running)
             place, context = Place(place.index + 1, 0), context + len(token_ids)
 
     async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:

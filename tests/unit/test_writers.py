@@ -177,6 +177,16 @@ async def test_a_step_says_how_many_generations_shared_the_engine() -> None:
     assert (await target.step(request())).num_running == 1
 
 
+async def test_a_stream_says_at_each_step_how_many_generations_share_the_engine() -> None:
+    target = TargetModel(LetterEngine())
+    other = target.stream(request(call_id="a"))
+    await anext(other)
+    deltas = [delta async for delta in target.stream(request(call_id="b"))]
+    assert {delta.num_running for delta in deltas if delta.ending is not None} == {2}
+    assert {delta.num_running for delta in deltas if delta.ending is None} == {0}
+    await other.aclose()
+
+
 async def test_what_was_proposed_is_told_of_steps_that_were_asked_for_alone() -> None:
     step = await TargetModel(LetterEngine()).step(request())
     assert (step.num_proposed, step.num_accepted) == (5, 3)

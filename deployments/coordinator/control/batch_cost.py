@@ -198,10 +198,12 @@ class TargetCost:
     its share of a pass, the same in every batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, streams_like: TargetCost | None = None) -> None:
+        """`streams_like`: streams take as long as in this one, and what is learnt of them counts for both."""
         self._passes = BatchCost()
         self._ratio = Mean(1.0, 0.5, MEMORY)
-        self._stream, self._window = BatchCost(self._passes), BatchCost(self._passes)
+        self._stream: BatchCost = BatchCost(self._passes) if streams_like is None else streams_like._stream
+        self._window = BatchCost(self._passes)
 
     @property
     def is_known(self) -> bool:

@@ -3,6 +3,8 @@
 The speed of a request in a window is that of the formula, over the time of a target step at the batch size that all
 requests together make; that batch is the sum of their windows' loads. So a deeper window is weighed against what it
 costs everybody in the batch, and the request whose next step is likeliest to be accepted gains most for its places.
+Sequences of others count as streams, which our windows slow down like our own: several coordinators that each look at
+their own requests only would fill the batch until all are slower than the target alone.
 """
 
 from __future__ import annotations
@@ -57,6 +59,11 @@ class Conditions:
     """Replicas among which our requests are spread."""
     num_drafts: int = 1
 
+    @property
+    def num_streams_of_others(self) -> float:
+        """In all replicas of the target: each writes one token in a pass at least."""
+        return self.target_others * self.num_targets
+
     def draft_s(self, num_sequences: float) -> float:
         """Seconds a token of the draft."""
         if self.draft.is_known and self.target.is_known:
@@ -70,6 +77,8 @@ class Outlook:
 
     tokens_per_s: float
     """Of all candidates together."""
+    total_per_s: float
+    """Tokens of all in the target's batch, those of others included."""
     num_sequences: float
     """In the target's batch."""
     c: float
@@ -82,7 +91,7 @@ def outlook(conditions: Conditions, candidates: Sequence[Candidate], depths: Seq
     alike = Counter((candidate.kind, depth) for candidate, depth in zip(candidates, depths, strict=True))
     num = conditions.target_others + len(candidates) / conditions.num_targets
     drafting = conditions.draft_others + sum(d > 0 for d in depths) / conditions.num_drafts
-    found = Outlook(0.0, num, 1.0, 1.0)
+    found = Outlook(0.0, 0.0, num, 1.0, 1.0)
     for _ in range(ROUNDS):
         step_s, stream_s = conditions.target.window_s(num), conditions.target.stream_s(num)
         c = conditions.draft_s(max(drafting, 1.0)) / step_s
@@ -91,7 +100,8 @@ def outlook(conditions: Conditions, candidates: Sequence[Candidate], depths: Seq
             one = window(conditions, kind, depth, c, step_s, step_s / stream_s)
             speed, target_load = speed + count * one.speed_up, target_load + count * one.load.target
             draft_load += count * one.load.draft
-        found = Outlook(speed / step_s, num, c, step_s)
+        own_per_s = speed / step_s
+        found = Outlook(own_per_s, own_per_s + conditions.num_streams_of_others / stream_s, num, c, step_s)
         new = conditions.target_others + target_load / conditions.num_targets
         new_drafting = conditions.draft_others + draft_load / conditions.num_drafts
         if abs(new - num) < 0.01 * num and abs(new_drafting - drafting) < 0.01 * drafting + 0.01:
@@ -116,7 +126,7 @@ def choose(conditions: Conditions, candidates: Sequence[Candidate], most_sequenc
         if depths not in seen:
             seen.add(depths)
             basis = outlook(conditions, candidates, depths)
-            if basis.num_sequences <= most_sequences and basis.tokens_per_s > best.tokens_per_s:
+            if basis.num_sequences <= most_sequences and basis.total_per_s > best.total_per_s:
                 best, best_depths = basis, depths
     return best_depths
 
@@ -137,7 +147,7 @@ def _filled(
 ) -> tuple[int, ...]:
     depths = [0] * len(candidates)
     factor = conditions.target.window_s(basis.num_sequences) / conditions.target.stream_s(basis.num_sequences)
-    speed = factor * len(candidates)
+    speed = factor * (len(candidates) + conditions.num_streams_of_others)
     num = conditions.target_others + len(candidates) / conditions.num_targets
     best, best_speed = tuple(depths), speed / conditions.target.window_s(num)
     for offer in sorted(

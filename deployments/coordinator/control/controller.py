@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.choice import Candidate, Conditions, Outlook, choose, outlook, window
 from deployments.coordinator.control.estimates import Estimates, Streaming
 from deployments.coordinator.control.guidance import Guidance
@@ -65,14 +66,16 @@ class _View:
         self._seen: dict[int, Outlook] = {}
 
     def gain(self, depth: int, over: int) -> float:
-        """What all write more at `depth` than at depth `over`, over what one writes without looking ahead."""
+        """What all write more at `depth` than at depth `over`, others included, over what one of ours writes without
+        looking ahead."""
         share = self._outlook(0).tokens_per_s / len(self._candidates)
-        return (self._outlook(depth).tokens_per_s - self._outlook(over).tokens_per_s) / share
+        return (self._outlook(depth).total_per_s - self._outlook(over).total_per_s) / share
 
     def loss_alone(self) -> float:
-        """What all would write less with the target alone, over what they would write then."""
-        alone = outlook(self._conditions, self._candidates, [0] * len(self._candidates)).tokens_per_s
-        return max(outlook(self._conditions, self._candidates, self._depths).tokens_per_s / alone - 1.0, 0.0)
+        """What all would write less with the target alone, others included, over what ours would write then."""
+        alone = outlook(self._conditions, self._candidates, [0] * len(self._candidates))
+        planned = outlook(self._conditions, self._candidates, self._depths)
+        return max((planned.total_per_s - alone.total_per_s) / alone.tokens_per_s, 0.0)
 
     @property
     def speed_up_if_free(self) -> float:
@@ -115,11 +118,13 @@ class Controller:
         self._pacers: dict[str, Pacer] = {}
         self._plan: dict[str, int] = {}
         self._plan_age = 0
+        self._cost: TargetCost = self.estimates.target_cost
+        """The target's times in requests like the one that is decided on."""
         self._allowance = FIRST_ALLOWANCE
         """In steps of each request."""
         self._since_probe = 0.0
-        self._since_alone = 0.0
-        """Steps of each request since a stream was timed."""
+        self._since_alone = {True: 0.0, False: 0.0}
+        """Steps of each request since a stream was timed, by `Manner.looks_up`."""
         self._since_refusal = math.inf
         """Steps of each request since the target alone was not tried, because it would have cost too much."""
 
@@ -151,12 +156,15 @@ class Controller:
     def streamed(self, pacer: Pacer, step: Streaming) -> None:
         """The target streamed a step of `pacer`, as decided last. One without hints says nothing of the target alone
         while others have some: its passes check their words as well."""
-        guided = pacer.takes_hints
+        guided, looks_up = pacer.takes_hints, pacer.manner.looks_up
         if not guided:
             if self._has_hints:
                 return
-            self._since_alone = 0.0
-        self._guidance(pacer.manner.is_sampled).streamed(step, guided)
+            self._since_alone[looks_up] = 0.0
+        if looks_up:
+            self._guidance(pacer.manner.is_sampled).streamed(step, guided)
+        else:  # where hints are withdrawn the text is looked up still
+            pacer.target_cost.add_stream(step.num_sequences, step.token_s)
 
     def learnt(self, pacer: Pacer) -> None:
         """Something new is known of the target's times while a step of `pacer` is written: a depth that was a guess is
@@ -164,6 +172,7 @@ class Controller:
         if pacer.max_depth == 0 or pacer.manner.is_guided:
             return
         self._plan.clear()
+        self._cost = pacer.target_cost
         wanted, current, view = self._planned(pacer), pacer.depth_ahead, self._view(pacer)
         deeper = wanted > current > 0 and view.gain(wanted, over=current) > LARGE
         if pacer.num_steps == 0 or deeper or (wanted != current and view.gain(0, over=current) > HARM):
@@ -172,13 +181,17 @@ class Controller:
 
     def decide(self, pacer: Pacer) -> None:
         """A step of `pacer` was committed, or it begins: its decision for what comes next."""
+        if self._cost is not pacer.target_cost:
+            self._cost = pacer.target_cost
+            self._plan.clear()
         part = 1.0 / max(len(self._pacers), 1)
         self._allowance = min(self._allowance + self._probe_share * part, MOST_ALLOWANCE)
         self._since_probe += part
-        self._since_alone += part
+        self._since_alone[pacer.manner.looks_up] += part
         self._since_refusal += part
         if pacer.max_depth == 0:
-            self._set(pacer, 0, "the target writes alone: there is nothing to look ahead with", 1.0)
+            why = "the verifier gives no verdicts" if pacer.rests else "there is nothing to look ahead with"
+            self._set(pacer, 0, f"the target writes alone: {why}", 1.0)
         elif pacer.manner.is_guided:
             self._guide(pacer)
         elif pacer.probe_until is not None and pacer.num_steps < pacer.probe_until:
@@ -235,7 +248,7 @@ class Controller:
 
     def _take(self, pacer: Pacer, depth: int, view: _View) -> None:
         """`pacer` goes to `depth` because of what `view` says of it."""
-        watches = depth > 0 and not self.estimates.target_cost.is_known
+        watches = depth > 0 and not self._cost.is_known
         reason = "nothing is known of the target's times yet" if watches else view.reason(depth)
         self._set(pacer, depth, reason, 1.0 + view.gain(depth, over=0), watches=watches)
 
@@ -251,10 +264,10 @@ class Controller:
         """All requests, in the order of `_pacers`, and the engines. Takes longer the more requests there are."""
         estimates = self.estimates
         candidates = [pacer.candidate for pacer in self._pacers.values()]
-        if not estimates.target_cost.shows_growth:
+        if not self._cost.shows_growth:
             candidates = [replace(one, max_depth=min(one.max_depth, FIRST_DEPTH)) for one in candidates]
         conditions = Conditions(
-            estimates.target_cost,
+            self._cost,
             estimates.draft_cost,
             estimates.spread,
             estimates.target.others,
@@ -274,7 +287,7 @@ class Controller:
         self._plan_age += 1
         if not self._plan or self._plan_age > len(self._pacers) / 2:
             candidates, conditions = self._situation()
-            cost = self.estimates.target_cost
+            cost = self._cost
             trust = TRUST if cost.shows_growth else FIRST_TRUST
             depths = choose(conditions, candidates, max(trust * cost.largest_known, FIRST_SEQUENCES))
             self._plan, self._plan_age = dict(zip(self._pacers, depths, strict=True)), 0
@@ -284,7 +297,7 @@ class Controller:
         """Whether it is time to try something, as far as that shows without weighing what all requests could do."""
         if self._allowance <= PROBE_OVERHEAD or self._since_probe < STEPS_BETWEEN_PROBES:
             return False
-        return pacer.decision.depth == 0 or self._wants_alone
+        return pacer.decision.depth == 0 or self._wants_alone(pacer)
 
     def _probe(self, pacer: Pacer, view: _View) -> bool:
         """Whether now is tried out what is not chosen: by `pacer` a look-ahead of one step where it streams, or by all
@@ -296,7 +309,7 @@ class Controller:
         loss, speed = max(view.gain(0, over=1), 0.0), 1.0 + view.gain(1, over=0)
         if not self._try([pacer], 1, "a look-ahead of one step", loss / max(speed, LEAST_SPEED)):
             return False
-        self.estimates.target_cost.doubt_windows(self.estimates.target.num_sequences + 1.0)
+        self._cost.doubt_windows(self.estimates.target.num_sequences + 1.0)
         return True
 
     @property
@@ -305,21 +318,21 @@ class Controller:
         target = self.estimates.target
         return len(self._pacers) / target.num_replicas + target.others
 
-    @property
-    def _wants_alone(self) -> bool:
+    def _wants_alone(self, pacer: Pacer) -> bool:
         """Whether the target alone is little known or was long ago, and nobody has hints beside it. Where it was too
         dear, it is for some time: it is asked again after a step of each request."""
         if self._since_refusal < 1.0:
             return False
-        is_known = self.estimates.target_cost.evidence(self._num_alone) >= ENOUGH
-        return not (is_known and self._since_alone < ALONE_APART) and not self._has_hints
+        is_known = self._cost.evidence(self._num_alone) >= ENOUGH
+        is_recent = self._since_alone[pacer.manner.looks_up] < ALONE_APART
+        return not (is_known and is_recent) and not self._has_hints
 
     def _probe_alone(self, view: _View) -> bool:
         """Whether now all try the target alone, which is wanted."""
         if not self._try(list(self._pacers.values()), 0, "the target alone", view.loss_alone()):
             self._since_refusal = 0.0
             return False
-        self.estimates.target_cost.doubt(self._num_alone, PROBE_STEPS)
+        self._cost.doubt(self._num_alone, PROBE_STEPS)
         return True
 
     def _try(self, pacers: list[Pacer], depth: int, what: str, loss: float, *, watches: bool = False) -> bool:
@@ -342,4 +355,4 @@ class Controller:
         if (depth, watches) != (before.depth, before.watches) or pacer.num_steps == 0:
             pacer.changed_at, pacer.missed = pacer.num_steps, 0.0
             pacer.decision = Decision(depth, reason, speed_up, watches)
-            pacer.is_guess = not self.estimates.target_cost.shows_growth
+            pacer.is_guess = not self._cost.shows_growth

@@ -30,6 +30,8 @@ PART_PASSES = 2
 PART_WEIGHT = 0.5
 """Such a part counts as so much of a step, while less than `NEWS` steps are known of a batch of its size."""
 NEWS = 1.5
+NOW = 2.0
+"""Steps that tell how many sequences of others there are now."""
 LEAST_TIMED = 4
 """The time of fewer tokens of a stream says nothing."""
 FORGET_CALL_S = 100.0
@@ -54,6 +56,8 @@ class _Call:
 
     is_target: bool
     mark: Mark
+    token_speculation: str
+    """What its request wishes, as in `Manner`."""
     replica: str = ""
     """Where it runs; unknown until its first words came."""
     num_tokens: int = 0
@@ -101,6 +105,8 @@ class _Replica:
         """The seconds of all calls of its role when one of them last began or ended in it."""
         self.others = Mean(0.0, 0.0, 20.0)
         """Less than none where our calls are counted before they arrive: only the mean says something."""
+        self.others_now = Mean(0.0, 0.0, NOW)
+        """What was seen last of them, by which steps are timed: they come and go as ours do."""
 
 
 class Engine:
@@ -150,7 +156,9 @@ class Engine:
         unknown."""
         if num_running:
             one = self._used(replica, now)
-            one.others.add(num_running - one.meter.num - self._unplaced.num / self.num_replicas)
+            num_others = num_running - one.meter.num - self._unplaced.num / self.num_replicas
+            one.others.add(num_others)
+            one.others_now.add(num_others)
 
     def mark(self, now: float) -> Mark:
         """What `mean_sequences` takes for the beginning."""
@@ -169,7 +177,7 @@ class Engine:
             then = since.placed.get(replica, 0.0) if since.at >= one.since else 0.0
             placed = (one.meter.integral(now) - then) / elapsed
             unplaced = (self._unplaced.integral(now) - since.unplaced) / elapsed
-        others = max(one.others.value, 0.0) if one.others.weight > 0.0 else self.others
+        others = max(one.others_now.value, 0.0) if one.others_now.weight > 0.0 else self.others
         return placed + unplaced / self.num_replicas + others
 
     def _meter(self, replica: str, now: float) -> Meter:
@@ -206,6 +214,7 @@ class Estimates:
         self._steps: defaultdict[str, _Steps] = defaultdict(_Steps)
         self._log_tokens, self._log_squares = Mean(0.0, 0.0, POOL_MEMORY), Mean(0.0, 0.0, POOL_MEMORY)
         self.target_cost, self.draft_cost = TargetCost(), BatchCost()
+        self._other_target_costs = {"ngram": TargetCost(streams_like=self.target_cost), "none": TargetCost()}
         self.target, self.draft = Engine(), Engine()
         self._calls: dict[object, _Call] = {}
         self._reading: set[object] = set()
@@ -216,6 +225,12 @@ class Estimates:
         """The acceptance rate of such steps, by tokens."""
         return self._steps[steps].alpha
 
+    def target_cost_of(self, token_speculation: str) -> TargetCost:
+        """The target's times in requests with this wish (`Manner.token_speculation`); `target_cost` is that of hints.
+        What is guessed inside a step makes it faster. A stream without hints takes as long with ``hints`` as with
+        ``ngram``: both look the text up."""
+        return self._other_target_costs.get(token_speculation, self.target_cost)
+
     def verdict_tokens_s(self, steps: str) -> float:
         """Seconds of a verdict over the tokens of such a step."""
         known = self._steps[steps]
@@ -223,11 +238,11 @@ class Estimates:
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
-    def begin(self, call: object, now: float, *, is_target: bool) -> None:
-        """`call` starts."""
+    def begin(self, call: object, now: float, *, is_target: bool, token_speculation: str = "hints") -> None:
+        """`call` starts, for a request with this wish."""
         engine = self.target if is_target else self.draft
         engine.begin(now)
-        self._calls[call] = _Call(is_target, engine.mark(now))
+        self._calls[call] = _Call(is_target, engine.mark(now), token_speculation)
         if is_target:
             self._reading.add(call)
 
@@ -249,7 +264,7 @@ class Estimates:
         engine.saw(step.replica, step.num_running, now)
         num, token_s = self._sample(known, was_in, len(step.token_ids), now)
         if known.is_target:
-            self.target_cost.add_window(num, token_s)
+            self.target_cost_of(known.token_speculation).add_window(num, token_s)
         else:
             self.draft_cost.add(num, token_s)
 
@@ -268,8 +283,9 @@ class Estimates:
             if part.num_passes < PART_PASSES or now <= part.mark.at:
                 return False
             num = self.target.mean_sequences(known.replica, part.mark, now)
-            is_news = self.target_cost.evidence_of_passes(num) < NEWS
-            self.target_cost.add_part(num, (now - part.mark.at) / part.num_passes, PART_WEIGHT)
+            cost = self.target_cost_of(known.token_speculation)
+            is_news = cost.evidence_of_passes(num) < NEWS
+            cost.add_part(num, (now - part.mark.at) / part.num_passes, PART_WEIGHT)
         known.part = _Part(self.target.mark(now), self._num_read)
         return is_news
 
@@ -279,6 +295,8 @@ class Estimates:
         if known is None:
             return None
         self._place(known, delta.replica, now)
+        if delta.ending is not None:
+            self.target.saw(delta.replica, delta.num_running, now)
         known.num_tokens += len(delta.token_ids)
         if delta.token_ids and (self._has_read(call) or known.is_untimed):
             known.mark, known.num_read = self.target.mark(now), self._num_read

@@ -6,7 +6,8 @@ of a token that were measured both ways in batches of about the same size.
 
 Promises: a fresh server measures the target alone for a step or two, by which all is judged, and then guides; the way
 that is not taken is tried for `TRY_STEPS` steps of each request now and then, so seldom that it costs no more than a
-share of all steps. What a step or two say, in which an engine may have stalled, is soon tried once more.
+share of all steps. What a step or two say, in which an engine may have stalled, is soon tried once more. What requests
+for the target alone have shown just before needs no try, but for each third time: their texts may be of another kind.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ MOST_FIRST_STEPS = 8
 """Where the target's times alone are not known after so many steps of each request, hints are given all the same."""
 SWITCH_COST = 0.15
 """As for depths: steps of each request that must be missed, by what was measured, before the way is changed."""
+MOST_SKIPPED = 2
+"""So many tries in a row are left out where requests for the target alone show what they would."""
 
 
 class Guidance:
@@ -46,6 +49,10 @@ class Guidance:
         self._missed = 0.0
         self._num_owed = 0
         """Tries that came before their time: the next pause is longer by theirs."""
+        self._is_planned = False
+        """Whether the next try was planned by a speed-up that was measured."""
+        self._num_news = self._num_skipped = 0
+        """Steps of the target alone since then, of requests that wanted no more; tries left out for them in a row."""
 
     @property
     def pays(self) -> bool:
@@ -57,8 +64,12 @@ class Guidance:
         """A step was streamed, timed from when all went this way."""
         if guided:
             self._guided.add(step.num_sequences, step.token_s)
-        else:
-            self._alone.add_stream(step.num_sequences, step.token_s)
+            return
+        if self.guides and self._num_steps >= self._tries_until:
+            if not self._num_news:
+                self._alone.doubt(step.num_sequences, TRY_STEPS)
+            self._num_news += 1
+        self._alone.add_stream(step.num_sequences, step.token_s)
 
     def decide(self, num_sequences: float, num_requests: int) -> tuple[bool, str, float]:
         """Whether to guide, why, and the speed-up by it: one of `num_requests` guided requests begins or has written a
@@ -78,9 +89,15 @@ class Guidance:
         speed_up = self._alone.stream_s(num_sequences) / self._guided.at(num_sequences) if is_known else 1.0
         if self._tries_until:
             self._end_try(is_known, speed_up)
+        elif is_known and not self._is_planned:
+            self._plan_try(speed_up)
         elif self._num_steps >= self._next_try:
-            self._try(num_sequences)
-            return self.guides, self._trying(), 1.0
+            if not self._is_answered(num_sequences):
+                self._try(num_sequences)
+                return self.guides, self._trying(), 1.0
+            self._num_skipped += 1
+            self._plan_try(speed_up)
+        self._is_planned |= is_known
         if not is_known:
             supposed = "are supposed to pay" if self.guides else "did not pay, and are supposed not to"
             return self.guides, f"hints from the draft {supposed} until both ways are measured", 1.0
@@ -93,9 +110,14 @@ class Guidance:
         reason = f"hints from the draft {verb}: a token with them takes {1.0 / speed_up:.2f} of one without"
         return self.guides, f"{reason}, {num_sequences:.0f} sequences in the batch", speed_up if self.guides else 1.0
 
+    def _is_answered(self, num_sequences: float) -> bool:
+        """Whether requests for the target alone have shown just now what a try of it would."""
+        is_shown = self._num_news >= TRY_STEPS and self._alone.evidence(num_sequences) >= SURE
+        return self.guides and is_shown and self._num_skipped < MOST_SKIPPED
+
     def _try(self, num_sequences: float) -> None:
         """Take the other way for a while."""
-        self.guides, self._missed = not self.guides, 0.0
+        self.guides, self._missed, self._num_skipped = not self.guides, 0.0, 0
         (self._guided if self.guides else self._alone).doubt(num_sequences, DOUBTED)
         self._tries_until = self._num_steps + TRY_STEPS
 
@@ -108,6 +130,7 @@ class Guidance:
 
     def _plan_try(self, speed_up: float) -> None:
         """When the way that is not taken is tried next, where `speed_up` is that of hints."""
+        self._num_news = 0
         if not self._probe_share:
             return
         loss = max(speed_up if self.guides else 1.0 / speed_up, 1.0) - 1.0

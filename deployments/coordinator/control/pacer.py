@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actors.messages import Ending, Step
+from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.choice import Candidate
 from deployments.coordinator.control.estimates import Estimates, Streaming, request_alpha
 from deployments.coordinator.events import (
@@ -49,6 +50,11 @@ STREAM_FADES = 0.3
 LEAST_EVIDENCE = 24.0
 """So many steps of evidence about the pool's acceptance stay, however long nothing is speculated."""
 
+MOST_MISSED = 2
+"""After so many verdicts in a row that the verifier failed to give, the target streams for a while."""
+FIRST_REST, MOST_REST = 8, 32
+"""So many steps; twice as many after each further verdict that fails, until one is given."""
+
 
 @dataclass(slots=True)
 class _Facts:
@@ -59,6 +65,8 @@ class _Facts:
     verdict_s: float = 0.0
     draft_was_late: bool = False
     """The target's step was done while the draft's was being written."""
+    has_no_verdict: bool = False
+    """The verifier failed, was late or was not asked: nothing is known of the draft's step."""
 
 
 class Decider(Protocol):
@@ -96,6 +104,14 @@ class Manner:
     """It could have been either, guided or in a window."""
     is_sampled: bool = False
     """Its tokens are drawn at random, not the likeliest ones taken."""
+    token_speculation: str = "hints"
+    """What the target guesses inside a step, as in `StepRequest`: its times are those of requests that are alike in
+    this. Where the engine takes no notice of it, ``hints`` for all."""
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether the target looks for its next words in the text where it has no hints: its streams are faster."""
+        return self.token_speculation != "none"
 
 
 class Pacer:
@@ -132,6 +148,10 @@ class Pacer:
         """Whether the draft answers."""
         self._only_streams = False
         """From now on its session streams, whatever is decided."""
+        self._num_missed = 0
+        """Verdicts in a row that the verifier failed to give."""
+        self._rests_until = 0
+        """Until how many steps the target streams for that."""
         self._num_ignored = 0
         self._target_position: dict[int, int] = {}
         """Of the target's calls under way; -1 for a stream."""
@@ -162,6 +182,11 @@ class Pacer:
         return self.num_tokens - self._num_first, seconds
 
     @property
+    def target_cost(self) -> TargetCost:
+        """The target's times in requests like this one."""
+        return self._estimates.target_cost_of(self.manner.token_speculation)
+
+    @property
     def alpha(self) -> float:
         """The acceptance rate of its steps, the pool's while it is young."""
         return self._alpha.over(self._estimates.alpha(self.manner.steps).value)
@@ -175,7 +200,12 @@ class Pacer:
     @property
     def max_depth(self) -> int:
         """How deep it may look ahead now."""
-        return self.manner.max_depth if self.can_draft and not self._only_streams else 0
+        return self.manner.max_depth if self.can_draft and not self._only_streams and not self.rests else 0
+
+    @property
+    def rests(self) -> bool:
+        """Whether the target streams for a while because the verifier fails."""
+        return self.num_steps < self._rests_until
 
     def decide(self) -> Decision:
         """The depth from now on."""
@@ -194,11 +224,9 @@ class Pacer:
         now = self._clock()
         if isinstance(command, StartTarget):
             self._num_ignored = 0
-            self._target_position[command.call] = command.position
-            self._estimates.begin((self.name, command.call), now, is_target=True)
+            self._begin_target(command.call, command.position, now)
         elif isinstance(command, StartStream):
-            self._target_position[command.call] = -1
-            self._estimates.begin((self.name, command.call), now, is_target=True)
+            self._begin_target(command.call, -1, now)
         elif isinstance(command, StartDraft):
             self._drafting[command.call] = range(command.position, command.position + command.depth)
             self._estimates.begin((self.name, command.call), now, is_target=False)
@@ -237,7 +265,7 @@ class Pacer:
         elif isinstance(event, Judged):
             if event.call in self._judging:
                 position, began = self._judging.pop(event.call)
-                self._facts[position].verdict_s = self._clock() - began
+                self._judged(event, self._facts[position], self._clock() - began)
         elif isinstance(event, DraftFailed):
             if event.call in self._drafting:  # else it was cancelled: the session does not hear of it
                 self._lose_draft()
@@ -260,6 +288,11 @@ class Pacer:
         if words.token_ids:
             self._began_at, self._num_first = self._clock(), len(words.token_ids)
 
+    def _begin_target(self, call: int, position: int, now: float) -> None:
+        self._target_position[call] = position
+        wish = self.manner.token_speculation
+        self._estimates.begin((self.name, call), now, is_target=True, token_speculation=wish)
+
     def _end(self, call: int) -> None:
         self._estimates.end((self.name, call), self._clock())
         self._target_position.pop(call, None)
@@ -277,6 +310,17 @@ class Pacer:
         is_being_drafted = any(position in positions for positions in self._drafting.values())
         facts.draft_was_late = facts.draft_tokens is None and is_being_drafted
         self._end(call)
+
+    def _judged(self, event: Judged, facts: _Facts, waited_s: float) -> None:
+        facts.verdict_s = waited_s
+        facts.has_no_verdict = event.degraded is not None or event.verdict.has_failed
+        if not facts.has_no_verdict:
+            self._num_missed = 0
+        elif not self.rests:  # else it was asked before
+            self._num_missed += 1
+            if self._num_missed >= MOST_MISSED:
+                num_steps = min(FIRST_REST * 2 ** (self._num_missed - MOST_MISSED), MOST_REST)
+                self._rests_until, self.is_typical = self.num_steps + num_steps, False
 
     def _streamed(self, event: Streamed) -> None:
         delta = event.delta
@@ -297,7 +341,8 @@ class Pacer:
         if self.manner.is_guided:
             return
         accepted = command.outcome is Outcome.ACCEPTED
-        if self.manner.max_depth and (accepted or command.outcome is Outcome.RECOVERED):
+        is_decided = accepted or command.outcome is Outcome.RECOVERED
+        if self.manner.max_depth and is_decided and not facts.has_no_verdict:
             tokens = (facts.draft_tokens or 0) if accepted else facts.target_tokens
             self._estimates.decided(accepted, tokens, self.manner.steps, self._alpha)
             self._estimates.judged(facts.verdict_s, self.manner.steps)

@@ -97,6 +97,17 @@ def test_the_work_of_others_counts() -> None:
     assert beside.tokens_per_s == pytest.approx(1.0 / 1.6, rel=0.02)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.2, 1.0])
+@pytest.mark.parametrize("others", [4.0, 30.0])
+@pytest.mark.parametrize("num_targets", [1, 2])
+def test_what_others_lose_counts_as_what_ours_lose(num_targets: int, others: float, share: float) -> None:
+    given = replace(conditions(share), target_others=others, num_targets=num_targets)
+    ours = alike(4 * num_targets, 0.85)
+    chosen = outlook(given, ours, choose(given, ours, PLENTY)).total_per_s
+    fixed = [outlook(given, ours, [depth] * len(ours)).total_per_s for depth in (0, 1, 2, 3, 4, 6, 8)]
+    assert chosen >= 0.985 * max(fixed)
+
+
 def test_replicas_share_the_load() -> None:
     given = conditions(0.1)
     one, four = choose(given, alike(16, 0.7), PLENTY), choose(replace(given, num_targets=4), alike(16, 0.7), PLENTY)

@@ -21,7 +21,7 @@ from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.simulation.clock import Clock
-from deployments.simulation.controller_grid import TOKEN_S, Cell, compare, run_controlled
+from deployments.simulation.controller_grid import TOKEN_S, Cell, compare, run_controlled, run_fixed
 from deployments.simulation.driver import measure_fast
 from deployments.simulation.scripts import Agreement, StepPair
 from deployments.simulation.workload import Opening
@@ -121,6 +121,17 @@ def test_it_is_about_as_fast_as_the_best_depth_in_hindsight(cell: Cell) -> None:
     row = compare(cell, 100, (1, 4, 8))
     assert row.controlled > 0.97
     assert row.controlled > 0.92 * row.best
+
+
+@pytest.mark.parametrize(
+    ("alpha", "share", "least"), [(0.85, 1.0, 0.84), (0.5, 1.0, 0.9), (0.5, 0.1, 0.95), (0.85, 0.1, 1.15)]
+)
+def test_coordinators_that_share_a_target_do_not_crowd_each_other_out(alpha: float, share: float, least: float) -> None:
+    """Each of two controllers has half of the users, and what it gains is not to be what the other loses. One for all
+    would know more: it reaches 1.00, 0.99, 1.00 and 1.23 here."""
+    cell, num_steps = Cell(alpha, 0.1, share, users=8, num_coordinators=2), 35 * 8
+    alone = run_fixed(cell, 0, num_steps).tokens_per_s
+    assert run_controlled(cell, num_steps).tokens_per_s > least * alone
 
 
 def test_it_goes_as_deep_as_it_pays_within_few_steps() -> None:

@@ -80,6 +80,27 @@ def test_unequal_replicas_are_not_taken_for_the_load_of_others(num_replicas: int
     assert learn(num_replicas, num_foreign).target.others == pytest.approx(num_foreign, abs=0.05)
 
 
+def test_a_step_is_timed_with_the_others_that_are_there_now() -> None:
+    """The choice goes by how many there are on average; what a step took, by those beside it."""
+    engine = Engine()
+    engine.begin(0.0)
+    engine.place("", "target-0", 0.0)
+    for number in range(44):
+        engine.saw("target-0", 1 if number < 40 else 9, float(number))
+    assert engine.others < 2.0
+    assert engine.mean_sequences("target-0", engine.mark(43.0), 44.0) == pytest.approx(9.0, abs=2.0)
+
+
+def test_a_stream_shows_who_else_is_there() -> None:
+    estimates = Estimates()
+    estimates.begin("stream", 0.0, is_target=True)
+    for number in range(1, 9):
+        delta = Delta("a" * 8, (1,) * 8, Ending.BOUNDARY, "target-0", num_running=5)
+        estimates.streamed("stream", delta, float(number))
+    assert estimates.target.others == pytest.approx(4.0)
+    assert estimates.target.num_sequences == pytest.approx(5.0)
+
+
 def test_calls_that_have_not_arrived_are_not_made_up_for() -> None:
     """One that is counted before the engine has it weighs as much as one that the engine still has after it was
     cancelled."""

@@ -204,8 +204,8 @@ def test_what_requests_for_the_target_alone_have_shown_is_not_tried() -> None:
     guidance = Guidance(TargetCost(), 0.007)
     for _ in range(10):
         guidance.streamed(Streaming(20, 1.0, 0.1, True), guided=False)
-    assert all(play(guidance, STEPS_APART, 0.1, 0.05))
-    assert not all(play(guidance, 5 * STEPS_APART, 0.1, 0.05)), "but now and then it is"
+    assert all(play(guidance, 5 * STEPS_APART, 0.1, 0.05))
+    assert not all(play(guidance, STEPS_APART, 0.1, 0.05)), "but now and then it is"
 
 
 def test_hints_that_cost_more_than_they_give_are_stopped() -> None:

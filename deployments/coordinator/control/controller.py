@@ -119,7 +119,7 @@ class Controller:
         self._plan: dict[str, int] = {}
         self._plan_age = 0
         self._cost: TargetCost = self.estimates.target_cost
-        """The target's times in requests like the one that is decided on."""
+        """The target's times in requests like the one that is weighed, by which the plan is."""
         self._allowance = FIRST_ALLOWANCE
         """In steps of each request."""
         self._since_probe = 0.0
@@ -181,9 +181,6 @@ class Controller:
 
     def decide(self, pacer: Pacer) -> None:
         """A step of `pacer` was committed, or it begins: its decision for what comes next."""
-        if self._cost is not pacer.target_cost:
-            self._cost = pacer.target_cost
-            self._plan.clear()
         part = 1.0 / max(len(self._pacers), 1)
         self._allowance = min(self._allowance + self._probe_share * part, MOST_ALLOWANCE)
         self._since_probe += part
@@ -234,6 +231,9 @@ class Controller:
     # --- weighing ----------------------------------------------------------------------------------------------------
 
     def _weigh(self, pacer: Pacer) -> None:
+        if self._cost is not pacer.target_cost:
+            self._cost = pacer.target_cost
+            self._plan.clear()
         wanted, current = self._planned(pacer), pacer.depth_ahead
         if wanted == current:
             pacer.missed *= 0.5

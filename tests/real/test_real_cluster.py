@@ -42,15 +42,34 @@ def url() -> Iterator[str]:
 
 
 def engine_processes() -> list[str]:
-    """Engine processes whose ancestors have gone or are this test's. One that has ended and waits for its parent, a
-    replica on its way out, to take note of it (a zombie) is none."""
+    """Engine processes whose ancestors have gone or are this test's: tests that run beside it have engines of their
+    own. One that has ended and waits for its parent, a replica on its way out, to take note of it (a zombie) is none."""
     deadline = time.monotonic() + 15
     while True:
-        listing = subprocess.run(["ps", "-eo", "stat,ppid,args"], capture_output=True, text=True, check=True).stdout
-        found = [line for line in listing.splitlines() if "VLLM::" in line and not line.startswith("Z")]
+        listing = subprocess.run(["ps", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+        processes = {int(pid): (int(ppid), words) for pid, ppid, words in map(split_line, listing.splitlines()[1:])}
+        found = [
+            words
+            for pid, (_, words) in processes.items()
+            if "VLLM::" in words and not words.startswith("Z") and not is_of_others(pid, processes)
+        ]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.5)
+
+
+def split_line(line: str) -> tuple[str, str, str]:
+    pid, ppid, words = line.split(None, 2)
+    return pid, ppid, words
+
+
+def is_of_others(pid: int, processes: dict[int, tuple[int, str]]) -> bool:
+    """Whether a run of pytest that is not this one is among the ancestors of `pid`."""
+    while pid in processes and pid not in (os.getpid(), os.getppid()):
+        pid, words = processes[pid]
+        if "[pytest-xdist" in words or "-m pytest" in words:
+            return True
+    return False
 
 
 def ask(url: str, request_id: str, max_tokens: int = 120, temperature: float = 0.0, **speculation: Any) -> Any:

@@ -43,7 +43,8 @@ def url() -> Iterator[str]:
 
 def engine_processes() -> list[str]:
     """Engine processes whose ancestors have gone or are this test's: tests that run beside it have engines of their
-    own. One that has ended and waits for its parent, a replica on its way out, to take note of it (a zombie) is none."""
+    own. One that has ended and waits for its parent, a replica on its way out, to take note of it (a zombie) is none.
+    """
     deadline = time.monotonic() + 15
     while True:
         listing = subprocess.run(["ps", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout

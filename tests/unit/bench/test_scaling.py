@@ -1,4 +1,8 @@
-"""Users are spread evenly over target replicas, and look ahead over many as over one."""
+"""Users are spread evenly over target replicas, and look ahead over many as over one.
+
+With `lookahead` the order in which connections are read is left to chance: over 24 s that moves the ratio by 8 %
+(standard deviation), over 96 s by 1.5 %.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from deployments.generation import SpeculationOptions
 from deployments.simulation.virtual_loop import run_virtually
 
 
-@pytest.mark.parametrize(("mode", "warm_up_s", "window_s"), [("target", 0.5, 8.0), ("lookahead", 8.0, 24.0)])
+@pytest.mark.parametrize(("mode", "warm_up_s", "window_s"), [("target", 0.5, 8.0), ("lookahead", 8.0, 96.0)])
 def test_twice_the_replicas_with_twice_the_users_make_twice_the_tokens(
     mode: str, warm_up_s: float, window_s: float
 ) -> None:

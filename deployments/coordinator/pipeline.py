@@ -23,6 +23,7 @@ from deployments.coordinator.events import (
     Command,
     Commit,
     DraftAvailable,
+    DraftRefused,
     Event,
     Fail,
     Finish,
@@ -327,7 +328,9 @@ class Pipeline:
             await asyncio.sleep(min(delay, MAX_DRAFT_RETRY_S))
             try:
                 info, (prompt,) = await drafter.render(self._prompt)
-            except RequestError:
+            except RequestError as error:
+                logger.info("The draft cannot serve a request: %s", error)
+                self._events.put_nowait(DraftRefused())
                 break
             except Exception as error:
                 report("draft", error)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -267,6 +267,13 @@ class BuildArgs(BaseModel):
     """Path of a config file on the machine that builds."""
     settings: dict[str, Any] | None = None
     """The whole configuration, inline."""
+
+    @model_validator(mode="after")
+    def _one_of_the_three(self) -> BuildArgs:
+        given = sorted(self.model_fields_set)
+        if len(given) > 1:
+            raise ValueError(f"give one of profile, config and settings, not {' and '.join(given)}")
+        return self
 
     def resolve(self) -> Config:
         """The configuration; ConfigError says what is wrong with it."""

@@ -150,7 +150,7 @@ class Pipeline:
                 event = await self._events.get()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"The request was not done within {self._patience.request_s:g} s; ask for fewer tokens or more time."
+                "The request was not done within its time limit; ask for fewer tokens or more time."
             ) from None
         if self._events.qsize() < MAX_WAITING:
             self._has_room.set()

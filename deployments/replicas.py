@@ -1,6 +1,7 @@
 """What runs inside the replicas of draft, target and verifier: a role over an engine, called over a link.
 
-Promises: a replica is ready only when its model is; one whose engine dies goes with it, and Serve replaces it; one that is to stop finishes what it was called for, then ends its engine.
+Promises: a replica is ready only when its model is; one whose engine dies goes with it, and Serve replaces it; one that
+is to stop finishes what it was called for, then ends its engine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """YAML as people write it for us: one value for each key.
 
-Promises: what cannot be read, or names a key of one mapping twice, is a `ConfigError` with its line. PyYAML by itself keeps
-the last of two, so that a second section would take the first one's keys away without a word.
+Promises: what cannot be read, or names a key of one mapping twice, is a `ConfigError` with its line. PyYAML by itself
+keeps the last of two, so that a second section would take the first one's keys away without a word.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from actors.errors import ConfigError
 class _Loader(yaml.SafeLoader):
     """Looks at keys while mappings are put together: later those of ``<<`` stand among them."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):

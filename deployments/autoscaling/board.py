@@ -1,7 +1,8 @@
 """Where the policies of one application's deployments meet: one decision for all roles, from the readings of all.
 
 Promises: one `Policy` an application, however many deployments ask; it decides once in `PERIOD_S`, from what every role
-read last; rules that change, and a pause in which no deployment asked, start it anew. It lives in the process that asks, Serve's controller.
+read last; rules that change, and a pause in which no deployment asked, start it anew. It lives in the process that
+asks, Serve's controller.
 """
 
 from __future__ import annotations

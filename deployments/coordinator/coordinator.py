@@ -258,7 +258,8 @@ class Coordinator:
 
     def _patience(self, request: GenerationRequest) -> Patience:
         speculation = self._config.speculation
-        return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
+        is_rest = request.resume is not None
+        return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s, is_rest)
 
     async def _settings(self, request: GenerationRequest, plan: Plan) -> tuple[SessionSettings, bool]:
         """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""

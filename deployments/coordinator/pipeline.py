@@ -71,6 +71,8 @@ class Patience:
     draft_retry_s: float = 2.0
     request_s: float | None = None
     """Time limit of the whole request."""
+    is_rest: bool = False
+    """The request began elsewhere, and that is what is left of its time."""
 
 
 class Observer(Protocol):
@@ -149,8 +151,9 @@ class Pipeline:
             async with asyncio.timeout_at(deadline):
                 event = await self._events.get()
         except TimeoutError:
+            limit = "its time limit" if self._patience.is_rest else f"{self._patience.request_s:g} s"
             raise DeadlineExceeded(
-                "The request was not done within its time limit; ask for fewer tokens or more time."
+                f"The request was not done within {limit}; ask for fewer tokens or more time."
             ) from None
         if self._events.qsize() < MAX_WAITING:
             self._has_room.set()

@@ -76,9 +76,9 @@ async def events(
 
 
 def _due(untold: dict[int, Opened], index: int, output: Output) -> list[tuple[int, Output]]:
-    """What is to be told after `output` of choice `index`: that choices were opened, which is kept in `untold`, comes with
-    the first text or end of any. vLLM's server, too, sends all roles with the first token, in the order of their numbers:
-    OpenAI's client puts what comes third into its third place, whatever the number."""
+    """What is to be told after `output` of choice `index`: that choices were opened, which is kept in `untold`, comes
+    with the first text or end of any. vLLM's server, too, sends all roles with the first token, in the order of their
+    numbers: OpenAI's client puts what comes third into its third place, whatever the number."""
     if isinstance(output, Opened):
         untold[index] = output
         return []

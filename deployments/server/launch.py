@@ -81,8 +81,8 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
             if address == "local":
                 raise
             raise ConfigError(
-                f"No Ray cluster could be joined at {address!r}: {error} `ray status` says what runs; `ray start --head` "
-                "begins a cluster, and without --address one starts on this machine.",
+                f"No Ray cluster could be joined at {address!r}: {error} `ray status` says what runs; `ray start "
+                "--head` begins a cluster, and without --address one starts on this machine.",
                 "address",
             ) from error
     begun = False

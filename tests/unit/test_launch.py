@@ -153,7 +153,10 @@ def test_a_cluster_that_is_not_there_is_told_in_words(
         raise error
 
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(ConfigError, match=f"at 'auto': {error} `ray status`"), running(at("127.0.0.1", 0), address="auto"):
+    with (
+        pytest.raises(ConfigError, match=f"at 'auto': {error} `ray status`"),
+        running(at("127.0.0.1", 0), address="auto"),
+    ):
         raise AssertionError("there is none")
     assert found.calls == []
 

@@ -13,8 +13,8 @@ from ray.serve.deployment import Application
 from actors.errors import ConfigError
 from deployments import app
 from deployments.app import GatewayReplica, compose
-from deployments.bench.autoscale import settings
 from deployments.autoscaling_config import AutoscalingConfig as RolesScaling
+from deployments.bench.autoscale import settings
 from deployments.config import Config, load_profile, validate_config
 from tests.unit.gateway.script import ScriptedBackend, chat, client_of, config, finished, opened
 

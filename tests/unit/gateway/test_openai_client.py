@@ -10,8 +10,10 @@ import pytest
 
 from actors.errors import CapacityError, RoleUnavailable
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import (
     MODEL,
+    Act,
     ScriptedBackend,
     config,
     finished,

@@ -1,8 +1,8 @@
 """A replica whose engine has died goes with it.
 
 Promises: within about `WATCH_S` of the engine's death every caller has lost its connection, as to a replica that died,
-and the process ends, which Serve takes for a crash. By its own health check Serve would believe it after three failures,
-half a minute, and meanwhile a replica that fails every call at once looks like the one with the least to do.
+and the process ends, which Serve takes for a crash. By its own health check Serve would believe it after three
+failures, half a minute, and meanwhile a replica that fails every call at once looks like the one with the least to do.
 """
 
 from __future__ import annotations

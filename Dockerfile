@@ -13,9 +13,10 @@ COPY deployments deployments
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 
 FROM python:3.11-slim-bookworm
-# A compiler for the kernels that Triton makes at run time; wget is what KubeRay's probes call.
+# A compiler for the kernels that Triton makes at run time; vLLM for CPUs is linked with libnuma, which no wheel brings; wget
+# is what KubeRay's probes call.
 RUN apt-get update && \
-    apt-get install --yes --no-install-recommends gcc g++ libc6-dev procps wget && \
+    apt-get install --yes --no-install-recommends gcc g++ libc6-dev libnuma1 procps wget && \
     rm -rf /var/lib/apt/lists/*
 
 ARG HARDWARE=gpu

@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from actors.errors import ConfigError, LookaheadError
+from actors.errors import ConfigError, LookaheadError, RoleUnavailable
 from actors.messages import SpeculationStats
 from deployments.autoscaling_config import AutoscalingConfig
 from deployments.config import Config, CoordinatorConfig, load_config, load_profile, validate_config
@@ -165,8 +165,8 @@ class CoordinatorBackend:
         return await self._lingering.hand_over(stream_id, owner)
 
     async def _hand_over(self, *asked: str | Keep) -> list[GenerationRequest]:
-        """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has; one that
-        is dead or frozen has none."""
+        """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has.
+        RoleUnavailable where none is found and one that Serve knows does not answer."""
         by_serve, by_links = await asyncio.gather(
             self._ask("hand_over", *asked), self._coordinators.answers(ASK_S, "hand_over", *asked)
         )
@@ -174,7 +174,10 @@ class CoordinatorBackend:
         for error in told:
             if isinstance(error, BaseException):
                 logger.warning("A coordinator did not say what it has of the stream %s: %r", asked[0], error)
-        return [request for answer in told if isinstance(answer, list) for request in answer]
+        found = [request for answer in told if isinstance(answer, list) for request in answer]
+        if not found and (not by_serve or any(isinstance(answer, BaseException) for answer in by_serve)):
+            raise RoleUnavailable("Not every coordinator says what it has.")
+        return found
 
     async def _ask(self, method: str, *args: Any) -> list[Any]:
         """What each coordinator that Serve knows says to `method`; nothing where none can be asked."""
@@ -267,6 +270,13 @@ class BuildArgs(BaseModel):
     """Path of a config file on the machine that builds."""
     settings: dict[str, Any] | None = None
     """The whole configuration, inline."""
+
+    @model_validator(mode="after")
+    def _one_of_the_three(self) -> BuildArgs:
+        given = sorted(self.model_fields_set)
+        if len(given) > 1:
+            raise ValueError(f"give one of profile, config and settings, not {' and '.join(given)}")
+        return self
 
     def resolve(self) -> Config:
         """The configuration; ConfigError says what is wrong with it."""

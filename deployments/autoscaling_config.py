@@ -57,6 +57,17 @@ class AutoscalingConfig(Strict):
                 raise ValueError(f"{name}.min_replicas is 0, but no request is served without; draft and verifier may")
         return self
 
+    @model_validator(mode="after")
+    def _beside_a_target(self) -> AutoscalingConfig:
+        for name in ("draft", "verifier"):
+            role = getattr(self, name)
+            if role is not None and role.per_target and self.target is None:
+                raise ValueError(
+                    f"{name}.per_target counts the targets that are needed, so there must be a section `target` "
+                    f"beside it; where targets are fixed, give {name}.min_replicas"
+                )
+        return self
+
     def role(self, name: str) -> RoleScaling | None:
         """The section of role `name`."""
         role: RoleScaling | None = getattr(self, name)

@@ -11,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from actors.engines import speculative_model
@@ -23,6 +22,7 @@ from deployments.gateway_config import ApiKeyConfig, GatewayConfig
 from deployments.sections import PlacementConfig, Strict, WriterConfig
 from deployments.speculation_config import Mode, SpeculationConfig
 from deployments.verifier_config import EmbeddingCheck, VerifierConfig, suits_specreason
+from deployments.yaml_text import read_yaml
 
 
 class ReasoningConfig(Strict):
@@ -215,10 +215,7 @@ def load_config(path: str | Path) -> Config:
 
 def parse_config(text: str, source: str) -> Config:
     """A configuration from YAML text; `source` is named in errors."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+    data = read_yaml(text, source)
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must hold a mapping of settings, not {type(data).__name__}.")
     return validate_config(data, source)

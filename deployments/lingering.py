@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
+from actors.errors import RoleUnavailable
 from deployments.coordinator.keeper import Generate, Keeper
 from deployments.gateway.stay import Stay
 from deployments.generation import GenerationRequest, Keep, Opened, Output
@@ -23,7 +24,7 @@ logger = logging.getLogger("lookahead.gateway")
 READ_OUT_S = 1.0
 """So long outputs may be on their way that a coordinator has sent before it handed their stream over."""
 HandOver = Callable[..., Awaitable[list[GenerationRequest]]]
-"""As `Keeper.hand_over`, of all coordinators."""
+"""As `Keeper.hand_over`, of all coordinators; raises where it found nothing and some did not answer."""
 
 
 class Lingering:
@@ -78,16 +79,19 @@ class Lingering:
 
     async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
         """As `Backend.hand_over`."""
-        if theirs := await self._theirs(stream_id, owner):
-            await self._keeper.read_out(stream_id, owner, READ_OUT_S)  # what is fetched from them was not counted else
-        return [*theirs, *await self._keeper.hand_over(stream_id, owner)]
-
-    async def _theirs(self, stream_id: str, owner: str, *only: Keep) -> list[GenerationRequest]:
+        theirs: list[GenerationRequest] = []
+        trouble: Exception | None = None
         try:
-            return await self._hand_over(stream_id, owner, *only)
+            theirs = await self._hand_over(stream_id, owner)
         except Exception as error:  # whatever keeps them from answering, what is here is there
-            logger.warning("No coordinator could be asked for the stream %s: %s", stream_id, error)
-            return []
+            logger.warning("Not all coordinators could be asked for the stream %s: %s", stream_id, error)
+            trouble = error
+        if theirs:
+            await self._keeper.read_out(stream_id, owner, READ_OUT_S)  # what is fetched from them was not counted else
+        found = [*theirs, *await self._keeper.hand_over(stream_id, owner)]
+        if not found and trouble is not None:
+            raise RoleUnavailable("A coordinator did not say whether it has the stream; ask again.") from trouble
+        return found
 
     async def close(self) -> None:
         """End what runs here."""
@@ -108,5 +112,9 @@ class Lingering:
     async def _end(self, request: GenerationRequest) -> None:
         """Where the coordinator saw its reader go only now, it would write on for as long again. What the client may
         have asked for or come back to by now is not ended."""
-        if request.keep is not None:
-            await self._theirs(request.keep.stream_id, request.keep.owner, request.keep)
+        if (keep := request.keep) is None:
+            return
+        try:
+            await self._hand_over(keep.stream_id, keep.owner, keep)
+        except Exception as error:
+            logger.warning("The stream %s may be written on without a reader: %s", keep.stream_id, error)

@@ -1,7 +1,7 @@
 """What runs inside the replicas of draft, target and verifier: a role over an engine, called over a link.
 
-Promises: a replica is ready only when its model is; a dead engine fails the health check, so that Serve replaces the
-replica; one that is to stop finishes what it was called for, then ends its engine.
+Promises: a replica is ready only when its model is; one whose engine dies goes with it, and Serve replaces it; one that
+is to stop finishes what it was called for, then ends its engine.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from actors.verifier import StepVerifier, create_verifier
 from actors.writer import ModelWriter
 from deployments.config import Config
 from deployments.coordinator.pools import DraftPool, TargetPool, WriterPool
+from deployments.engine_watch import EngineWatch
 from deployments.link.frames import Address
 from deployments.link.over_serve import listen, members
 from deployments.link.server import LinkServer
@@ -78,11 +79,13 @@ class WriterReplica:
 
     _writer: ModelWriter
     _server: LinkServer
+    _watch: EngineWatch
     _phases: StartPhases
 
     async def _listen(self, methods: frozenset[str], config: WriterConfig) -> None:
         capacity = (await self._writer.describe()).max_num_seqs or config.placement.max_ongoing_requests
         self._server = await listen(self._writer, methods, capacity)
+        self._watch = EngineWatch(self._writer.check_health, self._server)
 
     async def link(self) -> Address:
         """Where the role itself is called."""
@@ -113,6 +116,7 @@ class WriterReplica:
         """Serve calls and awaits this when the replica is stopped."""
         if hasattr(self, "_server"):
             await self._server.drain()
+            self._watch.stop()
             await self._server.close()
         if hasattr(self, "_writer"):
             await self._writer.shutdown()
@@ -158,6 +162,7 @@ class VerifierReplica:
         self._verifier = await self._made(config)
         capacity = config.verifier.placement.max_ongoing_requests
         self._server = await listen(self, {"judge", "describe"}, capacity)
+        self._watch = EngineWatch(self._judge.check_health, self._server) if self._judge is not None else None
 
     async def _made(self, config: Config) -> StepVerifier:
         checks = {
@@ -199,6 +204,8 @@ class VerifierReplica:
         """Serve calls and awaits this when the replica is stopped."""
         if hasattr(self, "_server"):
             await self._server.drain()
+            if self._watch is not None:
+                self._watch.stop()
             await self._server.close()
         await asyncio.gather(*(role.aclose() for role in getattr(self, "_asked", ())))
         if getattr(self, "_judge", None) is not None:

@@ -49,7 +49,8 @@ from deployments.verifier_config import accepts_only_equal, suits_specreason
 logger = logging.getLogger(__name__)
 
 DRAFT_PROMPT_S = 1.0
-"""A request waits so long for the draft to render its prompt; then it goes on without, until the draft answers."""
+"""A request waits so much longer for the draft than for the target to render its prompt, of which long ones take a
+while and wait for one another; then it goes on without, until the draft answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,15 +258,19 @@ class Coordinator:
 
     def _patience(self, request: GenerationRequest) -> Patience:
         speculation = self._config.speculation
-        return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s)
+        is_rest = request.resume is not None
+        return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s, is_rest)
 
     async def _settings(self, request: GenerationRequest, plan: Plan) -> tuple[SessionSettings, bool]:
         """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
         drafts = plan.mode != "target"
-        (info, prompt, marks), draft_prompt = await asyncio.gather(
-            rendered(target, request.prompt, config.reasoning), self._draft_prompt(request.prompt, drafts)
-        )
+        draft = asyncio.create_task(self._draft_prompt(request.prompt, drafts))
+        try:
+            info, prompt, marks = await rendered(target, request.prompt, config.reasoning)
+            draft_prompt = await self._in_time(draft)
+        finally:
+            draft.cancel()
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
         settings = SessionSettings(
@@ -310,16 +315,23 @@ class Coordinator:
         if not wanted or self._roles.drafter is None or is_away:
             return DraftPrompt()
         try:
-            async with asyncio.timeout(DRAFT_PROMPT_S):
-                info, (token_ids,) = await self._roles.drafter.render(prompt)
+            info, (token_ids,) = await self._roles.drafter.render(prompt)
         except RequestError as error:
             logger.info("The draft cannot serve a request: %s", error)
             return DraftPrompt(refuses=True)
-        except (LookaheadError, TimeoutError):
+        except LookaheadError:
             self._draft_is_away()
             return DraftPrompt()
         self._draft_is_back(info.vocabulary)
         return DraftPrompt(token_ids, info.vocabulary)
+
+    async def _in_time(self, draft: asyncio.Task[DraftPrompt]) -> DraftPrompt:
+        """What `draft` makes of the prompt, of which the target's rendering is there."""
+        try:
+            return await asyncio.wait_for(draft, DRAFT_PROMPT_S)
+        except TimeoutError:
+            self._draft_is_away()
+            return DraftPrompt()
 
     def _draft_is_back(self, vocabulary: str) -> None:
         self._draft_away_s = self._draft_away_until = 0.0

@@ -68,6 +68,11 @@ class DraftAvailable:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftRefused:
+    """The draft answers again, and cannot serve this request at all."""
+
+
+@dataclass(frozen=True, slots=True)
 class TargetProgress:
     """The target has written `delta` of the step of `call`; the step's last tokens come with the step only."""
 
@@ -115,6 +120,7 @@ Event = (
     | DraftEnded
     | DraftFailed
     | DraftAvailable
+    | DraftRefused
     | TargetProgress
     | TargetStep
     | TargetFailed
@@ -187,7 +193,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class ReviveDraft:
-    """Send `DraftAvailable` once the draft is worth another try."""
+    """Send `DraftAvailable` or `DraftRefused` once the draft is worth another try."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from deployments.coordinator.events import (
     DraftAvailable,
     DraftEnded,
     DraftFailed,
+    DraftRefused,
     DraftStep,
     Event,
     Fail,
@@ -127,6 +128,8 @@ class GuidedSession:
             return []
         if isinstance(event, DraftAvailable):
             self._drafting.revive(event)
+        elif isinstance(event, DraftRefused):
+            self._lose_draft("draft_refused", permanent=True)
         elif event.call not in self._calls:
             return []
         elif isinstance(event, DraftStep):

@@ -23,6 +23,7 @@ from deployments.coordinator.events import (
     Command,
     Commit,
     DraftAvailable,
+    DraftRefused,
     Event,
     Fail,
     Finish,
@@ -70,6 +71,8 @@ class Patience:
     draft_retry_s: float = 2.0
     request_s: float | None = None
     """Time limit of the whole request."""
+    is_rest: bool = False
+    """The request began elsewhere, and that is what is left of its time."""
 
 
 class Observer(Protocol):
@@ -148,8 +151,9 @@ class Pipeline:
             async with asyncio.timeout_at(deadline):
                 event = await self._events.get()
         except TimeoutError:
+            limit = "its time limit" if self._patience.is_rest else f"{self._patience.request_s:g} s"
             raise DeadlineExceeded(
-                f"The request was not done within {self._patience.request_s:g} s; ask for fewer tokens or more time."
+                f"The request was not done within {limit}; ask for fewer tokens or more time."
             ) from None
         if self._events.qsize() < MAX_WAITING:
             self._has_room.set()
@@ -327,7 +331,9 @@ class Pipeline:
             await asyncio.sleep(min(delay, MAX_DRAFT_RETRY_S))
             try:
                 info, (prompt,) = await drafter.render(self._prompt)
-            except RequestError:
+            except RequestError as error:
+                logger.info("The draft cannot serve a request: %s", error)
+                self._events.put_nowait(DraftRefused())
                 break
             except Exception as error:
                 report("draft", error)

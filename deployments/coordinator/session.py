@@ -26,6 +26,7 @@ from deployments.coordinator.events import (
     DraftEnded,
     DraftFailed,
     DraftProgress,
+    DraftRefused,
     DraftStep,
     Event,
     Fail,
@@ -95,6 +96,8 @@ class Session:
             return []
         if isinstance(event, DraftAvailable):
             self._drafting.revive(event)
+        elif isinstance(event, DraftRefused):
+            self._lose_draft("draft_refused", permanent=True)
         elif event.call not in self._calls:
             return []
         elif isinstance(event, DraftStep):

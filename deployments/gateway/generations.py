@@ -118,8 +118,10 @@ class Generations:
         except TimeoutError:
             if until < self._deadline:
                 raise
-            message = f"The time limit of {self._timeout_s:g} seconds passed; what was sent before is valid."
-            raise DeadlineExceeded(message) from None
+            # Of a stream that was fetched only the rest of its time is known here.
+            is_rest = any(request.resume is not None for request in self._requests)
+            limit = "The request's time limit" if is_rest else f"The time limit of {self._timeout_s:g} seconds"
+            raise DeadlineExceeded(f"{limit} passed; what was sent before is valid.") from None
         if isinstance(output, Exception):
             raise output
         return index, output

@@ -100,7 +100,7 @@ def parse_keys(text: str, source: str) -> list[Entry]:
     """
     try:
         data: Any = yaml.load(text, LOADER)  # nosec B506 # both are safe loaders
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
         mark = getattr(error, "problem_mark", None)  # the error itself would show the line
         where = f" (line {mark.line + 1})" if mark is not None else ""
         raise ConfigError(f"{source} is not valid YAML{where}.", source) from None

@@ -76,12 +76,12 @@ async def events(
 
 
 def _due(untold: dict[int, Opened], index: int, output: Output) -> list[tuple[int, Output]]:
-    """What is to be told after `output` of choice `index`: that the choice was opened, which is kept in `untold`, comes
-    with its first text or its end. vLLM's server, too, sends the role with the first token."""
+    """What is to be told after `output` of choice `index`: that choices were opened, which is kept in `untold`, comes
+    with the first text or end of any. vLLM's server, too, sends all roles with the first token, in the order of their
+    numbers: OpenAI's client puts what comes third into its third place, whatever the number."""
     if isinstance(output, Opened):
         untold[index] = output
         return []
     if isinstance(output, Committed) and not output.text:
         return []
-    opened = untold.pop(index, None)
-    return [(index, each) for each in (opened, output) if each is not None]
+    return [*((each, untold.pop(each)) for each in sorted(untold)), (index, output)]

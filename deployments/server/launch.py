@@ -75,7 +75,16 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     with _own_sigterm():
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+        except (ConnectionError, ValueError) as error:
+            if address == "local":
+                raise
+            raise ConfigError(
+                f"No Ray cluster could be joined at {address!r}: {error} `ray status` says what runs; `ray start "
+                "--head` begins a cluster, and without --address one starts on this machine.",
+                "address",
+            ) from error
     begun = False
     try:
         if address != "local":

@@ -27,6 +27,7 @@ from deployments.simulation.scenario_sections import (
     VerifierScenario,
 )
 from deployments.simulation.workload import HintGain
+from deployments.yaml_text import read_yaml
 
 
 class Scenario(Strict):
@@ -131,10 +132,7 @@ def load_scenario(name: str, changes: Sequence[str] = ()) -> Scenario:
 
 def parse_scenario(text: str, source: str, changes: Sequence[str] = ()) -> Scenario:
     """A scenario from YAML, with `changes`; ConfigError lists every wrong key."""
-    try:
-        data: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+    data = read_yaml(text, source)
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must hold a mapping of settings, not {type(data).__name__}.")
     for change in changes:

@@ -6,16 +6,19 @@ Small models and float32, so that greedy decoding is reproducible and the suite 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openai import OpenAI
 
+from deployments.chaos.replicas import replicas_now
 from deployments.config import load_profile, validate_config
 from deployments.server.launch import running
 
@@ -129,3 +132,35 @@ def test_real_verifiers_answer(url: str, verifier: str) -> None:
     verdicts = [s for s in trace(url, f"verify-{verifier}")["spans"] if s["kind"] == "verdict" and s["detail"]]
     assert verdicts
     assert all("reason" in s["detail"] for s in verdicts)
+
+
+def test_an_engine_that_dies_in_its_living_replica_costs_a_pause_and_no_word(url: str) -> None:
+    """Serve's health check would take half a minute to notice; until then each call would fail at once."""
+    alone = ask(url, "whole", mode="target", token_speculation="none")
+    text, victim = "", 0
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=300) as client:
+        stream = client.chat.completions.create(
+            model="lookahead-local",
+            messages=[{"role": "user", "content": QUESTION}],
+            max_tokens=120,
+            temperature=0.0,
+            stream=True,
+            extra_body={"speculation": {"mode": "target", "token_speculation": "none"}},
+        )
+        for chunk in stream:
+            text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+            if text and not victim:
+                victim = engine_core("target")
+                os.kill(victim, signal.SIGKILL)
+    assert victim
+    assert text == alone.choices[0].message.content
+    assert engine_core("target") != victim
+    assert httpx.get(f"{url}/ready").status_code == 200
+
+
+def engine_core(role: str) -> int:
+    """The process of vLLM's engine core in the replica of `role`."""
+    [replica] = [each for each in replicas_now() if each.role == role]
+    children = Path(f"/proc/{replica.pid}/task/{replica.pid}/children").read_text(encoding="utf-8").split()
+    [core] = [pid for pid in map(int, children) if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return core

@@ -133,6 +133,11 @@ def test_serve_file_builds_the_profile(deploy: ServeDeploySchema, config: Config
     assert deploy.proxy_location.value == "HeadOnly"
 
 
+def test_of_two_ways_to_say_the_configuration_none_is_left_out_silently() -> None:
+    with pytest.raises(ValueError, match="not config and settings"):
+        build({"config": "cluster.yaml", "settings": {"served_model_name": "x"}})
+
+
 def test_every_start_command_sets_what_ray_is_started_with(cluster: dict[str, Any]) -> None:
     starts = [
         command

@@ -283,7 +283,7 @@ def test_the_image_has_what_kuberay_and_serve_ask_for(service: dict[str, Any], p
     assert environment()["RAY_AUTH_MODE"] == "token"
     assert f"ray[serve]=={service['spec']['rayClusterConfig']['rayVersion']}" in project["dependencies"]
     packages = next(rest for name, rest in instructions() if name == "RUN" and "apt-get" in rest).split()
-    assert {"wget", "gcc"} <= set(packages)  # KubeRay's probes, Triton
+    assert {"wget", "gcc", "libnuma1"} <= set(packages)  # KubeRay's probes, Triton, vLLM for CPUs
     # A login shell keeps none of the image's PATH: nothing may be installed beside /usr/local.
     assert "PATH" not in environment()
     assert not any("venv" in rest for _, rest in instructions())

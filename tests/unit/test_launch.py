@@ -143,6 +143,24 @@ def test_a_stream_that_goes_on_does_not_keep_the_command(
     assert "Requests are still being answered" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("error", [ConnectionError("Could not find any running Ray instance."), ValueError("no port")])
+def test_a_cluster_that_is_not_there_is_told_in_words(
+    cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    found = cluster(None)
+
+    def init(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(ConfigError, match=f"at 'auto': {error} `ray status`"),
+        running(at("127.0.0.1", 0), address="auto"),
+    ):
+        raise AssertionError("there is none")
+    assert found.calls == []
+
+
 def test_the_cluster_is_left_whatever_the_end_was(cluster: Callable[..., Cluster]) -> None:
     found = cluster(("127.0.0.1", 8000), on_delete=RuntimeError("no controller"))
     with pytest.raises(RuntimeError), running(at("127.0.0.1", 8000), address="auto"):

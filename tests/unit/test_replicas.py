@@ -35,6 +35,7 @@ async def test_a_replica_s_capacity_is_what_its_engine_works_on_at_once(
     # The engine's default is none of its options.
     config = WriterConfig(model="m", placement=PlacementConfig(max_ongoing_requests=512))
     await WriterReplica._listen(replica, TARGET_METHODS, config)
+    replica._watch.stop()
     assert told == [capacity]
 
 

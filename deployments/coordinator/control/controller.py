@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from deployments.coordinator.control.batch_cost import TargetCost
 from deployments.coordinator.control.choice import Candidate, Conditions, Outlook, choose, outlook, window
@@ -53,6 +53,14 @@ ALONE_APART = 300
 faster shows nowhere else."""
 LEAST_SPEED = 0.1
 """No way of writing is taken to be slower than this part of the target's pace."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A depth for each request, worked out when so many had been asked for."""
+
+    depths: dict[str, int]
+    made_at: int
 
 
 class _View:
@@ -116,10 +124,11 @@ class Controller:
         """By whether the guided requests of a time are sampled."""
         self._ways: dict[str, Ways] = {}
         self._pacers: dict[str, Pacer] = {}
-        self._plan: dict[str, int] = {}
-        self._plan_age = 0
+        self._plans: dict[TargetCost, _Plan] = {}
+        """By the target's times in requests of one kind."""
+        self._num_planned = 0
         self._cost: TargetCost = self.estimates.target_cost
-        """The target's times in requests like the one that is weighed, by which the plan is."""
+        """The target's times in requests like the one that is weighed."""
         self._allowance = FIRST_ALLOWANCE
         """In steps of each request."""
         self._since_probe = 0.0
@@ -138,17 +147,17 @@ class Controller:
         """A request begins; `name` is unique."""
         pacer = Pacer(name, manner, self.estimates, self, clock)
         self._pacers[name] = pacer
+        self._plans.clear()
         if len(self._pacers) > 1:
             for other in self._pacers.values():
                 other.is_typical = False
-        self._plan.clear()
         self.decide(pacer)
         return pacer
 
     def leave(self, pacer: Pacer) -> None:
         """`pacer`'s request is over."""
         if self._pacers.pop(pacer.name, None) is not None:
-            self._plan.clear()
+            self._plans.clear()
             ways = self._ways.get(pacer.manner.steps)
             if ways is not None and pacer.is_typical and pacer.manner.has_ways:
                 ways.finished(pacer.manner.is_guided, *pacer.written)
@@ -171,7 +180,7 @@ class Controller:
         chosen again, one that does harm is left, one that gains much more is taken."""
         if pacer.max_depth == 0 or pacer.manner.is_guided:
             return
-        self._plan.clear()
+        self._plans.clear()
         self._cost = pacer.target_cost
         wanted, current, view = self._planned(pacer), pacer.depth_ahead, self._view(pacer)
         deeper = wanted > current > 0 and view.gain(wanted, over=current) > LARGE
@@ -231,9 +240,7 @@ class Controller:
     # --- weighing ----------------------------------------------------------------------------------------------------
 
     def _weigh(self, pacer: Pacer) -> None:
-        if self._cost is not pacer.target_cost:
-            self._cost = pacer.target_cost
-            self._plan.clear()
+        self._cost = pacer.target_cost
         wanted, current = self._planned(pacer), pacer.depth_ahead
         if wanted == current:
             pacer.missed *= 0.5
@@ -279,19 +286,20 @@ class Controller:
 
     def _view(self, pacer: Pacer) -> _View:
         candidates, conditions = self._situation()
-        names = list(self._pacers)
-        return _View(conditions, candidates, [self._plan[name] for name in names], names.index(pacer.name))
+        names, depths = list(self._pacers), self._plans[self._cost].depths
+        return _View(conditions, candidates, [depths[name] for name in names], names.index(pacer.name))
 
     def _planned(self, pacer: Pacer) -> int:
         """The best depth of `pacer`; those of all are worked out anew after every half step of each request."""
-        self._plan_age += 1
-        if not self._plan or self._plan_age > len(self._pacers) / 2:
+        self._num_planned += 1
+        cost = self._cost
+        plan = self._plans.get(cost)
+        if plan is None or self._num_planned - plan.made_at > len(self._pacers) / 2:
             candidates, conditions = self._situation()
-            cost = self._cost
             trust = TRUST if cost.shows_growth else FIRST_TRUST
             depths = choose(conditions, candidates, max(trust * cost.largest_known, FIRST_SEQUENCES))
-            self._plan, self._plan_age = dict(zip(self._pacers, depths, strict=True)), 0
-        return self._plan[pacer.name]
+            plan = self._plans[cost] = _Plan(dict(zip(self._pacers, depths, strict=True)), self._num_planned)
+        return plan.depths[pacer.name]
 
     def _may_probe(self, pacer: Pacer) -> bool:
         """Whether it is time to try something, as far as that shows without weighing what all requests could do."""

@@ -13,6 +13,7 @@ from ray.serve.deployment import Application
 from actors.errors import ConfigError
 from deployments import app
 from deployments.app import GatewayReplica, compose
+from deployments.autoscaling_config import AutoscalingConfig as RolesScaling
 from deployments.bench.autoscale import settings
 from deployments.config import Config, load_profile, validate_config
 from tests.unit.gateway.script import ScriptedBackend, chat, client_of, config, finished, opened
@@ -94,6 +95,17 @@ def test_policies_out_of_pickles_decide_together() -> None:
     assert serve.wanted == {"target": 1, "draft": 0, "coordinator": 1, "gateway": 1}
 
 
+def test_a_deployment_of_a_name_that_was_there_before_inherits_no_load() -> None:
+    """Serve's controller outlives applications, and asks the target before the coordinator."""
+    before = Serve(settings(), "again")
+    for second in range(12):
+        before.ask(NOW_S + second, busy(30))
+    after = Serve(settings(), "again")
+    for second in range(72, 80):
+        after.ask(NOW_S + second, busy(0))
+        assert after.wanted == {"target": 1, "draft": 0, "coordinator": 1, "gateway": 1}
+
+
 def test_what_waits_at_a_gateway_that_keeps_its_number_makes_the_others_grow() -> None:
     """Serve collects the reports of a gateway without rules of its own as well."""
     assert settings().autoscaling.role("gateway") is None  # type: ignore[union-attr]
@@ -170,3 +182,11 @@ def test_two_who_scale_one_role_are_refused() -> None:
     data["target"]["placement"]["autoscaling"] = {"max_replicas": 3}
     with pytest.raises(ConfigError, match=r"target\.placement\.autoscaling"):
         validate_config(data, "test")
+
+
+def test_drafts_for_each_target_that_is_needed_need_a_target_that_is_scaled() -> None:
+    """How many are needed is known of no other."""
+    draft = {"max_replicas": 4, "load": 128, "per_target": 0.5}
+    with pytest.raises(ValueError, match=r"draft\.per_target counts the targets that are needed"):
+        RolesScaling.model_validate({"draft": draft})
+    RolesScaling.model_validate({"draft": draft, "target": {"max_replicas": 8, "load": 16}})

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from actors.errors import RoleUnavailable
 from actors.messages import Delta, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
 from actors.target import TargetModel
 from deployments.coordinator.coordinator import Coordinator
-from deployments.generation import Finished
+from deployments.coordinator.pipeline import Roles
+from deployments.generation import Committed, Finished
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config, request, truth
 
@@ -159,6 +161,75 @@ def test_a_draft_whose_context_the_prompt_exceeds_refuses_it_and_is_not_asked_ag
     assert answer.elapsed_s > config().speculation.draft_retry_s
     assert answer.finished.summary.degraded == ("draft_refused",)
     assert num_asked == 1
+
+
+@pytest.mark.parametrize(
+    ("wishes", "hint_gain"),
+    [
+        ({"mode": "lookahead", "verifier": "exact"}, 1.0),
+        ({"mode": "lookahead", "verifier": "exact"}, 3.0),
+        ({"mode": "lookahead_sync"}, 1.0),
+        ({"mode": "lookahead", "branches": 2}, 1.0),
+    ],
+)
+def test_a_draft_that_refuses_the_prompt_when_it_is_back_is_gone_for_the_request(
+    wishes: dict[str, Any], hint_gain: float
+) -> None:
+    async def scene() -> tuple[Answer, list[dict[str, float]]]:
+        bench = Bench(replace(TARGET, hint_gain=hint_gain), replace(DRAFT, max_model_len=3))
+        bench.roles = replace(bench.roles, drafter=Fickle(Draft(bench.draft_engine), 1.5))  # type: ignore[arg-type]
+        coordinator, text = await bench.coordinator(), ""
+        stats: list[dict[str, float]] = []
+        async for output in coordinator.generate(request(**wishes)):
+            stats.append(coordinator.demand())
+            text += output.text if isinstance(output, Committed) else ""
+        assert text == truth()
+        assert isinstance(output, Finished)
+        assert output.summary.degraded == ("draft_unavailable", "draft_refused")
+        trace = coordinator.trace("r")
+        assert trace is not None
+        assert [span["kind"] for span in trace["spans"]].count("answer") == 1, "the rest is one stream"
+        return stats
+
+    stats = run_virtually(scene())
+    assert stats[0]["speculating"] == 1
+    assert stats[-2]["speculating"] == 0, "the autoscaler wants no draft for it"
+
+
+class Slow:
+    """Prompts of which some take long to encode."""
+
+    async def encode(self, prompt: Prompt) -> TokenIds:
+        if "long" in (prompt.text or ""):
+            await asyncio.sleep(3.0)
+        return await super().encode(prompt)  # type: ignore[misc,no-any-return]
+
+
+class SlowTarget(Slow, TargetModel):
+    """A target with such prompts."""
+
+
+class SlowDraft(Slow, Draft):
+    """A draft with such prompts."""
+
+
+def test_a_prompt_that_takes_both_models_long_takes_nobodys_draft_away() -> None:
+    async def scene() -> list[tuple[str, ...]]:
+        bench = Bench()
+        bench.roles = Roles(SlowTarget(bench.target_engine), SlowDraft(bench.draft_engine))
+        coordinator = await bench.coordinator()
+
+        async def ask(at_s: float, text: str) -> tuple[str, ...]:
+            await asyncio.sleep(at_s)
+            asked = replace(request(mode="lookahead"), request_id=text, prompt=Prompt(text=text))
+            outputs = [output async for output in coordinator.generate(asked)]
+            assert isinstance(outputs[-1], Finished)
+            assert outputs[-1].summary.num_draft_steps > 0
+            return outputs[-1].summary.degraded
+
+        return await asyncio.gather(ask(0.0, "a long one"), ask(2.0, "a short one"))
+
+    assert run_virtually(scene()) == [(), ()]
 
 
 def test_a_draft_that_breaks_in_the_middle_costs_no_word() -> None:

@@ -12,6 +12,7 @@ import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
+from actors.errors import RoleUnavailable
 from deployments.app import ASK_S, CoordinatorBackend
 from deployments.config import CoordinatorConfig
 from deployments.coordinator.keeper import Keeper
@@ -73,10 +74,11 @@ def gateway(handle: Handle) -> CoordinatorBackend:
     return CoordinatorBackend(handle, 5.0, {}, CoordinatorConfig())  # type: ignore[arg-type]
 
 
-async def test_without_a_coordinator_there_is_less_to_tell_and_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_coordinator_there_is_less_to_tell(caplog: pytest.LogCaptureFixture) -> None:
     backend = gateway(Handle())
     assert await backend.trace("r") is None
-    assert await backend.hand_over("r", "me") == []
+    with pytest.raises(RoleUnavailable, match="ask again"):
+        await backend.hand_over("r", "me")
     assert "lookahead_token_num_drafts_total" in await backend.metrics()
     assert all(f"could be asked for {method}" in caplog.text for method in ("trace", "hand_over", "metrics"))
     await backend.aclose()

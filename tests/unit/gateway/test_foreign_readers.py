@@ -95,17 +95,19 @@ def choices_of(event: Any) -> list[tuple[int, dict[str, Any]]]:
     return [(choice["index"], choice["delta"]) for choice in event.get("choices", ())] if event != "[DONE]" else []
 
 
-def test_the_first_event_of_a_choice_comes_with_its_first_text_or_its_end() -> None:
-    """Load clients take the first event with a choice for the first token."""
+def test_the_roles_of_all_choices_come_in_order_with_the_first_text_or_end_of_any() -> None:
+    """Load clients take the first event with a choice for the first token; OpenAI's client takes the order in which
+    choices come for their numbers."""
     role = {"role": "assistant", "content": ""}
     late: list[Act] = [OPENED, 2.5, said("", 0), 2.0, said("late", 0), finished()]
     soon: list[Act] = [OPENED, 0.5, said("soon", 0), finished()]
     silent: list[Act] = [OPENED, 0.7, finished()]
     sent = parts(late, soon, silent)
     assert [found for event in told(sent) for found in choices_of(event)] == [
-        *((1, role), (1, {"content": "soon"}), (1, {})),
-        *((2, role), (2, {})),
-        *((0, role), (0, {"content": "late"}), (0, {})),
+        *((0, role), (1, role), (2, role)),
+        *((1, {"content": "soon"}), (1, {})),
+        (2, {}),
+        *((0, {"content": "late"}), (0, {})),
     ]
     assert parts(late)[:4] == [b": keep-alive\n"] * 4, "4.5 s without a text"
 

@@ -95,6 +95,7 @@ def test_keys_that_cannot_stand_together(entries: list[str | ApiKeyConfig]) -> N
         f"- {{name: {SECRET}}}",
         f"- [{SECRET}]",
         "- 12",
+        f"- {{key: {SECRET}, name: 2025-02-30}}",
     ],
 )
 def test_a_broken_file_is_an_error_that_does_not_repeat_it(text: str) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from actors.errors import CapacityError, RoleUnavailable
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import (
     MODEL,
+    Act,
     ScriptedBackend,
     config,
     finished,
@@ -90,6 +92,24 @@ async def test_the_streaming_helper(sdk: openai.AsyncOpenAI) -> None:
     async with sdk.chat.completions.stream(model=MODEL, messages=QUESTION) as stream:
         final = await stream.get_final_completion()
     assert final.choices[0].message.content == ANSWER
+
+
+async def test_the_streaming_helper_keeps_choices_apart_whichever_speaks_first(
+    sdk: openai.AsyncOpenAI, backend: ScriptedBackend
+) -> None:
+    """It puts the choice that comes third into its third place."""
+    pauses = {0: 0.1, 1: 0.2, 2: 0.0}
+    numbers: dict[str, int] = {}
+
+    def script(request: GenerationRequest) -> list[Act]:
+        number = numbers.setdefault(request.request_id, len(numbers))
+        return [opened(request), pauses[number], said(f"I am {number}", 0), 0.3, said(" still.", 0), finished()]
+
+    backend.script = script
+    async with sdk.chat.completions.stream(model=MODEL, messages=QUESTION, n=3) as stream:
+        final = await stream.get_final_completion()
+    assert [choice.message.content for choice in final.choices] == [f"I am {number} still." for number in range(3)]
+    assert {choice.message.role for choice in final.choices} == {"assistant"}
 
 
 async def test_completions(sdk: openai.AsyncOpenAI) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
 
+from deployments.coordinator.control import controller as controller_module
+from deployments.coordinator.control.choice import Candidate, Conditions
 from deployments.coordinator.control.controller import (
     ALONE_APART,
     FIRST_DEPTH,
@@ -93,6 +97,29 @@ def test_of_many_users_at_once_few_begin_with_more_than_the_target() -> None:
     depths = [pacer.decide().depth for pacer in pacers]
     assert depths[0] > 0
     assert sum(depth > 0 for depth in depths) <= FIRST_SEQUENCES
+
+
+def test_requests_of_several_wishes_plan_no_oftener_each_than_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is planned for one kind is not lost when one of another kind is weighed."""
+    num_plans: Counter[int] = Counter()
+    chosen = controller_module.choose
+
+    def counted(conditions: Conditions, candidates: Sequence[Candidate], most: float) -> tuple[int, ...]:
+        num_plans[id(conditions.target)] += 1
+        return chosen(conditions, candidates, most)
+
+    monkeypatch.setattr(controller_module, "choose", counted)
+    controller, num_pacers, num_rounds = Controller(), 40, 10
+    wishes = ("hints", "ngram")
+    pacers = [
+        controller.open(str(i), Manner(4, token_speculation=wishes[i % 2]), lambda: 0.0) for i in range(num_pacers)
+    ]
+    num_plans.clear()
+    for _ in range(num_rounds):
+        for pacer in pacers:
+            controller.decide(pacer)
+    assert len(num_plans) == len(wishes)
+    assert max(num_plans.values()) <= 2 * num_rounds, "one after every half step of each request"
 
 
 def test_nobody_goes_deeper_than_asked_for() -> None:

@@ -1,0 +1,40 @@
+"""YAML that people write for us."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from actors.errors import ConfigError
+from deployments.config import parse_config
+from deployments.simulation.scenario import parse_scenario
+from deployments.yaml_text import read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("gateway: {host: 0.0.0.0}\ntarget: {}\ngateway: {api_keys_file: keys.yaml}\n", "gateway", 3),
+        ("gateway:\n  port: 1\n  host: ::1\n  port: 2\n", "port", 4),
+        ("{a: 1, a: 1}", "a", 1),
+        ("'a': 1\na: 2\n", "a", 2),
+    ],
+)
+def test_a_key_that_stands_there_twice_is_named_with_its_line(text: str, key: str, line: int) -> None:
+    for read in (read_yaml, parse_config, parse_scenario):
+        with pytest.raises(
+            ConfigError, match=rf"^the file is not valid YAML: (?s:.*)'{key}' stands there twice"
+        ) as told:
+            read(text, "the file")
+        assert f"line {line}, column" in str(told.value)
+
+
+def test_what_is_merged_in_may_be_said_anew() -> None:
+    text = "one: &one {<<: &base {a: 1, b: 2}, b: 3}\ntwo: {<<: *one, a: 4}\nthree: {<<: *base, b: 5}\n"
+    assert read_yaml(text, "the file") == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: 2025-02-30", "a: 0x_"])
+def test_what_cannot_be_read_is_an_error_of_the_file(text: str) -> None:
+    with pytest.raises(ConfigError, match="the file is not valid YAML"):
+        read_yaml(text, "the file")

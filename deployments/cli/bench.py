@@ -225,12 +225,16 @@ def _measure_missing(console: Console, run: Run, record: Record) -> None:
 
 def _run_programs(console: Console, run: Run, record: Record) -> None:
     """Grade the answers that are programs, now that no server that was started for the run is there to be reached."""
+    from deployments.bench import sandbox
     from deployments.bench.review import run_programs
 
     if num := len(record.waiting()):
         with progress_on(console, MofNCompleteColumn(), remaining=True) as progress:
             task = progress.add_task("running programs", total=num)
             asyncio.run(run_programs(record, run.problems, lambda: progress.advance(task)))
+    if num := len(record.waiting()):
+        words = f"The programs of {num} answers were {sandbox.describe()}. Until the same command has run them, "
+        console.print(f"{words}their rows have no accuracy.", style="yellow", markup=False, soft_wrap=True)
 
 
 async def _measure(console: Console, places: Mapping[str, str], ours: str | None, run: Run, record: Record) -> None:

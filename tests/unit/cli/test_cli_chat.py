@@ -13,6 +13,7 @@ from actors.messages import Message
 from deployments.cli.chat import finish_turn
 from deployments.cli.terminal import words_console
 from deployments.server.client import Question, Reply, ask, connect, served_model
+from tests.unit.cli import made_up
 from tests.unit.cli.speaking_server import STEPS, SpeakingServer
 
 ANSWER = "".join(text for _, text in STEPS)
@@ -97,6 +98,21 @@ def test_key_is_asked_for_and_sent(server, lookahead):
     assert refused.code == 1
     assert "--api-key" in refused.err
     assert lookahead("chat", "Hi", "--url", server.url, "--api-key", "s3cret").code == 0
+
+
+def test_a_key_may_be_in_any_letters_and_must_be_text(server, lookahead):
+    server.key = "schl\u00fcssel\u2713".encode().decode("latin-1")  # as bytes of a header are read
+    assert lookahead("chat", "Hi", "--url", server.url, "--api-key", "schl\u00fcssel\u2713").code == 0
+    end = lookahead("chat", "Hi", "--url", server.url, "--api-key", "caf\udce9")
+    assert (end.code, "The API key is not text in UTF-8." in end.err) == (1, True)
+
+
+@pytest.mark.parametrize("end_of_it", ["/v1", "/v1/"])
+def test_the_address_that_serve_prints_can_be_given(server, lookahead, end_of_it):
+    server.traces["req-1"] = made_up.trace(2)
+    assert lookahead("chat", "Hi", "--url", server.url + end_of_it).code == 0
+    assert lookahead("trace", "req-1", "--url", server.url + end_of_it).code == 0
+    assert lookahead("demo", "--url", server.url + end_of_it).code == 0
 
 
 def test_address_that_is_none(lookahead):

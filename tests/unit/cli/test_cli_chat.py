@@ -143,6 +143,16 @@ def test_conversation_keeps_what_was_said(server, lookahead, monkeypatch):
     assert server.bodies[1]["messages"][1]["content"] == ANSWER
 
 
+def test_a_turn_that_fails_ends_no_conversation_and_is_no_part_of_it(server, lookahead, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is 6 * 7?\nREFUSE it\nBREAK it\nAnd why?\n"))
+    end = lookahead("chat", "--url", server.url)
+    assert end.code == 0, end.err
+    assert "HTTP 429" in end.out
+    assert "The target was lost." in end.out
+    said = [message["content"] for message in server.bodies[3]["messages"]]
+    assert said == ["What is 6 * 7?", ANSWER, "And why?"]
+
+
 def test_conversation_ends_with_the_input(server, lookahead, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("What is 6 * 7?\n"))
     assert lookahead("chat", "--url", server.url).code == 0

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from actors import dummy_models, gguf_conversion, int8, package_models, short_head
+from actors import checkpoint, dummy_models, gguf_conversion, int8, package_models, short_head
 from actors.errors import WeightsError
 from actors.package_models import CATALOGUE, ModelPackage
 from actors.weights_cache import Phase, Progress, default_cache, is_complete, keep, require_space, silent
@@ -63,6 +63,9 @@ _CONVERSIONS = {
     SHORT: _Conversion("short", short_head.VERSION, short_head.shorten),
     INT8: _Conversion("int8", int8.VERSION, int8.quantise),
 }
+
+_SMALLEST = 4
+"""No conversion makes weights smaller than by this: float32 to int8."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -201,6 +204,7 @@ def _dummy_place(name: str, cache: Path) -> tuple[Path, str]:
 def _converted(conversion: _Conversion, base: str, cache: Path | None, progress: Progress) -> Path:
     def make(staging: Path) -> Path:
         source = resolve(base, cache=cache, progress=progress)
+        require_space(staging, checkpoint.num_bytes(source) // _SMALLEST)
         return conversion.convert(source, staging / conversion.form, progress)
 
     return keep(*_converted_place(conversion, base, cache), make, progress)
@@ -261,7 +265,7 @@ def _hub_snapshot(repository: str) -> Path | None:
         folder = snapshot_download(  # nosec B615 # from the cache; no code and no pickles, by the patterns
             repository, local_files_only=True, allow_patterns=list(HUB_PATTERNS), ignore_patterns=list(HUB_IGNORED)
         )
-    except OSError:
+    except (OSError, ValueError):  # it is not there, or its name can be no repository's
         return None
     return Path(folder) if _has_weights(Path(folder)) else None
 
@@ -273,6 +277,9 @@ def _from_hub(repository: str, progress: Progress) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+        # That of the HTTP client that its version has, which may be another one than ours.
+        from huggingface_hub.errors import HTTPError as HubHTTPError  # type: ignore[attr-defined]
     except ImportError as error:
         raise WeightsError(
             f"{repository} is on the Hugging Face hub, which needs huggingface_hub: pip install huggingface_hub"
@@ -294,7 +301,7 @@ def _from_hub(repository: str, progress: Progress) -> Path:
         raise WeightsError(
             f"The hub has no repository {repository}, or it is private: check the name, or set HF_TOKEN."
         ) from error
-    except OSError as error:
+    except (OSError, HubHTTPError, RuntimeError, ValueError) as error:  # the last two are also hf_xet's
         raise WeightsError(
             f"{repository} is not in the hub's cache and cannot be fetched ({type(error).__name__}). "
             "Check the network, HF_HUB_OFFLINE, HF_ENDPOINT and the space on the disk; "

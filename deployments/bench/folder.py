@@ -1,13 +1,17 @@
 """The folder of a run: whether it holds the same run already, and what each start of it ran on.
 
 Promises: a folder never mixes two plans, nor two models in one mode; what a start ran on stays beside what it measured,
-whatever later starts find, or if they have nothing to ask.
+whatever later starts find, or if they have nothing to ask; only one start at a time runs in a folder; what was noted
+there is whole, whenever a start is stopped and whatever the disk refuses.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -68,24 +72,55 @@ class Starts:
         }
 
     def write(self) -> None:
-        """Raises RequestError if the folder cannot be written to."""
+        """Raises RequestError if the folder cannot be written to; what was there before stays then."""
         text = json.dumps({"plan": self.plan, "runs": self.runs}, indent=2) + "\n"
+        path = self.folder / _PLAN_FILE
+        new = path.with_name(f"{_PLAN_FILE}.new")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / _PLAN_FILE).write_text(text, encoding="utf-8")
+            new.write_text(text, encoding="utf-8")
+            new.replace(path)
         except OSError as error:
-            raise RequestError(f"The folder {self.folder} cannot be used: {error.strerror}.", "out") from error
+            raise _unusable(self.folder, error) from error
 
 
-def claim_folder(folder: Path, plan: Plan, start: Mapping[str, Any]) -> Starts:
-    """Note in `folder` that `plan` runs there, by `start`; all starts so far.
+@contextmanager
+def claim_folder(folder: Path, plan: Plan, start: Mapping[str, Any]) -> Iterator[Starts]:
+    """Note in `folder` that `plan` runs there, by `start`; all starts so far. The folder belongs to this start alone
+    until the context ends, or its process.
 
-    Raises RequestError if the folder holds measured requests of a run with other settings, and names them.
+    Raises RequestError if another start runs there, or if the folder holds measured requests of a run with other
+    settings, and names them.
     """
     wanted = json.loads(json.dumps(asdict(plan) | {"num_blocks": _num_blocks(plan)}))
-    starts = Starts(folder, wanted, [*_earlier(folder, wanted), dict(start)])
-    starts.write()
-    return starts
+    with _alone(folder):
+        starts = Starts(folder, wanted, [*_earlier(folder, wanted), dict(start)])
+        starts.write()
+        yield starts
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While this lasts no other start claims `folder`. Who only reads there asks for nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / REQUESTS_FILE, os.O_WRONLY | os.O_CREAT, 0o666)  # not handed down to what we start
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            words = f"Another bench runs in {folder}: wait for its end, or use another --out."
+            raise RequestError(words, "out") from error
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        yield
+    finally:
+        os.close(file)
+
+
+def _unusable(folder: Path, error: OSError) -> RequestError:
+    return RequestError(f"The folder {folder} cannot be used: {error.strerror}.", "out")
 
 
 def read_plan(run: Path) -> dict[str, Any]:
@@ -105,7 +140,7 @@ def _earlier(folder: Path, wanted: dict[str, Any]) -> list[dict[str, Any]]:
         _check_same(folder, held["plan"], wanted)
         return list(held["runs"])
     except OSError as error:
-        raise RequestError(f"The folder {folder} cannot be used: {error.strerror}.", "out") from error
+        raise _unusable(folder, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{path} is broken ({error}); use another --out.", "out") from error
 

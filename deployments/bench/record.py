@@ -8,6 +8,7 @@ was cut by the stop is dropped; of several lines for one request the last one co
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -117,15 +118,28 @@ class Record:
             try:
                 self._files[path] = path.open("a", encoding="utf-8")
             except OSError as error:
-                raise RequestError(f"{path} cannot be used: {error.strerror}.", "out") from error
+                self._close()
+                raise _unusable(path, error) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files.values():
-            file.close()
+        refused = self._close()
+        if refused is not None and error is None:  # else the error that is on its way says more
+            raise refused
+
+    def _close(self) -> RequestError | None:
+        """Close all files, whatever one of them does; the first refusal: a line that could not be written is tried once
+        more here."""
+        refused: RequestError | None = None
+        for path, file in self._files.items():
+            try:
+                file.close()
+            except OSError as error:
+                refused = refused or _unusable(path, error)
         self._files.clear()
+        return refused
 
     def add(self, line: Measurement) -> None:
         """Append `line` and hand it to the operating system at once."""
@@ -151,8 +165,11 @@ class Record:
         file = self._files.get(path)
         if file is None:
             raise ValueError("the record is not open")
-        file.write(json.dumps(data, ensure_ascii=False) + "\n")
-        file.flush()
+        try:
+            file.write(json.dumps(data, ensure_ascii=False) + "\n")
+            file.flush()
+        except OSError as error:
+            raise _unusable(path, error) from error
 
 
 def read_requests(run: Path) -> list[dict[str, Any]]:
@@ -178,7 +195,7 @@ def _read(path: Path, kind: type[_Line]) -> list[_Line]:
     try:
         whole = _read_whole_lines(path)
     except OSError as error:
-        raise RequestError(f"{path} cannot be used: {error.strerror}.", "out") from error
+        raise _unusable(path, error) from error
     return [_parse(line, kind, f"{path}, line {number}") for number, line in enumerate(whole, start=1)]
 
 
@@ -189,8 +206,12 @@ def _read_whole_lines(path: Path) -> list[str]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
-        path.write_bytes(whole)
+        os.truncate(path, len(whole))
     return whole.decode("utf-8", "replace").removesuffix("\n").split("\n") if whole else []
+
+
+def _unusable(path: Path, error: OSError) -> RequestError:
+    return RequestError(f"{path} cannot be used: {error.strerror}.", "out")
 
 
 def _parse(line: str, kind: type[_Line], where: str) -> _Line:

@@ -51,10 +51,12 @@ async def review_all(
 
 
 async def run_programs(record: Record, problems: Sequence[Problem], tick: Callable[[], None] = lambda: None) -> None:
-    """Grade the answers that wait for it; `tick` is called once for each."""
+    """Grade the answers that wait for it; `tick` is called once for each. Where nothing can be run they go on waiting,
+    for a start on a machine where it can."""
     for line, before in record.waiting():
         correct, note = grade(line, problems[line.index])
-        record.review(line, replace(before, correct=correct, note=note or before.note, waits=False))
+        if correct is not None:
+            record.review(line, replace(before, correct=correct, note=note or before.note, waits=False))
         tick()
         await asyncio.sleep(0)
 

@@ -41,9 +41,10 @@ DEFINITIONS: Mapping[str, str] = {
     "goodput_per_s": "requests that were answered whole and within the objective / wall_s; a failed request misses it",
     "latency_and_ttft": "of whole answers; ttft_s is the time to the first text, reasoning included; first_step_s the "
     "time until the first step was there as a whole; longest_silence_s the longest wait between two texts",
-    "accuracy": "right final answers / requests whose answer could be judged; a failed request is a wrong answer",
+    "accuracy": "right final answers / requests whose answer could be judged; a failed request is a wrong answer; none "
+    "while an answer of the row is a program that was not run yet",
     "accuracy_difference": "accuracy in this mode less accuracy in the baseline over the prompts judged in both; the "
-    "interval is a bootstrap over prompts",
+    "interval is a bootstrap over prompts; none while a program of one of the two was not run yet",
     "accuracy_difference_p": "exact two-sided sign test over the prompts that one of the two has right and the other "
     "wrong: how often chance alone would part them so far; a difference is called one below 0.05",
     "over_vllm": "each of our rows beside a row of vLLM's own server, which `against` names, in the place of the "
@@ -263,18 +264,24 @@ def _cut(grades: Sequence[bool | None]) -> dict[str, int]:
 
 
 def _accuracy(group: Sequence[Measurement], base: Sequence[Measurement], seed: int) -> dict[str, Any]:
-    judged = {line.index: line.correct for line in group if line.correct is not None}
-    before = {line.index: line.correct for line in base if line.correct is not None}
+    """While a program waits to be run, what is graded is what failed or was cut: no share of the row's answers."""
+    graded = {line.index: line.correct for line in group if line.correct is not None}
+    judged = {} if any(map(_waits, group)) else graded
+    before = {} if any(map(_waits, base)) else {line.index: line.correct for line in base if line.correct is not None}
     changes = [float(judged[index]) - float(before[index]) for index in sorted(judged) if index in before]
     num_right = sum(judged.values())
     return {
         "accuracy": num_right / len(judged) if judged else None,
         "accuracy_ci95": share_ci(num_right, len(judged)),
-        "num_graded": len(judged),
+        "num_graded": len(graded),
         "accuracy_difference": mean(changes) if changes else None,
         "accuracy_difference_ci95": bootstrap_ci(changes, seed, of_mean=True),
         "accuracy_difference_p": sign_test(changes.count(1.0), changes.count(-1.0)) if changes else None,
     }
+
+
+def _waits(line: Measurement) -> bool:
+    return line.review is not None and line.review.waits
 
 
 def _ratios(is_baseline: bool, ratios: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:

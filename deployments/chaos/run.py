@@ -8,18 +8,18 @@ it happens.
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from uuid import uuid4
 
 from actors.engines.scripted import ScriptOptions
 from deployments.chaos.faults import FaultMaker, striking
+from deployments.chaos.files import Files
 from deployments.chaos.leftovers import after_deletion, processes_left, wait_until_ready, work_left
 from deployments.chaos.plan import ROLES, faults
 from deployments.chaos.report import build_report
@@ -77,19 +77,16 @@ class Progress:
     last: str = ""
 
 
-def run_chaos(settings: Settings, out: Path | None, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
-    """The report of a run. With `out`, `events.jsonl` and `report.json` are written there.
+def run_chaos(settings: Settings, files: Files, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
+    """The report of a run, whose events go to `files` as they happen; to `finish` them is the caller's.
 
     Raises ServiceError if the cluster does not start, RequestError for roles that do not exist.
     """
     plan = faults(settings.seed, settings.duration_s, settings.every_s, settings.roles, settings.lasts_s)
     with ExitStack() as stack:
+        stack.enter_context(files)
         control = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lookahead-chaos-")))
-        record = None
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            record = stack.enter_context((out / "events.jsonl").open("w", encoding="utf-8"))
-        run = _Run(settings, control, record, on_progress)
+        run = _Run(settings, control, files, on_progress)
         config = chaos_config(settings, control)
         on_progress(run.progress)
         with running(config, address=settings.address) as url:
@@ -99,20 +96,17 @@ def run_chaos(settings: Settings, out: Path | None, on_progress: Callable[[Progr
         run.show("looking for processes")
         run.aftermath["processes"] = processes_left(run.maker.seen)
         run.aftermath["num_processes_seen"] = len({replica.pid for replica in run.maker.seen})
-    report = build_report(asdict(settings), ends, run.events, run.aftermath, settings.num_streams)
-    if out is not None:
-        (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return report
+    return build_report(asdict(settings), ends, run.events, run.aftermath, settings.num_streams)
 
 
 class _Run:
     """What one run gathers."""
 
     def __init__(
-        self, settings: Settings, control: Path, record: TextIO | None, on_progress: Callable[[Progress], None]
+        self, settings: Settings, control: Path, files: Files, on_progress: Callable[[Progress], None]
     ) -> None:
         self._settings = settings
-        self._record = record
+        self._files = files
         self._on_progress = on_progress
         self._started = time.monotonic()
         self.progress = Progress()
@@ -124,9 +118,7 @@ class _Run:
         """Keep `event`, with its time."""
         event = {"at": time.time(), **event}
         self.events.append(event)
-        if self._record is not None:
-            self._record.write(json.dumps(event) + "\n")
-            self._record.flush()
+        self._files.add(event)
         if event["event"] == "fault":
             self.progress.num_faults += 1
             self.progress.last = f"{event['role']} {event['kind']}"

@@ -1,7 +1,8 @@
 """``lookahead bench``: every mode on the same prompts in one run, and a report of what that shows.
 
 Promises: what was measured is on disk at once; a run that was stopped goes on when the same command is given again,
-with the block in which it was stopped; the report says what it was measured on and how.
+with the block in which it was stopped; only one runs in a folder at a time; the report says what it was measured on and
+how.
 """
 
 from __future__ import annotations
@@ -149,9 +150,10 @@ def bench(
     apart = tuple(own) if chosen is not None and needs_gpus(chosen) else ()
     console = words_console(json_output)
     manner, objective = Manner(request_timeout, traces, retry_failed), Objective(objective_s, objective_ttft_s)
-    starts, key = claim_folder(out, plan, describe_start(sys.argv[1:])), server_key(chosen, api_key)
-    run = Run(starts, addresses, out, plan, problems, manner, objective, chosen, url, model, key, own, apart)
-    report = _run(console, run)
+    key = server_key(chosen, api_key)
+    with claim_folder(out, plan, describe_start(sys.argv[1:])) as starts:
+        run = Run(starts, addresses, out, plan, problems, manner, objective, chosen, url, model, key, own, apart)
+        report = _run(console, run)
     if json_output:
         print_json(report)
     show(console, report, out)
@@ -225,12 +227,16 @@ def _measure_missing(console: Console, run: Run, record: Record) -> None:
 
 def _run_programs(console: Console, run: Run, record: Record) -> None:
     """Grade the answers that are programs, now that no server that was started for the run is there to be reached."""
+    from deployments.bench import sandbox
     from deployments.bench.review import run_programs
 
     if num := len(record.waiting()):
         with progress_on(console, MofNCompleteColumn(), remaining=True) as progress:
             task = progress.add_task("running programs", total=num)
             asyncio.run(run_programs(record, run.problems, lambda: progress.advance(task)))
+    if num := len(record.waiting()):
+        words = f"The programs of {num} answers were {sandbox.describe()}. Until the same command has run them, "
+        console.print(f"{words}their rows have no accuracy.", style="yellow", markup=False, soft_wrap=True)
 
 
 async def _measure(console: Console, places: Mapping[str, str], ours: str | None, run: Run, record: Record) -> None:

@@ -1,6 +1,7 @@
 """``lookahead chaos``: breaks a cluster of scripted engines while it answers, and says which promises it kept.
 
-Promises: exit code 1 if one promise is broken, with what broke it; nothing is left running.
+Promises: exit code 1 if one promise is broken, with what broke it; nothing is left running; what the run has shown is
+printed whatever becomes of its files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from actors.errors import RequestError
 from deployments.cli.terminal import Json, print_json, words_console
 
 if TYPE_CHECKING:
+    from deployments.chaos.files import Files
     from deployments.chaos.run import Progress as RunProgress
+    from deployments.chaos.run import Settings
 
 NUM_SHOWN = 20
 """Failed streams in the terminal; all are in the report."""
@@ -47,7 +50,8 @@ def chaos(
 
     Example: lookahead chaos --streams 20 --duration 30 --roles draft,target,verifier
     """
-    from deployments.chaos.run import Settings, run_chaos
+    from deployments.chaos.files import Files
+    from deployments.chaos.run import Settings
 
     named = tuple(dict.fromkeys(name.strip() for name in roles.split(",") if name.strip()))
     if not named:
@@ -64,23 +68,32 @@ def chaos(
         timeout_s=timeout,
         address=address,
     )
+    console, files = words_console(json_output), Files(out)
+    report = _watched(settings, files)
+    _show(console, report)
+    if json_output:
+        print_json(report)
+    files.finish(report)
+    if not report["kept"]:
+        raise typer.Exit(1)
+
+
+def _watched(settings: Settings, files: Files) -> dict[str, Any]:
+    """A run, with a bar of how far it is."""
+    from deployments.chaos.run import run_chaos
+
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[now]}"))
     with Progress(*columns, console=Console(stderr=True, emoji=False)) as bar:
-        task = bar.add_task("", total=duration, now="")
+        task = bar.add_task("", total=settings.duration_s, now="")
 
         def show(progress: RunProgress) -> None:
             words = f"{progress.num_faults} faults, {progress.num_ended} streams ended, {progress.num_failed} failed"
             now = f"{words}; {progress.last}" if progress.last else words
-            bar.update(task, completed=min(progress.elapsed_s, duration), description=progress.phase, now=now)
+            done = min(progress.elapsed_s, settings.duration_s)
+            bar.update(task, completed=done, description=progress.phase, now=now)
 
         with contextlib.redirect_stdout(io.StringIO()):  # Ray prints there that workers died
-            report = run_chaos(settings, out, show)
-    console = words_console(json_output)
-    _show(console, report)
-    if json_output:
-        print_json(report)
-    if not report["kept"]:
-        raise typer.Exit(1)
+            return run_chaos(settings, files, show)
 
 
 def _show(console: Console, report: dict[str, Any]) -> None:

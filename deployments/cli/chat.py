@@ -1,7 +1,7 @@
 """``lookahead chat``: ask, and watch the steps arrive in the colour of who wrote them.
 
 Promises: the answer is printed as it comes; every turn ends with one line of what it cost; Ctrl-C closes the stream,
-so that the server stops too.
+so that the server stops too; a turn that fails ends no conversation, and what it said is not part of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.style import Style
 
-from actors.errors import RequestError, ServiceError
+from actors.errors import LookaheadError, RequestError, ServiceError
 from actors.messages import Message
 from deployments.cli.terminal import (
     DEFAULT_URL,
@@ -104,8 +104,11 @@ def _converse(console: Console, messages: tuple[Message, ...], turn: Callable[[t
             return
         if not line:
             return
-        messages = (*messages, Message("user", line))
-        messages = (*messages, Message("assistant", turn(messages).text))
+        asked = (*messages, Message("user", line))
+        try:
+            messages = (*asked, Message("assistant", turn(asked).text))
+        except LookaheadError as error:
+            console.print(str(error), style="red", markup=False, soft_wrap=True)
 
 
 def printer(console: Console) -> Callable[[Fragment], None]:

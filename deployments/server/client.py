@@ -126,8 +126,8 @@ def _no_address(url: str, why: str) -> RequestError:
 
 @asynccontextmanager
 async def connect(url: str, api_key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client for the server at `url`. Proxies of the environment are not used for this machine's own address. A user
-    and password in `url` are sent, and stand in no error."""
+    """A client for the server at `url`, which may end in ``/v1``, as `serve` prints it. Proxies of the environment are
+    not used for this machine's own address. A user and password in `url` are sent, and stand in no error."""
     try:
         base = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -135,15 +135,25 @@ async def connect(url: str, api_key: str | None = None) -> AsyncIterator[httpx.A
     if base.scheme not in ("http", "https") or not base.host:
         raise _no_address(url, " like http://127.0.0.1:8000")
     user = (base.username, base.password) if base.userinfo else None
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    headers = {b"authorization": _bearer(api_key)} if api_key else {}
     timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
     limits = httpx.Limits(max_connections=None)
     trust_env = base.host not in _LOOPBACK
-    base = base.copy_with(userinfo=b"")
+    base, path = base.copy_with(userinfo=b""), base.path.rstrip("/")
+    if path.endswith("/v1"):
+        base = base.copy_with(path=path.removesuffix("/v1") or "/")
     async with httpx.AsyncClient(
         base_url=base, auth=user, headers=headers, timeout=timeout, limits=limits, trust_env=trust_env
     ) as http:
         yield http
+
+
+def _bearer(api_key: str) -> bytes:
+    """The header of a key; RequestError for what a terminal handed over that is no text."""
+    try:
+        return f"Bearer {api_key}".encode()
+    except UnicodeEncodeError as error:
+        raise RequestError("The API key is not text in UTF-8.", "api_key") from error
 
 
 async def get_json(http: httpx.AsyncClient, path: str) -> Any:

@@ -1,7 +1,7 @@
 """A step trace drawn in a terminal: lanes over time, a table of steps, where the time went.
 
 Promises: every outcome is a letter as well as a colour, so that it reads without colours; the lanes are never wider
-than asked for; text from a model cannot move the cursor.
+than asked for; text from a model, a client or a server cannot move the cursor.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ _VERDICT_WIDTH = 18
 
 def render(trace: Trace, width: int = 80) -> RenderableType:
     """The whole trace for a terminal of `width` columns."""
-    title = Text(f"{trace.request_id or 'trace'}  mode {trace.mode}", style="bold", overflow="fold")
+    name, mode = _shown(trace.request_id) or "trace", _shown(trace.mode)
+    title = Text(f"{name}  mode {mode}", style="bold", overflow="fold")
     parts: list[RenderableType] = [title]
     if trace.spans:
         parts += [_legend(trace), Text(), *_bands(trace, max(40, width)), _step_table(trace, width)]
@@ -71,7 +72,7 @@ def render(trace: Trace, width: int = 80) -> RenderableType:
     for decision in trace.decisions:
         parts.append(_plain(f"{decision.at_s:.2f} s  depth {decision.depth}: {decision.reason}"))
     if trace.error:
-        parts.append(Text(f"The request failed: {trace.error}", style="red"))
+        parts.append(Text(f"The request failed: {_shown(str(trace.error), 2000)}", style="red"))
     return Group(*parts)
 
 
@@ -140,7 +141,8 @@ def _step_table(trace: Trace, width: int) -> Table:
     table.add_column("text", no_wrap=True, overflow="ellipsis", width=max(12, width - _VERDICT_WIDTH - 46))
     for commit in trace.commits:
         spans = [span for span in trace.spans if span.step == commit.step]
-        origin = Text(f"{LETTERS.get(commit.origin, '?')} {commit.origin}", style=STYLES.get(commit.origin, ""))
+        name = f"{LETTERS.get(commit.origin, '?')} {_shown(commit.origin)}"
+        origin = Text(name, style=STYLES.get(commit.origin, ""))
         table.add_row(
             str(commit.step),
             str(commit.num_tokens),
@@ -159,5 +161,9 @@ def _seconds(spans: Iterable[Span], lane: str) -> str:
 
 
 def _plain(text: str) -> Text:
+    return Text(_shown(text))
+
+
+def _shown(text: str, most: int = 200) -> str:
     """The first words on one line, without anything that a terminal would obey."""
-    return Text("".join(letter for letter in " ".join(text.split())[:200] if letter.isprintable()))
+    return "".join(letter for letter in " ".join(text.split())[:most] if letter.isprintable())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.chaos.files import Files
 from deployments.chaos.run import Settings, run_chaos
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # no token file in the home of whoever runs the tests
@@ -22,7 +23,10 @@ def test_streams_survive_a_few_seconds_of_faults(tmp_path: Path) -> None:
     settings = Settings(
         num_streams=12, concurrency=8, duration_s=16.0, roles=("draft", "target", "verifier"), seed=2, num_steps=4
     )
-    report = run_chaos(settings, tmp_path, lambda progress: None)
+    files = Files(tmp_path)
+    report = run_chaos(settings, files, lambda progress: None)
+    files.finish(report)
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(report))
     assert report["failures"] == []
     assert report["kept"], report["promises"]
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]

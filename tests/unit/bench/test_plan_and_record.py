@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -131,7 +132,10 @@ def test_reviews_are_kept_beside_the_line_they_are_about(tmp_path):
         assert record.lines[2].correct is None
 
 
-def test_record_survives_any_cut(tmp_path):
+def test_record_survives_any_cut(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError("what is whole is written anew")
+
     with Record(tmp_path) as record:
         record.add(LINE)
         record.add(replace(LINE, index=1))
@@ -139,9 +143,49 @@ def test_record_survives_any_cut(tmp_path):
     first = whole.index(b"\n") + 1
     for cut in (first, first + 1, (first + len(whole)) // 2, len(whole) - 2, len(whole) - 1):
         record.path.write_bytes(whole[:cut])
-        with Record(tmp_path) as again:
-            assert again.lines == [LINE]
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", refused)
+            with Record(tmp_path) as again:
+                assert again.lines == [LINE]
         assert record.path.read_bytes() == whole[:first]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """What is opened for a record is on a full disk; the files."""
+    opened = []
+
+    def full(*_, **__):
+        opened.append(open("/dev/full", "a"))  # noqa: SIM115
+        return opened[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        yield opened
+
+
+def test_a_full_disk_is_said_and_every_file_is_closed(tmp_path, full_disk):
+    with (
+        pytest.raises(RequestError, match=r"requests\.jsonl cannot be used: No space left"),
+        Record(tmp_path) as record,
+    ):
+        record.add(LINE)
+    assert [file.closed for file in full_disk] == [True, True]
+
+
+def test_what_cannot_be_written_at_the_end_is_said_where_nothing_else_is(tmp_path, full_disk):
+    def run(error=None):
+        with Record(tmp_path) as record:
+            with pytest.raises(RequestError, match="cannot be used: No space left"):
+                record.add(LINE)
+            if error is not None:
+                raise error
+
+    with pytest.raises(RequestError, match="cannot be used: No space left"):
+        run()
+    with pytest.raises(RequestError, match="The report"):
+        run(RequestError("The report cannot be written."))
+    assert all(file.closed for file in full_disk)
 
 
 def test_broken_line_names_its_number(tmp_path):

@@ -125,6 +125,17 @@ def test_another_model_in_the_same_folder_is_refused_before_it_is_asked(server, 
     assert bench("--model", "small").code == 0
 
 
+def test_a_folder_in_which_another_start_runs_is_refused(server, bench, tmp_path):
+    import fcntl
+
+    assert bench("--limit", "1").code == 0
+    with (tmp_path / "run" / "requests.jsonl").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        end = bench("--limit", "1")
+    assert (end.code, "Another bench runs in" in end.err) == (1, True)
+    assert bench("--limit", "1").code == 0
+
+
 def test_other_settings_in_the_same_folder_are_refused(bench):
     assert bench().code == 0
     end = bench("--seed", "9")

@@ -294,6 +294,19 @@ def test_a_run_that_was_stopped_before_its_programs_ran_goes_on_with_them(progra
     assert (events, end.json["rows"][0]["accuracy"]) == (("program",), 1.0)
 
 
+def test_where_programs_cannot_be_run_that_is_said_and_the_same_command_runs_them_later(programs, monkeypatch):
+    from deployments.bench import sandbox
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sandbox, "find_place", lambda: None)
+        patch.setattr(sandbox, "run", lambda program, bounds=None: sandbox.Outcome(None, sandbox.describe()))
+        end, events = programs()
+    assert (end.json["rows"][0]["accuracy"], "program" in events) == (None, False)
+    assert "The programs of 1 answers were not run: this machine" in end.err
+    end, events = programs()
+    assert (events, end.json["rows"][0]["accuracy"]) == (("program",), 1.0)
+
+
 def test_traces_say_where_the_time_went(server, bench, tmp_path):
     server.traces.update({f"req-{number}": made_up.trace(4) for number in range(1, 9)})
     end = bench("--limit", "1", "--json")

@@ -13,6 +13,7 @@ from actors.messages import Message
 from deployments.cli.chat import finish_turn
 from deployments.cli.terminal import words_console
 from deployments.server.client import Question, Reply, ask, connect, served_model
+from tests.unit.cli import made_up
 from tests.unit.cli.speaking_server import STEPS, SpeakingServer
 
 ANSWER = "".join(text for _, text in STEPS)
@@ -99,6 +100,21 @@ def test_key_is_asked_for_and_sent(server, lookahead):
     assert lookahead("chat", "Hi", "--url", server.url, "--api-key", "s3cret").code == 0
 
 
+def test_a_key_may_be_in_any_letters_and_must_be_text(server, lookahead):
+    server.key = "schl\u00fcssel\u2713".encode().decode("latin-1")  # as bytes of a header are read
+    assert lookahead("chat", "Hi", "--url", server.url, "--api-key", "schl\u00fcssel\u2713").code == 0
+    end = lookahead("chat", "Hi", "--url", server.url, "--api-key", "caf\udce9")
+    assert (end.code, "The API key is not text in UTF-8." in end.err) == (1, True)
+
+
+@pytest.mark.parametrize("end_of_it", ["/v1", "/v1/"])
+def test_the_address_that_serve_prints_can_be_given(server, lookahead, end_of_it):
+    server.traces["req-1"] = made_up.trace(2)
+    assert lookahead("chat", "Hi", "--url", server.url + end_of_it).code == 0
+    assert lookahead("trace", "req-1", "--url", server.url + end_of_it).code == 0
+    assert lookahead("demo", "--url", server.url + end_of_it).code == 0
+
+
 def test_address_that_is_none(lookahead):
     end = lookahead("chat", "Hi", "--url", "not an address")
     assert end.code == 1
@@ -125,6 +141,16 @@ def test_conversation_keeps_what_was_said(server, lookahead, monkeypatch):
     assert end.code == 0, end.err
     assert [message["role"] for message in server.bodies[1]["messages"]] == ["user", "assistant", "user"]
     assert server.bodies[1]["messages"][1]["content"] == ANSWER
+
+
+def test_a_turn_that_fails_ends_no_conversation_and_is_no_part_of_it(server, lookahead, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is 6 * 7?\nREFUSE it\nBREAK it\nAnd why?\n"))
+    end = lookahead("chat", "--url", server.url)
+    assert end.code == 0, end.err
+    assert "HTTP 429" in end.out
+    assert "The target was lost." in end.out
+    said = [message["content"] for message in server.bodies[3]["messages"]]
+    assert said == ["What is 6 * 7?", ANSWER, "And why?"]
 
 
 def test_conversation_ends_with_the_input(server, lookahead, monkeypatch):

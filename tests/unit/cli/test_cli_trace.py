@@ -147,6 +147,23 @@ def test_page_needs_nothing_and_keeps_text_as_text():
     assert not re.search(r"""(src|href)=|url\((?!#)|@import|http://(?!www\.w3\.org/2000/svg)|https://""", html)
 
 
+def test_terminal_codes_in_a_trace_do_not_pass(lookahead, tmp_path):
+    wipe = "wipe \x1b[2J\x9bit"
+    data = SMALL | {
+        "request_id": wipe,
+        "mode": wipe,
+        "error": wipe,
+        "commits": [SMALL["commits"][0] | {"origin": wipe}],
+    }
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(data))
+    end = lookahead("trace", str(path))
+    assert end.code == 0, end.err
+    assert end.out.startswith("wipe [2Jit  mode wipe [2Jit\n")
+    assert "The request failed: wipe [2Jit" in end.out
+    assert not {"\x1b", "\x9b"} & set(end.out)
+
+
 def test_trace_of_the_server(server, lookahead, tmp_path):
     server.traces["req-1"] = made_up.trace()
     end = lookahead("trace", "req-1", "--url", server.url)

@@ -7,9 +7,10 @@ from contextlib import suppress
 from actors.errors import RequestError
 from actors.roles import Engine
 
-NUMS_WANTED = (1, 4, 16)
-"""Tokens whose probabilities verifiers ask for at once, as powers of two, for each of which vLLM compiles a kernel on
-cards: the labels of a judge, the digits of a score."""
+NUMS_WANTED = (2, 4, 10, 20)
+"""Tokens whose probabilities verifiers ask for at once: the two labels of a judge or the ten digits of a score, and
+twice as many where each counts with and without a space before it. On cards vLLM compiles one kernel for the next power
+of two from there, and another for the next one from there with the token that is drawn."""
 
 
 async def use_once(engine: Engine) -> None:

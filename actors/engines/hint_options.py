@@ -46,11 +46,12 @@ def engine_options(options: Mapping[str, Any], methods: Sequence[str]) -> dict[s
     prompt_lookup_min: 2, prompt_lookup_max: 4, realign_min: 2, realign_max: 4}`` (the defaults), with ``model`` and
     ``num_draft_tokens: 4`` where a model is to draft what no hint fits, or anything of vLLM's own, which passes as it
     is, with our extension in the worker. `methods` are those that this vLLM knows. Raises ValueError for what cannot
-    be.
+    be. Without ``speculative_config`` an engine has our extension all the same, where it names none of its own: what an
+    eager one would compile on a CPU (`actors.engines.eager_sampling`) does not hang on hints.
     """
     wanted = options.get("speculative_config")
     if not isinstance(wanted, Mapping):
-        return dict(options)
+        return {**options, "worker_extension_cls": options.get("worker_extension_cls") or EXTENSION}
     if options.get("worker_extension_cls"):
         raise ValueError("speculative_config needs worker_extension_cls for itself; leave one of them out.")
     options = {**options, "worker_extension_cls": EXTENSION}

@@ -1,4 +1,4 @@
-"""What vLLM's worker can be asked for hinted decoding. Knows vLLM 0.32's insides.
+"""What vLLM's worker can be asked: to be mended for its device, and for hinted decoding. Knows vLLM 0.32's insides.
 
 How it gets in: `worker_extension_cls=EXTENSION` adds these methods to the worker, and `collective_rpc` calls them.
 """
@@ -6,6 +6,7 @@ How it gets in: `worker_extension_cls=EXTENSION` adds these methods to the worke
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from actors.engines.cpu_sampling import repair
@@ -34,12 +35,9 @@ class LookaheadWorker:
         return self.lookahead_proposer is not None
 
     def lookahead_repair(self) -> tuple[str, ...]:
-        """As `cpu_sampling.repair` and `eager_sampling.uncompile`."""
-        try:
-            return repair(self.model_runner) + uncompile(self.model_runner)
-        except (AttributeError, TypeError) as error:
-            logger.warning("vLLM's sampling on this device could not be looked at, and is used as it is: %s.", error)
-            return ()
+        """As `cpu_sampling.repair` and `eager_sampling.uncompile`, whichever of them can be done."""
+        runner = getattr(self, "model_runner", None)
+        return _mended(repair, runner) + _mended(uncompile, runner)
 
     def lookahead_add_hints(self, *notes: Note) -> list[tuple[str, list[int]]]:
         """As `HintProposer.add_hints`."""
@@ -48,6 +46,18 @@ class LookaheadWorker:
     def lookahead_counts(self) -> dict[str, int]:
         """As `HintProposer.counts`."""
         return self.lookahead_proposer.counts() if self.lookahead_proposer is not None else {}
+
+
+def _mended(mend: Callable[[Any], tuple[str, ...]], runner: Any) -> tuple[str, ...]:
+    """What `mend` did to `runner`; nothing, and a warning, where that is another than expected."""
+    try:
+        return mend(runner)
+    except (AttributeError, TypeError) as error:
+        name = mend.__name__
+        logger.warning(
+            "vLLM's sampling on this device could not be looked at (%s), and is used as it is: %s.", name, error
+        )
+        return ()
 
 
 # vLLM imports this in each worker's process.

@@ -29,6 +29,7 @@ from actors.engines.prompts import PromptEncoder
 from actors.engines.tokenizer import ModelTokenizer
 from actors.engines.vllm_terms import (
     end_ids,
+    ending_of,
     engine_arguments,
     num_sequences,
     own_errors,
@@ -199,7 +200,7 @@ class VllmEngine:
                             num_cached_tokens = output.num_cached_tokens or 0
                         completion = output.outputs[0]
                         written.extend(completion.token_ids)
-                        final = self._final(completion)
+                        final = ending_of(completion, self._end_ids, self._info.model)
                         if final is None and completion.finish_reason is not None and len(written) >= budget:
                             final = Ending.CAP  # it stopped at such a boundary with its last token
                         deltas = cutter.feed(completion.token_ids, final)
@@ -362,7 +363,7 @@ class VllmEngine:
     async def _final_output(self, call_id: str, token_ids: TokenIds, params: Any, cache_salt: str) -> Any:
         async with aclosing(self._outputs(call_id, token_ids, params, cache_salt)) as outputs:
             async for output in outputs:
-                self._final(output.outputs[0])
+                ending_of(output.outputs[0], self._end_ids, self._info.model)
                 return output
         raise ServiceError("The engine ended a request without a result; try again.")
 
@@ -381,21 +382,6 @@ class VllmEngine:
                         yield output
         finally:
             self._running.discard(request_id)
-
-    def _final(self, completion: Any) -> Ending | None:
-        """Why vLLM writes no more: None if it goes on, or stopped where a step may end."""
-        match completion.finish_reason:
-            case None:
-                return None
-            case "length":
-                return Ending.CAP
-            case "stop":
-                is_end = completion.stop_reason is None or completion.stop_reason in self._end_ids
-                return Ending.END if is_end else None
-            case "abort":
-                raise RoleUnavailable(f"{self._info.model} is being shut down; another replica may answer.")
-            case reason:
-                raise ServiceError(f"{self._info.model} broke off a request ({reason}); try again.")
 
     def _require_running(self) -> None:
         if self._is_shut_down:

@@ -1,4 +1,4 @@
-"""vLLM's options and errors in our terms. Written against version 0.32.
+"""vLLM's options, endings and errors in our terms. Written against version 0.32.
 
 Promises: an option that vLLM does not know, or that a model cannot have, is a ConfigError that names it; every error of
 vLLM's leaves as one of `actors.errors` that says whose fault it is; vLLM is imported silent and without telemetry,
@@ -8,7 +8,7 @@ unless the environment says otherwise.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Container, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from typing import Any, get_args
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from actors.engines.generation_config import check_override
 from actors.engines.hint_options import engine_options
 from actors.errors import CapacityError, ConfigError, LookaheadError, RequestError, RoleUnavailable, ServiceError
-from actors.messages import NEUTRAL, Sampling
+from actors.messages import NEUTRAL, Ending, Sampling
 
 
 def settle_silence(environment: MutableMapping[str, str]) -> None:
@@ -79,6 +79,23 @@ def end_ids(generation_config: Mapping[str, Any]) -> frozenset[int]:
     """The ids that end the text by the model's generation config, besides the tokenizer's own."""
     ids = generation_config.get("eos_token_id")
     return frozenset() if ids is None else frozenset([ids] if isinstance(ids, int) else ids)
+
+
+def ending_of(completion: Any, end_ids: Container[int], model: str) -> Ending | None:
+    """Why vLLM writes no more of `completion`: None if it goes on, or stopped where a step may end. `end_ids` end the
+    text of `model`; RoleUnavailable or ServiceError where the request was broken off."""
+    match completion.finish_reason:
+        case None:
+            return None
+        case "length":
+            return Ending.CAP
+        case "stop":
+            is_end = completion.stop_reason is None or completion.stop_reason in end_ids
+            return Ending.END if is_end else None
+        case "abort":
+            raise RoleUnavailable(f"{model} is being shut down; another replica may answer.")
+        case reason:
+            raise ServiceError(f"{model} broke off a request ({reason}); try again.")
 
 
 def num_sequences(config: Any) -> int:

@@ -56,7 +56,9 @@ MAX_BEHIND = 8
 """Where the target is ahead of the draft by more tokens, the draft starts anew at the target's place. It catches up
 with a few faster than it reads the text again."""
 OVERLAP = 4
-"""A hint begins with so many tokens that were there before, by which the engine finds its place."""
+"""A hint begins with so many of the running call's last tokens, by which the engine finds its place; with all of them,
+and so where the call begins, while there are no more. What stood before the call is no part of it: an engine takes a
+hint to begin with the call's first token."""
 
 
 @dataclass(slots=True)
@@ -93,7 +95,8 @@ class GuidedSession:
         self._guesses: deque[Guess] = deque()
         self._behind: list[int] = []
         """Tokens of the target from the place of the running look-ahead's next token on."""
-        self._recent = self._last_tokens()
+        self._recent: TokenIds = ()
+        """The last tokens that the running stream wrote."""
         self._stream: tuple[int, str] | None = None
         self._is_told = False
         """Whether the running stream was given guesses that count still."""
@@ -292,13 +295,8 @@ class GuidedSession:
     def _start_stream(self) -> None:
         start = self._calls.stream(self._transcript.path, self._transcript.num_tokens, self._num_failures)
         self._stream = (start.call, start.request.call_id)
+        self._recent = ()
         self._out.append(start)
-
-    def _last_tokens(self) -> TokenIds:
-        """The last few tokens of what is committed, as far as they are the target's own."""
-        pieces = self._transcript.path.pieces
-        is_own = bool(pieces) and pieces[-1].vocabulary == self._settings.vocabulary
-        return pieces[-1].token_ids[-OVERLAP:] if is_own else ()
 
     def _start_draft(self) -> None:
         """Keep the draft ahead: a look-ahead from the end of what is known or guessed, where there is room for one."""

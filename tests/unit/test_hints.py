@@ -361,8 +361,15 @@ def test_with_a_model_our_method_is_vllms_draft_model_and_our_rules() -> None:
 def test_any_other_method_passes_as_it_is() -> None:
     options = {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4}}
     assert engine_options(options, METHODS) == {**options, "worker_extension_cls": EXTENSION}
-    for plain in ({}, {"speculative_config": None}, {"worker_extension_cls": "x.Y"}):
-        assert engine_options(plain, METHODS) == plain
+
+
+@pytest.mark.parametrize("plain", [{}, {"speculative_config": None}, {"enforce_eager": True}])
+def test_an_engine_without_speculation_has_our_extension_or_its_own(plain: dict[str, Any]) -> None:
+    """It ranks and draws as well, and is to compile nothing for that on a CPU where it is eager."""
+    assert engine_options(plain, METHODS) == {**plain, "worker_extension_cls": EXTENSION}
+    assert engine_options({**plain, "worker_extension_cls": None}, METHODS)["worker_extension_cls"] == EXTENSION
+    kept = {**plain, "worker_extension_cls": "x.Y"}
+    assert engine_options(kept, METHODS) == kept
 
 
 def test_a_vllm_without_custom_classes_looks_up_ngrams(caplog: pytest.LogCaptureFixture) -> None:

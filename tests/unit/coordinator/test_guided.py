@@ -11,9 +11,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions
-from actors.messages import Nearby, StepRule
+from actors.errors import RoleUnavailable
+from actors.messages import Nearby, Piece, StepRule
 from deployments.coordinator.events import (
     AddHints,
+    Command,
     Decision,
     DraftGone,
     DraftStep,
@@ -24,11 +26,12 @@ from deployments.coordinator.events import (
     StartStream,
     StartTarget,
     Streamed,
+    TargetFailed,
 )
 from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, MAX_BEHIND, GuidedSession
 from deployments.coordinator.settings import SessionSettings
-from deployments.generation import Committed, Origin
-from tests.unit.coordinator.talk import V, part, step
+from deployments.generation import Channel, Committed, Origin, Standing
+from tests.unit.coordinator.talk import V, part, step, words
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 
 EXACT = {"verifier": None, "rule": StepRule("line")}
@@ -189,6 +192,42 @@ def test_hints_begin_with_what_was_written_and_go_on_with_what_is_guessed() -> N
     hints = [c.hints[0] for c in here.log if isinstance(c, AddHints)]
     assert hints
     assert all(" ".join(map(str, hint)) in text for hint in hints)
+
+
+def hints_in(said: list[Command]) -> list[tuple[str, tuple[int, ...]]]:
+    """Which call is told what."""
+    return [(c.call_id, hint) for c in said if isinstance(c, AddHints) for hint in c.hints]
+
+
+def test_a_stream_that_starts_again_is_told_what_comes_next_and_not_what_stood_before_it() -> None:
+    """An engine takes a hint to begin with the call's first token."""
+    session = GuidedSession(SessionSettings("r", (1,), (1,), V, 1000))
+    commands = session.start()
+    (stream,) = [c.call for c in commands if isinstance(c, StartStream)]
+    (draft,) = [c.call for c in commands if isinstance(c, StartDraft)]
+    for ids in ((1, 2), (3, 4), (5, 6), (7, 8)):
+        session.handle(DraftStep(draft, step(*ids)))
+    session.handle(Streamed(stream, part(1, 2, 3, 4, 5)))
+    said = session.handle(TargetFailed(stream, RoleUnavailable("gone")))
+    (again,) = [c for c in said if isinstance(c, StartStream)]
+    name = again.request.call_id
+    assert again.request.prefix.pieces[-1].token_ids == (1, 2, 3, 4, 5)
+    assert hints_in(said) == [(name, (6, 7, 8))]
+    assert hints_in(session.handle(DraftStep(draft, step(9, 10)))) == [(name, (6, 7, 8, 9, 10))]
+    session.handle(Streamed(again.call, part(6, 7)))
+    assert hints_in(session.handle(DraftStep(draft, step(11, 12)))) == [(name, (6, 7, 8, 9, 10, 11, 12))]
+    session.handle(Streamed(again.call, part(8, 9, 10)))
+    assert hints_in(session.handle(DraftStep(draft, step(13, 14)))) == [(name, (7, 8, 9, 10, 11, 12, 13, 14))]
+
+
+def test_a_stream_at_another_coordinator_is_told_what_comes_next() -> None:
+    before = Piece(words(1, 2, 3, 4, 5), (1, 2, 3, 4, 5), V)
+    behind = Standing(1, ((Channel.CONTENT, before.text),), (before,), 5, None)
+    session = GuidedSession(SessionSettings("r", (1,), (1,), V, 1000, resume=behind))
+    commands = session.start()
+    (stream,) = [c.request.call_id for c in commands if isinstance(c, StartStream)]
+    (draft,) = [c.call for c in commands if isinstance(c, StartDraft)]
+    assert hints_in(session.handle(DraftStep(draft, step(6, 7)))) == [(stream, (6, 7))]
 
 
 @pytest.mark.parametrize(

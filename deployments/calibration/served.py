@@ -94,19 +94,18 @@ def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str,
         lines = [one for one in both if is_guided(one[1]) == guided]
         if not lines:
             continue
+        # Where only guided answers were seen, one figure is for all their passes, also those before which no hint came.
+        ways = (guided, False) if len(lines) == len(both) else (guided,)
         real = [trace for _, trace, _ in lines]
         factors = (1.0, 1.0)
         for _ in range(NUM_ROUNDS):
-            costs = _changed(costs, guided, (factors[0] - 1.0, factors[1] - 1.0))
+            costs = _disturbed(costs, ways, factors)
             again = [read_trace(replayed(line, scale).trace) for line, _, scale in lines]
             factors = (
                 max(factors[0] * _over(_pass_s(real), _pass_s(again)) ** 0.5, 1.0),
                 max(factors[1] * _over(_token_s(real), _token_s(again)) ** 0.5, 1.0),
             )
-        found = (factors[0] - 1.0, factors[1] - 1.0)
-        costs = _changed(costs, guided, found)
-        if len(lines) == len(both):
-            costs = _changed(costs, False, found)  # the other way was not seen
+        costs = _disturbed(costs, ways, factors)
     return costs
 
 
@@ -167,6 +166,13 @@ async def _reply(http: httpx.AsyncClient, question: Question) -> Reply:
     if reply.error is not None:
         raise ServiceError(f"The server did not answer as it was timed: {reply.error}")
     return reply
+
+
+def _disturbed(costs: CostFile, ways: Iterable[bool], factors: tuple[float, float]) -> CostFile:
+    """With passes that take so many times as long, of target and draft: guided ones, others, or both."""
+    for guided in ways:
+        costs = _changed(costs, guided, (factors[0] - 1.0, factors[1] - 1.0))
+    return costs
 
 
 def _changed(costs: CostFile, guided: bool, disturbance: tuple[float, float] | None) -> CostFile:

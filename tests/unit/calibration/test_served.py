@@ -34,8 +34,9 @@ def disturbed(
     stream_s: float = STREAM_S,
     guided: tuple[float, float] | None = None,
     draft_stream_s: float = 0.0,
+    draft_s: float = 0.04,
 ) -> CostFile:
-    known = costs()
+    known = costs(draft_s)
     more = [{"disturbance_guided": one} for one in guided or (None, None)]
     return known.model_copy(
         update={
@@ -63,6 +64,16 @@ def test_a_known_disturbance_is_found(mode: str, target: float, draft: float) ->
     assert found.target.disturbance == pytest.approx(target, abs=0.04)
     assert found.draft.disturbance == pytest.approx(draft, abs=0.06)
     assert found.target.passes == costs().target.passes
+
+
+def test_guided_answers_take_as_long_with_what_was_found_by_them_alone() -> None:
+    """A slow draft: before many passes no hint comes. They are disturbed as much as when the figure was found."""
+    known = disturbed(0.2, 0.5, draft_s=0.09)
+    lines = [answered(ALONE, known), answered("lookahead:exact", known)]
+    found = match(config(), costs(draft_s=0.09), [lines] * 2)
+    again = Replayer(config(), found, PLAN).answer(lines[1], read_trace(lines[1]["trace"]))
+    assert again.took_s == pytest.approx(lines[1]["latency_s"], rel=0.02)
+    assert found.target.disturbance == found.target.disturbance_guided
 
 
 def test_windows_and_guided_answers_are_told_apart() -> None:

@@ -5,7 +5,8 @@ Promises: asks a running server made-up problems as the benchmark does (streamed
 after a short question), by the target alone, with engines that take turns, in windows and guided, and answers the same
 again on a virtual clock with the costs as they were timed alone; what is longer is what the server adds to each pass
 of target and draft (`stream_s`), and the disturbance of both, in windows and while words go from one engine to the
-other as they are written. Nothing of it depends on the text but through the passes that it took.
+other as they are written. Nothing of it depends on the text but through the passes that it took, so all text of the
+server that is asked may be speculated; with reasoning marks, speculation would end where no trace says.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from actors.messages import Message
 from deployments.bench.problems import INSTRUCTION, synthetic
 from deployments.bench.runner import WARM_UP, WARM_UP_TOKENS
 from deployments.bench.variants import wishes
-from deployments.config import Config
+from deployments.config import Config, ReasoningConfig
 from deployments.server.client import Question, Reply, ask, connect, get_json
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.cutting import cut_as_served, cut_at_words
@@ -48,16 +49,23 @@ def num_asked(config: Config) -> int:
     return len(_modes(config)) * NUM_PROBLEMS
 
 
-def with_texts(config: Config) -> Config:
-    """`config` for a server that is measured: what its traces hold is written again."""
-    return config.model_copy(update={"telemetry": config.telemetry.model_copy(update={"trace_texts": True})})
+def as_measured(config: Config) -> Config:
+    """`config` for a server that is measured: what its traces hold is written again, and all of its text is
+    speculated."""
+    return config.model_copy(
+        update={
+            "telemetry": config.telemetry.model_copy(update={"trace_texts": True}),
+            "reasoning": ReasoningConfig(),
+            "speculation": config.speculation.model_copy(update={"scope": "all"}),
+        }
+    )
 
 
 def measure_served(
     url: str, config: Config, costs: CostFile, api_key: str | None = None, tell: Callable[[], None] = lambda: None
 ) -> CostFile:
-    """`costs` with what the server at `url`, which serves `config`, adds to passes, and its disturbance. ServiceError
-    if it does not answer, RequestError if its traces have no texts."""
+    """`costs` with what the server at `url`, which serves `config` `as_measured`, adds to passes, and its disturbance.
+    ServiceError if it does not answer, RequestError if its traces have no texts."""
     return match(config, costs, asyncio.run(_ask_all(url, config, api_key, tell)))
 
 
@@ -65,7 +73,9 @@ def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str,
     """`costs` that make answers take as long as they did: the first one to each problem, which the target writes with
     the machine to itself, by what the server adds to a pass of the target's; those in which engines take turns, by what
     it adds to one of the draft's (none: nothing); the others, in windows and guided, by the disturbance of both roles.
-    Answers are lines as in ``requests.jsonl``, with their trace."""
+    Where only one of these ways was seen, its disturbance is that of the other as well, and is found as such. Answers
+    are lines as in ``requests.jsonl``, with their trace, of a server that served `config` `as_measured`."""
+    config = as_measured(config)
     plan = {"temperature": 0.0, "max_tokens": MAX_TOKENS, "instruction": INSTRUCTION}
     cut = cut_as_served(config) or cut_at_words
 

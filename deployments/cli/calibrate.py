@@ -123,7 +123,7 @@ def calibrate(
 def _time_engines(profile: str | None, config: str | None, out: Path, json_output: bool) -> None:
     """Writes ``costs.yaml`` into `out`."""
     from deployments.calibration.engine_run import COSTS_FILE, time_engines
-    from deployments.calibration.served import measure_served, num_asked, with_texts
+    from deployments.calibration.served import as_measured, measure_served, num_asked
     from deployments.cli.cluster import server, server_key
     from deployments.cli.serve import choose
     from deployments.simulation.cost_file import write_costs
@@ -134,7 +134,7 @@ def _time_engines(profile: str | None, config: str | None, out: Path, json_outpu
         bar = _bars_of(progress)
         costs = asyncio.run(time_engines(settings, bar))
         tell = bar("both as served", num_asked(settings))
-        with server(with_texts(settings), None) as url:
+        with server(as_measured(settings), None) as url:
             costs = measure_served(url, settings, costs, server_key(settings, None), tell)
     file = _folder(out) / COSTS_FILE
     write_costs(file, costs)

@@ -148,7 +148,14 @@ class Replayer:
 
     def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any], cut: Cut = cut_at_words) -> None:
         """`plan` has the run's ``temperature``, ``max_tokens`` and ``instruction``, and what it wished of all its rows;
-        `cut` makes tokens of its texts."""
+        `cut` makes tokens of its texts. RequestError where `config` has reasoning marks: they are not in the texts of a
+        trace, so where speculation ends cannot be replayed."""
+        if config.reasoning.close is not None:
+            raise RequestError(
+                "Answers of a model that reasons (reasoning.close) cannot be replayed: their traces do not say where "
+                "the reasoning ends, and speculation with it.",
+                "reasoning",
+            )
         self._config = config.model_copy(update={"telemetry": TelemetryConfig()})
         """Without an audit log: what is answered here was asked by nobody."""
         self._cut = cut
@@ -266,8 +273,9 @@ def predict(
     tell: Callable[[float], None] = lambda part: None,
 ) -> tuple[list[Answer], str]:
     """Every answer of the run in `folder`, predicted; and the mode that others are measured against. RequestError where
-    that mode has no trace."""
+    that mode has no trace, and as `Replayer`."""
     plan, lines = read_run(folder)
+    alone, replayer = Replayer(config, costs, plan, cut), Replayer(config, costs, plan, cut)
     against = baseline(plan["modes"])
     if all(line["mode"] != against for line in lines):
         raise RequestError(
@@ -276,7 +284,6 @@ def predict(
             "validate",
         )
     lines.sort(key=lambda line: float(line.get("started_at") or 0.0))
-    alone, replayer = Replayer(config, costs, plan, cut), Replayer(config, costs, plan, cut)
     scales: dict[int, float] = {}
     for line in lines:
         if line["mode"] == against:

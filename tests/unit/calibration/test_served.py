@@ -13,8 +13,8 @@ import pytest
 from actors.errors import RequestError, ServiceError
 from deployments.bench.runner import WARM_UP, WARM_UP_TOKENS
 from deployments.calibration import served
-from deployments.calibration.served import ALONE, MAX_TOKENS, match, measure_served, num_asked, with_texts
-from deployments.config import validate_config
+from deployments.calibration.served import ALONE, MAX_TOKENS, as_measured, match, measure_served, num_asked
+from deployments.config import Config, validate_config
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.validation import Replayer
 from deployments.telemetry.timeline import read_trace
@@ -74,6 +74,20 @@ def test_guided_answers_take_as_long_with_what_was_found_by_them_alone() -> None
     again = Replayer(config(), found, PLAN).answer(lines[1], read_trace(lines[1]["trace"]))
     assert again.took_s == pytest.approx(lines[1]["latency_s"], rel=0.02)
     assert found.target.disturbance == found.target.disturbance_guided
+
+
+def test_a_model_that_reasons_is_matched_as_it_was_measured() -> None:
+    """Its server speculates on all text, and so does the replay: in reasoning that is never closed, too."""
+    known = disturbed(0.1, 0.3, guided=(0.3, 0.6), draft_stream_s=0.01)
+    lines = [answered(mode, known) for mode in (ALONE, TURNS, WINDOWS, GUIDED)]
+    assert match(reasoning(), costs(), [lines] * 2) == match(config(), costs(), [lines] * 2)
+
+
+def reasoning() -> Config:
+    """As `config`, of models that reason, whose answers are not speculated."""
+    plain = config().model_dump(mode="json")
+    marks = {"reasoning": {"open": "<think>", "close": "</think>"}}
+    return validate_config(plain | marks | {"speculation": plain["speculation"] | {"scope": "think"}}, "test")
 
 
 def test_windows_and_guided_answers_are_told_apart() -> None:
@@ -163,7 +177,11 @@ def test_a_server_that_keeps_no_words_is_not_measured(monkeypatch: pytest.Monkey
 
 def test_the_server_that_is_started_keeps_words_whatever_the_profile_says() -> None:
     silent = validate_config(config().model_dump(mode="json") | {"telemetry": {"trace_texts": False}}, "test")
-    assert with_texts(silent) == config()
+    assert as_measured(silent) == config()
+
+
+def test_the_server_that_is_started_speculates_on_all_text() -> None:
+    assert as_measured(reasoning()) == config()
 
 
 def test_a_server_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

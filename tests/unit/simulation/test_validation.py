@@ -236,6 +236,16 @@ def test_a_run_whose_words_were_not_kept_is_refused(tmp_path) -> None:
         predict(config(), costs(), tmp_path)
 
 
+def test_a_model_that_reasons_is_refused(tmp_path) -> None:
+    """Replayed without its marks, nothing of it would be speculated, or its answer as well."""
+    record(tmp_path)
+    plain = config().model_dump(mode="json")
+    for scope in ("think", "all"):
+        marks = {"reasoning": {"close": "</think>"}, "speculation": plain["speculation"] | {"scope": scope}}
+        with pytest.raises(RequestError, match=r"a model that reasons \(reasoning\.close\) cannot be replayed"):
+            predict(validate_config(plain | marks, "test"), costs(), tmp_path)
+
+
 def test_only_a_line_feed_ends_a_line_of_a_run(tmp_path) -> None:
     trace = seed_trace("target:none")
     line = {"mode": "target", "index": 0, "concurrency": 1, "question": "Two\u2028lines?", "trace": trace}

@@ -25,6 +25,7 @@ from deployments.bench.problems import INSTRUCTION, synthetic
 from deployments.bench.runner import WARM_UP, WARM_UP_TOKENS
 from deployments.bench.variants import wishes
 from deployments.config import Config, ReasoningConfig
+from deployments.gateway_config import KeyLimits
 from deployments.server.client import Question, Reply, ask, connect, get_json
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.cutting import cut_as_served, cut_at_words
@@ -50,23 +51,29 @@ def num_asked(config: Config) -> int:
 
 
 def as_measured(config: Config) -> Config:
-    """`config` for a server that is measured: what its traces hold is written again, and all of its text is
-    speculated."""
+    """`config` for a server that is measured: what its traces hold is written again, all of its text is speculated, and
+    whoever is on this machine may ask it, since keys may be known by their hashes only; nobody else can."""
+    open_to_us: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "api_keys": [],
+        "api_keys_file": None,
+        "api_keys_env": None,
+        "key_limits": KeyLimits(),
+    }
     return config.model_copy(
         update={
             "telemetry": config.telemetry.model_copy(update={"trace_texts": True}),
             "reasoning": ReasoningConfig(),
             "speculation": config.speculation.model_copy(update={"scope": "all"}),
+            "gateway": config.gateway.model_copy(update=open_to_us),
         }
     )
 
 
-def measure_served(
-    url: str, config: Config, costs: CostFile, api_key: str | None = None, tell: Callable[[], None] = lambda: None
-) -> CostFile:
+def measure_served(url: str, config: Config, costs: CostFile, tell: Callable[[], None] = lambda: None) -> CostFile:
     """`costs` with what the server at `url`, which serves `config` `as_measured`, adds to passes, and its disturbance.
     ServiceError if it does not answer, RequestError if its traces have no texts."""
-    return match(config, costs, asyncio.run(_ask_all(url, config, api_key, tell)))
+    return match(config, costs, asyncio.run(_ask_all(url, config, tell)))
 
 
 def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str, Any]]]) -> CostFile:
@@ -134,12 +141,10 @@ def _takes_turns(line: Mapping[str, Any]) -> bool:
     return bool(wishes(str(line["mode"]))["mode"] == TURNS)
 
 
-async def _ask_all(
-    url: str, config: Config, api_key: str | None, tell: Callable[[], None]
-) -> list[list[dict[str, Any]]]:
+async def _ask_all(url: str, config: Config, tell: Callable[[], None]) -> list[list[dict[str, Any]]]:
     """For each problem its answers, by mode."""
     modes, salt = _modes(config), secrets.token_hex(8)
-    async with connect(url, api_key) as http:
+    async with connect(url, None) as http:
         for mode in modes:
             await _reply(http, _question(config, mode, salt, WARM_UP, WARM_UP_TOKENS))
         answers = []

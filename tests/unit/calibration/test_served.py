@@ -132,7 +132,7 @@ class Server:
     @asynccontextmanager
     async def connect(self, url: str, api_key: str | None) -> AsyncIterator[httpx.AsyncClient]:
         """As `deployments.server.client.connect`."""
-        assert api_key == "key"
+        assert api_key is None
         async with httpx.AsyncClient(transport=httpx.MockTransport(self), base_url=url) as http:
             yield http
 
@@ -141,7 +141,7 @@ def test_the_server_is_asked_as_a_benchmark_asks_and_its_traces_are_read(monkeyp
     """Streamed, each mode with a salt of its own, after a short question that is not measured."""
     server, told = Server(disturbed(0.1, 0.3)), list[int]()
     monkeypatch.setattr(served, "connect", server.connect)
-    found = measure_served("http://made-up", config(), costs(), "key", lambda: told.append(1))
+    found = measure_served("http://made-up", config(), costs(), lambda: told.append(1))
     assert found.draft.disturbance == pytest.approx(0.3, abs=0.12)
     assert len(told) == num_asked(config()) == 16
     assert all(one["stream"] for one in server.asked)
@@ -163,7 +163,7 @@ def test_the_server_is_asked_as_a_benchmark_asks_and_its_traces_are_read(monkeyp
     ]
     other = Server(disturbed(0.1, 0.3))
     monkeypatch.setattr(served, "connect", other.connect)
-    measure_served("http://made-up", config(), costs(), "key")
+    measure_served("http://made-up", config(), costs())
     assert not {one["cache_salt"] for one in other.asked} & set(salts), "another start finds nothing of this one"
 
 
@@ -172,7 +172,7 @@ def test_a_server_that_keeps_no_words_is_not_measured(monkeypatch: pytest.Monkey
     server.traces[ALONE]["commits"][0]["text"] = None
     monkeypatch.setattr(served, "connect", server.connect)
     with pytest.raises(RequestError, match="traces without texts"):
-        measure_served("http://made-up", config(), costs(), "key")
+        measure_served("http://made-up", config(), costs())
 
 
 def test_the_server_that_is_started_keeps_words_whatever_the_profile_says() -> None:
@@ -182,6 +182,19 @@ def test_the_server_that_is_started_keeps_words_whatever_the_profile_says() -> N
 
 def test_the_server_that_is_started_speculates_on_all_text() -> None:
     assert as_measured(reasoning()) == config()
+
+
+def test_the_server_that_is_started_is_open_to_this_machine_alone() -> None:
+    """A key may be known by its hash only, and nobody could ask with it."""
+    gateway = {
+        "host": "0.0.0.0",
+        "api_keys": [{"sha256": "0" * 64, "limits": {"concurrency": 1}}],
+        "api_keys_file": "/no/such/keys.yaml",
+        "api_keys_env": "NO_SUCH_KEYS",
+        "key_limits": {"requests_per_minute": 1},
+    }
+    closed = validate_config(config().model_dump(mode="json") | {"gateway": gateway}, "test")
+    assert as_measured(closed) == config()
 
 
 def test_a_server_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

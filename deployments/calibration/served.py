@@ -5,7 +5,8 @@ Promises: asks a running server made-up problems as the benchmark does (streamed
 after a short question), by the target alone, with engines that take turns, in windows and guided, and answers the same
 again on a virtual clock with the costs as they were timed alone; what is longer is what the server adds to each pass
 of target and draft (`stream_s`), and the disturbance of both, in windows and while words go from one engine to the
-other as they are written. Nothing of it depends on the text but through the passes that it took.
+other as they are written. Nothing of it depends on the text but through the passes that it took, so all text of the
+server that is asked may be speculated; with reasoning marks, speculation would end where no trace says.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from actors.messages import Message
 from deployments.bench.problems import INSTRUCTION, synthetic
 from deployments.bench.runner import WARM_UP, WARM_UP_TOKENS
 from deployments.bench.variants import wishes
-from deployments.config import Config
+from deployments.config import Config, ReasoningConfig
+from deployments.gateway_config import KeyLimits
 from deployments.server.client import Question, Reply, ask, connect, get_json
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.cutting import cut_as_served, cut_at_words
@@ -48,24 +50,39 @@ def num_asked(config: Config) -> int:
     return len(_modes(config)) * NUM_PROBLEMS
 
 
-def with_texts(config: Config) -> Config:
-    """`config` for a server that is measured: what its traces hold is written again."""
-    return config.model_copy(update={"telemetry": config.telemetry.model_copy(update={"trace_texts": True})})
+def as_measured(config: Config) -> Config:
+    """`config` for a server that is measured: what its traces hold is written again, all of its text is speculated, and
+    whoever is on this machine may ask it, since keys may be known by their hashes only; nobody else can."""
+    open_to_us: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "api_keys": [],
+        "api_keys_file": None,
+        "api_keys_env": None,
+        "key_limits": KeyLimits(),
+    }
+    return config.model_copy(
+        update={
+            "telemetry": config.telemetry.model_copy(update={"trace_texts": True}),
+            "reasoning": ReasoningConfig(),
+            "speculation": config.speculation.model_copy(update={"scope": "all"}),
+            "gateway": config.gateway.model_copy(update=open_to_us),
+        }
+    )
 
 
-def measure_served(
-    url: str, config: Config, costs: CostFile, api_key: str | None = None, tell: Callable[[], None] = lambda: None
-) -> CostFile:
-    """`costs` with what the server at `url`, which serves `config`, adds to passes, and its disturbance. ServiceError
-    if it does not answer, RequestError if its traces have no texts."""
-    return match(config, costs, asyncio.run(_ask_all(url, config, api_key, tell)))
+def measure_served(url: str, config: Config, costs: CostFile, tell: Callable[[], None] = lambda: None) -> CostFile:
+    """`costs` with what the server at `url`, which serves `config` `as_measured`, adds to passes, and its disturbance.
+    ServiceError if it does not answer, RequestError if its traces have no texts."""
+    return match(config, costs, asyncio.run(_ask_all(url, config, tell)))
 
 
 def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str, Any]]]) -> CostFile:
     """`costs` that make answers take as long as they did: the first one to each problem, which the target writes with
     the machine to itself, by what the server adds to a pass of the target's; those in which engines take turns, by what
     it adds to one of the draft's (none: nothing); the others, in windows and guided, by the disturbance of both roles.
-    Answers are lines as in ``requests.jsonl``, with their trace."""
+    Where only one of these ways was seen, its disturbance is that of the other as well, and is found as such. Answers
+    are lines as in ``requests.jsonl``, with their trace, of a server that served `config` `as_measured`."""
+    config = as_measured(config)
     plan = {"temperature": 0.0, "max_tokens": MAX_TOKENS, "instruction": INSTRUCTION}
     cut = cut_as_served(config) or cut_at_words
 
@@ -94,19 +111,18 @@ def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str,
         lines = [one for one in both if is_guided(one[1]) == guided]
         if not lines:
             continue
+        # Where only guided answers were seen, one figure is for all their passes, also those before which no hint came.
+        ways = (guided, False) if len(lines) == len(both) else (guided,)
         real = [trace for _, trace, _ in lines]
         factors = (1.0, 1.0)
         for _ in range(NUM_ROUNDS):
-            costs = _changed(costs, guided, (factors[0] - 1.0, factors[1] - 1.0))
+            costs = _disturbed(costs, ways, factors)
             again = [read_trace(replayed(line, scale).trace) for line, _, scale in lines]
             factors = (
                 max(factors[0] * _over(_pass_s(real), _pass_s(again)) ** 0.5, 1.0),
                 max(factors[1] * _over(_token_s(real), _token_s(again)) ** 0.5, 1.0),
             )
-        found = (factors[0] - 1.0, factors[1] - 1.0)
-        costs = _changed(costs, guided, found)
-        if len(lines) == len(both):
-            costs = _changed(costs, False, found)  # the other way was not seen
+        costs = _disturbed(costs, ways, factors)
     return costs
 
 
@@ -125,12 +141,10 @@ def _takes_turns(line: Mapping[str, Any]) -> bool:
     return bool(wishes(str(line["mode"]))["mode"] == TURNS)
 
 
-async def _ask_all(
-    url: str, config: Config, api_key: str | None, tell: Callable[[], None]
-) -> list[list[dict[str, Any]]]:
+async def _ask_all(url: str, config: Config, tell: Callable[[], None]) -> list[list[dict[str, Any]]]:
     """For each problem its answers, by mode."""
     modes, salt = _modes(config), secrets.token_hex(8)
-    async with connect(url, api_key) as http:
+    async with connect(url, None) as http:
         for mode in modes:
             await _reply(http, _question(config, mode, salt, WARM_UP, WARM_UP_TOKENS))
         answers = []
@@ -167,6 +181,13 @@ async def _reply(http: httpx.AsyncClient, question: Question) -> Reply:
     if reply.error is not None:
         raise ServiceError(f"The server did not answer as it was timed: {reply.error}")
     return reply
+
+
+def _disturbed(costs: CostFile, ways: Iterable[bool], factors: tuple[float, float]) -> CostFile:
+    """With passes that take so many times as long, of target and draft: guided ones, others, or both."""
+    for guided in ways:
+        costs = _changed(costs, guided, (factors[0] - 1.0, factors[1] - 1.0))
+    return costs
 
 
 def _changed(costs: CostFile, guided: bool, disturbance: tuple[float, float] | None) -> CostFile:

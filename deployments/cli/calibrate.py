@@ -2,7 +2,7 @@
 
 Promises: recorded pairs are on disk as soon as their problem is done; what a threshold reaches is said with its
 interval, and one that is not shown to reach the wish is not written; a cluster is started only where a model has to be
-asked, and ends with the command.
+asked, and ends with the command; what engines were timed alone is on disk before the server is asked.
 """
 
 from __future__ import annotations
@@ -121,22 +121,28 @@ def calibrate(
 
 
 def _time_engines(profile: str | None, config: str | None, out: Path, json_output: bool) -> None:
-    """Writes ``costs.yaml`` into `out`."""
+    """Writes ``costs.yaml`` into `out`: first what the engines take alone, then with what the server adds."""
     from deployments.calibration.engine_run import COSTS_FILE, time_engines
-    from deployments.calibration.served import measure_served, num_asked, with_texts
-    from deployments.cli.cluster import server, server_key
+    from deployments.calibration.served import as_measured, measure_served, num_asked
+    from deployments.cli.cluster import server
     from deployments.cli.serve import choose
     from deployments.simulation.cost_file import write_costs
 
     console = words_console(json_output)
     settings = choose(profile, config)
+    file = _folder(out) / COSTS_FILE
     with progress_on(console, MofNCompleteColumn()) as progress:
         bar = _bars_of(progress)
         costs = asyncio.run(time_engines(settings, bar))
+        write_costs(file, costs.model_copy(update={"source": f"{costs.source}, engines alone"}))
         tell = bar("both as served", num_asked(settings))
-        with server(with_texts(settings), None) as url:
-            costs = measure_served(url, settings, costs, server_key(settings, None), tell)
-    file = _folder(out) / COSTS_FILE
+        try:
+            with server(as_measured(settings), None) as url:
+                costs = measure_served(url, settings, costs, tell)
+        except BaseException:
+            kept = f"{file} has what was timed of the engines alone, without what a server adds to it."
+            console.print(kept, style="yellow", markup=False, soft_wrap=True)
+            raise
     write_costs(file, costs)
     if json_output:
         print_json({**costs.model_dump(mode="json"), "wrote": str(file)})

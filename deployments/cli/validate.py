@@ -1,7 +1,7 @@
 """``lookahead simulate --validate``: a recorded benchmark beside what the simulator says of it.
 
 Promises: modes without a trace are named, not left out in silence; the words say what was taken from the run and what
-was predicted.
+was predicted, and where run, configuration and costs do not belong together.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def validate(
     from deployments.simulation.cutting import cut_as_served, cut_at_words
     from deployments.simulation.page import page
     from deployments.simulation.page import table as html_table
-    from deployments.simulation.validation import compare, predict, read_run
+    from deployments.simulation.validation import compare, predict, read_run, strangers
 
     if costs is None:
         raise RequestError("--validate needs --costs, a file of `lookahead calibrate --engine`.", "costs")
@@ -66,6 +66,7 @@ def validate(
     _print(console, PAIRED, paired)
     others = [mode for mode in plan["modes"] if mode not in {row.mode for row in rows}]
     words = conclusion(rows, against, others, anchored, served.target.model if cut is None else None)
+    words += strangers(served, timed, plan)
     if timed.unsteady:
         words.append(timed.unsteady)
     for sentence in words:

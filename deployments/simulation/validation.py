@@ -6,7 +6,7 @@ verdicts are replayed (`replay_text`), all other times are predicted. Engines co
 measured. With `anchored`, all passes of a prompt are as much slower or faster as that prompt's target-alone answer was
 against its own prediction: a machine that drifts between prompts is taken out, as it is from the benchmark's paired
 speed-ups, and what is left is how well modes are told apart. Rows that were not ours (``plain``, ``vllm``) have no
-trace and no prediction.
+trace and no prediction. `strangers` says where configuration, costs and run do not belong together.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from actors.messages import JudgeRequest, Prompt, TokenIds, Verdict
 from actors.target import TargetModel
 from deployments.bench.figures import bootstrap_ci
 from deployments.bench.folder import read_plan
+from deployments.bench.plan import fingerprint
 from deployments.bench.record import read_requests
 from deployments.bench.variants import asked, baseline
 from deployments.config import Config, TelemetryConfig
@@ -148,7 +149,14 @@ class Replayer:
 
     def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any], cut: Cut = cut_at_words) -> None:
         """`plan` has the run's ``temperature``, ``max_tokens`` and ``instruction``, and what it wished of all its rows;
-        `cut` makes tokens of its texts."""
+        `cut` makes tokens of its texts. RequestError where `config` has reasoning marks: they are not in the texts of a
+        trace, so where speculation ends cannot be replayed."""
+        if config.reasoning.close is not None:
+            raise RequestError(
+                "Answers of a model that reasons (reasoning.close) cannot be replayed: their traces do not say where "
+                "the reasoning ends, and speculation with it.",
+                "reasoning",
+            )
         self._config = config.model_copy(update={"telemetry": TelemetryConfig()})
         """Without an audit log: what is answered here was asked by nobody."""
         self._cut = cut
@@ -238,6 +246,39 @@ def match_rules(writer: WriterConfig) -> MatchRules | None:
     return MatchRules(**{SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
 
 
+def strangers(config: Config, costs: CostFile, plan: Mapping[str, Any]) -> list[str]:
+    """Sentences that say of which other server the run of `plan`, and of which other engines `costs`, may be. A run of
+    a server that was started elsewhere does not say which it was, nor does each cost file."""
+    words = list[str]()
+    server, own = str(plan.get("server") or ""), fingerprint(config.model_dump(mode="json"))
+    _, mark, ran = server.rpartition(" #")
+    if mark and ran != own:
+        words.append(
+            f"The run is of {server}, and is answered by {config.name} #{own}: another configuration, or the same one "
+            "of another version. What differs is not foretold."
+        )
+    for role, writer, timed in (("target", config.target, costs.target), ("draft", config.draft, costs.draft)):
+        if writer is None:
+            continue
+        if timed.model != writer.model:
+            words.append(f"The costs are of another {role}: {timed.model}, not {writer.model}.")
+        elif timed.writer and (changed := _differing(writer.model_dump(mode="json"), timed.writer)):
+            words.append(f"The costs of the {role} were measured with other settings: {', '.join(changed)}.")
+    return words
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], inside: str = "") -> list[str]:
+    """The keys, with the sections that they are in, whose values differ."""
+    found = list[str]()
+    for key in dict.fromkeys((*one, *other)):
+        mine, its, name = one.get(key), other.get(key), f"{inside}{key}"
+        if isinstance(mine, Mapping) and isinstance(its, Mapping):
+            found += _differing(mine, its, f"{name}.")
+        elif mine != its:
+            found.append(name)
+    return found
+
+
 def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The plan of a benchmark, and its whole requests with traces, one at a time; RequestError if there are none, or
     what was written is not in them."""
@@ -266,8 +307,9 @@ def predict(
     tell: Callable[[float], None] = lambda part: None,
 ) -> tuple[list[Answer], str]:
     """Every answer of the run in `folder`, predicted; and the mode that others are measured against. RequestError where
-    that mode has no trace."""
+    that mode has no trace, and as `Replayer`."""
     plan, lines = read_run(folder)
+    alone, replayer = Replayer(config, costs, plan, cut), Replayer(config, costs, plan, cut)
     against = baseline(plan["modes"])
     if all(line["mode"] != against for line in lines):
         raise RequestError(
@@ -276,7 +318,6 @@ def predict(
             "validate",
         )
     lines.sort(key=lambda line: float(line.get("started_at") or 0.0))
-    alone, replayer = Replayer(config, costs, plan, cut), Replayer(config, costs, plan, cut)
     scales: dict[int, float] = {}
     for line in lines:
         if line["mode"] == against:

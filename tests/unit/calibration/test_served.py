@@ -13,8 +13,8 @@ import pytest
 from actors.errors import RequestError, ServiceError
 from deployments.bench.runner import WARM_UP, WARM_UP_TOKENS
 from deployments.calibration import served
-from deployments.calibration.served import ALONE, MAX_TOKENS, match, measure_served, num_asked, with_texts
-from deployments.config import validate_config
+from deployments.calibration.served import ALONE, MAX_TOKENS, as_measured, match, measure_served, num_asked
+from deployments.config import Config, validate_config
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.validation import Replayer
 from deployments.telemetry.timeline import read_trace
@@ -34,8 +34,9 @@ def disturbed(
     stream_s: float = STREAM_S,
     guided: tuple[float, float] | None = None,
     draft_stream_s: float = 0.0,
+    draft_s: float = 0.04,
 ) -> CostFile:
-    known = costs()
+    known = costs(draft_s)
     more = [{"disturbance_guided": one} for one in guided or (None, None)]
     return known.model_copy(
         update={
@@ -63,6 +64,30 @@ def test_a_known_disturbance_is_found(mode: str, target: float, draft: float) ->
     assert found.target.disturbance == pytest.approx(target, abs=0.04)
     assert found.draft.disturbance == pytest.approx(draft, abs=0.06)
     assert found.target.passes == costs().target.passes
+
+
+def test_guided_answers_take_as_long_with_what_was_found_by_them_alone() -> None:
+    """A slow draft: before many passes no hint comes. They are disturbed as much as when the figure was found."""
+    known = disturbed(0.2, 0.5, draft_s=0.09)
+    lines = [answered(ALONE, known), answered("lookahead:exact", known)]
+    found = match(config(), costs(draft_s=0.09), [lines] * 2)
+    again = Replayer(config(), found, PLAN).answer(lines[1], read_trace(lines[1]["trace"]))
+    assert again.took_s == pytest.approx(lines[1]["latency_s"], rel=0.02)
+    assert found.target.disturbance == found.target.disturbance_guided
+
+
+def test_a_model_that_reasons_is_matched_as_it_was_measured() -> None:
+    """Its server speculates on all text, and so does the replay: in reasoning that is never closed, too."""
+    known = disturbed(0.1, 0.3, guided=(0.3, 0.6), draft_stream_s=0.01)
+    lines = [answered(mode, known) for mode in (ALONE, TURNS, WINDOWS, GUIDED)]
+    assert match(reasoning(), costs(), [lines] * 2) == match(config(), costs(), [lines] * 2)
+
+
+def reasoning() -> Config:
+    """As `config`, of models that reason, whose answers are not speculated."""
+    plain = config().model_dump(mode="json")
+    marks = {"reasoning": {"open": "<think>", "close": "</think>"}}
+    return validate_config(plain | marks | {"speculation": plain["speculation"] | {"scope": "think"}}, "test")
 
 
 def test_windows_and_guided_answers_are_told_apart() -> None:
@@ -107,7 +132,7 @@ class Server:
     @asynccontextmanager
     async def connect(self, url: str, api_key: str | None) -> AsyncIterator[httpx.AsyncClient]:
         """As `deployments.server.client.connect`."""
-        assert api_key == "key"
+        assert api_key is None
         async with httpx.AsyncClient(transport=httpx.MockTransport(self), base_url=url) as http:
             yield http
 
@@ -116,7 +141,7 @@ def test_the_server_is_asked_as_a_benchmark_asks_and_its_traces_are_read(monkeyp
     """Streamed, each mode with a salt of its own, after a short question that is not measured."""
     server, told = Server(disturbed(0.1, 0.3)), list[int]()
     monkeypatch.setattr(served, "connect", server.connect)
-    found = measure_served("http://made-up", config(), costs(), "key", lambda: told.append(1))
+    found = measure_served("http://made-up", config(), costs(), lambda: told.append(1))
     assert found.draft.disturbance == pytest.approx(0.3, abs=0.12)
     assert len(told) == num_asked(config()) == 16
     assert all(one["stream"] for one in server.asked)
@@ -138,7 +163,7 @@ def test_the_server_is_asked_as_a_benchmark_asks_and_its_traces_are_read(monkeyp
     ]
     other = Server(disturbed(0.1, 0.3))
     monkeypatch.setattr(served, "connect", other.connect)
-    measure_served("http://made-up", config(), costs(), "key")
+    measure_served("http://made-up", config(), costs())
     assert not {one["cache_salt"] for one in other.asked} & set(salts), "another start finds nothing of this one"
 
 
@@ -147,12 +172,29 @@ def test_a_server_that_keeps_no_words_is_not_measured(monkeypatch: pytest.Monkey
     server.traces[ALONE]["commits"][0]["text"] = None
     monkeypatch.setattr(served, "connect", server.connect)
     with pytest.raises(RequestError, match="traces without texts"):
-        measure_served("http://made-up", config(), costs(), "key")
+        measure_served("http://made-up", config(), costs())
 
 
 def test_the_server_that_is_started_keeps_words_whatever_the_profile_says() -> None:
     silent = validate_config(config().model_dump(mode="json") | {"telemetry": {"trace_texts": False}}, "test")
-    assert with_texts(silent) == config()
+    assert as_measured(silent) == config()
+
+
+def test_the_server_that_is_started_speculates_on_all_text() -> None:
+    assert as_measured(reasoning()) == config()
+
+
+def test_the_server_that_is_started_is_open_to_this_machine_alone() -> None:
+    """A key may be known by its hash only, and nobody could ask with it."""
+    gateway = {
+        "host": "0.0.0.0",
+        "api_keys": [{"sha256": "0" * 64, "limits": {"concurrency": 1}}],
+        "api_keys_file": "/no/such/keys.yaml",
+        "api_keys_env": "NO_SUCH_KEYS",
+        "key_limits": {"requests_per_minute": 1},
+    }
+    closed = validate_config(config().model_dump(mode="json") | {"gateway": gateway}, "test")
+    assert as_measured(closed) == config()
 
 
 def test_a_server_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from actors.errors import ServiceError
 from actors.verifiers import embedding
 from deployments.config import load_config, profile_text
 from deployments.simulation.cost_file import read_costs
@@ -194,27 +195,54 @@ def test_recorded_pairs_are_not_overwritten(lookahead, tmp_path):
     assert "is there already" in done.err
 
 
-def test_engines_are_measured_in_a_server_that_keeps_words(lookahead, tmp_path, monkeypatch):
-    """Its answers are written again from their traces, whatever the profile keeps of others."""
-    silent = tmp_path / "silent.yaml"
-    silent.write_text(profile_text("scripted") + "\ntelemetry: {trace_texts: false}\n")
-    started = []
+@pytest.fixture
+def started(monkeypatch):
+    """What servers were started with, by a calibration whose engines take `costs`."""
+    found = []
 
     async def time_engines(config, bar):
         return costs()
 
     @contextmanager
     def server(config, url):
-        started.append(config)
+        found.append(config)
         yield "http://made-up"
 
     monkeypatch.setattr("deployments.calibration.engine_run.time_engines", time_engines)
     monkeypatch.setattr("deployments.cli.cluster.server", server)
-    monkeypatch.setattr("deployments.calibration.served.measure_served", lambda url, config, found, key, tell: found)
+    return found
+
+
+def test_engines_are_measured_in_a_server_that_keeps_words(lookahead, tmp_path, monkeypatch, started):
+    """Its answers are written again from their traces, whatever the profile keeps of others."""
+    silent = tmp_path / "silent.yaml"
+    silent.write_text(profile_text("scripted") + "\ntelemetry: {trace_texts: false}\n")
+    monkeypatch.setattr("deployments.calibration.served.measure_served", lambda url, config, found, tell: found)
     done = lookahead("calibrate", "--engine", "--config", str(silent), "--out", str(tmp_path / "costs"), "--json")
     assert done.code == 0, done.err
     assert [config.telemetry.trace_texts for config in started] == [True]
     assert read_costs(tmp_path / "costs" / "costs.yaml") == costs()
+
+
+def test_engines_that_were_timed_are_kept_where_their_server_fails(lookahead, tmp_path, monkeypatch, started):
+    def measure_served(url, config, found, tell):
+        raise ServiceError("The server did not answer as it was timed: 503.")
+
+    monkeypatch.setattr("deployments.calibration.served.measure_served", measure_served)
+    done = lookahead("calibrate", "--engine", "--profile", "scripted", "--out", str(tmp_path / "costs"), "--json")
+    assert (done.code, len(started)) == (1, 1)
+    file = tmp_path / "costs" / "costs.yaml"
+    lines = done.err.strip().splitlines()
+    assert f"{file} has what was timed of the engines alone, without what a server adds to it." in lines
+    assert lines[-1].endswith("The server did not answer as it was timed: 503.")
+    assert read_costs(file) == costs().model_copy(update={"source": "test, engines alone"})
+
+
+def test_where_costs_cannot_be_written_nothing_is_timed(lookahead, tmp_path, started):
+    (tmp_path / "costs").write_text("a file")
+    done = lookahead("calibrate", "--engine", "--profile", "scripted", "--out", str(tmp_path / "costs"))
+    assert (done.code, started) == (1, [])
+    assert "cannot be made" in done.err
 
 
 def test_help_has_an_example(lookahead):

@@ -64,6 +64,12 @@ def test_the_command_says_what_is_predicted_and_what_is_not(lookahead, tmp_path)
     write_costs(tmp_path / "costs.yaml", costs().model_copy(update={"draft": slow_in_one_round(costs().draft)}))
     done = lookahead("simulate", *given, "--costs", str(tmp_path / "costs.yaml"), "--json")
     assert "the same pass differed by 40% between rounds" in done.json["conclusion"][-1]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["plan"]["server"] = "another #0123456789ab"
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    done = lookahead("simulate", *given, "--costs", str(tmp_path / "costs.yaml"), "--json")
+    assert done.code == 0, "a warning"
+    assert "The run is of another #0123456789ab, " in done.json["conclusion"][-2]
 
 
 def test_both_verdicts_stand_in_the_table_and_in_words() -> None:

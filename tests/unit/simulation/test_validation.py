@@ -12,6 +12,7 @@ import pytest
 
 from actors.errors import RequestError
 from deployments.bench.figures import bootstrap_ci
+from deployments.bench.plan import fingerprint
 from deployments.config import Config, validate_config
 from deployments.coordinator.control.ways import FIRST_TRY
 from deployments.simulation.cost_file import CostFile, PassTimes, RoleCosts
@@ -20,7 +21,7 @@ from deployments.simulation.recorded import read_traces
 from deployments.simulation.replay import read_rows
 from deployments.simulation.replay_engine import PassCost
 from deployments.simulation.replay_text import Vocabulary, replay_text
-from deployments.simulation.validation import Answer, Replayer, compare, predict, read_run
+from deployments.simulation.validation import Answer, Replayer, compare, predict, read_run, strangers
 from deployments.telemetry.timeline import read_trace
 
 MODES = ["target:none", "target:ngram", "lookahead:exact", "lookahead:balanced", "specreason", "vllm"]
@@ -234,6 +235,43 @@ def test_a_run_whose_words_were_not_kept_is_refused(tmp_path) -> None:
     (tmp_path / "requests.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     with pytest.raises(RequestError, match=r"traces without texts.*telemetry\.trace_texts: true"):
         predict(config(), costs(), tmp_path)
+
+
+def test_a_model_that_reasons_is_refused(tmp_path) -> None:
+    """Replayed without its marks, nothing of it would be speculated, or its answer as well."""
+    record(tmp_path)
+    plain = config().model_dump(mode="json")
+    for scope in ("think", "all"):
+        marks = {"reasoning": {"close": "</think>"}, "speculation": plain["speculation"] | {"scope": scope}}
+        with pytest.raises(RequestError, match=r"a model that reasons \(reasoning\.close\) cannot be replayed"):
+            predict(validate_config(plain | marks, "test"), costs(), tmp_path)
+
+
+def test_what_does_not_belong_together_is_said() -> None:
+    own = config()
+    mark = fingerprint(own.model_dump(mode="json"))
+    assert strangers(own, costs(), PLAN) == []
+    assert strangers(own, costs(), {"server": f"mine.yaml #{mark}"}) == []
+    assert strangers(own, costs(), {"server": "http://somewhere:8000"}) == []
+    (said,) = strangers(own, costs(), {"server": "local #4b5c27b8d7b2"})
+    assert said.startswith(f"The run is of local #4b5c27b8d7b2, and is answered by recorded #{mark}: ")
+
+
+def test_costs_of_other_engines_are_said() -> None:
+    own, timed = config(), costs()
+    other = timed.draft.model_copy(update={"model": "other"})
+    (said,) = strangers(own, timed.model_copy(update={"draft": other}), PLAN)
+    assert said == "The costs are of another draft: other, not d."
+    writer = own.target.model_dump(mode="json")
+    same = timed.target.model_copy(update={"writer": writer})
+    assert strangers(own, timed.model_copy(update={"target": same}), PLAN) == []
+    options = {"block_size": 16, "max_num_seqs": 4}
+    changed = same.model_copy(update={"writer": writer | {"engine": writer["engine"] | {"options": options}}})
+    (said,) = strangers(own, timed.model_copy(update={"target": changed}), PLAN)
+    assert said == (
+        "The costs of the target were measured with other settings: engine.options.block_size, "
+        "engine.options.speculative_config, engine.options.max_num_seqs."
+    )
 
 
 def test_only_a_line_feed_ends_a_line_of_a_run(tmp_path) -> None:

@@ -71,7 +71,7 @@ class Stopwatch:
     ) -> Timed:
         """Continues `prompt` by at most so many tokens."""
         begun, ids = self._clock(), list[int]()
-        times, passes = list[float](), list[float]()
+        told, counted = list[tuple[float, float]](), list[tuple[float, float]]()
         stream = self._engine.generate(
             f"time-{next(self._numbers)}",
             prompt,
@@ -84,10 +84,12 @@ class Stopwatch:
         )
         async with aclosing(stream) as deltas:
             async for delta in deltas:
-                times.append(self._clock())
-                num_given = len(delta.token_ids)
-                passes.append(num_given if speculation == "none" else delta.num_passes or num_given)
+                now = self._clock()
+                told.append((now, delta.num_passes))
+                counted.append((now, float(len(delta.token_ids))))
                 ids += delta.token_ids
+        arrivals = counted if speculation == "none" else _outputs(told) or counted
+        times, passes = [at for at, _ in arrivals], [num_passes for _, num_passes in arrivals]
         later_s = times[-1] - times[1] if len(times) > 1 else 0.0
         return Timed(times[0] - begun, tuple(ids), sum(passes), later_s, sum(passes[2:]))
 
@@ -213,6 +215,18 @@ async def measure(
         max_num_seqs=info.max_num_seqs or DEFAULT_MAX_NUM_SEQS,
         spread=round(rounds.spread, 3),
     )
+
+
+def _outputs(told: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """When each output of an engine was there and its passes, from those of its deltas: where a step ends inside a pass
+    it makes several, and the last says what all of them took. None where no delta says any."""
+    found, is_open = list[tuple[float, float]](), False
+    for at, num_passes in told:
+        if is_open:
+            found.pop()
+        found.append((at, num_passes))
+        is_open = not num_passes
+    return found[:-1] if is_open else found
 
 
 def num_parts() -> int:

@@ -1,4 +1,4 @@
-"""What the requests of a scenario ask for and write, mode by mode."""
+"""What the requests of a scenario ask for and write, and which engines they ask, mode by mode."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import Observer
 from deployments.coordinator.settings import SessionSettings
 from deployments.simulation.clock import Clock
+from deployments.simulation.cluster import Pool
 from deployments.simulation.cost_file import Beside
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.guided_request import Guiding
@@ -29,6 +30,8 @@ BESIDE: dict[str, Beside] = {
     "guided_controlled": "guided",
 }
 """How the engines work at the same time; in other modes one of them rests."""
+AT_TIMES = ("controlled", "guided_controlled")
+"""Modes in which the draft rests where it is not worth its work: engines are slower just while both work."""
 
 
 def script_of(scenario: Scenario) -> Callable[[int], Script]:
@@ -110,8 +113,22 @@ def guided_texts_of(scenario: Scenario, script: Callable[[int], Script]) -> Call
     return lambda number: RandomText(script(number), text.seed + number + 1, text.token_alpha)
 
 
-def target_cost(scenario: Scenario, mode: str) -> EngineCost:
-    """Of a guided stream hints take the place of what the engine proposes to itself."""
+def pools_of(scenario: Scenario, mode: str, clock: Clock) -> dict[str, Pool]:
+    """The replicas of each role. Of a guided stream hints take the place of what the engine proposes to itself."""
     plain = {"tokens_per_pass": 1.0, "proposed_tokens": 0}
-    role = scenario.target.model_copy(update=plain) if mode in GUIDED else scenario.target
-    return role.cost("target", BESIDE.get(mode))
+    target = scenario.target.model_copy(update=plain) if mode in GUIDED else scenario.target
+    beside, verifier = BESIDE.get(mode), scenario.verifier
+    disturbed = {"target": target.cost("target", beside), "draft": scenario.draft.cost("draft", beside)}
+    usual = disturbed
+    if mode in AT_TIMES:
+        usual = {"target": target.cost("target"), "draft": scenario.draft.cost("draft")}
+    verdict = EngineCost(((1, verifier.latency_s),), max_num_seqs=verifier.at_once)
+    pools = {
+        "target": Pool(clock, usual["target"], target.replicas),
+        "draft": Pool(clock, usual["draft"], scenario.draft.replicas),
+        "verifier": Pool(clock, verdict, verifier.replicas),
+    }
+    for role, other in (("target", "draft"), ("draft", "target")):
+        if disturbed[role] != usual[role]:
+            pools[role].tempo.share_machine(pools[other].tempo, disturbed[role])
+    return pools

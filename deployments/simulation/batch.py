@@ -1,9 +1,9 @@
 """A continuous batch on a clock that is handed in: who decodes, how fast, and who is done next. Pure.
 
 Promises: every sequence in the batch gets its tokens at the same rate, one a forward pass times its own speed; the
-pass time follows the batch as it changes; who finds no slot waits, lowest priority number first, then by arrival.
-Work is counted in forward passes; between two changes the context of a batch is taken as it was at the first. While
-the engine reads a prompt (`stall`), nobody in it decodes.
+pass time follows the batch and its cost as they change; who finds no slot waits, lowest priority number first, then by
+arrival. Work is counted in forward passes; between two changes the context of a batch is taken as it was at the first.
+While the engine reads a prompt (`stall`), nobody in it decodes.
 """
 
 from __future__ import annotations
@@ -94,6 +94,13 @@ class Batch(Generic[Name]):
         """For `seconds` of work, which is done first, the engine reads prompts instead."""
         self._advance(now)
         self._stalled_s += seconds
+
+    def set_cost(self, now: float, cost: EngineCost) -> None:
+        """From now on passes take what `cost` says: something else began to work on the same machine, or ended."""
+        if cost is not self._cost:
+            self._advance(now)
+            self._cost, self._line_s = cost, {}
+            self._keep_pace()
 
     def set_speed(self, now: float, name: Name, speed: float) -> None:
         """From now on `name` gets `speed` tokens a pass: a hint came, say."""

@@ -14,7 +14,7 @@ from deployments.simulation.clock import Clock
 from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.engine import Engine
+from deployments.simulation.engine import Engine, Tempo
 from deployments.simulation.scripts import uniform
 from deployments.simulation.workload import NO_GAIN, HintGain
 
@@ -27,8 +27,10 @@ class Pool:
     """The replicas of one role."""
 
     def __init__(self, clock: Clock, cost: EngineCost, num_replicas: int) -> None:
-        self.engines = [Engine(clock, cost) for _ in range(num_replicas)]
+        self.tempo = Tempo(cost)
+        self.engines = [Engine(clock, self.tempo) for _ in range(num_replicas)]
         self.cost = cost
+        """While no other role works on the same machine."""
         self.retired: list[Engine] = []
         """Those that were taken away."""
         self._waiting: list[Callable[[], None]] = []

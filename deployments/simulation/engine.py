@@ -1,7 +1,8 @@
 """An engine in a simulated cluster: a batch on the clock, what it has cached of each request, and its death.
 
 Promises: a call that is cancelled is never heard of again; one whose engine dies hears that once; what a request had in
-the cache of a dead engine has to be read again elsewhere.
+the cache of a dead engine has to be read again elsewhere. Where two roles share a machine, the work of one is slower
+just while the other has any.
 """
 
 from __future__ import annotations
@@ -32,21 +33,60 @@ class Work(Protocol):
         ...
 
 
-class Engine:
-    """One replica of a role."""
+class Tempo:
+    """What the engines of a role cost at the moment, and which of them have work."""
 
-    def __init__(self, clock: Clock, cost: EngineCost) -> None:
+    def __init__(self, cost: EngineCost) -> None:
         self.cost = cost
+        self._alone = self._beside = cost
+        self._busy: dict[Engine, None] = {}
+        self._other: Tempo | None = None
+        """Whose engines are slower while these have work."""
+
+    def share_machine(self, other: Tempo, beside: EngineCost) -> None:
+        """While an engine of `other` has work, these cost `beside`."""
+        self._beside, other._other = beside, self
+
+    def begins(self, engine: Engine) -> None:
+        """`engine` has work from now on."""
+        self._busy[engine] = None
+        if self._other is not None and len(self._busy) == 1:
+            self._other._turn(is_disturbed=True)
+
+    def rests(self, engine: Engine) -> None:
+        """`engine` has none any more."""
+        del self._busy[engine]
+        if self._other is not None and not self._busy:
+            self._other._turn(is_disturbed=False)
+
+    def _turn(self, *, is_disturbed: bool) -> None:
+        self.cost = self._beside if is_disturbed else self._alone
+        for engine in self._busy:
+            engine.keep_pace()
+
+
+class Engine:
+    """One replica of a role, whose engines have one `tempo`."""
+
+    def __init__(self, clock: Clock, tempo: Tempo) -> None:
         self.alive = True
         self.is_open = True
         """Whether it takes new calls."""
         self._clock = clock
-        self._batch: Batch[Work] = Batch(cost)
+        self._tempo = tempo
+        self._batch: Batch[Work] = Batch(tempo.cost)
         self._works: dict[Work, None] = {}
         self._cached: dict[int, int] = {}
         self._due = NEVER
         self._alarm = 0
         self._is_ringing = False
+        self._has_work = False
+        """Between two passes of a call too, where nothing comes between them."""
+
+    @property
+    def cost(self) -> EngineCost:
+        """At the moment."""
+        return self._tempo.cost
 
     @property
     def num_works(self) -> int:
@@ -77,6 +117,10 @@ class Engine:
         """Tells `work` when it has its tokens. `goes_on`: the same call has written before; `guessed` tokens of it are
         checked in each pass."""
         self._works[work] = None
+        if not self._has_work:
+            self._has_work = True
+            self._tempo.begins(self)
+            self._batch.set_cost(self._clock.now, self.cost)
         due = self._batch.add(
             self._clock.now,
             work,
@@ -117,6 +161,12 @@ class Engine:
             del self._works[work]
             self._batch.remove(self._clock.now, work)
             self._arm()
+            self._heed_rest()
+
+    def keep_pace(self) -> None:
+        """Its passes cost something else from now on."""
+        self._batch.set_cost(self._clock.now, self.cost)
+        self._arm()
 
     def set_speed(self, work: Work, speed: float) -> None:
         """From now on `work` gets `speed` tokens a pass."""
@@ -131,6 +181,7 @@ class Engine:
             self._batch.remove(self._clock.now, work)
         self._cached.clear()
         self._arm()
+        self._heed_rest()
         for work in works:
             work.lost()
 
@@ -161,3 +212,9 @@ class Engine:
                 work.done()
         self._is_ringing = False
         self._arm()
+        self._heed_rest()
+
+    def _heed_rest(self) -> None:
+        if self._has_work and not self._works and not self._is_ringing:
+            self._has_work = False
+            self._tempo.rests(self)

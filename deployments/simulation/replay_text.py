@@ -262,22 +262,43 @@ def _last(spans: Sequence[Span], kind: str) -> Span | None:
 
 def _read_chains(text: ReplayText, trace: Trace, drafts: Sequence[Span], cut: Cut) -> None:
     """Where the draft of a guided request agreed: its chunks are one text from one new start to the next."""
-    starts = _token_starts(text)
-    start, chain, size = 0, "", 0
+    is_placed = any("place" in span.detail for span in drafts)
+    for at, spans in _chains_by_place(drafts) if is_placed else _chains_by_time(text, trace, drafts):
+        chain = "".join(span.text or "" for span in spans)
+        _read_chain(text, at, chain, sum(span.num_tokens for span in spans), cut)
+
+
+def _chains_by_place(drafts: Sequence[Span]) -> list[tuple[int, list[Span]]]:
+    """Chunks that go on one behind the other, and the place of the first. A look-ahead that begins behind words of the
+    draft's own goes on behind the one before; else it begins behind the target's."""
+    chains = list[tuple[int, list[Span]]]()
     for span in drafts:
-        if span.num_tokens:
-            chain, size = chain + (span.text or ""), size + span.num_tokens
+        place = span.detail.get("place")
+        if isinstance(place, int) and not span.detail.get("ahead"):
+            chains.append((place, []))
+        if chains:
+            chains[-1][1].append(span)
+    return chains
+
+
+def _chains_by_time(text: ReplayText, trace: Trace, drafts: Sequence[Span]) -> list[tuple[int, list[Span]]]:
+    """The same of an old trace, which does not tell places: the draft was cancelled where a chunk has no token, and
+    began anew behind what was sent by then."""
+    starts = _token_starts(text)
+    chains = list[tuple[int, list[Span]]]()
+    at, spans = starts.get(0), list[Span]()
+    for span in drafts:
+        spans.append(span)
         if not span.num_tokens or span is drafts[-1]:
-            _read_chain(text, starts, start, chain, size, cut)
+            if at is not None:
+                chains.append((at, spans))
             done = [commit for commit in trace.commits if commit.at_s <= span.end_s + SLACK_S]
-            start, chain, size = sum(len(commit.text or "") for commit in done), "", 0
+            at, spans = starts.get(sum(len(commit.text or "") for commit in done)), []
+    return chains
 
 
-def _read_chain(text: ReplayText, starts: Mapping[int, int], start: int, chain: str, size: int, cut: Cut) -> None:
-    """`chain`, of `size` tokens, was written behind character `start` of the target's text."""
-    at = starts.get(start)
-    if at is None or not chain:
-        return
+def _read_chain(text: ReplayText, at: int, chain: str, size: int, cut: Cut) -> None:
+    """`chain`, of `size` tokens, was written at place `at` of the target's text."""
     truth, rest, first = text.truth, chain, at
     while at < len(truth) and (piece := text.vocabulary.text(truth[at])) and rest.startswith(piece):
         rest = rest[len(piece) :]

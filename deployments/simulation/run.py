@@ -11,19 +11,10 @@ from functools import partial
 
 from deployments.coordinator.control.controller import Controller
 from deployments.simulation.arrivals import Arrivals, Then
-from deployments.simulation.asking import (
-    BESIDE,
-    GUIDED,
-    guided_texts_of,
-    guiding_of,
-    script_of,
-    settings_of,
-    target_cost,
-)
+from deployments.simulation.asking import GUIDED, guided_texts_of, guiding_of, pools_of, script_of, settings_of
 from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool
 from deployments.simulation.controlled import Controlled
-from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.engine import Engine
 from deployments.simulation.front import RETRY_S, Front
@@ -57,12 +48,7 @@ class Run:
             scenario = scenario.all_gpus
         self._scenario = scenario
         self._clock = clock = Clock()
-        verdict = EngineCost(((1, scenario.verifier.latency_s),), max_num_seqs=scenario.verifier.at_once)
-        self._pools = {
-            "target": Pool(clock, target_cost(scenario, mode), scenario.target.replicas),
-            "draft": Pool(clock, scenario.draft.cost("draft", BESIDE.get(mode)), scenario.draft.replicas),
-            "verifier": Pool(clock, verdict, scenario.verifier.replicas),
-        }
+        self._pools = pools_of(scenario, mode, clock)
         settings, controller = settings_of(scenario, mode), Controller()
         self._guiding = guiding_of(scenario, mode, controller, clock) if mode in GUIDED else None
         coordinator = scenario.coordinator

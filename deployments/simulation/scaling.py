@@ -73,7 +73,7 @@ class Crew:
 
     def _add(self) -> None:
         self.num_wanted += 1
-        engine = Engine(self._clock, self.pool.cost)
+        engine = Engine(self._clock, self.pool.tempo)
         self._starting.append(engine)
         self._clock.after(self._start_s, lambda: self._started(engine))
 

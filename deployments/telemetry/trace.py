@@ -79,6 +79,9 @@ class TraceRecorder:
         """An answer that ended before its stream: what it has written stays if the request goes on or finishes."""
         self._commits: list[dict[str, Any]] = []
         self._decisions: list[dict[str, Any]] = []
+        self._room: int | None = None
+        """Tokens that may follow where the first call goes on: behind what other coordinators have sent."""
+        self._num_sent = 0
         self._summary: SpeculationSummary | None = None
         self._duration_s: float | None = None
         self._error: str | None = None
@@ -91,8 +94,10 @@ class TraceRecorder:
     def on_command(self, command: Command) -> None:
         """As `Observer.on_command`."""
         now = self._now()
+        if self._room is None and isinstance(command, StartDraft | StartTarget | StartStream):
+            self._room = command.request.max_tokens
         if isinstance(command, StartDraft):
-            self._begin(command.call, Span("draft", command.position, now))
+            self._look_ahead(command)
         elif isinstance(command, StartTarget):
             self._begin(command.call, Span("target", command.position, now))
         elif isinstance(command, StartStream):
@@ -248,6 +253,12 @@ class TraceRecorder:
             _remove(span, self._open)
             self._grow(-1)
 
+    def _look_ahead(self, command: StartDraft) -> None:
+        """A look-ahead begins: behind how many tokens, and behind how many of them that are not sent yet."""
+        place = (self._room or 0) - command.request.max_tokens
+        detail = {"place": place, "ahead": max(place - self._num_sent, 0)}
+        self._begin(command.call, Span("draft", command.position, self._now(), detail=detail))
+
     def _draft_step(self, event: DraftStep) -> None:
         """One step of a look-ahead is over, the next one of the same stream begins."""
         span = self._running.get(event.call)
@@ -310,6 +321,7 @@ class TraceRecorder:
 
     def _commit(self, command: Commit) -> None:
         output = command.output
+        self._num_sent += output.num_tokens
         if self._commits and self._commits[-1]["step"] == output.step:
             last = self._commits[-1]
             last["num_tokens"] += output.num_tokens

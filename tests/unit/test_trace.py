@@ -12,10 +12,12 @@ from deployments.coordinator.events import (
     Cancel,
     Command,
     Commit,
+    DraftStep,
     Fail,
     Finish,
     Judge,
     Judged,
+    StartDraft,
     StartStream,
     StartTarget,
     Streamed,
@@ -99,3 +101,26 @@ def test_without_texts_a_trace_holds_nothing_that_quotes_them(texts: bool) -> No
     verdict = next(span["detail"] for span in trace.as_dict()["spans"] if span["kind"] == "verdict")
     assert (verdict["verifier"], verdict["score"], verdict["accepted"]) == ("exact", 0.25, False)
     assert trace.as_dict()["error"] == (quoting if texts else "RequestError")
+
+
+def test_a_look_ahead_says_behind_how_many_tokens_it_begins() -> None:
+    """Of what this coordinator writes, be it the rest of another one's: 10 of 100 tokens were sent before."""
+
+    def request(max_tokens: int) -> StepRequest:
+        return StepRequest("c", "s", Prefix((1,)), StepRule(), max_tokens)
+
+    trace = TraceRecorder("r", "lookahead", 0.0, lambda: 0.0, texts=True)
+    trace.on_command(StartStream(0, request(90)))
+    trace.on_command(StartDraft(1, 0, request(90), 4))
+    for text, ids in (("One", (1, 2)), (" two", (3, 4))):
+        trace.on_event(DraftStep(1, Step(text, ids, "v", Ending.CAP)))
+    trace.on_command(Commit(Committed("One t", Channel.CONTENT, Origin.TARGET, 3, 0)))
+    trace.on_command(StartDraft(2, 3, request(86), 4))
+    trace.close()
+    drafts = [span["detail"] for span in trace.as_dict()["spans"] if span["kind"] == "draft"]
+    assert [(detail.get("place"), detail.get("ahead")) for detail in drafts] == [
+        (0, 0),
+        (None, None),
+        (None, None),
+        (4, 1),
+    ]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from actors.engines.scripted import ScriptedEngine
-from actors.messages import Delta, RoleInfo, SpeculationStats, TokenIds
-from deployments.calibration.engine_times import measure, num_parts
+from actors.messages import Delta, Ending, RoleInfo, SpeculationStats, TokenIds
+from deployments.calibration.engine_times import Stopwatch, Timed, measure, num_parts
 from deployments.simulation.cost_file import DEFAULT_MAX_NUM_SEQS, CostFile, RoleCosts
 from tests.unit.clock import run_virtually
 
@@ -91,6 +91,41 @@ def test_passes_with_few_and_with_many_guesses_are_timed(kind: Any) -> None:
     for passes in costs.passes:
         for _, seconds in passes.pass_s:
             assert seconds == pytest.approx(0.1 + 0.01 * passes.proposed, rel=0.05)
+
+
+class Breaking(ScriptedEngine):
+    """A pass gives five tokens, the third of which ends a step. Whether it says so, and when."""
+
+    says_passes = True
+
+    async def generate(self, call_id: str, token_ids: TokenIds, **more: Any) -> AsyncGenerator[Delta, None]:
+        for _ in range(more["max_tokens"] // 5):
+            await asyncio.sleep(0.1)
+            yield Delta("", (1, 2, 3), Ending.BOUNDARY)
+            yield Delta("", (4, 5), num_passes=float(self.says_passes))
+
+
+class Silent(Breaking):
+    says_passes = False
+
+
+@pytest.mark.parametrize(("kind", "num_passes"), [(Breaking, 8), (Silent, 40)])
+def test_a_pass_in_which_a_step_ends_is_one(kind: Any, num_passes: int) -> None:
+    """Of its deltas the last says so; where none says anything each token counts as one."""
+
+    async def work() -> Timed:
+        engine = await kind.create(OPTIONS, "r")
+        try:
+            return await Stopwatch(engine, asyncio.get_running_loop().time).one((1,), 40, speculation="hints")
+        finally:
+            await engine.shutdown()
+
+    timed = run_virtually(work())
+    assert timed.num_passes == num_passes
+    assert len(timed.token_ids) == 40
+    if kind is Breaking:
+        assert (timed.first_s, timed.num_later) == (pytest.approx(0.1), 6)
+        assert timed.pass_s == pytest.approx(0.1)
 
 
 class Joined(ScriptedEngine):

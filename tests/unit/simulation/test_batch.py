@@ -1,11 +1,13 @@
-"""A batch by hand: rates, waiting, cancellation, changes of speed."""
+"""A batch by hand: rates, waiting, cancellation, changes of speed and cost."""
 
 from __future__ import annotations
 
 import pytest
 
 from deployments.simulation.batch import Batch
+from deployments.simulation.clock import Clock
 from deployments.simulation.costs import EngineCost, linear_cost
+from deployments.simulation.engine import Engine, Tempo
 
 
 def finish_times(batch: Batch) -> list[tuple[float, str]]:
@@ -89,3 +91,38 @@ def test_many_changes_of_speed_keep_the_order() -> None:
     (first, _), (second, _) = finish_times(batch)
     assert first == pytest.approx(500.0)
     assert second == pytest.approx(1000.0 - 15.0)
+
+
+def test_a_batch_goes_on_at_another_pace_where_passes_cost_something_else() -> None:
+    batch = Batch(linear_cost(1.0, 0.0))
+    batch.add(0.0, "a", 10)
+    batch.set_cost(5.0, linear_cost(2.0, 0.0))
+    assert batch.next_done() == pytest.approx(15.0)
+
+
+class Noted:
+    """A piece of work; when it was done."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.at = 0.0
+
+    def done(self) -> None:
+        self.at = self._clock.now
+
+    def lost(self) -> None:
+        raise AssertionError("no engine dies")
+
+
+def test_engines_that_share_a_machine_are_slower_just_while_both_have_work() -> None:
+    clock = Clock()
+    tempos = [Tempo(linear_cost(1.0, 0.0)) for _ in range(2)]
+    tempos[0].share_machine(tempos[1], linear_cost(2.0, 0.0))
+    one, other = (Engine(clock, tempo) for tempo in tempos)
+    long, short, later = (Noted(clock) for _ in range(3))
+    one.write(long, 10)
+    clock.after(2.0, lambda: other.write(short, 2))
+    clock.after(6.0, lambda: other.write(later, 100))
+    clock.after(7.0, lambda: other.cancel(later))
+    clock.run_until(50.0)
+    assert (short.at, long.at) == (pytest.approx(4.0), pytest.approx(11.5))

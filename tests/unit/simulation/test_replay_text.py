@@ -3,15 +3,27 @@ left."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from actors.messages import TokenIds
+from actors.draft import Draft
+from actors.engines.hint_matching import MatchRules
+from actors.messages import Prompt, StepRule, TokenIds
+from actors.target import TargetModel
+from deployments.coordinator.guided import GuidedSession
+from deployments.coordinator.pipeline import Patience, Pipeline, Roles
+from deployments.coordinator.settings import SessionSettings
+from deployments.simulation.cost_file import PassTimes, RoleCosts
 from deployments.simulation.cutting import cut_at_words
 from deployments.simulation.hinted_writing import END
+from deployments.simulation.replay_engine import VOCABULARY, PassCost, ReplayEngine
 from deployments.simulation.replay_text import ReplayText, Vocabulary, replay_text
-from deployments.telemetry.timeline import read_trace
+from deployments.simulation.virtual_loop import run_virtually
+from deployments.telemetry.timeline import Trace, read_trace
+from deployments.telemetry.trace import TraceRecorder
 
 
 def span(kind: str, position: int, step: int | None, outcome: str, text: str = "", **other: Any) -> dict[str, Any]:
@@ -146,3 +158,43 @@ def test_a_step_that_the_draft_did_not_write_is_drawn_by_how_often_it_agreed(is_
 def test_what_was_accepted_without_a_version_of_the_target_s_was_not_compared() -> None:
     spans = [span("draft", 0, 0, "accepted", "so it is\n"), span("verdict", 0, 0, "accepted")]
     assert read(spans, [commit(0, "so it is\n", "accepted"), commit(1, "Done", "target")]).agreement == 0.0
+
+
+async def guided(text: ReplayText, max_lookahead: int, draft_s: float) -> Trace:
+    """What the server's own recorder says of a guided request whose engines write `text`."""
+    prompt, rule = (10**5,), StepRule("line", 10**9)
+
+    def engine(pass_s: float, *, is_draft: bool) -> ReplayEngine:
+        cost = PassCost(RoleCosts(model="m", passes=[PassTimes(proposed=0, pass_s=[(1, pass_s)])]))
+        return ReplayEngine(text, prompt, cost, is_draft=is_draft, rules=MatchRules(num_hint_tokens=8))
+
+    target, draft = engine(0.1, is_draft=False), engine(draft_s, is_draft=True)
+    settings = SessionSettings("s", prompt, prompt, VOCABULARY, 10**6, rule=rule, max_lookahead=max_lookahead)
+    recorder = TraceRecorder("r", "lookahead", 0.0, asyncio.get_running_loop().time, texts=True)
+    roles = Roles(TargetModel(target), Draft(draft))
+    async with aclosing(
+        Pipeline(GuidedSession(settings), roles, Prompt(text=""), Patience(), (recorder,)).run()
+    ) as outputs:
+        async for _ in outputs:
+            pass
+    await asyncio.gather(target.shutdown(), draft.shutdown())
+    return read_trace(recorder.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("max_lookahead", "draft_s"),
+    [
+        pytest.param(4, 0.06, id="the target writes a word of its own before the draft's first chunk is there"),
+        pytest.param(1, 0.06, id="and look-aheads are short"),
+        pytest.param(1, 0.005, id="the target leaves the words of a look-ahead that has ended"),
+    ],
+)
+def test_a_guided_draft_is_read_where_it_wrote(max_lookahead: int, draft_s: float) -> None:
+    """Where two places in a row differ the draft begins anew behind a word that the target wrote meanwhile."""
+    letters, wrong = "abcdefgh", {9, 10, 30, 31, 45, 47}
+    text = ReplayText(vocabulary := Vocabulary(), ())
+    text.truth = tuple(vocabulary.id(f" {one}{other}") for one in letters for other in letters)
+    text.agrees = {at: at not in wrong for at in range(len(text.truth))}
+    found = replay_text(run_virtually(guided(text, max_lookahead, draft_s)), Vocabulary())
+    assert found.agrees == text.agrees
+    assert set(found.strays) == wrong, "what was written behind words that were left was compared with nothing"

@@ -156,6 +156,21 @@ def test_measured_engines_are_as_slow_as_a_server_and_the_other_engine_make_them
     assert num_tokens("target", 2.0, stream_s=0.1) == pytest.approx(num_tokens("target", 1.0), rel=0.03)
 
 
+@pytest.mark.parametrize("mode", ["controlled", "guided_controlled"])
+def test_a_draft_that_rests_makes_the_target_no_slower(tmp_path: Path, mode: str) -> None:
+    """The controller lets a useless draft rest: the target is then as fast as alone, as on a real machine."""
+    file = tmp_path / "costs.yaml"
+    target, draft = (
+        RoleCosts(model="m", passes=[PassTimes(proposed=0, pass_s=[(1, each)])], disturbance=0.2)
+        for each in (0.1, 0.02)
+    )
+    write_costs(file, CostFile(source="a test", target=target, draft=draft))
+    roles = f"target: {{costs: {file}}}\ndraft: {{costs: {file}}}\nspeculation: {{modes: [target, {mode}]}}\n"
+    more = "text: {alpha: 0.02, token_alpha: 0.02}\narrivals: {users: 1}\nduration_s: 2000"
+    alone, controlled = run_scenario(parse_scenario(f"name: s\n{roles}{more}", "test"))
+    assert controlled.tokens_per_s > 0.95 * alone.tokens_per_s
+
+
 def test_estimates_follow_the_roofline() -> None:
     model, gpu = MODELS["r1-distill-32b"], GPUS["h100"]
     one, two = estimated_cost(model, gpu, 2, context=2048), estimated_cost(model, gpu, 4, context=2048)

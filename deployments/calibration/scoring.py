@@ -44,13 +44,15 @@ class Place:
 @dataclass(slots=True)
 class Result:
     """What came of the pairs. `decided` counts those that never reached the check by the check and the decision that
-    ended them (``exact accepted``), `num_unscored` those it had no score for."""
+    ended them (``exact accepted``), `num_unscored` those it had no score for, the first one for
+    `unscored_reason`."""
 
     scored: list[Scored] = field(default_factory=list)
     decided: Counter[str] = field(default_factory=Counter)
     decided_right: Counter[str] = field(default_factory=Counter)
     num_unscored: int = 0
     num_unlabelled: int = 0
+    unscored_reason: str = ""
 
     def count(self, verdict: Verdict, same: bool) -> None:
         """Add a pair that `verdict` ended."""
@@ -141,3 +143,4 @@ async def _judge_all(
         return verdict
 
     return await for_each(one, pairs, concurrency)
+            result.unscored_reason = result.unscored_reason or verdict.reason

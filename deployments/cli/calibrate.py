@@ -295,7 +295,7 @@ def _read(path: Path) -> str:
 
 
 def _show(console: Console, report: dict[str, Any], words: str, out: Path, wrote: str | None) -> None:
-    from deployments.calibration.page import shown
+    from deployments.calibration.page import num_of, shown
 
     for ended, counts in report["decided_before"].items():
         console.print(f"{ended}: {counts['num']} pairs, {counts['num_right']} of them rightly")
@@ -316,3 +316,6 @@ def _show(console: Console, report: dict[str, Any], words: str, out: Path, wrote
     console.print(f"Report: {out / 'calibration.html'}", markup=False, soft_wrap=True)
     if wrote is not None:
         console.print(f"Wrote {wrote}.", markup=False, soft_wrap=True)
+    for what in ("unscored", "unlabelled"):
+        if num := report[f"num_{what}"]:
+            console.print(f"{what}: {num_of(num, 'pair')}")

@@ -350,5 +350,5 @@ class Verdict:
     has_failed: bool = False
     """Whether a check broke: then the rejection says nothing of the steps."""
     num_unasked: int = 0
-    """Checks behind the one that decided: with a quick one before a judge most verdicts say little of how long the
-    judge takes."""
+    """Checks behind the one that decided, and one that could not read the step: with a quick one before a judge most
+    verdicts say little of how long the judge takes."""

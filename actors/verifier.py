@@ -1,8 +1,9 @@
 """The verifier role: named cascades of checks, cheap ones first.
 
 Promises: every call for a configured verifier ends in a verdict. A step is accepted only because one check said so,
-named in the verdict; where no check is sure, or the one that is asked fails, it is rejected. Equal requests are judged
-once: while that runs and as long as the verdict is remembered; a caller that is cancelled takes it from no other.
+named in the verdict; where no check is sure, or the one that is asked fails or cannot read the step, it is rejected;
+the last of these is an answer, and no failure. Equal requests are judged once: while that runs and as long as the
+verdict is remembered; a caller that is cancelled takes it from no other.
 """
 
 from __future__ import annotations
@@ -65,6 +66,12 @@ async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> Verdict:
         decided_by = f"{name}/{check.name}"
         try:
             opinion = await check.check(request)
+        except RequestError as error:
+            # It works, and this one step is too much for its model: others need not do without verdicts for that. How
+            # soon it says so tells nothing of how long its verdicts take.
+            logger.warning("The check %s cannot read a step, which is rejected: %s", decided_by, error)
+            reason = f"the check {check.name} cannot read the step: {error}"
+            return Verdict(False, name, reason, num_unasked=len(checks) - num_asked + 1)
         except Exception as error:
             # A verifier that is broken costs speed; one that guesses would cost the answer.
             logger.exception("The check %s failed; the step is rejected.", decided_by)

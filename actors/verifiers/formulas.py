@@ -64,7 +64,7 @@ _WORDS: Mapping[str, str] = {
     "divide": r"\b(?:divid\w+|division|quotient|split\w*)\b",
     "take_the_remainder": r"\b(?:mod|modulo|remainder)\b",
     "raise": r"\b(?:squar(?:ed|ing)|cub(?:ed|ing)|to the power|the (?:square|cube) of)\b",
-    "root": r"\b(?:square root|cube root)\b",
+    "root": r"\b(?:square|cube) roots?\b",
     "factorial": r"\bfactorial\b",
     "choose": r"\b(?:n?C[kr]?(?=\()|combinations?|binomial)\b",
 }

@@ -8,9 +8,9 @@ ways, the reading that rejects is taken: a wrong rejection costs the time of a s
 Negations, with a minus that stands before no number: as many in both. Comparisons and powers in signs: where the other
 text has some as well. Formulas: whole ones may be left out, but no part of one. What is said of a number ("5 each", "5
 in total"): never two opposites of the same one. Opposites ("more" against "less"), units ("hours" against "minutes",
-"kg" against "g", "$" against "cents") and operations (words and signs, "subtract" is "-"): in their order, one may be
-said once more or once less, but none may stand in the place of another. What it does not see: who does what ("Tom pays
-Ann"), and other words of one kind ("red" and "blue").
+"kg" against "g", "$" against "cents"), squares and cubes, functions ("sin" against "cos") and operations (words and
+signs, "subtract" is "-"): in their order, one may be said once more or once less, but none may stand in the place of
+another. What it does not see: who does what ("Tom pays Ann"), and other words of one kind ("red" and "blue").
 """
 
 from __future__ import annotations
@@ -42,7 +42,19 @@ _MINUS = re.compile(
     rf"{_NO_OPERAND}[-±](?={_OPENED}{{0,4}}{_NAME}| {_OPENED}{{1,4}}{_NAME}| (?:∞|\\[a-z]|{LETTER}))", re.IGNORECASE
 )
 
+_HYPERBOLIC = {"sine": "sinh", "cosine": "cosh", "tangent": "tanh"}
+# As a function, and not for seconds.
+_SECANT = r"(?<=\\)sec\b|sec(?=[(^])|(?<!\d)(?<!\d[ -])sec(?= [^\W\d_](?![^\W\d_]))|secant\b"
 _TO_SIDE = r"(?:turn\w*|to the|on the|mov\w+|shift\w*|units?)"
+
+
+def _power(stem: str, exponent: int) -> str:
+    """The pattern of a power, in signs (as `plain` writes them) and in words."""
+    number = rf"(?:{exponent}(?!\w|\.\d)|\{{ ?{exponent} ?\}}|\( ?{exponent} ?\))"
+    words = rf"{stem}(?:ed|ing)\b|{stem}es? (?:of|both|each|the|this)\b|perfect {stem}es?\b|{stem}e numbers?\b"
+    return rf"(?<=[\w)\]}}]) ?(?:\^|\*\*) ?{number}|{words}"
+
+
 _OPPOSITES: Sequence[Mapping[str, str]] = (
     {
         "more": r"(?:more|greater|larger|bigger|higher|above|exceed\w*|older|taller|longer|faster|heavier|wider)\b|>",
@@ -88,7 +100,11 @@ _OPPOSITES: Sequence[Mapping[str, str]] = (
     {"gcd": r"(?:gcd|gcf|hcf)\b|(?:greatest|highest) common\b", "lcm": r"lcm\b|(?:least|lowest) common\b"},
     {"permutations": r"permutations?\b", "combinations": r"combinations?\b"},
     {"floor": r"l?floor\b|⌊", "ceiling": r"l?ceil(?:ing)?\b|⌈"},
+    {"square": _power("squar", 2), "cube": _power("cub", 3)},
+    {"square_root": r"sqrt\b(?! ?\[)|√|square roots?\b", "cube_root": r"sqrt ?\[ ?3 ?\]|cbrt\b|∛|cube roots?\b"},
     {"sine": r"sine?\b", "cosine": r"cos(?:ine)?\b", "tangent": r"tan(?:gent)?\b"}
+    | {"secant": _SECANT, "cosecant": r"(?:csc|cosec(?:ant)?)\b", "cotangent": r"cot(?:angent)?\b"}
+    | {"hyperbolic_" + word: rf"{short}\b|hyperbolic {word}\b" for word, short in _HYPERBOLIC.items()}
     | {"arcsine": r"arcsine?\b", "arccosine": r"arccos(?:ine)?\b", "arctangent": r"arctan(?:gent)?\b"},
     {"logarithm": r"(?:log|ln)(?:arithms?)?(?![a-z])", "exponential": r"exp(?:onential)?\b"},
     *(
@@ -143,7 +159,7 @@ def find_contradiction(draft: str, target: str) -> str | None:
 def _scan(senses: Mapping[str, str]) -> re.Pattern[str]:
     """One pattern for all senses; the `lastgroup` of a match is its sense."""
     return re.compile(
-        "|".join(rf"(?P<{sense}>(?:\b|(?<!\w))(?:{words}))" for sense, words in senses.items()), re.IGNORECASE
+        "|".join(rf"(?P<{sense}>(?:\b|(?<!\w)|(?<=\d))(?:{words}))" for sense, words in senses.items()), re.IGNORECASE
     )
 
 

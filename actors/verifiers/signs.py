@@ -89,7 +89,7 @@ _PLAIN = [
         (r"\bnot only\b|\bwhether or not\b|\bor not\b(?=\s*(?:[.,;:!?)]|\Z))", " "),
         (r"\bmore or less\b|\bat (?:first|last)\b", " "),
         (UNWRAPPED, r" \1 "),
-        (r"(?<=\d)(?=(?:[ckm]m|[km]g|ml|mph|kph|hrs?|mins?|secs?|lbs?|oz|ft|yds?)\b)", " "),
+        (r"(?<=\d)(?=(?:[ckm]m|[km]g|ml|mph|kph|hrs?|mins?|secs?|[mnu\u03bc]s|[kmg]?hz|lbs?|oz|ft|yds?)\b)", " "),
         # Areas and volumes are units, not powers.
         (r"\bsq(?:\. ?| )(?=[a-z])", "square "),
         (rf"(?<=\d )({_LENGTHS}) ?\^ ?\{{? ?2 ?\}}?", r"square \1"),

@@ -1,7 +1,8 @@
 """Units of measure: which ones a text names, each kind for itself.
 
 Promises: time that grows with the text. A word is a unit wherever it stands, and so is a sign for money; a short form
-("m", "h", "in") behind a number or a stroke only, since it is a letter or another word elsewhere. An area or a volume
+("m", "h", "in") behind a number or a stroke only, since it is a letter or another word elsewhere. Capitals count where
+they make another unit ("MW" and "mW"), and else not. An area or a volume
 ("square feet") is a unit of its own.
 """
 
@@ -12,6 +13,10 @@ from collections.abc import Mapping, Sequence
 
 _KINDS: Sequence[Mapping[str, tuple[str, str]]] = (
     {
+        "": ("", "US Ms"),  # a country and a title
+        "nanosecond": ("nanosecond nanoseconds", "ns"),
+        "microsecond": ("microsecond microseconds", "us \u03bcs"),
+        "millisecond": ("millisecond milliseconds", "ms msec msecs"),
         "second": ("second seconds", "sec secs s"),
         "minute": ("minute minutes", "min mins"),
         "hour": ("hour hours", "hr hrs h"),
@@ -19,6 +24,8 @@ _KINDS: Sequence[Mapping[str, tuple[str, str]]] = (
         "week": ("week weeks", ""),
         "month": ("month months", ""),
         "year": ("year years", "yr yrs"),
+        "decade": ("decade decades", ""),
+        "century": ("century centuries", ""),
     },
     {
         "dollar": ("dollar dollars $", ""),
@@ -54,6 +61,35 @@ _KINDS: Sequence[Mapping[str, tuple[str, str]]] = (
         "quart": ("quart quarts", "qt"),
         "gallon": ("gallon gallons", "gal"),
     },
+    {
+        "milliwatt": ("milliwatt milliwatts", "mW"),
+        "watt": ("watt watts", "W"),
+        "kilowatt": ("kilowatt kilowatts kw", ""),
+        "megawatt": ("megawatt megawatts", "MW"),
+        "gigawatt": ("gigawatt gigawatts", "GW"),
+    },
+    {
+        "hertz": ("hertz hz", ""),
+        "kilohertz": ("kilohertz khz", ""),
+        "megahertz": ("megahertz mhz", ""),
+        "gigahertz": ("gigahertz ghz", ""),
+    },
+    {
+        "joule": ("joule joules", "J"),
+        "kilojoule": ("kilojoule kilojoules kj", ""),
+        "calorie": ("calorie calories", "cal"),
+        "kilocalorie": ("kilocalorie kilocalories kcal", ""),
+        "kilowatt_hour": ("kwh", ""),
+    },
+    {
+        "bit": ("bits", "bit"),
+        "byte": ("byte bytes", ""),
+        "kilobyte": ("kilobyte kilobytes", "kb"),
+        "megabyte": ("megabyte megabytes", "mb"),
+        "gigabyte": ("gigabyte gigabytes", "gb"),
+        "terabyte": ("terabyte terabytes", "tb"),
+    },
+    {"celsius": ("celsius centigrade", ""), "fahrenheit": ("fahrenheit", ""), "kelvin": ("kelvin kelvins", "")},
 )
 """For each kind the units, their words, and what is written for them behind a number."""
 
@@ -62,19 +98,27 @@ _SHORT = [{word: unit for unit, (_, short) in kind.items() for word in short.spl
 
 # Behind "5", "5 ", "5-", "km/", and inside "5\text{ m}", "\(5\) m".
 _WORD = re.compile(
-    r"(?P<number>(?<=[\d/{~])|(?<=[\d/{]\s)|(?<=\d-)|(?<=\d\\[)]\s)|(?<=per\s))?(?P<power>(?<![A-Za-z_])(?:square|cubic)\s)?"
-    r"(?P<word>(?<![A-Za-z_])[A-Za-z]+|[$€£¢])",
+    r"(?P<number>(?<=[\d/{~])|(?<=[\d/{]\s)|(?<=\d-)|(?<=\d\\[)]\s)|(?<=per\s))?"
+    r"(?P<power>(?<![A-Za-z\u03bc_])(?:square|cubic)\s)?"
+    r"(?P<word>(?<![A-Za-z\u03bc_])[A-Za-z\u03bc]+|[$€£¢])",
     re.IGNORECASE,
 )
 
 
 def units(text: str) -> list[list[str]]:
-    """The units that `text` names, in its order: one list for each kind (time, money, length, mass, volume)."""
+    """The units that `text` names, in its order: one list for each kind, such as time."""
     found = [
-        ((match["power"] or "").lower(), match["word"].lower(), match["number"] is not None)
-        for match in _WORD.finditer(text)
+        ((match["power"] or "").lower(), match["word"], match["number"] is not None) for match in _WORD.finditer(text)
     ]
     return [
-        [power + unit for power, word, behind in found if (unit := words.get(word) or (behind and short.get(word)))]
+        [
+            power + unit
+            for power, word, behind in found
+            if (unit := _unit(word, words) or (behind and _unit(word, short)))
+        ]
         for words, short in zip(_WORDS, _SHORT, strict=True)
     ]
+
+
+def _unit(word: str, units: Mapping[str, str]) -> str | None:
+    return units.get(word, units.get(word.lower()))

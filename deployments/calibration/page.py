@@ -22,8 +22,9 @@ def page(report: Mapping[str, Any], conclusion: str, top: float) -> str:
     values = {
         "conclusion": escape(conclusion),
         "pairs": escape(
-            f"{report['num_pairs']} pairs, labelled by {labelled_by}; {report['num_scored']} reached the check, "
-            f"{report['num_same']} of them the same."
+            f"{num_of(report['num_pairs'], 'pair')}, labelled by {labelled_by}; {report['num_scored']} got a score, "
+            f"{report['num_same']} of them the same; {report['num_unscored']} reached the check and got none; "
+            f"{report['num_unlabelled']} more have no label."
         ),
         "curves": _curves(report, top),
         "scores": _histogram(report, top),
@@ -134,6 +135,11 @@ def shown(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     if len(found) <= NUM_ROWS:
         return list(found)
     return [found[round(row * (len(found) - 1) / (NUM_ROWS - 1))] for row in range(NUM_ROWS)]
+
+
+def num_of(num: int, what: str) -> str:
+    """In words: ``1 pair``, ``2 pairs``."""
+    return f"{num} {what}{'' if num == 1 else 's'}"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.errors import RequestError
 from deployments.calibration.curve import calibration, choose, num_for, thresholds
-from deployments.calibration.page import page
+from deployments.calibration.page import num_of, page
 from deployments.calibration.pairs import StepPair
 from deployments.calibration.scoring import TOPS, Place, Result
 
@@ -32,6 +32,7 @@ def build(place: Place, result: Result, pairs: Sequence[StepPair], precision: fl
         "num_scored": num,
         "num_same": sum(pair.same for pair in result.scored),
         "num_unscored": result.num_unscored,
+        "unscored_reason": result.unscored_reason,
         "num_unlabelled": result.num_unlabelled,
         "decided_before": {
             ended: {"num": count, "num_right": result.decided_right[ended]} for ended, count in result.decided.items()
@@ -45,7 +46,15 @@ def build(place: Place, result: Result, pairs: Sequence[StepPair], precision: fl
 
 
 def conclusion(report: Mapping[str, Any]) -> str:
-    """In words: the threshold, or why there is none."""
+    """In words: the threshold, or why there is none, and what the check had no score for."""
+    words = _finding(report)
+    if report["num_unscored"]:
+        words += f" {num_of(report['num_unscored'], 'pair')} reached it without a score"
+        words += f"; the reason for the first: {report['unscored_reason']}."
+    return words
+
+
+def _finding(report: Mapping[str, Any]) -> str:
     name, wish = f"{report['verifier']}/{report['check']}", report["wished_precision"]
     one = report["threshold"]
     if one is not None:
@@ -55,6 +64,8 @@ def conclusion(report: Mapping[str, Any]) -> str:
             "interval takes pairs for independent, which those of one problem are not, and the threshold was chosen on "
             "the same pairs: it is narrower than it should be. Look at it again on pairs of other problems."
         )
+    if not report["num_scored"] and report["num_unscored"]:
+        return f"{name} gave no labelled pair a score, so nothing can be said of it."
     if not report["num_scored"]:
         return f"No labelled pair reached {name}, so nothing can be said of it."
     best = max(report["thresholds"], key=lambda t: t["low"])

@@ -44,13 +44,15 @@ class Place:
 @dataclass(slots=True)
 class Result:
     """What came of the pairs. `decided` counts those that never reached the check by the check and the decision that
-    ended them (``exact accepted``), `num_unscored` those it had no score for."""
+    ended them (``exact accepted``), `num_unscored` those it had no score for, the first one for
+    `unscored_reason`."""
 
     scored: list[Scored] = field(default_factory=list)
     decided: Counter[str] = field(default_factory=Counter)
     decided_right: Counter[str] = field(default_factory=Counter)
     num_unscored: int = 0
     num_unlabelled: int = 0
+    unscored_reason: str = ""
 
     def count(self, verdict: Verdict, same: bool) -> None:
         """Add a pair that `verdict` ended."""
@@ -93,14 +95,42 @@ def opened(config: Config, place: Place) -> Config:
 
 
 async def label(
-    pairs: Sequence[StepPair], judge: Judge, verifier: str, concurrency: int, tick: Callable[[], None]
+    pairs: Sequence[StepPair],
+    judge: Judge,
+    verifier: str,
+    concurrency: int,
+    tick: Callable[[], None],
+    keep: Callable[[StepPair, str | None], None] = lambda pair, reason: None,
 ) -> list[StepPair]:
-    """The pairs with the verdicts of `verifier` as their labels."""
-    verdicts = await _judge_all(pairs, judge, verifier, concurrency, tick)
-    return [
-        replace(pair, same=verdict.accepted, labelled_by=verifier)
-        for pair, verdict in zip(pairs, verdicts, strict=True)
-    ]
+    """The pairs with the verdicts of `verifier` as their labels. A pair of which no check was sure, or whose verdict
+    failed, has none. `keep` is given each one as soon as it is judged, with the reason where it has no label.
+
+    ServiceError if all verdicts failed.
+    """
+    failures: list[str] = []
+
+    async def one(pair: StepPair) -> StepPair:
+        reason: str | None
+        try:
+            verdict = await _verdict(pair, judge, verifier)
+        except ServiceError as error:
+            failures.append(str(error))
+            labelled, reason = replace(pair, same=None, labelled_by=None), str(error)
+        else:
+            # Where a check decided, it is named behind the verifier.
+            is_sure = verdict.verifier != verifier
+            labelled = replace(
+                pair, same=verdict.accepted if is_sure else None, labelled_by=verifier if is_sure else None
+            )
+            reason = None if is_sure else verdict.reason
+        keep(labelled, reason)
+        tick()
+        return labelled
+
+    labelled = await for_each(one, pairs, concurrency)
+    if pairs and len(failures) == len(pairs):
+        raise ServiceError(failures[0])
+    return labelled
 
 
 async def measure(
@@ -123,6 +153,7 @@ async def measure(
             result.count(verdict, bool(pair.same))
         elif verdict.score is None:
             result.num_unscored += 1
+            result.unscored_reason = result.unscored_reason or verdict.reason
         else:
             result.scored.append(Scored(verdict.score, bool(pair.same)))
     return result
@@ -134,10 +165,16 @@ async def _judge_all(
     """The verdict on each pair, `concurrency` at a time. ServiceError for one that says nothing of the steps."""
 
     async def one(pair: StepPair) -> Verdict:
-        verdict = await judge(pair.request(verifier, f"{verifier}-{uuid4().hex}"))
-        if verdict.has_failed:
-            raise ServiceError(f"A pair could not be judged: {verdict.reason}.")
+        verdict = await _verdict(pair, judge, verifier)
         tick()
         return verdict
 
     return await for_each(one, pairs, concurrency)
+
+
+async def _verdict(pair: StepPair, judge: Judge, verifier: str) -> Verdict:
+    """ServiceError for one that says nothing of the steps."""
+    verdict = await judge(pair.request(verifier, f"{verifier}-{uuid4().hex}"))
+    if verdict.has_failed:
+        raise ServiceError(f"A pair could not be judged: {verdict.reason}.")
+    return verdict

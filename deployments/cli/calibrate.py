@@ -1,6 +1,7 @@
 """``lookahead calibrate``: which threshold of a check reaches the precision that is wished for, on recorded steps.
 
-Promises: recorded pairs are on disk as soon as their problem is done; what a threshold reaches is said with its
+Promises: recorded pairs are on disk as soon as their problem is done, and labels that a verifier gave however the
+command ends; what a threshold reaches is said with its
 interval, and one that is not shown to reach the wish is not written; a cluster is started only where a model has to be
 asked, and ends with the command; what engines were timed alone is on disk before the server is asked.
 """
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from deployments.bench.problems import Problem
     from deployments.calibration.pairs import StepPair
     from deployments.calibration.record import Solution
-    from deployments.calibration.scoring import Place, Result
+    from deployments.calibration.scoring import Judge, Place, Result
     from deployments.config import Config
 
 PAIRS_FILE, LABELLED_FILE = "pairs.jsonl", "labelled.jsonl"
@@ -104,9 +105,6 @@ def calibrate(
         concurrency=concurrency,
     )
     found, result = work.run()
-    if label_by not in (None, BY_ANSWER):
-        # Asking a judge again for what it said costs more than anything else here.
-        write_text(_folder(out) / LABELLED_FILE, "".join(f"{pair.line()}\n" for pair in found))
     report = build(place, result, found, precision)
     write(out, report)
     wrote = None
@@ -205,24 +203,51 @@ class _Work:
 
     async def _work(self, has_cluster: bool) -> tuple[list[StepPair], Result]:
         from deployments.calibration.roles import deployed_judge, local_judge
-        from deployments.calibration.scoring import label, measure
+        from deployments.calibration.scoring import measure
 
         with progress_on(self.console, MofNCompleteColumn(), remaining=True) as progress:
             bar = _bars_of(progress)
-            pairs = self.pairs if self.pairs is not None else await self._record(bar)
+            pairs, why = self.pairs if self.pairs is not None else await self._record(bar), ""
             judge = deployed_judge() if has_cluster else await local_judge(self.config, self._verifiers)
             if self.label_by is not None and self.label_by != BY_ANSWER:
-                tick = bar(f"labelling by {self.label_by}", len(pairs))
-                pairs = await label(pairs, judge, self.label_by, self.concurrency, tick)
+                pairs, why = await self._label(pairs, judge, self.label_by, bar)
             num_labelled = sum(pair.same is not None for pair in pairs)
             if not num_labelled:
                 raise RequestError(
-                    'No pair has a label: give "same": true or false in the file, name a stronger verifier with '
+                    f'No pair has a label{why}: give "same": true or false in the file, name a stronger verifier with '
                     "--label-by, or record on problems that the target answers rightly.",
                     "label_by",
                 )
             result = await measure(pairs, judge, self.place, self.concurrency, bar("scoring", num_labelled))
         return pairs, result
+
+    async def _label(
+        self, pairs: Sequence[StepPair], judge: Judge, verifier: str, bar: Bar
+    ) -> tuple[list[StepPair], str]:
+        """The pairs with their labels, and in words why some have none; what was judged is in a file then."""
+        from deployments.calibration.scoring import label
+
+        judged: list[StepPair] = []
+        reasons: list[str] = []
+
+        def keep(pair: StepPair, reason: str | None) -> None:
+            judged.append(pair)
+            if reason is not None:
+                reasons.append(reason.rstrip("."))
+
+        try:
+            tick = bar(f"labelling by {verifier}", len(pairs))
+            pairs = await label(pairs, judge, verifier, self.concurrency, tick, keep)
+        finally:
+            # Asking a judge again for what it said costs more than anything else here.
+            if any(pair.same is not None for pair in judged):
+                file = _folder(self.pairs_file.parent) / LABELLED_FILE
+                write_text(file, "".join(f"{pair.line()}\n" for pair in judged))
+        if not reasons:
+            return list(pairs), ""
+        why = f"{verifier} gave none to {len(reasons)} of {len(pairs)}; the reason for the first: {reasons[0]}"
+        self.console.print(f"Labels: {why}.", markup=False, soft_wrap=True)
+        return list(pairs), f" ({why})"
 
     async def _record(self, bar: Bar) -> list[StepPair]:
         from deployments.calibration.record import record_all
@@ -301,10 +326,13 @@ def _read(path: Path) -> str:
 
 
 def _show(console: Console, report: dict[str, Any], words: str, out: Path, wrote: str | None) -> None:
-    from deployments.calibration.page import shown
+    from deployments.calibration.page import num_of, shown
 
     for ended, counts in report["decided_before"].items():
         console.print(f"{ended}: {counts['num']} pairs, {counts['num_right']} of them rightly")
+    for what in ("unscored", "unlabelled"):
+        if num := report[f"num_{what}"]:
+            console.print(f"{what}: {num_of(num, 'pair')}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("from", "accepted", "precision", "95 % interval", "recall"):
         table.add_column(name, justify="right")

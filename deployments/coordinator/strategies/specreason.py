@@ -3,6 +3,8 @@ whose score is too low."""
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import ClassVar
 
 from deployments.coordinator.settings import SessionSettings
@@ -13,12 +15,14 @@ from deployments.coordinator.window import Position
 
 class SpecReason:
     """The draft is at most `max_lookahead` steps ahead of the last score: 1 waits for each score before it goes on, as
-    the paper does; more writes the next step, and has it scored, meanwhile."""
+    the paper does; more writes the next step, and has it scored, meanwhile. Near the end of its budget of tokens a
+    call of the draft writes fewer steps, so that none can begin behind it; the next call follows at once."""
 
     speculates: ClassVar[bool] = True
 
     def __init__(self, settings: SessionSettings) -> None:
         self._options = settings.specreason
+        self._max_step_tokens = settings.rule.max_tokens
 
     def wishes(self, view: WindowView) -> Wishes:
         """A score for each draft step; the target where a score was too low, where it is its turn, and where there is
@@ -26,7 +30,7 @@ class SpecReason:
         tail = view.positions[-1]
         can_draft = tail.wants_target and view.can_draft and view.max_lookahead > 0
         for_draft = can_draft and not self._is_for_target(tail, view)
-        room = view.max_lookahead - (len(view.positions) - 1)
+        room = min(view.max_lookahead - (len(view.positions) - 1), self._num_within_budget(tail))
         targets = [position for position in view.positions if position.state is State.REJECTED]
         if tail.state is State.OPEN and not view.drafting and not for_draft:
             targets.append(tail)
@@ -35,6 +39,11 @@ class SpecReason:
             draft_depth=room if for_draft and not view.drafting and room > 0 else 0,
             scores=tuple(position for position in view.positions if position.state is State.DRAFTED),
         )
+
+    def _num_within_budget(self, tail: Position) -> int:
+        """Steps from `tail` on that begin within the draft's budget however long they get."""
+        budget = self._options.max_draft_tokens
+        return sys.maxsize if budget is None else math.ceil((budget - tail.num_tokens_before) / self._max_step_tokens)
 
     def _is_for_target(self, position: Position, view: WindowView) -> bool:
         """Whether the step is one of the first, or the draft has written enough."""

@@ -22,8 +22,9 @@ BAD = [Scored(0.5 + i / 1000, i % 3 == 0) for i in range(60)]
 LABELLED = [StepPair("", "", "a", "b", same=True, labelled_by="judge<b>"), StepPair("", "", "a", "b")]
 
 
-def report_of(*pairs: Scored, wish: float = 0.9, place: Place = PLACE):
-    result = Result(list(pairs), Counter({"exact accepted": 3}), Counter({"exact accepted": 2}), 4, 5)
+def report_of(*pairs: Scored, wish: float = 0.9, place: Place = PLACE, num_unscored: int = 4):
+    decided = Counter({"exact accepted": 3}), Counter({"exact accepted": 2})
+    result = Result(list(pairs), *decided, num_unscored, 5, "its labels <have> .1 only" if num_unscored else "")
     return build(place, result, LABELLED, wish)
 
 
@@ -56,9 +57,23 @@ def test_no_threshold_says_what_it_would_take():
 
 
 def test_nothing_scored():
-    report = report_of()
+    report = report_of(num_unscored=0)
     assert report["threshold"] is None
     assert conclusion(report) == "No labelled pair reached balanced/embedding, so nothing can be said of it."
+
+
+def test_pairs_that_reached_the_check_without_a_score_are_said_with_their_reason(tmp_path):
+    without = "4 pairs reached it without a score; the reason for the first: its labels <have> .1 only."
+    assert conclusion(report_of()) == (
+        f"balanced/embedding gave no labelled pair a score, so nothing can be said of it. {without}"
+    )
+    for pairs in (GOOD, GOOD[:10]):
+        assert conclusion(report_of(*pairs)).endswith(f" {without}")
+    write(tmp_path, report_of(*GOOD))
+    page = (tmp_path / "calibration.html").read_text()
+    assert "67 pairs, labelled by judge&lt;b&gt;; 60 got a score, 60 of them the same; 4 reached" in page
+    assert "the check and got none; 5 more have no label." in page
+    assert "its labels &lt;have&gt; .1 only" in page
 
 
 @pytest.mark.parametrize("num", [0, 1, NUM_ROWS, NUM_ROWS + 1, 500])

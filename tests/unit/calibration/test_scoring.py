@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.errors import ConfigError, ServiceError
+from actors.errors import ConfigError, RoleUnavailable, ServiceError
 from actors.messages import Verdict
 from actors.verifier import create_verifier
 from deployments.calibration.curve import Scored
@@ -130,7 +130,46 @@ async def test_labels_are_the_verdicts_of_the_stronger_verifier():
     assert [(one.same, one.labelled_by) for one in labelled] == [(True, "plain"), (False, "plain")]
 
 
-async def test_a_verdict_that_failed_ends_it_in_words():
+async def test_what_no_check_was_sure_of_has_no_label():
+    verdicts = {
+        "a": Verdict(False, "judge", "no check was sure (judge: its labels have .1 only)"),
+        "b": Verdict(False, "judge/judge", "below"),
+        "c": Verdict(True, "judge/judge", "above"),
+    }
+    kept = {}
+
+    async def judge(request):
+        return verdicts[request.draft.text]
+
+    pairs = [pair(text, "x", same=None) for text in verdicts]
+    labelled = await label(pairs, judge, "judge", 1, lambda: None, lambda one, why: kept.update({one.draft: why}))
+    assert [(one.same, one.labelled_by) for one in labelled] == [(None, None), (False, "judge"), (True, "judge")]
+    assert kept == {"a": verdicts["a"].reason, "b": None, "c": None}
+    unsure = await label(pairs[:1], judge, "judge", 1, lambda: None)
+    assert [one.same for one in unsure] == [None], "that all are so is for the caller to say"
+
+
+async def test_a_verdict_that_failed_costs_one_label_and_no_other():
+    async def judge(request):
+        if request.draft.text == "gone":
+            raise RoleUnavailable("the verifier is away")
+        return Verdict(True, "v/judge", "", has_failed=request.draft.text == "broken")
+
+    pairs = [pair(text, "x", same=False) for text in ("gone", "broken", "right")]
+    labelled = await label(pairs, judge, "v", 3, lambda: None)
+    assert [(one.same, one.labelled_by) for one in labelled] == [(None, None), (None, None), (True, "v")]
+
+
+async def test_what_got_no_score_is_counted_with_the_first_reason():
+    async def judge(request):
+        return Verdict(False, OPEN, f"no check was sure ({request.draft.text})")
+
+    pairs = [pair("one", "x"), pair("two", "x")]
+    result = await measure(pairs, judge, find_place(CONFIG, "plain", None), 1, lambda: None)
+    assert (result.num_unscored, result.unscored_reason) == (2, "no check was sure (one)")
+
+
+async def test_if_all_verdicts_fail_it_ends_in_words():
     async def judge(request):
         return Verdict(False, "v", "the check judge failed: the target is away", has_failed=True)
 

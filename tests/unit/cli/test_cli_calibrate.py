@@ -6,8 +6,10 @@ import json
 from contextlib import contextmanager
 
 import pytest
+import yaml
 
-from actors.errors import ServiceError
+from actors.errors import ConfigError, ServiceError
+from actors.messages import Verdict
 from actors.verifiers import embedding
 from deployments.config import load_config, profile_text
 from deployments.simulation.cost_file import read_costs
@@ -15,13 +17,16 @@ from tests.unit.simulation.test_validation import costs
 
 
 class SetCosines:
-    """The cosine of a pair is that of its second text."""
+    """The cosine of a pair is that of its second text, or what is raised."""
 
-    def __init__(self, cosines: dict[str, float]) -> None:
+    def __init__(self, cosines: dict[str, float | Exception | None]) -> None:
         self._cosines = cosines
 
     async def similarity(self, one: str, other: str) -> float | None:
-        return self._cosines[other.strip()]
+        cosine = self._cosines[other.strip()]
+        if isinstance(cosine, Exception):
+            raise cosine
+        return cosine
 
 
 @pytest.fixture
@@ -138,6 +143,60 @@ def test_labels_by_a_stronger_verifier_are_kept(calibrate, tmp_path):
     again = calibrate("--verifier", "fast", "--precision", "0.5", "--json", source=tmp_path / "out" / "labelled.jsonl")
     assert again.json["labelled_by"] == ["balanced"]
     assert again.json["thresholds"] == done.json["thresholds"]
+
+
+UNSURE = [{"kind": "same_numbers"}, {"kind": "embedding", "model": "made-up", "accept": 0.9, "reject": 0.5}]
+
+
+@pytest.fixture
+def label_by(lookahead, tmp_path, monkeypatch):
+    """`calibrate --label-by unsure` on pairs with these cosines; what is kept of it."""
+
+    def run(cosines):
+        monkeypatch.setattr(embedding, "load_encoder", lambda model: SetCosines(cosines))
+        source, mine = tmp_path / "pairs.jsonl", tmp_path / "mine.yaml"
+        source.write_text("\n".join(json.dumps({"draft": "So.", "target": text}) for text in cosines))
+        settings = yaml.safe_load(profile_text("local"))
+        settings.setdefault("verifier", {}).setdefault("verifiers", {})["unsure"] = UNSURE
+        mine.write_text(yaml.safe_dump(settings))
+        options = ("--pairs", str(source), "--out", str(tmp_path / "out"), "--config", str(mine), "--concurrency", "1")
+        done = lookahead("calibrate", *options, "--verifier", "unsure", "--label-by", "unsure", "--precision", "0.5")
+        file = tmp_path / "out" / "labelled.jsonl"
+        kept = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return done, {pair["target"]: pair["same"] for pair in kept}
+
+    return run
+
+
+def test_a_verdict_that_fails_costs_its_own_label(label_by):
+    done, kept = label_by({"Right.": 0.95, "Wrong.": 0.2, "Gone.": ValueError("the encoder is away")})
+    assert kept == {"Right.": True, "Wrong.": False, "Gone.": None}
+    assert "Labels: unsure gave none to 1 of 3; the reason for the first: A pair could not be judged" in done.out
+    assert "the encoder is away" in done.out
+    assert "unlabelled: 1 pair" in done.out
+
+
+def test_labels_are_kept_however_it_ends(label_by, monkeypatch):
+    async def local_judge(config, verifiers):
+        async def judge(request):
+            if request.target.text == "Gone.":
+                raise ConfigError("The verifier cannot go on.", "verifier")
+            return Verdict(True, f"{request.verifier}/embedding", "the same")
+
+        return judge
+
+    monkeypatch.setattr("deployments.calibration.roles.local_judge", local_judge)
+    done, kept = label_by({"Right.": 0.95, "So it is.": 0.96, "Gone.": 0.97})
+    assert done.code == 1
+    assert "The verifier cannot go on." in done.err
+    assert kept == {"Right.": True, "So it is.": True}
+
+
+def test_unsure_verdicts_are_no_labels(label_by):
+    done, kept = label_by({"Red it is.": 0.7, "It is so.": 0.6})
+    assert done.code == 1
+    assert not kept
+    assert "No pair has a label (unsure gave none to 2 of 2; the reason for the first: no check was sure" in done.err
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ import pytest
 
 from actors.draft import Draft
 from actors.engines.scripted import ScriptedEngine
-from actors.errors import RoleUnavailable
+from actors.errors import ContextTooLong, RoleUnavailable
 from actors.messages import Delta, JudgeRequest, Prompt, RoleInfo, Step, StepRequest, TokenIds, Verdict
 from actors.target import TargetModel
+from actors.verifier import StepVerifier
+from actors.verifiers.check import Decision, Opinion
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
-from deployments.generation import Committed, Finished
+from deployments.generation import Committed, Finished, Output
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import DRAFT, TARGET, Answer, Bench, config, request, truth
 
@@ -277,6 +279,42 @@ def test_a_verifier_that_is_late_or_broken_rejects(judge: Judge, reason: str) ->
     is_timed = 'lookahead_verdict_seconds_count{verifier="always"}' in answer.metrics
     assert is_timed is (reason == "verifier_late"), "what nobody said has taken no time, and not none at all"
     assert not is_timed or 'lookahead_verdict_seconds_bucket{le="0.25",verifier="always"} 0.0' in answer.metrics
+
+
+class Cramped:
+    """A check whose model has no room for the steps until `has_room`."""
+
+    name = "judge"
+    reads_context = True
+
+    def __init__(self) -> None:
+        self.has_room = False
+        self.num_refused = 0
+
+    async def check(self, request: JudgeRequest) -> Opinion:
+        if not self.has_room:
+            self.num_refused += 1
+            raise ContextTooLong.of_prompt(9000, "judge", 8192)
+        return Opinion(Decision.ACCEPT, "the same")
+
+
+def test_steps_that_the_judge_cannot_read_cost_others_no_verdict() -> None:
+    async def scene() -> tuple[list[Output], list[Output], int]:
+        bench, check = Bench(draft=replace(DRAFT, agree=0.0, paraphrase=1.0)), Cramped()
+        bench.roles = replace(bench.roles, verifier=StepVerifier({"always": [check]}, num_remembered=0))
+        coordinator = await bench.coordinator()
+        wishes = {"mode": "lookahead", "verifier": "always"}
+        long = [output async for output in coordinator.generate(request(**wishes))]
+        check.has_room = True
+        return long, [output async for output in coordinator.generate(request(**wishes))], check.num_refused
+
+    long, short, num_refused = run_virtually(scene())
+    assert num_refused > 3
+    assert isinstance(long[-1], Finished)
+    assert isinstance(short[-1], Finished)
+    assert (long[-1].summary.degraded, short[-1].summary.degraded) == ((), ())
+    assert "".join(output.text for output in long if isinstance(output, Committed)) == truth()
+    assert short[-1].summary.num_accepted_steps > 3
 
 
 class Dying(TargetModel):

@@ -17,6 +17,7 @@ from deployments.coordinator.events import (
     DraftStep,
     Judge,
     Judged,
+    Outcome,
     Retired,
     StartDraft,
     StartTarget,
@@ -129,9 +130,10 @@ def test_the_next_step_is_drafted_and_scored_while_a_score_runs() -> None:
         assert len(cancelled) == depth, "all behind the rejected step, the open one too"
 
 
-def test_first_steps_and_steps_beyond_the_budget_are_the_targets() -> None:
+@pytest.mark.parametrize("depth", [1, 4])
+def test_first_steps_and_steps_beyond_the_budget_are_the_targets(depth: int) -> None:
     options = SpecReasonOptions(num_target_steps=2, max_draft_tokens=40)
-    w = world("specreason", verdict=True, max_lookahead=1, specreason=options)
+    w = world("specreason", verdict=True, max_lookahead=depth, specreason=options)
     w.start()
     let(w, DraftStep, DraftEnded, Judged, TargetStep)
     placed = [c for c in w.log if isinstance(c, StartDraft)]
@@ -143,6 +145,42 @@ def test_first_steps_and_steps_beyond_the_budget_are_the_targets() -> None:
     assert max(places) < 40
     assert starts[-1].position == TARGET.num_steps - 1
     assert not [c for c in w.log if isinstance(c, Cancel)]
+    accepted = accepted_at(w)
+    assert accepted
+    assert max(accepted) < 40
+
+
+def accepted_at(w: World) -> list[int]:
+    """The tokens before each accepted step."""
+    places, num_tokens = [], 0
+    for retired in (c for c in w.log if isinstance(c, Retired) and c.step is not None):
+        assert retired.basis is not None
+        is_accepted = retired.outcome is Outcome.ACCEPTED
+        step = retired.basis.draft if is_accepted else retired.basis.target
+        assert step is not None
+        if is_accepted:
+            places.append(num_tokens)
+        num_tokens += len(step.token_ids)
+    return places
+
+
+def test_near_its_budget_the_draft_is_as_far_ahead_in_shorter_calls() -> None:
+    rule = StepRule(max_tokens=12)
+    for budget in range(12, 80, 7):
+        options = SpecReasonOptions(max_draft_tokens=budget)
+        w = world("specreason", verdict=True, max_lookahead=4, specreason=options, rule=rule)
+        w.start()
+        let(w, DraftStep, DraftEnded)
+        depths = [c.depth for c in w.log if isinstance(c, StartDraft)]
+        assert depths[0] == min(4, -(-budget // 12)), "far from its end the budget changes nothing"
+        let(w, DraftStep, DraftEnded, Judged, TargetStep)
+        assert w.session.finished
+        assert max(accepted_at(w)) < budget
+    w = world("specreason", verdict=True, max_lookahead=4, specreason=SpecReasonOptions(max_draft_tokens=40))
+    w.start()
+    let(w, DraftStep, DraftEnded)
+    assert next(c.depth for c in w.log if isinstance(c, StartDraft)) == 1
+    assert count(w, Judge) > 1, "the next step is drafted before the first one has its score"
 
 
 def test_without_a_draft_specreason_is_the_target_step_by_step() -> None:

@@ -133,6 +133,10 @@ SAME = [
     ("So Ann pays 5 dollars today.", "Ann pays 5 dollars a day, as does Tom."),
     ("总数是 12 个。", "总数是 12个。"),
     ("Die Summe 5 + 3 = 8 ist klein.", "Die Summe 5 + 3 = 8 ist klein!"),
+    ("So x squared is 16.", "So x^2 is 16."),
+    ("Now take the square root of both sides.", "We take square roots on both sides now."),
+    ("So the slope is cot(x).", r"So the slope is $\cot x$."),
+    ("The delay is 5 ms.", "The delay is 5 milliseconds."),
 ]
 
 DIFFERENT = [
@@ -316,6 +320,10 @@ DIFFERENT = [
     ("Ο αριθμός δεν είναι πρώτος.", "Ο αριθμός είναι πρώτος."),  # noqa: RUF001
     ("이것은 소수이다", "이것은 소수가 아니다"),
     ("संख्या है", "संख्या हो"),
+    ("So x squared is 16.", "So x cubed is 16."),
+    ("Now take the square root of both sides.", "Now take the cube root of both sides."),
+    ("So the slope is tan(x).", "So the slope is cot(x)."),
+    ("The delay is 5 s.", "The delay is 5 ms."),
 ]
 
 

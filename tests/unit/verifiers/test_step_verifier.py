@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.errors import ConfigError, RequestError, RoleUnavailable
+from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
 from actors.messages import Prefix
 from actors.verifier import StepVerifier, create_verifier
 from actors.verifiers import CHECKS
@@ -84,6 +84,21 @@ async def test_a_check_that_fails_is_a_rejection_logged_once(make_request, caplo
     assert verdict.reason == f"the check broken failed: {str(error) or 'ValueError'}"
     assert [record.exc_info is not None for record in caplog.records] == [True]
     assert checks[1].num_calls == 0
+
+
+async def test_a_step_that_a_check_cannot_read_is_rejected_and_the_check_has_not_failed(make_request, caplog):
+    error = ContextTooLong.of_prompt(9000, "judge", 8192)
+    checks = [ScriptedCheck("numbers", Decision.UNSURE), ScriptedCheck("judge", error), AlwaysCheck()]
+    verifier = StepVerifier({"v": checks})
+    with caplog.at_level(logging.INFO):
+        verdict = await verifier.judge(make_request("a", "b", verifier="v"))
+        again = await verifier.judge(make_request("a", "b", verifier="v"))
+    assert (verdict.accepted, verdict.verifier, verdict.has_failed, verdict.num_unasked) == (False, "v", False, 2)
+    assert verdict.reason == f"the check judge cannot read the step: {error}"
+    assert (again.is_cached, checks[1].num_calls) == (True, 1), "it is an answer, and asked for once"
+    [record] = caplog.records
+    assert record.exc_info is None
+    assert "v/judge cannot read a step" in record.message
 
 
 async def test_cancelling_is_not_a_verdict(make_request):

@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -161,6 +160,7 @@ def test_an_engine_that_dies_in_its_living_replica_costs_a_pause_and_no_word(url
 def engine_core(role: str) -> int:
     """The process of vLLM's engine core in the replica of `role`."""
     [replica] = [each for each in replicas_now() if each.role == role]
-    children = Path(f"/proc/{replica.pid}/task/{replica.pid}/children").read_text(encoding="utf-8").split()
-    [core] = [pid for pid in map(int, children) if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    processes = [line.split(None, 2) for line in listing.splitlines()[1:]]
+    [core] = [int(pid) for pid, ppid, words in processes if int(ppid) == replica.pid and "EngineCore" in words]
     return core

@@ -114,6 +114,8 @@ class CoordinatorReplica:
         """Serve calls and awaits this when the replica is stopped."""
         if hasattr(self, "_server"):
             await self._server.drain()
+            await self._keeper.drain()  # gateways take it to another coordinator, or its clients come for it
+            await self._server.drain()
             await self._keeper.close()
             await self._server.close()
             await asyncio.to_thread(self._coordinator.close)
@@ -140,7 +142,7 @@ class CoordinatorBackend:
     ) -> None:
         self._handle = handle
         self._writers = writers
-        self._coordinators = members("coordinator", handle)
+        self._coordinators = members("coordinator", handle, self._look_round)
         self._pool = Pool(self._coordinators, wait_s)
         unbroken = Unbroken(self._generate, Perseverance(patience_s=wait_s))
         bounds = kept.max_kept_requests, kept.max_kept_bytes
@@ -155,6 +157,24 @@ class CoordinatorBackend:
         session = request.request_id if request.keep is None else request.keep.stream_id
         return self._pool.items("generate", session, request)
 
+    def _look_round(self) -> None:
+        """Gateways that come later never find a coordinator that is leaving: what can be fetched goes on at one that
+        stays, as soon as that can write. Until then whoever asks them is told to ask again."""
+        if 0 < len(self._coordinators.leaving) < len(self._coordinators.links):
+            self._lingering.move(self._can_write, self._take)
+
+    async def _can_write(self) -> bool:
+        return (await self.readiness()).get("target", False)
+
+    async def _take(self, *asked: str | Keep) -> list[GenerationRequest]:
+        """As `Keeper.hand_over`, of the coordinators that are leaving."""
+        told = await self._coordinators.answers(ASK_S, "hand_over", *asked, links=self._coordinators.leaving)
+        return [request for answer in told if isinstance(answer, list) for request in answer]
+
+    async def drain(self) -> None:
+        """Wait until no stream is here that its client may come back for."""
+        await self._lingering.drain()
+
     async def aclose(self) -> None:
         """End the connections to the coordinators, and what is read over them."""
         await self._lingering.close()
@@ -166,7 +186,8 @@ class CoordinatorBackend:
 
     async def _hand_over(self, *asked: str | Keep) -> list[GenerationRequest]:
         """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has.
-        RoleUnavailable where none is found and one that Serve knows does not answer."""
+        RoleUnavailable where none is found and one that Serve knows does not answer or cannot write: then one that is
+        to stop may have them, and not be known here."""
         by_serve, by_links = await asyncio.gather(
             self._ask("hand_over", *asked), self._coordinators.answers(ASK_S, "hand_over", *asked)
         )
@@ -175,9 +196,11 @@ class CoordinatorBackend:
             if isinstance(error, BaseException):
                 logger.warning("A coordinator did not say what it has of the stream %s: %r", asked[0], error)
         found = [request for answer in told if isinstance(answer, list) for request in answer]
-        if not found and (not by_serve or any(isinstance(answer, BaseException) for answer in by_serve)):
+        if found:
+            return found
+        if not by_serve or any(isinstance(answer, BaseException) for answer in by_serve) or not await self._can_write():
             raise RoleUnavailable("Not every coordinator says what it has.")
-        return found
+        return []
 
     async def _ask(self, method: str, *args: Any) -> list[Any]:
         """What each coordinator that Serve knows says to `method`; nothing where none can be asked."""
@@ -255,7 +278,8 @@ class GatewayReplica:
         return self._queue.held_back()
 
     async def __del__(self) -> None:
-        """Serve calls and awaits this when the replica is stopped."""
+        """Serve calls and awaits this when the replica is stopped and all responses have ended."""
+        await self._backend.drain()
         await self._backend.aclose()
 
 

@@ -129,6 +129,8 @@ class SpeculationSummary:
     accepted_tokens: int = 0
     rejected_tokens: int = 0
     """Draft tokens that were written and not committed: of rejected and of cancelled draft steps."""
+    draft_tokens: int = 0
+    """Tokens of all draft steps."""
     output_tokens: int = 0
     degraded: tuple[str, ...] = ()
     num_branch_steps: int = 0
@@ -140,6 +142,11 @@ class SpeculationSummary:
     def num_open_steps(self) -> int:
         """Draft steps that are neither accepted nor recovered nor cancelled yet."""
         return self.num_draft_steps - self.num_accepted_steps - self.num_recovered_steps - self.num_cancelled_steps
+
+    @property
+    def num_open_tokens(self) -> int:
+        """Their tokens."""
+        return self.draft_tokens - self.accepted_tokens - self.rejected_tokens
 
     @property
     def accept_rate(self) -> float:

@@ -1,9 +1,10 @@
 """Resumable streams at a gateway: read on when their client is gone, so that their coordinator may die meanwhile.
 
 Promises: whoever comes back is given what coordinators and this gateway have of his stream; a coordinator that takes a
-choice over is given those that have ended, so that it has the whole stream; none is read on for longer than
-`Keep.seconds` after its client has gone, and then the coordinator's work ends too; its `Stay` counts what is read, and
-is over when nothing is read any more; `close` ends all reading here, and no coordinator's work.
+choice over is given those that have ended, so that it has the whole stream; `move` brings streams from coordinators
+that are leaving to those that stay, whom every gateway can ask; none is read on for longer than `Keep.seconds` after
+its client has gone, and then the coordinator's work ends too; its `Stay` counts what is read, and is over when nothing
+is read any more; `close` ends all reading here, and no coordinator's work.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ logger = logging.getLogger("lookahead.gateway")
 
 READ_OUT_S = 1.0
 """So long outputs may be on their way that a coordinator has sent before it handed their stream over."""
+TRY_AGAIN_S = 0.5
+"""So long after streams could not be moved it is tried again."""
 HandOver = Callable[..., Awaitable[list[GenerationRequest]]]
 """As `Keeper.hand_over`, of all coordinators; raises where it found nothing and some did not answer."""
 
@@ -37,6 +40,7 @@ class Lingering:
         self._giving: dict[Keep, asyncio.Task[None]] = {}
         """By stream: what gives its ended choices to the coordinator that has taken over others."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._moving: asyncio.Task[None] | None = None
 
     def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncGenerator[Output, None]:
         """As `Backend.generate`."""
@@ -92,6 +96,30 @@ class Lingering:
         if not found and trouble is not None:
             raise RoleUnavailable("A coordinator did not say whether it has the stream; ask again.") from trouble
         return found
+
+    def move(self, may_move: Callable[[], Awaitable[bool]], take: HandOver) -> None:
+        """Begin to bring all streams to coordinators that stay, as soon as they `may_move`; `take` is
+        `Keeper.hand_over` of those that are leaving. Where it has begun, nothing follows."""
+        if self._keeper.num_kept and (self._moving is None or self._moving.done()):
+            self._moving = self._start(self._move(may_move, take))
+
+    async def _move(self, may_move: Callable[[], Awaitable[bool]], take: HandOver) -> None:
+        while self._keeper.num_kept:
+            if await may_move():
+                await asyncio.gather(*(self._move_one(keep, take) for keep in self._keeper.keeps))
+                return
+            await asyncio.sleep(TRY_AGAIN_S)
+
+    async def _move_one(self, keep: Keep, take: HandOver) -> None:
+        """Whoever was writing it tells its readers here to go on elsewhere, behind what they have; what has ended of
+        it, which may be all, is given there."""
+        if await take(keep.stream_id, keep.owner, keep):
+            self._give_ended(keep)
+
+    async def drain(self) -> None:
+        """Wait until no stream is here any more, and whoever wrote for one that nobody came back for has ended."""
+        await self._keeper.drain()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """End what runs here."""

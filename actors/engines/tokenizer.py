@@ -91,10 +91,13 @@ class ModelTokenizer:
 
     def last_text(self, prefix: Sequence[int], rule: StepRule = StepRule()) -> str:
         """The text of the last few tokens of `prefix`, special tokens included: enough of them for a closing text or
-        stop string of `rule` that lacks its last token."""
+        stop string of `rule` that lacks its last token. A character that is cut has none: it comes whole from the
+        `text_stream` behind `prefix`."""
         longest = max(len(text) for text in (rule.close or "", *rule.stop))
         num_tokens = max(PRIMING_TOKENS, MAX_CHARACTER_TOKENS * longest)
-        return str(self._backend.decode(list(prefix[-num_tokens:]), skip_special_tokens=False))
+        window = list(prefix[-num_tokens:])
+        whole = window[: len(window) - _num_cut(self._backend, window, skip_special_tokens=False)]
+        return str(self._backend.decode(whole, skip_special_tokens=False))
 
     def stop_ids(self, rule: StepRule) -> frozenset[int]:
         """As `actors.boundaries.stop_ids`."""
@@ -174,9 +177,7 @@ class TextStream:
         window = list(prefix[-PRIMING_TOKENS:])
         # A DecodeStream that starts on half a character would repeat all of its first tokens later: it starts before
         # that character and is then led through it.
-        cut = len(window)
-        while cut and backend.decode(window[:cut], skip_special_tokens=True).endswith("\ufffd"):
-            cut -= 1
+        cut = len(window) - _num_cut(backend, window, skip_special_tokens=True)
         self._stream = DecodeStream(ids=window[:cut], skip_special_tokens=True)
         for token in window[cut:]:
             self.step(token)
@@ -193,6 +194,15 @@ class TextStream:
             # Bytes that are no text at all can confuse the stream; it starts again at this token, as vLLM's does.
             self._stream = DecodeStream(skip_special_tokens=True)
             return self._stream.step(self._backend, token) or ""
+
+
+def _num_cut(backend: Tokenizer, token_ids: Sequence[int], *, skip_special_tokens: bool) -> int:
+    """How many of the last tokens belong to a character that `token_ids` end in the middle of."""
+    window = list(token_ids[-PRIMING_TOKENS:])
+    whole = len(window)
+    while whole and backend.decode(window[:whole], skip_special_tokens=skip_special_tokens).endswith("\ufffd"):
+        whole -= 1
+    return len(window) - whole
 
 
 def _fingerprint(vocabulary: Mapping[str, int]) -> str:

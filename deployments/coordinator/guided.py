@@ -168,7 +168,7 @@ class GuidedSession:
         guess = Guess(self._num_placed, step)
         self._num_placed += 1
         self._drafting.take(event)
-        self._tally.drafted()
+        self._tally.drafted(step)
         self._out.append(Placed(guess.serial, event.call, step))
         if step.vocabulary != self._settings.vocabulary:
             self._drop(guess, Outcome.CANCELLED)

@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from sys import getsizeof
 
-from actors.errors import HandedOver
+from actors.errors import HandedOver, LookaheadError, RoleUnavailable
 from deployments.generation import GenerationRequest, Keep, Output
 from deployments.ledger import Ledger
 
@@ -75,6 +75,8 @@ class Keeper:
         self._max_bytes = max_bytes
         self._kept: dict[tuple[str, str, str], Kept] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
         self.num_bytes = 0
         """About so much memory is held by all that could be fetched."""
 
@@ -82,6 +84,11 @@ class Keeper:
     def num_kept(self) -> int:
         """Requests that could be fetched now."""
         return len(self._kept)
+
+    @property
+    def keeps(self) -> set[Keep]:
+        """The wishes of all that could be fetched now."""
+        return {kept.keep for kept in self._kept.values()}
 
     def generate(self, request: GenerationRequest, write: Generate | None = None) -> AsyncGenerator[Output, None]:
         """As `Coordinator.generate`; `write` writes the text of this request, in the place of the keeper's own."""
@@ -92,13 +99,18 @@ class Keeper:
         """Of the stream's requests those that are kept here for `owner`, each to go on behind all that was written.
 
         Their work here has ended then; they are kept for a while still, in case that whoever fetched them is lost too.
-        With `only` those that were asked for since, or fetched since, are left alone.
+        With `only` whoever asked for them so has no use for this process any more: those that were asked for since, or
+        fetched since, are left alone, the others are not kept, and who reads them is to go on elsewhere.
         """
         found: list[GenerationRequest] = []
         for kept in self._of(stream_id, owner):
-            if only not in (None, kept.keep):
+            if only is None:
+                await self._stop(kept, _elsewhere())
+            elif only == kept.keep:
+                self._forget(kept)
+                await self._stop(kept, RoleUnavailable("This stream was let go; another coordinator goes on with it."))
+            else:
                 continue
-            await self._stop(kept)
             found += _as_it_stands(kept)
         return found
 
@@ -111,10 +123,14 @@ class Keeper:
         """Take what is on its way of a stream that its writers have handed over, as far as it comes in time."""
         all_kept = self._of(stream_id, owner)
         for kept in all_kept:
-            self._dismiss(kept)
+            self._dismiss(kept, _elsewhere())
         tasks = [kept.task for kept in all_kept if kept.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
+
+    async def drain(self) -> None:
+        """Wait until nothing is kept."""
+        await self._is_empty.wait()
 
     async def close(self) -> None:
         """End all that runs."""
@@ -133,6 +149,7 @@ class Keeper:
         if (former := self._kept.get(kept.key)) is not None:
             self._drop(former)
         self._kept[kept.key] = kept
+        self._is_empty.clear()
         self._weigh(kept)
         self._stop_waiting(kept)
         kept.task = asyncio.create_task(self._run(kept))
@@ -171,13 +188,13 @@ class Keeper:
             self._expire(kept)  # not kept any more, refused, or left before its client could know of it
         self._wait_for_reader(kept)
 
-    def _dismiss(self, kept: Kept) -> None:
-        """The reader of `kept` gets what waits for it, which it may have to count, and is told that others read on."""
+    def _dismiss(self, kept: Kept, reason: LookaheadError) -> None:
+        """The reader of `kept` gets what waits for it, which it may have to count, and is told the `reason`."""
         queue, kept.queue = kept.queue, None
         if queue is not None:
             waiting = [queue.get_nowait() for _ in range(queue.qsize())]
             # One place is for what the generation may be waiting to put.
-            for item in (*waiting[: QUEUE_SIZE - 2], HandedOver("This stream goes on over another connection.")):
+            for item in (*waiting[: QUEUE_SIZE - 2], reason):
                 queue.put_nowait(item)
         self._wait_for_reader(kept)
 
@@ -203,11 +220,11 @@ class Keeper:
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
-    async def _stop(self, kept: Kept) -> None:
-        """End the work of `kept`."""
+    async def _stop(self, kept: Kept, reason: LookaheadError) -> None:
+        """End the work of `kept`, for a `reason` that its reader is told."""
         if kept.task is not None:
             kept.task.cancel()
-        self._dismiss(kept)  # before anything is awaited: whoever fetches it may be gone by then
+        self._dismiss(kept, reason)  # before anything is awaited: whoever fetches it may be gone by then
         if kept.task is not None:
             await asyncio.gather(kept.task, return_exceptions=True)
 
@@ -253,6 +270,8 @@ class Keeper:
         if self._kept.get(kept.key) is kept:
             del self._kept[kept.key]
             self.num_bytes -= kept.num_bytes
+            if not self._kept:
+                self._is_empty.set()
 
     def _end(self, kept: Kept) -> None:
         if kept.task is not None and not kept.task.done():
@@ -279,6 +298,10 @@ def _as_it_stands(kept: Kept) -> list[GenerationRequest]:
         timeout_s = max(0.001, timeout_s - (asyncio.get_running_loop().time() - kept.begun))
     num_takeovers = max(kept.request.num_takeovers, kept.ledger.num_takeovers)
     return [replace(kept.request, resume=standing, timeout_s=timeout_s, num_takeovers=num_takeovers)]
+
+
+def _elsewhere() -> HandedOver:
+    return HandedOver("This stream goes on over another connection.")
 
 
 async def _tell(kept: Kept, item: Output | Exception | None) -> None:

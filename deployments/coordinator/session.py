@@ -153,7 +153,7 @@ class Session:
         if branch is not None and other is not None and not self._paths.is_new(branch):
             self._paths.merge(branch)
             return
-        self._tally.drafted(is_other=other is not None)
+        self._tally.drafted(event.step, is_other=other is not None)
         self._window.open_after(tail)
         beside = other.serial if other is not None else None
         self._out.append(Placed(tail.serial, event.call, event.step, beside, self._window.num_opened - 1))

@@ -22,7 +22,11 @@ class Tally:
         if behind is None:
             return
         if (before := behind.counts) is not None:
-            self._counts = replace(before, num_cancelled_steps=before.num_cancelled_steps + before.num_open_steps)
+            self._counts = replace(
+                before,
+                num_cancelled_steps=before.num_cancelled_steps + before.num_open_steps,
+                rejected_tokens=before.rejected_tokens + before.num_open_tokens,
+            )
             self._degraded = dict.fromkeys(before.degraded)
         if num_takeovers:
             self.degraded("coordinator_resumed")
@@ -32,9 +36,9 @@ class Tally:
         """Steps committed so far, which is the index of the next one."""
         return self._counts.num_steps
 
-    def drafted(self, is_other: bool = False) -> None:
-        """A draft step arrived; `is_other`: another version of one that is there."""
-        self._add(num_draft_steps=1, num_branch_steps=int(is_other))
+    def drafted(self, draft: Step, is_other: bool = False) -> None:
+        """The step `draft` arrived; `is_other`: another version of one that is there."""
+        self._add(num_draft_steps=1, num_branch_steps=int(is_other), draft_tokens=len(draft.token_ids))
 
     def merged(self) -> None:
         """A version of a draft step arrived that says what another one says."""

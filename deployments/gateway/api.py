@@ -189,16 +189,21 @@ class Routes:
         """The rest of a resumable stream, behind the event that ``Last-Event-ID`` names; without it, all of it."""
         backend, last_id = self._get_backend(), request.headers.get("last-event-id")
         marks = None if last_id is None else read_id(last_id, request_id)
-        manner, requests = await fetch(backend, request_id, holder_of(request))
+        fetching = asyncio.create_task(fetch(backend, request_id, holder_of(request)))
+        refusal: LookaheadError | asyncio.CancelledError | None = None
+        try:
+            await asyncio.shield(fetching)
+        except asyncio.CancelledError as gone:  # the client is; whoever wrote for it may have ended already
+            refusal = gone
+        manner, requests = await fetching
         marks = marks or (Mark(),) * len(manner.request_ids)
         left_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
         timeout_s = max(left_s, SLOW_CLIENT_S)  # what was written in time may be taken after it
-        refusal: LookaheadError | None = None
         try:
             self._turnstile.go_on(request)
             check_marks(manner, requests, marks)
         except LookaheadError as error:
-            refusal = error
+            refusal = refusal or error
         unfinished = tuple(replace(each, timeout_s=timeout_s) for each in requests if not each.is_finished)
         ask = Ask(unfinished, manner.n, True, manner.include_usage)
         place = self._queue.go_on(request, ask) if unfinished else None

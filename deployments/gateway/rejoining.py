@@ -2,7 +2,7 @@
 
 Promises: the client gets exactly what it lacks, in order, whichever gateway it comes to; only who asked for the stream
 may fetch it, and to everybody else it is not there. What was written before is not charged again. A fetch that is
-refused ends nothing but the reading of whoever read before.
+refused, or whose client goes again at any time, ends nothing but the reading of whoever read before.
 """
 
 from __future__ import annotations
@@ -99,18 +99,19 @@ class Rest:
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Output]:
         """As `Source.generate`: `Opened`, what was written behind the mark, and what is written from now on."""
         standing = _standing(request)
-        yield Opened(request.request_id, standing.num_prompt_tokens)
-        had = self._marks[request.request_id].num_chars
-        for channel, text in standing.texts:
-            lacking, had = text[had:], max(0, had - len(text))
-            if lacking:
-                yield Committed(lacking, channel, Origin.TARGET, 0, _last_step(standing))
-        if standing.finished is not None:  # it is only kept again, and has a reader until its end was taken
-            async with _begun(self._backend, request) as first:
+        async with _begun(self._backend, request) as (first, outputs):  # before the client has any: it may go again
+            yield Opened(request.request_id, standing.num_prompt_tokens)
+            had = self._marks[request.request_id].num_chars
+            for channel, text in standing.texts:
+                lacking, had = text[had:], max(0, had - len(text))
+                if lacking:
+                    yield Committed(lacking, channel, Origin.TARGET, 0, _last_step(standing))
+            if standing.finished is not None:  # it is only kept again, and has a reader until its end was taken
                 yield standing.finished
                 await first
-            return
-        async with aclosing(_outputs(self._backend, request)) as outputs:
+                return
+            if (output := await first) is not None:
+                yield output
             async for output in outputs:
                 yield output
 
@@ -130,19 +131,21 @@ def wants_resuming(request: Request, is_stream: bool, resume_s: float) -> bool:
 
 
 @asynccontextmanager
-async def _begun(backend: Source, request: GenerationRequest) -> AsyncIterator[asyncio.Task[Output]]:
-    """`request` has a reader, which gets the first output and waits then."""
-    async with aclosing(_outputs(backend, request)) as outputs:
-        first = asyncio.create_task(anext(outputs))
+async def _begun(
+    backend: Source, request: GenerationRequest
+) -> AsyncIterator[tuple[asyncio.Task[Output | None], AsyncGenerator[Output, None]]]:
+    """`request` has a reader, which gets the first output (None: there is none) and waits then; the others follow."""
+    async with aclosing(cast("AsyncGenerator[Output, None]", backend.generate(request))) as outputs:
+        first = asyncio.create_task(_first(outputs))
         try:
-            yield first
+            yield first, outputs
         finally:
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
 
 
-def _outputs(backend: Source, request: GenerationRequest) -> AsyncGenerator[Output, None]:
-    return cast("AsyncGenerator[Output, None]", backend.generate(request))
+async def _first(outputs: AsyncGenerator[Output, None]) -> Output | None:
+    return await anext(outputs, None)
 
 
 def _progress(request: GenerationRequest) -> tuple[float, int, bool, int, int]:

@@ -7,7 +7,7 @@ breaks or falls silent every call on it fails with RoleUnavailable, at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from actors.errors import RoleUnavailable
@@ -40,11 +40,12 @@ ALIVE_S = 1.0
 class Link(Connection):
     """Calls to one replica, any number at once."""
 
-    def __init__(self, address: Address, silence_s: float) -> None:
+    def __init__(self, address: Address, silence_s: float, on_leaving: Callable[[], object] = lambda: None) -> None:
         super().__init__()
         self.address = address
         self.is_leaving = False
         """Whether the replica finishes what it has and takes nothing new."""
+        self._on_leaving = on_leaving
         self.silence = Silence()
         """Of what works in the replica; that of its process ends the link."""
         self._silence_s = silence_s
@@ -57,13 +58,16 @@ class Link(Connection):
         self._watcher: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, address: Address, silence_s: float) -> Link:
+    async def open(
+        cls, address: Address, silence_s: float, on_leaving: Callable[[], object] = lambda: None
+    ) -> Link:
         """A connection to `address`; RoleUnavailable if it cannot be had. `silence_s`: how long a replica that lives
-        may at most say nothing."""
+        may at most say nothing. `on_leaving` is called when it says that it takes nothing new."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_S):
-                _, link = await loop.create_connection(lambda: cls(address, silence_s), address.host, address.port)
+                made = loop.create_connection(lambda: cls(address, silence_s, on_leaving), address.host, address.port)
+                _, link = await made
         except (OSError, TimeoutError) as error:
             raise RoleUnavailable(f"Replica {address.replica} does not answer: {error}.") from error
         link.say_secret(address.secret)
@@ -128,6 +132,7 @@ class Link(Connection):
             self._load, self._num_then = message[1], message[2]
         elif kind == LEAVING:
             self.is_leaving = True
+            self._on_leaving()
         elif kind == KEEPS:
             self._sender.num_places = message[1]
         elif (queue := self._calls.get(message[1])) is not None:

@@ -1,7 +1,7 @@
 """The replicas of one role that this process is connected to.
 
-Promises: a replica that starts is found within `LOOK_S` (sooner while a call waits); one that is lost is not called
-again before it is found anew; waiting for a replica is bounded.
+Promises: a replica that starts is found within `LOOK_S` (sooner while a call waits, or all that there are leave); one
+that is lost is not called again before it is found anew; waiting for a replica is bounded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 4.0
 """How often replicas are looked for, for each ten of them that there are: asking all costs a call to each."""
 HURRY_S = 0.2
-"""The same while a call waits for the first of them."""
+"""The same while a call waits for the first of them, or all that there are leave."""
 SILENCE_S = 5.0
 """A replica that says nothing for so long is given up, until it is found to answer again."""
 
@@ -33,10 +33,18 @@ Announce = Callable[[], Awaitable[Sequence[Address]]]
 class Members:
     """Connections to all replicas of `role`, and the choice among them."""
 
-    def __init__(self, role: str, announce: Announce, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        role: str,
+        announce: Announce,
+        silence_s: float = SILENCE_S,
+        on_look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_look` is called after each look for replicas; one follows at once where a replica is leaving."""
         self.role = role
         self._announce = announce
         self._silence_s = silence_s
+        self._on_look = on_look
         self._links: dict[str, Link] = {}
         self._balance = Balance()
         self._found = asyncio.Event()
@@ -48,6 +56,11 @@ class Members:
     def links(self) -> tuple[Link, ...]:
         """To the replicas that can be called now."""
         return tuple(link for link in self._links.values() if link.is_open)
+
+    @property
+    def leaving(self) -> tuple[Link, ...]:
+        """Those of them that are to replicas that take nothing new."""
+        return tuple(link for link in self.links if link.is_leaving)
 
     async def link(self, session_id: str, wait_s: float, avoid: frozenset[str] = frozenset()) -> Link:
         """The connection for a call of `session_id`; RoleUnavailable if no replica is there within `wait_s`."""
@@ -72,15 +85,17 @@ class Members:
         if link.silence.given_up(since, asyncio.get_running_loop().time()):
             logger.warning("The %s replica %s takes calls and answers none.", self.role, link.address.replica)
 
-    async def answers(self, within_s: float, method: str, *args: Any) -> list[Any]:
-        """What each replica says to `method`, also one that is leaving, which Serve asks no more; in the place of one
-        that does not in time, an exception."""
+    async def answers(
+        self, within_s: float, method: str, *args: Any, links: Sequence[Link] | None = None
+    ) -> list[Any]:
+        """What each replica (of `links`, if they are given) says to `method`, also one that is leaving, which Serve
+        asks no more; in the place of one that does not in time, an exception."""
 
         async def one(link: Link) -> Any:
             async with asyncio.timeout(within_s), aclosing(link.items(method, *args)) as items:
                 return await anext(items)
 
-        return await asyncio.gather(*map(one, self.links), return_exceptions=True)
+        return await asyncio.gather(*map(one, self.links if links is None else links), return_exceptions=True)
 
     async def aclose(self) -> None:
         """End all connections."""
@@ -109,7 +124,9 @@ class Members:
                 await self._meet(await self._announce())
             except Exception as error:
                 logger.debug("Replicas of %s cannot be looked for: %s", self.role, error)
-            pause = HURRY_S if self._num_waiting else LOOK_S * max(1.0, len(self._links) / 10)
+            self._on_look()
+            is_left_alone = 0 < len(self.leaving) == len(self.links)
+            pause = HURRY_S if self._num_waiting or is_left_alone else LOOK_S * max(1.0, len(self._links) / 10)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._hurry.wait()
@@ -121,7 +138,8 @@ class Members:
                 del self._links[replica]
                 await link.aclose()
         new = [address for address in addresses if address.replica not in self._links]
-        opened = await asyncio.gather(*(Link.open(address, self._silence_s) for address in new), return_exceptions=True)
+        opening = (Link.open(address, self._silence_s, self._hurry.set) for address in new)
+        opened = await asyncio.gather(*opening, return_exceptions=True)
         for found in opened:
             if isinstance(found, Link):
                 self._links[found.address.replica] = found

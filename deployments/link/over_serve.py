@@ -38,14 +38,14 @@ async def answers(handle: DeploymentHandle[Any], within_s: float, method: str, *
     return await asyncio.gather(*(one(reply) for reply in replies), return_exceptions=True)
 
 
-def members(role: str, handle: DeploymentHandle[Any]) -> Members:
-    """The replicas of the deployment behind `handle`; searched from the first call on."""
+def members(role: str, handle: DeploymentHandle[Any], on_look: Callable[[], None] = lambda: None) -> Members:
+    """The replicas of the deployment behind `handle`; searched from the first call on. `on_look`: as in `Members`."""
 
     async def announce() -> Sequence[Address]:
         found = await answers(handle, ANSWER_S, LINK)
         return [address for address in found if isinstance(address, Address)]
 
-    return Members(role, announce)
+    return Members(role, announce, on_look=on_look)
 
 
 async def listen(

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
+from actors.boundaries import StepSplitter
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import ConfigError, RequestError
-from actors.messages import Message, Prompt, StepRule
+from actors.messages import Ending, Message, Prompt, StepRule
 
 END, CLOSE = 256, 257
 VOCABULARY_SIZE = 260
@@ -144,6 +145,19 @@ def test_the_text_before_a_generation_holds_a_long_stop_string_but_its_end(token
     stop = "as was to be shown: " + 20 * "🙂" + "."
     shown = tokenizer.last_text(tokenizer.encode_text("So it is, " + stop[:-1]), StepRule(stop=("short", stop)))
     assert shown.endswith(stop[:-1])
+
+
+def test_a_stop_string_is_seen_wherever_the_call_before_it_was_cut(tokenizer: ModelTokenizer) -> None:
+    rule, ids = StepRule(stop=("é🙂!",)), tokenizer.encode_text("So 🙂é🙂!")
+    for cut in range(len(ids)):
+        splitter = StepSplitter(rule, before=tokenizer.last_text(ids[:cut], rule))
+        stream = tokenizer.text_stream(ids[:cut], None)
+        endings = [splitter.feed(stream.step(token)) for token in ids[cut:]]
+        assert endings == [None] * (len(endings) - 1) + [Ending.BOUNDARY], cut
+
+
+def test_a_special_token_behind_half_a_character_is_seen(tokenizer: ModelTokenizer) -> None:
+    assert tokenizer.last_text((*tokenizer.encode_text("🙂")[:2], CLOSE)).endswith("</think>")
 
 
 def test_stop_strings_and_lengths_do_not_look_through_the_vocabulary_again(tokenizer: ModelTokenizer) -> None:

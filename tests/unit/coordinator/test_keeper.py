@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import HandedOver, RequestError
+from actors.errors import HandedOver, RequestError, RoleUnavailable
 from actors.messages import Message, Prompt
 from deployments.coordinator.keeper import Keeper
 from deployments.generation import Channel, Committed, Finished, GenerationRequest, Keep, Opened, Origin, Output
@@ -130,6 +130,34 @@ def test_what_was_asked_for_or_fetched_since_is_not_ended_by_who_had_it_before()
         await keeper.close()
 
     run_virtually(late())
+
+
+def test_what_is_let_go_is_not_kept_and_who_reads_it_goes_on_elsewhere() -> None:
+    async def let_go() -> None:
+        bench = Bench()
+        keeper = Keeper((await bench.coordinator()).generate, 10, 10**6)
+        reading = asyncio.create_task(read(keeper, kept(), None))
+        await asyncio.sleep(1.0)
+        (found,) = await keeper.hand_over("r", "me", kept().keep)
+        assert found.resume is not None
+        with pytest.raises(RoleUnavailable, match="another coordinator goes on"):
+            await reading
+        assert (keeper.num_kept, bench.target_engine.num_running()) == (0, 0)
+        await keeper.close()
+
+    run_virtually(let_go())
+
+
+def test_one_that_drains_waits_as_long_as_anything_is_kept() -> None:
+    async def drain() -> float:
+        keeper = Keeper((await Bench().coordinator()).generate, 10, 10**6)
+        await keeper.drain()
+        await read(keeper, kept(seconds=3.0), 4)
+        begun = asyncio.get_running_loop().time()
+        await keeper.drain()
+        return asyncio.get_running_loop().time() - begun
+
+    assert run_virtually(drain()) == pytest.approx(3.0)
 
 
 def test_too_many_or_too_much_is_not_kept() -> None:

@@ -125,6 +125,7 @@ def test_cut_behind_any_output_the_whole_is_as_if_never_cut(name: str) -> None:
         summary = resumed.summary
         assert "coordinator_resumed" in summary.degraded
         assert summary.num_open_steps == 0, "the books of draft steps add up over the cut"
+        assert summary.num_open_tokens == 0, "and those of their tokens"
         assert sum(o.num_tokens for o in before + rest if isinstance(o, Committed)) == resumed.num_output_tokens
         numbers = [o.step for o in before + rest if isinstance(o, Committed)]
         assert numbers == sorted(numbers), "step numbers go on"
@@ -253,18 +254,25 @@ def test_only_where_a_coordinator_was_lost_it_is_told_so() -> None:
     assert again.degraded == lost.degraded, "an earlier loss stays"
 
 
-def test_the_counts_of_both_runs_are_those_of_the_whole_answer() -> None:
-    async def scene() -> tuple[int, str]:
+@pytest.mark.parametrize("mode", ["target", "lookahead"])
+def test_the_counts_of_both_runs_are_those_of_the_whole_answer(mode: str) -> None:
+    async def scene() -> tuple[SpeculationSummary, SpeculationSummary, str]:
         coordinator, got = await Bench().coordinator(), list[Output]()
-        wish = request(mode="target")
+        wish = request(mode=mode, verifier="exact")
         async with aclosing(coordinator.generate(wish)) as outputs:
             async for output in outputs:
                 got.append(output)
                 if isinstance(output, Committed) and output.step >= 4:
                     break
-        rest = [output async for output in coordinator.generate(replace(wish, resume=behind(got)))]
-        return end(rest).summary.num_target_steps, coordinator.metrics()
+        stands = behind(got)
+        assert stands.counts is not None
+        rest = [output async for output in coordinator.generate(replace(wish, resume=stands))]
+        return stands.counts, end(rest).summary, coordinator.metrics()
 
-    num_target_steps, told = run_virtually(scene())
-    assert num_target_steps > 5
-    assert f"lookahead_num_target_steps_total {float(num_target_steps)}" in told
+    before, whole, told = run_virtually(scene())
+    assert whole.num_steps > 5
+    assert f"lookahead_num_target_steps_total {float(whole.num_target_steps)}" in told
+    if mode == "lookahead":
+        assert before.num_open_tokens > 0, "draft steps were under way at the cut"
+        assert whole.accepted_tokens + whole.rejected_tokens == whole.draft_tokens
+        assert f'lookahead_wasted_tokens_total{{role="draft"}} {float(whole.rejected_tokens)}' in told

@@ -48,6 +48,7 @@ ASKED = ("coordinator", "gateway")
 collects no reports otherwise."""
 ASK_S = 5.0
 """How long a role may take to say that it is there."""
+COORDINATOR_METHODS = frozenset({"generate", "hand_over", "readiness", "trace", "metrics"})
 
 
 class CoordinatorReplica:
@@ -72,7 +73,7 @@ class CoordinatorReplica:
         kept = config.coordinator
         self._keeper = Keeper(self._coordinator.generate, kept.max_kept_requests, kept.max_kept_bytes)
         capacity = config.coordinator.placement.max_ongoing_requests
-        self._server = await listen(self, {"generate", "hand_over", "readiness"}, capacity)
+        self._server = await listen(self, COORDINATOR_METHODS, capacity)
 
     async def link(self) -> Address:
         """Where the gateways call."""
@@ -90,13 +91,14 @@ class CoordinatorReplica:
         """Which roles answer now, of those that may not be scaled to zero."""
         return dict(zip(self._needed, await asyncio.gather(*map(_answers, self._needed.values())), strict=True))
 
-    def trace(self, request_id: str) -> dict[str, Any] | None:
+    async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Coordinator.trace`."""
         return self._coordinator.trace(request_id)
 
-    def metrics(self) -> str:
-        """As `Coordinator.metrics`, with this replica's name on what only grows."""
-        return of_replica(self._coordinator.metrics(), self._coordinator.replica)
+    async def metrics(self) -> tuple[str, str]:
+        """This replica's name, and as `Coordinator.metrics`, with that name on what only grows."""
+        replica = self._coordinator.replica
+        return replica, of_replica(self._coordinator.metrics(), replica)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls it with the deployment's `user_config`: at the start, and when it changes. Settings that cannot
@@ -180,35 +182,40 @@ class CoordinatorBackend:
         await self._lingering.close()
         await self._coordinators.aclose()
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
-        """As `Backend.hand_over`."""
-        return await self._lingering.hand_over(stream_id, owner)
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest | Exception]:
+        """As `Backend.hand_over`. While those who stay cannot write, one that is leaving, and perhaps not known here,
+        may have what is not found."""
+        found = await self._lingering.hand_over(stream_id, owner)
+        if not found and not await self._can_write():
+            return [RoleUnavailable("No coordinator can write yet.")]
+        return found
 
-    async def _hand_over(self, *asked: str | Keep) -> list[GenerationRequest]:
-        """The same, by the coordinators: any may have them, also one that is to stop and finishes what it has.
-        RoleUnavailable where none is found and one that Serve knows does not answer or cannot write: then one that is
-        to stop may have them, and not be known here."""
-        by_serve, by_links = await asyncio.gather(
-            self._ask("hand_over", *asked), self._coordinators.answers(ASK_S, "hand_over", *asked)
-        )
-        told = [*by_serve, *by_links]
-        for error in told:
-            if isinstance(error, BaseException):
-                logger.warning("A coordinator did not say what it has of the stream %s: %r", asked[0], error)
+    async def _hand_over(self, *asked: str | Keep) -> list[GenerationRequest | Exception]:
+        """The same, by the coordinators: any may have them."""
+        told, trouble = await self._ask("hand_over", *asked)
         found = [request for answer in told if isinstance(answer, list) for request in answer]
-        if found:
-            return found
-        if not by_serve or any(isinstance(answer, BaseException) for answer in by_serve) or not await self._can_write():
-            raise RoleUnavailable("Not every coordinator says what it has.")
-        return []
+        return found if trouble is None else [*found, trouble]
 
-    async def _ask(self, method: str, *args: Any) -> list[Any]:
-        """What each coordinator that Serve knows says to `method`; nothing where none can be asked."""
+    async def _ask(self, method: str, *args: Any) -> tuple[list[Any], RoleUnavailable | None]:
+        """What the coordinators say to `method`, most of them twice, and an error unless all that Serve knows answer.
+
+        They are asked over their links as well: Serve does not ask those that are to stop and finish what they have,
+        and its calls bring no long answers.
+        """
+        by_serve, by_links = await asyncio.gather(
+            self._ask_by_serve(method, *args), self._coordinators.answers(ASK_S, method, *args)
+        )
+        told = [each for each in (*by_serve, *by_links) if not isinstance(each, BaseException)]
+        if not (silent := [repr(each) for each in by_serve if isinstance(each, BaseException)]):
+            return told, None
+        return told, RoleUnavailable(f"Not every coordinator could be asked for {method}: {', '.join(silent)}.")
+
+    async def _ask_by_serve(self, method: str, *args: Any) -> list[Any]:
+        """As `answers`, of the coordinators; an exception alone where none can be asked."""
         try:
             return await answers(self._handle, ASK_S, method, *args)
         except Exception as error:  # TimeoutError, or Serve's own: while the only one restarts there is none
-            logger.warning("No coordinator could be asked for %s: %r", method, error)
-            return []
+            return [error]
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""
@@ -220,27 +227,35 @@ class CoordinatorBackend:
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Backend.trace`: any coordinator may have it."""
-        found = await self._ask("trace", request_id)
-        return next((trace for trace in found if isinstance(trace, dict)), None)
+        told, trouble = await self._ask("trace", request_id)
+        found = next((trace for trace in told if isinstance(trace, dict)), None)
+        if found is None and trouble is not None:
+            logger.warning("%s", trouble)
+            raise RoleUnavailable("A coordinator did not say whether it has the trace; ask again.", "request_id")
+        return found
 
     async def metrics(self) -> str:
         """As `Backend.metrics`: of all coordinators, and what the engines of all writers count."""
-        texts, counted, started = await asyncio.gather(  # at once: one that is frozen is waited for once
+        (told, trouble), counted, started = await asyncio.gather(  # at once: one that is frozen is waited for once
             self._ask("metrics"),
             asyncio.gather(*(self._token_stats(role, handle) for role, handle in self._writers.items())),
             asyncio.gather(*(_starts(role, handle) for role, handle in self._writers.items())),
         )
-        engines = token_metrics(pair for pairs in counted for pair in pairs)
+        if trouble is not None:
+            logger.warning("%s", trouble)
+        texts: dict[str, str] = dict(each for each in told if isinstance(each, tuple))  # of each replica once
+        engines = token_metrics(one for each in counted for one in each)
         starts = start_metrics([pair for pairs in started for pair in pairs])
-        return merge([*(text for text in texts if isinstance(text, str)), engines, starts])
+        return merge([*texts.values(), engines, starts])
 
-    async def _token_stats(self, role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, SpeculationStats]]:
-        """Of each replica that is there; a role that is not has nothing to say."""
+    async def _token_stats(self, role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, str, SpeculationStats]]:
+        """Role, name and counts of each replica that is there; a role that is not has nothing to say."""
         try:
             found = await answers(handle, ASK_S, "speculation_stats")
         except Exception:  # metrics are read most when something is broken
             return []
-        return [(role, stats) for stats in found if isinstance(stats, SpeculationStats)]
+        told = [each for each in found if isinstance(each, tuple)]
+        return [(role, replica, stats) for replica, stats in told if stats is not None]
 
 
 async def _starts(role: str, handle: DeploymentHandle[Any]) -> list[tuple[str, dict[str, float]]]:

@@ -255,6 +255,8 @@ class Standing:
     counts: SpeculationSummary | None = None
     finished: Finished | None = None
     """The last answer, where it was received."""
+    elapsed_s: float = field(default=0.0, compare=False)
+    """Since the request was asked for. No point in time: clocks of processes differ."""
 
     @property
     def num_chars(self) -> int:

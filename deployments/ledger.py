@@ -85,8 +85,8 @@ class Ledger:
         else:
             self._take_committed(output)
 
-    def standing(self) -> Standing | None:
-        """Where the generation stands; None before it was opened."""
+    def standing(self, elapsed_s: float = 0.0) -> Standing | None:
+        """Where the generation stands, `elapsed_s` after this ledger was begun; None before it was opened."""
         if not self._opened:
             return None
         runs = [_Run(run.vocabulary, list(run.texts), list(run.token_ids)) for run in self._runs]
@@ -105,6 +105,7 @@ class Ledger:
             finish_reason=at.finish_reason if at is not None else None,
             counts=self._counts,
             finished=self._finished,
+            elapsed_s=elapsed_s + (self._behind.elapsed_s if self._behind is not None else 0.0),
         )
 
     def _take_committed(self, output: Committed) -> None:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from actors.errors import RoleUnavailable
 from deployments.coordinator.keeper import Generate, Keeper
 from deployments.gateway.stay import Stay
 from deployments.generation import GenerationRequest, Keep, Opened, Output
@@ -26,8 +25,8 @@ READ_OUT_S = 1.0
 """So long outputs may be on their way that a coordinator has sent before it handed their stream over."""
 TRY_AGAIN_S = 0.5
 """So long after streams could not be moved it is tried again."""
-HandOver = Callable[..., Awaitable[list[GenerationRequest]]]
-"""As `Keeper.hand_over`, of all coordinators; raises where it found nothing and some did not answer."""
+HandOver = Callable[..., Awaitable[Sequence[GenerationRequest | Exception]]]
+"""As `Keeper.hand_over`, of all coordinators; in the place of what some may have that did not answer, an exception."""
 
 
 class Lingering:
@@ -40,6 +39,8 @@ class Lingering:
         self._giving: dict[Keep, asyncio.Task[None]] = {}
         """By stream: what gives its ended choices to the coordinator that has taken over others."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: set[Keep] = set()
+        """Streams that coordinators are told to end."""
         self._moving: asyncio.Task[None] | None = None
 
     def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncGenerator[Output, None]:
@@ -81,21 +82,15 @@ class Lingering:
                 logger.warning("Request %s was not given to another coordinator: %s", request.request_id, error)
         del self._giving[keep]  # not where it was cancelled: another one is in its place then
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest | Exception]:
         """As `Backend.hand_over`."""
-        theirs: list[GenerationRequest] = []
-        trouble: Exception | None = None
-        try:
-            theirs = await self._hand_over(stream_id, owner)
-        except Exception as error:  # whatever keeps them from answering, what is here is there
-            logger.warning("Not all coordinators could be asked for the stream %s: %s", stream_id, error)
-            trouble = error
-        if theirs:
+        theirs = await self._hand_over(stream_id, owner)
+        troubles = [each for each in theirs if isinstance(each, Exception)]
+        for trouble in troubles:
+            logger.warning("Not all coordinators could be asked for the stream %s: %s", stream_id, trouble)
+        if len(troubles) < len(theirs):
             await self._keeper.read_out(stream_id, owner, READ_OUT_S)  # what is fetched from them was not counted else
-        found = [*theirs, *await self._keeper.hand_over(stream_id, owner)]
-        if not found and trouble is not None:
-            raise RoleUnavailable("A coordinator did not say whether it has the stream; ask again.") from trouble
-        return found
+        return [*theirs, *await self._keeper.hand_over(stream_id, owner)]
 
     def move(self, may_move: Callable[[], Awaitable[bool]], take: HandOver) -> None:
         """Begin to bring all streams to coordinators that stay, as soon as they `may_move`; `take` is
@@ -129,7 +124,10 @@ class Lingering:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _let_go(self, request: GenerationRequest) -> None:
-        self._start(self._end(request))
+        """Choices of one stream are let go together, and ended together."""
+        if (keep := request.keep) is not None and keep not in self._ending:
+            self._ending.add(keep)
+            self._start(self._end(keep))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -137,12 +135,12 @@ class Lingering:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _end(self, request: GenerationRequest) -> None:
+    async def _end(self, keep: Keep) -> None:
         """Where the coordinator saw its reader go only now, it would write on for as long again. What the client may
         have asked for or come back to by now is not ended."""
-        if (keep := request.keep) is None:
-            return
         try:
-            await self._hand_over(keep.stream_id, keep.owner, keep)
-        except Exception as error:
-            logger.warning("The stream %s may be written on without a reader: %s", keep.stream_id, error)
+            for each in await self._hand_over(keep.stream_id, keep.owner, keep):
+                if isinstance(each, Exception):
+                    logger.warning("The stream %s may be written on without a reader: %s", keep.stream_id, each)
+        finally:
+            self._ending.discard(keep)

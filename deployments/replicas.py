@@ -91,9 +91,9 @@ class WriterReplica:
         """Where the role itself is called."""
         return self._server.address
 
-    async def speculation_stats(self) -> SpeculationStats | None:
-        """As `Writer.speculation_stats`."""
-        return await self._writer.speculation_stats()
+    async def speculation_stats(self) -> tuple[str, SpeculationStats | None]:
+        """This replica's name, and as `Writer.speculation_stats`."""
+        return self._server.replica, await self._writer.speculation_stats()
 
     async def start_seconds(self) -> dict[str, float]:
         """How long each phase of this replica's start took."""

@@ -63,7 +63,7 @@ class SetText:
         finally:
             self.num_running -= 1
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest | Exception]:
         """As `Backend.hand_over`: nothing is kept."""
         return []
 

@@ -27,7 +27,7 @@ QUESTION = (
     "A shop sells 14 pens a day at 3 dollars each. How many dollars does it take in 6 days? "
     "Answer in three short lines, one calculation in each, without LaTeX."
 )
-_WARM_UP, _WARM_UP_TOKENS = "What is 6 times 7?", 8
+_WARM_UP_TOKENS = 8
 _EASY = 0.9
 _SAME = 0.03
 """Ratios this near to 1 are called the same."""
@@ -70,6 +70,8 @@ async def _ask_both(
 ) -> dict[str, Reply]:
     """Both answers, one after the other, greedy, streamed to the console. Neither finds the question in a prefix cache,
     and each mode has written a few words before."""
+    from deployments.bench.runner import WARM_UP
+
     replies, start = {}, secrets.token_hex(8)
     async with connect(url, api_key) as http:
         model = await served_model(http)
@@ -79,7 +81,7 @@ async def _ask_both(
             return Question((Message("user", text),), model, most, 0.0, None, {"mode": mode}, salt)
 
         for mode in MODES:  # a failure shows again below
-            await ask(http, asking(mode, _WARM_UP, _WARM_UP_TOKENS), timeout_s=timeout_s)
+            await ask(http, asking(mode, WARM_UP, _WARM_UP_TOKENS), timeout_s=timeout_s)
         console.print(question, style="bold", markup=False)
         for mode in MODES:
             console.print(f"\nmode={mode}", style="dim", markup=False)

@@ -160,7 +160,7 @@ class Coordinator:
             return
         plan = settle(self._config, request)
         clock = asyncio.get_running_loop().time
-        metrics = RequestMetrics(self._metrics, plan.mode, clock, request.resume)
+        metrics = RequestMetrics(self._metrics, plan.mode, clock, request.resume, is_kept=request.keep is not None)
         demand = self._demand.open(plan.mode != "target")
         trace = TraceRecorder(request.request_id, plan.mode, time.time(), clock, self._config.telemetry.trace_texts)
         self._traces.keep(trace, self._config.telemetry.max_traces)
@@ -207,7 +207,7 @@ class Coordinator:
             trace.close()
             demand.close()
             summary = session.summary() if session is not None else None
-            metrics.close(summary)
+            metrics.close(summary, failure)
             if audit is not None:
                 audit.close(summary, failure)
 

@@ -290,12 +290,13 @@ def _asked_bytes(request: GenerationRequest, keep: Keep) -> int:
 
 def _as_it_stands(kept: Kept) -> list[GenerationRequest]:
     """The request of `kept` behind all that was written; nothing where nobody can go on behind it."""
-    standing = kept.ledger.standing() if kept.ledger.can_go_on else None
+    elapsed_s = asyncio.get_running_loop().time() - kept.begun
+    standing = kept.ledger.standing(elapsed_s) if kept.ledger.can_go_on else None
     if standing is None:
         return []
     timeout_s = kept.request.timeout_s
     if timeout_s is not None:
-        timeout_s = max(0.001, timeout_s - (asyncio.get_running_loop().time() - kept.begun))
+        timeout_s = max(0.001, timeout_s - elapsed_s)
     num_takeovers = max(kept.request.num_takeovers, kept.ledger.num_takeovers)
     return [replace(kept.request, resume=standing, timeout_s=timeout_s, num_takeovers=num_takeovers)]
 

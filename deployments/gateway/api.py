@@ -28,7 +28,7 @@ from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.bookmarks import Bookmarks, Mark, read_id
 from deployments.gateway.document import ERRORS, Described, gives, takes
-from deployments.gateway.envelope import Envelope, request_id_of
+from deployments.gateway.envelope import MAX_ID_LENGTH, Envelope, is_usable, request_id_of
 from deployments.gateway.errors import HttpError, error_body, error_response, from_http_exception, shown
 from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
@@ -195,13 +195,15 @@ class Routes:
             await asyncio.shield(fetching)
         except asyncio.CancelledError as gone:  # the client is; whoever wrote for it may have ended already
             refusal = gone
-        manner, requests = await fetching
+        manner, requests, missing = await fetching
         marks = marks or (Mark(),) * len(manner.request_ids)
         left_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
         timeout_s = max(left_s, SLOW_CLIENT_S)  # what was written in time may be taken after it
         try:
             self._turnstile.go_on(request)
-            check_marks(manner, requests, marks)
+            if missing is not None:
+                raise missing
+            check_marks(requests, marks)
         except LookaheadError as error:
             refusal = refusal or error
         unfinished = tuple(replace(each, timeout_s=timeout_s) for each in requests if not each.is_finished)
@@ -299,14 +301,20 @@ class Routes:
     async def trace(self, request_id: str) -> Json:
         """The step trace of a recent request, by its x-request-id or by the id of its completion."""
         plain = request_id.removeprefix(ChatAnswer.id_prefix).removeprefix(TextAnswer.id_prefix)
-        backend = self._get_backend()
-        for name in dict.fromkeys((request_id, plain, f"{plain}-0")):  # the last one: of several choices the first
-            if (found := await backend.trace(name)) is not None:
-                break
-        else:
-            message = f"There is no trace of a request {request_id[:128]!r}. Only the last few hundred are kept"
-            raise HttpError(404, "trace_not_found", f"{message}, and fewer where they are long.", "request_id")
-        return Json(found)
+        names = dict.fromkeys((request_id, plain, f"{plain}-0"))  # the last one: of several choices the first
+        message = f"There is no trace of a request {request_id[:128]!r}. Only the last few hundred are kept"
+        missing: LookaheadError = HttpError(
+            404, "trace_not_found", f"{message}, and fewer where they are long.", "request_id"
+        )
+        if not is_usable(request_id, 2 * MAX_ID_LENGTH):  # a completion's or a choice's is longer than the client's own
+            raise missing
+        for name in names:
+            try:
+                if (found := await self._get_backend().trace(name)) is not None:
+                    return Json(found)
+            except RoleUnavailable as error:
+                missing = error  # unless it is there under another name
+        raise missing
 
     async def health(self) -> Json:
         """Whether this process answers."""

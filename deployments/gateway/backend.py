@@ -6,7 +6,7 @@ backend is a pool of coordinator replicas; in the gateway's own tests it is a sc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deployments.generation import GenerationRequest, Output
@@ -34,11 +34,12 @@ class Backend(Source, Protocol):
         """As `Source.generate`. What is kept may be written on without a reader: `stay` is told all of it."""
         ...
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> Sequence[GenerationRequest | Exception]:
         """Of this stream the requests that were kept for `owner`, each with a `resume` behind all that was written.
 
         Whoever generated them has ended; `generate` goes on with one that is not finished. Where several have had a
-        request, one after the other, it is there several times.
+        request, one after the other, it is there several times. In the place of what somebody may have who does not
+        answer there is an exception.
         """
         ...
 
@@ -47,7 +48,8 @@ class Backend(Source, Protocol):
         ...
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
-        """The step trace of a recent request as a JSON object, or None if there is none under this id."""
+        """The step trace of a recent request as a JSON object, or None if there is none under this id; RoleUnavailable
+        where none was found and somebody who may have it does not answer."""
         ...
 
     async def metrics(self) -> str:

@@ -83,9 +83,9 @@ def _problem_of(scope: Scope, usable: bool) -> HttpError | None:
     return None
 
 
-def is_usable(request_id: str) -> bool:
+def is_usable(request_id: str, longest: int = MAX_ID_LENGTH) -> bool:
     """Whether a client's request id may be logged, echoed and looked up."""
-    return 1 <= len(request_id) <= MAX_ID_LENGTH and request_id.isascii() and request_id.isprintable()
+    return 1 <= len(request_id) <= longest and request_id.isascii() and request_id.isprintable()
 
 
 def request_id_of(request: Request) -> str:

@@ -18,13 +18,16 @@ from typing import cast
 
 from starlette.requests import Request
 
+from actors.errors import LookaheadError, RoleUnavailable
 from deployments.gateway.backend import Backend, Source
 from deployments.gateway.bookmarks import Mark
+from deployments.gateway.envelope import is_usable
 from deployments.gateway.errors import HttpError, bad_request
 from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Origin, Output, Standing
 
 WISH = "x-resumable"
 """The header by which a client asks for a stream that it can come back to."""
+UNKNOWN = "A coordinator did not say whether it has the stream; ask again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +51,35 @@ class Manner:
         return Manner(**{**told, "request_ids": tuple(told["request_ids"])})
 
 
-async def fetch(backend: Backend, request_id: str, owner: str) -> tuple[Manner, tuple[GenerationRequest, ...]]:
-    """The stream `request_id` of `owner`, taken from whoever reads it now; HttpError (404) if there is none.
+async def fetch(
+    backend: Backend, request_id: str, owner: str
+) -> tuple[Manner, tuple[GenerationRequest, ...], LookaheadError | None]:
+    """The stream `request_id` of `owner`, taken from whoever reads it now. HttpError (404) if there is none,
+    RoleUnavailable (503) where somebody who may have it does not say so.
 
-    Of its choices those that were found. Nobody writes them any more: they are to go on, or to be `put_back`.
+    Of its choices those that were found, and the same error where that is not all of them. Nobody writes them any more:
+    they are to go on, or to be `put_back`.
     """
-    found = await backend.hand_over(request_id, owner)
+    if not is_usable(request_id):
+        raise _gone(request_id)
+    told = await backend.hand_over(request_id, owner)
+    found = [each for each in told if isinstance(each, GenerationRequest)]
+    is_known = len(found) == len(told)
+    missing: LookaheadError = _gone(request_id) if is_known else RoleUnavailable(UNKNOWN, "request_id")
     manner = max(map(_manner, found), key=lambda each: each.begun, default=None)  # an id may have been used again
     if manner is None:
-        raise _gone(request_id)
+        raise missing
     found = [each for each in found if _manner(each) == manner]
     known = {each.request_id: each for each in sorted(found, key=_progress)}  # the last one counts
-    return manner, _fetched([known[each] for each in manner.request_ids if each in known])
+    requests = _fetched([known[each] for each in manner.request_ids if each in known])
+    return manner, requests, missing if len(requests) < len(manner.request_ids) else None
 
 
-def check_marks(manner: Manner, requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
-    """HttpError: 404 where some choice is not among `requests`, which were handed over; 400 where the client says that
-    it has more than was written of them."""
-    num_choices = len(manner.request_ids)
-    if len(requests) < num_choices:
-        raise _gone(manner.request_id)
-    if len(marks) != num_choices:
-        message = f"'Last-Event-ID' tells of {len(marks)} choices; this stream has {num_choices}."
+def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
+    """HttpError (400) where the client says that it has more than was written of `requests`, which are all choices of
+    its stream."""
+    if len(marks) != len(requests):
+        message = f"'Last-Event-ID' tells of {len(marks)} choices; this stream has {len(requests)}."
         raise bad_request("invalid_value", message, "Last-Event-ID")
     if any(mark.num_chars > _standing(each).num_chars for each, mark in zip(requests, marks, strict=True)):
         raise bad_request("invalid_value", "'Last-Event-ID' is behind the end of what was written.", "Last-Event-ID")

@@ -3,7 +3,8 @@
 Promises: an observer of a pipeline that never raises and never waits; names and labels are those of the HTTP contract;
 `merge` puts together what several replicas say, so that one scrape of any gateway shows the whole deployment, and with
 `of_replica` a replica that is missing from a scrape makes no counter fall;
-`token_metrics` puts the engines' own counts of token-level speculation beside it.
+`token_metrics` puts the engines' own counts of token-level speculation beside it;
+a request that several coordinators write, one after the other, is in each histogram of requests once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.errors import OtherVocabulary
 from actors.messages import SpeculationStats
 from deployments.coordinator.events import (
     Cancel,
@@ -30,6 +32,7 @@ from deployments.coordinator.events import (
     Decision,
     DraftStep,
     Event,
+    Finish,
     Judge,
     Judged,
     Outcome,
@@ -142,19 +145,30 @@ class Metrics:
 class RequestMetrics:
     """Counts one request while it runs; of one that goes on behind `resume`, what is added to its counts."""
 
-    def __init__(self, metrics: Metrics, mode: str, clock: Callable[[], float], resume: Standing | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        mode: str,
+        clock: Callable[[], float],
+        resume: Standing | None = None,
+        *,
+        is_kept: bool = False,
+    ) -> None:
+        """`is_kept`: another coordinator may go on with it where this one is told to end it."""
         counts = resume.counts if resume is not None else None
         self._before = counts if counts is not None else SpeculationSummary(mode)
         self._metrics = metrics
         self._mode = mode
         self._clock = clock
-        self._start = clock()
+        self._start = clock() - (resume.elapsed_s if resume is not None else 0.0)
+        self._is_kept = is_kept
+        self._is_finished = False
         self._roles: dict[int, str] = {}
         self._place: dict[int, int] = {}
         self._target_tokens: dict[int, int] = {}
         self._position: dict[int, int] = {}
         self._open: set[int] = set()
-        self._committed = False
+        self._committed = resume is not None and resume.num_tokens > 0
         self._decided = False
         metrics.in_flight.inc()
 
@@ -194,6 +208,8 @@ class RequestMetrics:
             if not self._committed:
                 self._committed = True
                 m.first_step_seconds.observe(self._clock() - self._start)
+        elif isinstance(command, Finish):
+            self._is_finished = True
 
     def on_event(self, event: Event) -> None:
         """As `Observer.on_event`."""
@@ -205,11 +221,12 @@ class RequestMetrics:
         elif isinstance(event, Judged) and event.degraded in TIMED_VERDICTS:
             self._metrics.verdict_seconds.labels(event.verdict.verifier).observe(event.verdict.latency_s)
 
-    def close(self, summary: SpeculationSummary | None) -> None:
-        """The request is over, however it ended; `summary` is None if it never began."""
+    def close(self, summary: SpeculationSummary | None, failure: Exception | None = None) -> None:
+        """The request is over here, however it ended; `summary` is None if it never began."""
         m = self._metrics
         m.in_flight.dec()
-        m.request_seconds.labels(self._mode).observe(self._clock() - self._start)
+        if not self._may_go_on(failure):
+            m.request_seconds.labels(self._mode).observe(self._clock() - self._start)
         if summary is None:
             return
         m.wasted.labels("draft").inc(summary.rejected_tokens - self._before.rejected_tokens)
@@ -217,6 +234,12 @@ class RequestMetrics:
         for reason in summary.degraded:
             if reason not in self._before.degraded:
                 m.degraded.labels(reason).inc()
+
+    def _may_go_on(self, failure: Exception | None) -> bool:
+        """Whether the request may be over here only, for all that is known here."""
+        if failure is not None:
+            return isinstance(failure, OtherVocabulary)
+        return self._is_kept and not self._is_finished
 
     def _promote(self, command: Promoted) -> None:
         """What the target wrote, or writes, is for another position now."""
@@ -241,14 +264,14 @@ class RequestMetrics:
             m.wasted.labels("target").inc(tokens)
 
 
-def token_metrics(counted: Iterable[tuple[str, SpeculationStats]]) -> str:
-    """What the engines counted, each with its role, in Prometheus' text format and vLLM's names; replicas of one role
-    add up. Read when it is asked for, so it costs nothing otherwise; a replica that was replaced counts from 0 again.
+def token_metrics(counted: Iterable[tuple[str, str, SpeculationStats]]) -> str:
+    """What the engines counted, each with its role and its replica, in Prometheus' text format and vLLM's names. Read
+    when it is asked for, so it costs nothing otherwise. Replicas do not add up, as in `of_replica`.
     """
     registry = CollectorRegistry()
 
     def counter(name: str, words: str, *labels: str) -> Counter:
-        return Counter(f"lookahead_token_{name}", words, ["role", *labels], registry=registry)
+        return Counter(f"lookahead_token_{name}", words, ["role", "replica", *labels], registry=registry)
 
     drafts = counter("num_drafts", "Proposals of tokens, one a sequence and forward pass.")
     proposed = counter("num_draft_tokens", "Tokens that were proposed.")
@@ -256,19 +279,19 @@ def token_metrics(counted: Iterable[tuple[str, SpeculationStats]]) -> str:
     places = counter("num_accepted_tokens_per_pos", "Accepted tokens by their place in the proposal.", "position")
     proposed_by = counter("num_draft_tokens_by_source", "Tokens that hints and n-grams proposed.", "source")
     accepted_by = counter("num_accepted_tokens_by_source", "Accepted tokens of hints and n-grams.", "source")
-    for role, stats in counted:
-        drafts.labels(role).inc(stats.num_drafts)
-        proposed.labels(role).inc(stats.num_draft_tokens)
-        accepted.labels(role).inc(stats.num_accepted_tokens)
+    for role, replica, stats in counted:
+        drafts.labels(role, replica).inc(stats.num_drafts)
+        proposed.labels(role, replica).inc(stats.num_draft_tokens)
+        accepted.labels(role, replica).inc(stats.num_accepted_tokens)
         for position, number in enumerate(stats.accepted_per_position):
-            places.labels(role, str(position)).inc(number)
+            places.labels(role, replica, str(position)).inc(number)
         for source, num_proposed, num_accepted in (
             ("hint", stats.num_hint_tokens, stats.num_hint_accepted_tokens),
             ("ngram", stats.num_ngram_tokens, stats.num_ngram_accepted_tokens),
         ):
             if num_proposed:
-                proposed_by.labels(role, source).inc(num_proposed)
-                accepted_by.labels(role, source).inc(num_accepted)
+                proposed_by.labels(role, replica, source).inc(num_proposed)
+                accepted_by.labels(role, replica, source).inc(num_accepted)
     return generate_latest(registry).decode()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -370,10 +371,10 @@ def test_metrics_count_what_happened(served: Served) -> None:
         "lookahead_request_seconds_bucket",
         "lookahead_cancelled_steps_total",
         "lookahead_wasted_tokens_total",
-        'lookahead_token_num_draft_tokens_total{role="target"}',
-        'lookahead_token_num_draft_tokens_total{role="draft"}',
     ):
         assert f"\n{name}" in text, name
+    for role in ("target", "draft"):
+        assert re.search(rf'^lookahead_token_num_draft_tokens_total{{replica="\w+",role="{role}"}}', text, re.M), role
 
 
 def test_completions_and_n(served: Served) -> None:

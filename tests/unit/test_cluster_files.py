@@ -237,7 +237,7 @@ def token_metric_labels() -> dict[str, set[str]]:
     )
     samples = [
         sample
-        for family in text_string_to_metric_families(token_metrics([("target", counted)]))
+        for family in text_string_to_metric_families(token_metrics([("target", "a", counted)]))
         for sample in family.samples
         if sample.name.endswith("_total")
     ]

@@ -117,7 +117,7 @@ async def verifier_replica() -> VerifierReplica:
 
 
 def is_refused(replica: CoordinatorReplica) -> bool:
-    return "lookahead_settings_refused 1.0" in replica.metrics()
+    return "lookahead_settings_refused 1.0" in replica._coordinator.metrics()
 
 
 def test_a_coordinator_takes_over_what_can_be_and_keeps_what_was_where_it_cannot() -> None:
@@ -135,8 +135,10 @@ def test_a_coordinator_takes_over_what_can_be_and_keeps_what_was_where_it_cannot
     assert coordinator._controller is not None
 
 
-def test_what_a_coordinator_counts_has_its_name() -> None:
-    assert 'lookahead_num_draft_steps_total{replica="0"} 0.0' in coordinator_replica().metrics()
+async def test_what_a_coordinator_counts_has_its_name() -> None:
+    name, text = await coordinator_replica().metrics()
+    assert name == "0"
+    assert 'lookahead_num_draft_steps_total{replica="0"} 0.0' in text
 
 
 def test_changed_time_limits_and_checks_count_from_the_next_request_on() -> None:
@@ -163,7 +165,7 @@ def test_a_request_ends_under_the_settings_that_it_began_with() -> None:
                 replica.reconfigure({"speculation": {"max_lookahead": 1}})
                 async for _ in outputs:
                     pass
-            trace: Any = replica.trace(request_id)
+            trace: Any = await replica.trace(request_id)
             drafts = sum(span["kind"] == "draft" for span in trace["spans"])
             depths.append(drafts)
         return depths

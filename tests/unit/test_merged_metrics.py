@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.telemetry.metrics import Metrics, merge, of_replica
+from actors.messages import SpeculationStats
+from deployments.telemetry.metrics import Metrics, merge, of_replica, token_metrics
 
 
 def scraped(texts: list[str]) -> dict[tuple[str, str | None], float]:
@@ -30,6 +31,19 @@ def test_no_counter_falls_where_a_replica_is_missing_from_a_scrape() -> None:
         assert part[name, "a"] == whole[name, "a"]
         assert (name, "b") not in part
     assert whole["lookahead_num_draft_steps_total", "b"] == 40
+
+
+def test_no_count_falls_where_an_engine_is_missing_from_a_scrape() -> None:
+    counted = SpeculationStats(10, 40, 20, (10, 6, 3, 1), 30, 18, 10, 2)
+    engines = [("target", "a", counted), ("target", "b", counted), ("draft", "c", counted)]
+    whole, part = (samples(token_metrics(those)) for those in (engines, engines[1:]))
+    assert len(part) == len(whole) * 2 / 3 > 0
+    assert part.items() <= whole.items()
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    families = text_string_to_metric_families(merge([text]))
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
 def test_gauges_have_no_replica_and_are_added_up_or_the_largest() -> None:

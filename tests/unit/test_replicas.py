@@ -39,6 +39,12 @@ async def test_a_replica_s_capacity_is_what_its_engine_works_on_at_once(
     assert told == [capacity]
 
 
+async def test_what_a_replica_s_engine_counts_has_the_replica_s_name() -> None:
+    writer = TargetModel(ScriptedEngine(ScriptOptions()))
+    replica: Any = SimpleNamespace(_writer=writer, _server=SimpleNamespace(replica="a"))
+    assert await WriterReplica.speculation_stats(replica) == ("a", await writer.speculation_stats())
+
+
 @pytest.mark.parametrize(
     ("sets_sampling", "kind", "set_by", "told"),
     [

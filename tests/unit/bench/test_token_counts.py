@@ -28,22 +28,26 @@ vllm:num_requests_running{engine="0",model_name="m"} 1.0
 
 
 def page(*counted: tuple[str, SpeculationStats]) -> str:
-    return merge([Metrics().text(), Metrics().text(), token_metrics(counted)])
+    engines = [(role, f"{role}-{number}", stats) for number, (role, stats) in enumerate(counted)]
+    return merge([Metrics().text(), Metrics().text(), token_metrics(engines)])
 
 
-def test_the_page_shows_what_the_engines_counted_by_role() -> None:
+def test_the_page_shows_what_each_engine_counted_with_its_role() -> None:
     text = page(("target", TARGET), ("target", TARGET), ("draft", DRAFT))
     for line in (
-        'lookahead_token_num_drafts_total{role="target"} 20.0',
-        'lookahead_token_num_draft_tokens_total{role="draft"} 6.0',
-        'lookahead_token_num_accepted_tokens_total{role="draft"} 0.0',
-        'lookahead_token_num_accepted_tokens_per_pos_total{position="1",role="target"} 12.0',
-        'lookahead_token_num_draft_tokens_by_source_total{role="target",source="hint"} 60.0',
-        'lookahead_token_num_accepted_tokens_by_source_total{role="target",source="ngram"} 4.0',
+        'lookahead_token_num_drafts_total{replica="target-0",role="target"} 10.0',
+        'lookahead_token_num_drafts_total{replica="target-1",role="target"} 10.0',
+        'lookahead_token_num_draft_tokens_total{replica="draft-2",role="draft"} 6.0',
+        'lookahead_token_num_accepted_tokens_total{replica="draft-2",role="draft"} 0.0',
+        'lookahead_token_num_accepted_tokens_per_pos_total{position="1",replica="target-0",role="target"} 6.0',
+        'lookahead_token_num_draft_tokens_by_source_total{replica="target-1",role="target",source="hint"} 30.0',
+        'lookahead_token_num_accepted_tokens_by_source_total{replica="target-1",role="target",source="ngram"} 2.0',
         "lookahead_num_draft_steps_total 0.0",
     ):
         assert f"\n{line}\n" in text, line
     assert 'role="draft",source=' not in text, "nothing is known of the sources there"
+    counts = read_counts(text)
+    assert (counts["target"]["num_drafts"], counts["target"]["accepted_at_1"]) == (20, 12), "a role's add up"
 
 
 def test_what_is_written_is_what_is_read() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from contextlib import aclosing
 from dataclasses import replace
 from random import Random
@@ -12,6 +14,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from actors.engines.scripted import ScriptOptions
+from actors.errors import OtherVocabulary, ServiceError
 from actors.messages import Delta, Ending, Piece, Step, StepRule
 from deployments.coordinator.events import (
     Commit,
@@ -23,12 +26,23 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.guided import GuidedSession
+from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.output import Marks
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
-from deployments.generation import Channel, Committed, Finished, Opened, Origin, Output, SpeculationSummary, Standing
+from deployments.generation import (
+    Channel,
+    Committed,
+    Finished,
+    Keep,
+    Opened,
+    Origin,
+    Output,
+    SpeculationSummary,
+    Standing,
+)
 from deployments.ledger import Ledger
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from tests.unit.clock import run_virtually
@@ -242,6 +256,48 @@ def test_what_was_counted_before_is_not_counted_again() -> None:
     assert 'lookahead_wasted_tokens_total{role="draft"} 9.0' in told
     assert 'lookahead_degraded_total{reason="draft_unavailable"} 1.0' in told
     assert 'lookahead_degraded_total{reason="coordinator_resumed"} 1.0' in told
+
+
+def test_a_request_that_is_handed_over_is_in_each_histogram_once() -> None:
+    async def scene() -> tuple[float, float, str]:
+        coordinator, clock = await Bench().coordinator(), asyncio.get_running_loop().time
+        keepers = [Keeper(coordinator.generate, 10, 10**6) for _ in range(2)]
+        asked = replace(request(mode="target"), keep=Keep(60.0, "me", "{}", "r"))
+        begun, first_s = clock(), None
+        async with aclosing(keepers[0].generate(asked)) as outputs:
+            async for output in outputs:
+                if isinstance(output, Committed):
+                    first_s = first_s or clock() - begun
+                    if output.step >= 4:
+                        break
+        (rest,) = await keepers[0].hand_over("r", "me")
+        assert isinstance([output async for output in keepers[1].generate(rest)][-1], Finished)
+        took_s = clock() - begun
+        for keeper in keepers:
+            await keeper.close()
+        return first_s or 0.0, took_s, coordinator.metrics()
+
+    first_s, took_s, told = run_virtually(scene())
+    for name, seconds in (("time_to_first_step_seconds", first_s), ("request_seconds", took_s)):
+        assert re.findall(rf"^lookahead_{name}_count\S* (\S+)$", told, re.M) == ["1.0"]
+        assert float(re.findall(rf"^lookahead_{name}_sum\S* (\S+)$", told, re.M)[0]) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("is_kept", "failure", "num"),
+    [
+        (False, None, 1),  # its client has left
+        (True, None, 0),  # it was handed over
+        (True, ServiceError("The target does not answer."), 1),
+        (False, OtherVocabulary("There is another target now."), 0),
+    ],
+)
+def test_a_request_s_time_is_over_where_nobody_goes_on_with_it(
+    is_kept: bool, failure: Exception | None, num: int
+) -> None:
+    metrics = Metrics()
+    RequestMetrics(metrics, "target", lambda: 0.0, is_kept=is_kept).close(None, failure)
+    assert ('lookahead_request_seconds_count{mode="target"} 1.0' in metrics.text()) == bool(num)
 
 
 def test_only_where_a_coordinator_was_lost_it_is_told_so() -> None:

@@ -1,34 +1,31 @@
-"""What a gateway gets from its coordinators when Serve knows of none, and when some are leaving: no failure, and no
-stream is lost."""
+"""What a gateway gets from its coordinators, also from those that are leaving, and when Serve knows of none."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from actors.errors import HandedOver, RoleUnavailable
-from deployments import lingering
-from deployments.app import ASK_S, CoordinatorBackend, GatewayReplica
+from actors.errors import RoleUnavailable
+from actors.messages import SpeculationStats
+from deployments.app import ASK_S, COORDINATOR_METHODS, CoordinatorBackend
 from deployments.config import CoordinatorConfig
 from deployments.coordinator.keeper import Keeper
-from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Output
-from deployments.link.frames import Address
+from deployments.gateway.rejoining import fetch
+from deployments.generation import GenerationRequest, Keep, Opened, Output
+from deployments.link.over_serve import LINK
 from deployments.link.server import LinkServer
+from deployments.telemetry.metrics import of_replica
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator import bench
 from tests.unit.gateway.script import until
-
-TARGET = replace(bench.TARGET, token_s=0.01)
-TRUTH = bench.truth(TARGET)
-KEPT = replace(bench.request(mode="target"), keep=Keep(30.0, "me", "{}", "r"))
 
 
 class Reply:
@@ -37,29 +34,50 @@ class Reply:
 
 
 class Handle:
-    """As much of a Serve handle as is used: it tells where `servers` listen, and fails where there are none."""
+    """As much of a Serve handle as is used: it asks `servers`, and fails where there are none. With `is_short` no
+    answer but an address is short enough for its calls."""
 
     def __init__(self, *servers: LinkServer) -> None:
         self.servers = list(servers)
+        self.is_short = False
 
-    def broadcast(self, method: str, *args: Any) -> Handle:
-        return self
+    def broadcast(self, method: str, *args: Any) -> Asked:
+        return Asked(self, method, args)
+
+
+class Asked:
+    """What a broadcast gives."""
+
+    def __init__(self, handle: Handle, method: str, args: tuple[Any, ...]) -> None:
+        self._handle = handle
+        self._method = method
+        self._args = args
 
     async def _fetch_replica_results_async(self) -> list[Reply]:
-        if not self.servers:
+        if not self._handle.servers:
             raise DeploymentUnavailableError(DeploymentID(name="coordinator", app_name="lookahead"))
-        return [Reply(lambda server=server: self._where(server)) for server in self.servers]  # type: ignore[misc]
+        return [Reply(partial(self._told, server)) for server in self._handle.servers]
 
-    async def _where(self, server: LinkServer) -> Address:
-        return server.address
+    async def _told(self, server: LinkServer) -> Any:
+        if self._method == LINK:
+            return server.address
+        if self._handle.is_short:
+            raise ValueError("Received message larger than max")
+        return await getattr(server.served, self._method)(*self._args)
 
 
 class Brain:
     """What a coordinator's replica serves."""
 
     def __init__(self, coordinator: bench.Coordinator) -> None:
+        self.coordinator = coordinator
         self.keeper = Keeper(coordinator.generate, 10, 10**6)
-        self.has_target = True
+
+    async def trace(self, request_id: str) -> dict[str, Any] | None:
+        return self.coordinator.trace(request_id)
+
+    async def metrics(self) -> tuple[str, str]:
+        return "a", of_replica(self.coordinator.metrics(), "a")
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         return self.keeper.generate(request)
@@ -67,201 +85,125 @@ class Brain:
     async def hand_over(self, *asked: Any) -> list[GenerationRequest]:
         return await self.keeper.hand_over(*asked)
 
-    async def readiness(self) -> dict[str, bool]:
-        return {"target": self.has_target}
-
 
 class Frozen:
     """A handle to replicas that never answer."""
 
-    def broadcast(self, method: str) -> Frozen:
+    def broadcast(self, method: str, *args: Any) -> Frozen:
         return self
 
     async def _fetch_replica_results_async(self) -> list[Reply]:
         return [Reply(asyncio.Event().wait)]
 
 
-METHODS = {"generate", "hand_over", "readiness"}
+class Engine:
+    """What the replica of a draft or a target tells over Serve."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def speculation_stats(self) -> tuple[str, SpeculationStats]:
+        return self.name, SpeculationStats(num_drafts=7)
 
 
 def gateway(handle: Handle) -> CoordinatorBackend:
     return CoordinatorBackend(handle, 5.0, {}, CoordinatorConfig())  # type: ignore[arg-type]
 
 
+@asynccontextmanager
+async def one_coordinator() -> AsyncIterator[tuple[bench.Bench, LinkServer, Handle]]:
+    roles = bench.Bench(replace(bench.TARGET, token_s=0.05))
+    brain = Brain(await roles.coordinator())
+    server = LinkServer(brain, COORDINATOR_METHODS, "a", 10)
+    await server.start("127.0.0.1")
+    try:
+        yield roles, server, Handle(server)
+    finally:
+        await server.close()
+        await brain.keeper.close()
+
+
 async def test_without_a_coordinator_there_is_less_to_tell(caplog: pytest.LogCaptureFixture) -> None:
     backend = gateway(Handle())
-    assert await backend.trace("r") is None
     with pytest.raises(RoleUnavailable, match="ask again"):
-        await backend.hand_over("r", "me")
+        await backend.trace("r")
+    with pytest.raises(RoleUnavailable, match="ask again"):
+        await fetch(backend, "r", "me")
     assert "lookahead_token_num_drafts_total" in await backend.metrics()
     assert all(f"could be asked for {method}" in caplog.text for method in ("trace", "hand_over", "metrics"))
     await backend.aclose()
 
 
 async def test_a_coordinator_that_is_leaving_hands_over_what_it_has() -> None:
-    roles = bench.Bench(replace(bench.TARGET, token_s=0.01))
-    brain = Brain(await roles.coordinator())
-    server = LinkServer(brain, METHODS, "a", 10)
-    await server.start("127.0.0.1")
-    handle = Handle(server)
-    first, second = gateway(handle), gateway(handle)
-    try:
-        for backend in (first, second):
-            name = f"r{backend is second}"
-            async with aclosing(backend.generate(replace(KEPT, request_id=name))) as outputs:  # type: ignore[type-var]
+    async with one_coordinator() as (roles, server, handle):
+        first, second = gateway(handle), gateway(handle)
+        try:
+            asked = replace(bench.request(mode="target"), keep=Keep(30.0, "me", "{}", "r"))
+            for backend in (first, second):
+                asking = replace(asked, request_id=f"r{backend is second}")
+                async with aclosing(backend.generate(asking)) as outputs:  # type: ignore[type-var]
+                    assert isinstance(await anext(outputs), Opened)
+                    await anext(outputs)
+            draining = asyncio.create_task(server.drain())
+            handle.servers.clear()
+            told = await second.hand_over("r", "me")
+            assert {each.request_id for each in told if isinstance(each, GenerationRequest)} == {"rFalse", "rTrue"}
+            assert sum(isinstance(each, RoleUnavailable) for each in told) == 1, "and Serve could ask nobody"
+            await until(lambda: roles.target_engine.num_running() == 0)
+            await draining
+        finally:
+            await first.aclose()
+            await second.aclose()
+
+
+async def tells_all(backend: CoordinatorBackend) -> None:
+    """All that there is of the request that runs, and of nothing twice."""
+    assert "\nlookahead_requests_in_flight 1.0\n" in await backend.metrics()
+    assert '\nlookahead_time_to_first_step_seconds_count{replica="a"} 1.0\n' in await backend.metrics()
+    assert (await backend.trace("r") or {})["request_id"] == "r"
+
+
+async def test_a_coordinator_that_is_leaving_tells_of_the_requests_that_it_finishes() -> None:
+    async with one_coordinator() as (_, server, handle):
+        backend = gateway(handle)
+        try:
+            async with aclosing(backend.generate(bench.request(mode="target"))) as outputs:  # type: ignore[type-var]
                 assert isinstance(await anext(outputs), Opened)
                 await anext(outputs)
-        draining = asyncio.create_task(server.drain())
-        handle.servers.clear()
-        found = await second.hand_over("r", "me")
-        assert {request.request_id for request in found} == {"rFalse", "rTrue"}
-        await until(lambda: roles.target_engine.num_running() == 0)
-        await draining
-    finally:
-        await first.aclose()
-        await second.aclose()
-        await server.close()
-        await brain.keeper.close()
-
-
-@dataclass
-class Rollout:
-    """A coordinator that is to leave, another one that comes, and the gateway of before, which knows the first one."""
-
-    roles: bench.Bench
-    brains: list[Brain]
-    servers: list[LinkServer]
-    handle: Handle
-    old: CoordinatorBackend
-
-    def leave(self) -> asyncio.Task[None]:
-        """Serve knows only the new one from now on; done when the old one has nothing to do any more."""
-        self.handle.servers[:] = self.servers[1:]
-        return asyncio.create_task(self.servers[0].drain())
-
-
-@asynccontextmanager
-async def rollout() -> AsyncIterator[Rollout]:
-    roles = bench.Bench(TARGET)
-    async with AsyncExitStack() as stack:
-        brains = [Brain(await roles.coordinator()) for _ in range(2)]
-        servers = [LinkServer(brain, METHODS, name, 10) for name, brain in zip("ab", brains, strict=True)]
-        for brain, server in zip(brains, servers, strict=True):
-            await server.start("127.0.0.1")
-            stack.push_async_callback(brain.keeper.close)
-            stack.push_async_callback(server.close)
-        handle = Handle(servers[0])
-        old = gateway(handle)
-        stack.push_async_callback(old.aclose)
-        yield Rollout(roles, brains, servers, handle, old)
-    assert roles.target_engine.num_running() == 0
-
-
-async def read(backend: CoordinatorBackend, request: GenerationRequest, into: list[Output], num: int = 10**6) -> None:
-    """So many outputs at most; then the client is gone."""
-    async with aclosing(backend.generate(request)) as outputs:  # type: ignore[type-var]
-        async for output in outputs:
-            into.append(output)
-            if len(into) == num:
-                return
-
-
-def text(outputs: list[Output]) -> str:
-    return "".join(output.text for output in outputs if isinstance(output, Committed))
-
-
-async def test_a_client_that_reads_while_coordinators_are_replaced_gets_every_word_once() -> None:
-    async with rollout() as at:
-        had: list[Output] = []
-        reading = asyncio.create_task(read(at.old, KEPT, had))
-        await until(lambda: len(had) > 5)
-        await at.leave()
-        assert not reading.done()
-        assert at.brains[0].keeper.num_kept == 0
-        await reading
-        assert text(had) == TRUTH
-        assert isinstance(had[-1], Finished)
-        assert had[-1].summary.degraded == ("coordinator_resumed",)
-
-
-@pytest.mark.parametrize("way", ["reads", "is away", "is away, gateway stops"])
-async def test_a_gateway_that_came_later_finds_what_a_coordinator_that_leaves_was_writing(way: str) -> None:
-    async with rollout() as at:
-        had: list[Output] = []
-        reading = asyncio.create_task(read(at.old, KEPT, had, 10**6 if way == "reads" else 5))
-        await until(lambda: len(had) >= 5)
-        stopping: asyncio.Future[Any] = asyncio.gather()
-        if way == "is away, gateway stops":
-            stopping = asyncio.ensure_future(GatewayReplica.__del__(SimpleNamespace(_backend=at.old)))  # type: ignore[arg-type]
-            await asyncio.sleep(0.02)
-        await at.leave()
-        await until(lambda: at.brains[1].keeper.num_kept == 1)
-        young = gateway(at.handle)
-        (found, *_) = await young.hand_over("r", "me")
-        assert found.resume is not None
-        begun = "".join(written for _, written in found.resume.texts)
-        assert begun.startswith(text(had[:5]))
-        rest: list[Output] = []
-        await read(young, replace(found, num_takeovers=0), rest)
-        assert begun + text(rest) == TRUTH
-        if way == "reads":
-            with pytest.raises(HandedOver):
-                await reading
-        for backend in (young, at.old):
+                await tells_all(backend)
+                handle.is_short = True
+                await tells_all(backend)
+                draining = asyncio.create_task(server.drain())
+                handle.servers.clear()
+                await tells_all(backend)
+            await draining
+        finally:
             await backend.aclose()
-        await stopping
 
 
-async def test_a_gateway_that_came_later_finds_what_had_ended_at_a_coordinator_that_leaves() -> None:
-    async with rollout() as at:
-        had: list[Output] = []
-        await read(at.old, KEPT, had, 5)
-        await until(lambda: at.roles.target_engine.num_running() == 0)
-        await asyncio.sleep(0.02)
-        await at.leave()
-        await until(lambda: at.brains[1].keeper.num_kept == 1)
-        young = gateway(at.handle)
-        (found,) = await young.hand_over("r", "me")
-        assert found.is_finished
-        assert at.roles.target_engine.num_generations == 1
-        await young.aclose()
-
-
-async def test_nothing_moves_to_a_coordinator_that_cannot_write_and_whoever_asks_is_told_to_ask_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The target is replaced as well, and takes longer to start."""
-    monkeypatch.setattr(lingering, "TRY_AGAIN_S", 0.01)
-    async with rollout() as at:
-        at.brains[1].has_target = False
-        had: list[Output] = []
-        reading = asyncio.create_task(read(at.old, KEPT, had))
-        await until(lambda: len(had) >= 5)
-        leaving = at.leave()
-        await until(lambda: len(at.old._coordinators.links) == 2)
-        young = gateway(at.handle)
+def test_what_a_frozen_coordinator_may_have_is_not_said_to_be_nowhere() -> None:
+    async def ask() -> None:
+        backend = CoordinatorBackend(Frozen(), 5.0, {}, CoordinatorConfig())  # type: ignore[arg-type]
         with pytest.raises(RoleUnavailable, match="ask again"):
-            await young.hand_over("r", "me")
-        assert not leaving.done()
-        at.brains[1].has_target = True
-        await leaving
-        assert not reading.done()
-        assert await young.hand_over("another", "me") == []
-        await reading
-        assert text(had) == TRUTH
-        await young.aclose()
+            await backend.trace("r")
+        with pytest.raises(RoleUnavailable, match="ask again"):
+            await fetch(backend, "r", "me")
+        await backend.aclose()
+
+    run_virtually(ask())
 
 
-async def test_what_cannot_be_fetched_is_written_to_its_end_by_who_began_it() -> None:
-    async with rollout() as at:
-        had: list[Output] = []
-        reading = asyncio.create_task(read(at.old, replace(KEPT, keep=None), had))
-        await until(lambda: len(had) >= 5)
-        await at.leave()
-        await reading
-        assert text(had) == TRUTH
-        assert isinstance(had[-1], Finished)
-        assert had[-1].summary.degraded == ()
+async def test_what_engines_count_is_told_with_their_names() -> None:
+    engines = Handle(*(LinkServer(Engine(name), (), name, 10) for name in "ab"))
+    writers: dict[str, Any] = {"target": engines}
+    backend = CoordinatorBackend(Handle(), 5.0, writers, CoordinatorConfig())  # type: ignore[arg-type]
+    for names in ("ab", "b"):
+        text = await backend.metrics()
+        for name in "ab":
+            told = f'lookahead_token_num_drafts_total{{replica="{name}",role="target"}} 7.0\n' in text
+            assert told == (name in names)
+        engines.servers.pop(0)
+    await backend.aclose()
 
 
 def test_metrics_wait_once_for_all_that_are_frozen() -> None:

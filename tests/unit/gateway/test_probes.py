@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx
 import jsonschema  # type: ignore[import-untyped]
@@ -11,6 +12,7 @@ import pytest
 from actors.errors import RoleUnavailable
 from deployments.gateway import api
 from deployments.gateway.api import create_app
+from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import MODEL, ScriptedBackend, chat, client_of, completion, config
 
 
@@ -78,6 +80,44 @@ async def test_traces_by_request_id_or_completion_id(
 ) -> None:
     backend.traces["r 1/2"] = {"steps": []}
     assert (await client.get(f"/v1/traces/{name}")).json() == {"steps": []}
+
+
+@pytest.mark.parametrize("trouble", [None, RoleUnavailable("A coordinator did not say.")])
+async def test_a_trace_that_is_not_found_may_be_where_nobody_answers(trouble: RoleUnavailable | None) -> None:
+    class Partly(ScriptedBackend):
+        async def trace(self, request_id: str) -> dict[str, Any] | None:
+            if (found := await super().trace(request_id)) is None and trouble is not None:
+                raise trouble
+            return found
+
+    backend = Partly()
+    backend.traces["r"] = {"steps": []}
+    async with client_of(create_app(config(), lambda: backend)) as client:
+        assert (await client.get("/v1/traces/chatcmpl-r")).json() == {"steps": []}, "it is there under another name"
+        answer = await client.get("/v1/traces/other")
+    code = (404, "trace_not_found") if trouble is None else (503, "role_unavailable")
+    assert (answer.status_code, answer.json()["error"]["code"]) == code
+
+
+@pytest.mark.parametrize("path", ["streams", "traces"])
+@pytest.mark.parametrize("name", ["x%0A2026-11-30%20forged", "x%0D2026-11-30%20forged", "x%1B[2J", "x%C2%85y"])
+async def test_an_id_that_could_not_be_logged_is_there_nowhere_and_nobody_is_asked(path: str, name: str) -> None:
+    class Asked(ScriptedBackend):
+        async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+            raise AssertionError(f"asked for {stream_id!r}")
+
+        async def trace(self, request_id: str) -> dict[str, Any] | None:
+            raise AssertionError(f"asked for {request_id!r}")
+
+    async with client_of(create_app(config(), Asked)) as client:
+        assert (await client.get(f"/v1/{path}/{name}")).status_code == 404
+
+
+async def test_the_id_of_a_completion_may_be_longer_than_a_client_s_own(
+    backend: ScriptedBackend, client: httpx.AsyncClient
+) -> None:
+    backend.traces[f"{'x' * 128}-12"] = {"steps": []}
+    assert (await client.get(f"/v1/traces/chatcmpl-{'x' * 128}-12")).json() == {"steps": []}
 
 
 @pytest.mark.parametrize("name", ["two", "chatcmpl-two", "two-0"])

@@ -67,9 +67,9 @@ class TwoCoordinators:
             self.homes[stream] = next(n % 2 for n in (self.num_asked, self.num_asked + 1) if n % 2 not in self.dead)
         return self.homes[stream]
 
-    async def hand_over(self, *asked: Any) -> list[GenerationRequest]:
+    async def hand_over(self, *asked: Any) -> Sequence[GenerationRequest | Exception]:
         if self.trouble is not None:
-            raise self.trouble
+            return [self.trouble]
         living = [keeper for number, keeper in enumerate(self.keepers) if number not in self.dead]
         return [request for keeper in living for request in await keeper.hand_over(*asked)]
 
@@ -86,7 +86,7 @@ class Gate:
     def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncIterator[Output]:
         return self.lingering.generate(request, stay)
 
-    async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
+    async def hand_over(self, stream_id: str, owner: str) -> Sequence[GenerationRequest | Exception]:
         return await self.lingering.hand_over(stream_id, owner)
 
     async def readiness(self) -> dict[str, bool]:
@@ -251,7 +251,7 @@ async def test_of_an_id_that_was_used_again_the_last_stream_is_fetched() -> None
         standing = Standing(1, ((Channel.CONTENT, text),), (), len(text), None)
         return replace(bench.request(), keep=Keep(1.0, "me", manner, "r"), resume=standing)
 
-    manner, (found,) = await fetch(Backend(), "r", "me")
+    manner, (found,), _ = await fetch(Backend(), "r", "me")
     assert (manner.begun, found.resume and found.resume.texts[0][1]) == (2, "this one")
 
 

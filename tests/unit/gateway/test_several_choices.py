@@ -78,7 +78,7 @@ def test_the_connection_may_be_lost_again_and_again_long_after_a_choice_has_ende
         await listen(gateways[0].generate, ASKED, 1.5)
         for lasts_s in (1.5, 1.5, 60.0):
             gateways.append(coordinators.gateway())
-            _, requests = await fetch(gateways[-1], "r", "me")  # type: ignore[arg-type]
+            _, requests, _ = await fetch(gateways[-1], "r", "me")  # type: ignore[arg-type]
             heard = await listen(Rest(gateways[-1], requests, [Mark(), Mark()]).generate, requests, lasts_s)
         assert heard[0] == "a0 "
         assert heard[1].split() == [f"a{number}" for number in range(60)]
@@ -99,7 +99,7 @@ def test_a_text_that_is_finished_is_kept_until_its_client_has_read_it_and_its_ti
         if is_fetched:
             await listen(source, requests, 7.0)
             gateways.append(coordinators.gateway())
-            _, requests = await fetch(gateways[1], "r", "me")  # type: ignore[arg-type,assignment]
+            _, requests, _ = await fetch(gateways[1], "r", "me")  # type: ignore[arg-type,assignment]
             source = Rest(gateways[1], requests, [Mark(), Mark()]).generate  # type: ignore[assignment]
         backend = SimpleNamespace(generate=source)
         async with Generations(backend, requests, 100.0) as generations:
@@ -161,6 +161,39 @@ async def test_what_is_not_whole_is_put_back() -> None:
     assert backend.ends == {"r-0": "closed"}, "nobody reads it"
 
 
+async def test_where_a_coordinator_does_not_answer_the_missing_choice_may_be_there() -> None:
+    class Partly(ScriptedBackend):
+        async def hand_over(self, stream_id: str, owner: str) -> Sequence[GenerationRequest | Exception]:
+            return [*await super().hand_over(stream_id, owner), RoleUnavailable("It says nothing.")]
+
+    backend = Partly()
+    backend.kept = all_finished(2)
+    async with client_of(shared_app(backend)) as client:
+        assert (await client.get("/v1/streams/r")).text.endswith("data: [DONE]\n\n"), "both are there"
+        backend.requests.clear()
+        backend.kept.pop()
+        answer = await client.get("/v1/streams/r")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "role_unavailable")
+    assert "ask again" in answer.json()["error"]["message"]
+    assert [each.request_id for each in backend.requests] == ["r-0"], "what was found is put back"
+
+
+def test_of_a_stream_that_cannot_be_ended_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def hand_over(*asked: Any) -> list[Exception]:
+        await asyncio.sleep(1.0)
+        return [RoleUnavailable("It says nothing.")]
+
+    async def leave() -> None:
+        gateway = Lingering(Writer("a", 0.1).generate, hand_over, 10, 10**6)
+        await listen(gateway.generate, ASKED, 0.5)
+        await asyncio.sleep(5.0)
+        await gateway.close()
+
+    run_virtually(leave())
+    said = [record.message for record in caplog.records if "without a reader" in record.message]
+    assert said == ["The stream r may be written on without a reader: It says nothing."]
+
+
 class Mortal:
     """Two coordinators. The first one dies when it would say the word of number `dies_at` of the second choice."""
 
@@ -199,7 +232,7 @@ def test_whoever_takes_a_choice_over_is_given_those_that_have_ended(dies_at: int
         reading = asyncio.create_task(listen(gateways[0].generate, lasting, stays_s))
         await asyncio.sleep(2.5)
         assert both.now == 1
-        _, requests = await fetch(gateways[1], "r", "me")  # type: ignore[arg-type]
+        _, requests, _ = await fetch(gateways[1], "r", "me")  # type: ignore[arg-type]
         heard = await listen(Rest(gateways[1], requests, [Mark(), Mark()]).generate, requests, 10.0)
         assert [len(text.split()) for text in heard] == [1, 20]
         reading.cancel()

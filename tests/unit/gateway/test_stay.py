@@ -219,6 +219,7 @@ def test_who_reads_nothing_and_comes_back_is_charged_what_was_written(is_same_ga
         assert isinstance(await anext(reading), Opened)
         await asyncio.sleep(60.0)
         (found, *_) = await gateways[not is_same_gateway].hand_over("r", "me")
+        assert isinstance(found, GenerationRequest)
         with pytest.raises(HandedOver):
             await read_to_the_end(reading)
         await asyncio.sleep(0.1)

@@ -109,7 +109,7 @@ def test_the_text_that_the_client_was_sent_goes_on(asked: list[int], is_same_gat
         had = await begin(gateways[0], both)
         await asyncio.sleep(3.0)
         both.asked = asked
-        _, (found,) = await fetch(gateways[not is_same_gateway], "r", "me")  # type: ignore[arg-type]
+        _, (found,), _ = await fetch(gateways[not is_same_gateway], "r", "me")  # type: ignore[arg-type]
         assert text_of(found).startswith(had + "b10 b11 ")
         assert "a6" not in text_of(found)
         for each in (*gateways, *both.keepers):
@@ -130,7 +130,7 @@ def test_what_the_client_has_come_back_to_goes_before_what_its_old_gateway_has_r
         keep = Keep(60.0, "me", MANNER, "r", fetched_at)
         return replace(ASKED, resume=standing, keep=keep, num_takeovers=num_takeovers)
 
-    _, (found,) = asyncio.run(fetch(Backend(), "r", "me"))  # type: ignore[arg-type]
+    _, (found,), _ = asyncio.run(fetch(Backend(), "r", "me"))  # type: ignore[arg-type]
     assert (text_of(found), found.num_takeovers) == ("what it reads", 0)
     assert found.keep is not None
     assert found.keep.fetched_at > LATER, "a fetch is later than those before, whatever the clock says"

@@ -72,6 +72,15 @@ def test_coordinators_may_die_one_after_the_other(mode: str, lives: int) -> None
     assert len(mortals.asked) > 5
 
 
+def test_whoever_takes_over_is_told_how_long_it_has_taken() -> None:
+    _, mortals = run_virtually(outlive(lambda n, _: 3, request(mode="target")))
+    resumed = [asked.resume for asked in mortals.asked if asked.resume is not None]
+    assert len(resumed) > 5
+    for number, resume in enumerate(resumed, 1):
+        lost_s = 0.1 + 0.05  # with each coordinator one token, and the pause before the next one
+        assert resume.elapsed_s == pytest.approx(0.1 * resume.num_tokens + lost_s * number, abs=0.01)
+
+
 def test_one_that_lives_is_asked_once_and_nothing_is_degraded() -> None:
     outputs, mortals = run_virtually(outlive(lambda n, _: 10**6, request(mode="target")))
     assert (text(outputs), len(mortals.asked)) == (truth(), 1)

@@ -1,7 +1,8 @@
 """The replicas of one role that this process is connected to.
 
 Promises: a replica that starts is found within `LOOK_S` (sooner while a call waits); one that is lost is not called
-again before it is found anew; waiting for a replica is bounded.
+again before it is found anew; waiting for a replica is bounded; the last replica of a role stays as long as this
+process has more to ask of it.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ Announce = Callable[[], Awaitable[Sequence[Address]]]
 
 
 class Members:
-    """Connections to all replicas of `role`, and the choice among them."""
+    """Connections to all replicas of `role`, and the choice among them. `is_used`: whether anything goes on here that
+    cannot end well without the role, also while it calls nobody."""
 
-    def __init__(self, role: str, announce: Announce, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, role: str, announce: Announce, silence_s: float = SILENCE_S, is_used: Callable[[], bool] = lambda: False
+    ) -> None:
         self.role = role
         self._announce = announce
         self._silence_s = silence_s
+        self._is_used = is_used
         self._links: dict[str, Link] = {}
         self._balance = Balance()
         self._found = asyncio.Event()
@@ -90,6 +95,12 @@ class Members:
         await asyncio.gather(*(link.aclose() for link in self._links.values()))
         self._links.clear()
 
+    def _needs(self, leaving: Link) -> bool:
+        """Whether the replica of `leaving` has to stay for what goes on here."""
+        now = asyncio.get_running_loop().time()
+        others = (link for link in self.links if link is not leaving)
+        return self._is_used() and all(link.is_leaving or link.silence.lasts(now) for link in others)
+
     async def _wait(self, wait_s: float) -> None:
         self._num_waiting += 1
         try:
@@ -121,7 +132,8 @@ class Members:
                 del self._links[replica]
                 await link.aclose()
         new = [address for address in addresses if address.replica not in self._links]
-        opened = await asyncio.gather(*(Link.open(address, self._silence_s) for address in new), return_exceptions=True)
+        opening = (Link.open(address, self._silence_s, self._needs) for address in new)
+        opened = await asyncio.gather(*opening, return_exceptions=True)
         for found in opened:
             if isinstance(found, Link):
                 self._links[found.address.replica] = found

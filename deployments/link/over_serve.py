@@ -38,14 +38,15 @@ async def answers(handle: DeploymentHandle[Any], within_s: float, method: str, *
     return await asyncio.gather(*(one(reply) for reply in replies), return_exceptions=True)
 
 
-def members(role: str, handle: DeploymentHandle[Any]) -> Members:
-    """The replicas of the deployment behind `handle`; searched from the first call on."""
+def members(role: str, handle: DeploymentHandle[Any], is_used: Callable[[], bool] = lambda: False) -> Members:
+    """The replicas of the deployment behind `handle`; searched from the first call on. `is_used` is for those without
+    which nothing ends well: as in `Members`."""
 
     async def announce() -> Sequence[Address]:
         found = await answers(handle, ANSWER_S, LINK)
         return [address for address in found if isinstance(address, Address)]
 
-    return Members(role, announce)
+    return Members(role, announce, is_used=is_used)
 
 
 async def listen(

@@ -352,3 +352,5 @@ class Verdict:
     num_unasked: int = 0
     """Checks behind the one that decided, and one that could not read the step: with a quick one before a judge most
     verdicts say little of how long the judge takes."""
+    rules: str = ""
+    """The digest of the checks that judged, as the audit log names it; empty where nobody says."""

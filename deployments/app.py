@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -31,18 +31,17 @@ from deployments.gateway.stay import Stay
 from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.generation import GenerationRequest, Keep, Output
 from deployments.lingering import Lingering
+from deployments.link.client import Link
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
-from deployments.live_settings import changed
+from deployments.live_settings import changed, laid_over
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
 from deployments.telemetry.metrics import merge, of_replica, start_metrics, token_metrics
 
 logger = logging.getLogger("lookahead.gateway")
 
-GRACE_S = 3600.0
-"""A replica that is asked to stop may finish the streams it has; Serve's 20 s would cut them."""
 ASKED = ("coordinator", "gateway")
 """Roles whose reports say what is asked for. They have settings of autoscaling also where they keep their number: Serve
 collects no reports otherwise."""
@@ -54,6 +53,9 @@ COORDINATOR_METHODS = frozenset({"generate", "hand_over", "readiness", "trace", 
 class CoordinatorReplica:
     """`Coordinator` over connections to the roles."""
 
+    _has_begun = False
+    """Whether it may be serving: settings that cannot be keep a replica from starting, and end none that works."""
+
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         config: Config,
@@ -62,8 +64,10 @@ class CoordinatorReplica:
         verifier: DeploymentHandle[Any],
     ) -> None:
         wait_s = config.speculation.replica_timeout_s
-        handles = {"target": target, "draft": draft, "verifier": verifier}
-        self._roles = {role: members(role, handle) for role, handle in handles.items() if handle is not None}
+        # Without draft or verifier requests go on: neither has to stay for them.
+        self._roles = {"target": members("target", target, lambda: self._server.is_needed)}
+        others = {"draft": draft, "verifier": verifier}
+        self._roles |= {role: members(role, handle) for role, handle in others.items() if handle is not None}
         drafter = DraftPool(self._roles["draft"], wait_s) if draft is not None else None
         roles = Roles(TargetPool(self._roles["target"], wait_s), drafter, VerifierPool(self._roles["verifier"], wait_s))
         self._config = config
@@ -77,6 +81,7 @@ class CoordinatorReplica:
 
     async def link(self) -> Address:
         """Where the gateways call."""
+        self._has_begun = True
         return self._server.address
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
@@ -101,12 +106,16 @@ class CoordinatorReplica:
         return replica, of_replica(self._coordinator.metrics(), replica)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve calls it with the deployment's `user_config`: at the start, and when it changes. Settings that cannot
-        be are refused rather than raised, which would end every replica."""
+        """Serve calls it with the deployment's `user_config`: at the start, and when it changes.
+
+        Raises ConfigError for settings that cannot be only at the start; later that would end every replica."""
         try:
             self._coordinator.reconfigure(changed(self._config, user_config))
         except ConfigError as error:
+            if not self._has_begun:
+                raise
             self._coordinator.refuse(error)
+        self._has_begun = True
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve hands to the autoscaling policy: as `Coordinator.demand`."""
@@ -141,10 +150,13 @@ class CoordinatorBackend:
         wait_s: float,
         writers: Mapping[str, DeploymentHandle[Any]],
         kept: CoordinatorConfig,
+        is_used: Callable[[], bool] = lambda: False,
     ) -> None:
         self._handle = handle
         self._writers = writers
-        self._coordinators = members("coordinator", handle, self._look_round)
+        self._coordinators = members("coordinator", handle, is_used, self._look_round)
+        self._seen: tuple[tuple[Link, ...], ...] = ()
+        """Which coordinators there were when it was looked last, and which of them were leaving."""
         self._pool = Pool(self._coordinators, wait_s)
         unbroken = Unbroken(self._generate, Perseverance(patience_s=wait_s))
         bounds = kept.max_kept_requests, kept.max_kept_bytes
@@ -162,8 +174,10 @@ class CoordinatorBackend:
     def _look_round(self) -> None:
         """Gateways that come later never find a coordinator that is leaving: what can be fetched goes on at one that
         stays, as soon as that can write. Until then whoever asks them is told to ask again."""
-        if 0 < len(self._coordinators.leaving) < len(self._coordinators.links):
+        there, leaving = seen = self._coordinators.links, self._coordinators.leaving
+        if seen != self._seen and 0 < len(leaving) < len(there):
             self._lingering.move(self._can_write, self._take)
+        self._seen = seen
 
     async def _can_write(self) -> bool:
         return (await self.readiness()).get("target", False)
@@ -280,8 +294,10 @@ class GatewayReplica:
         self._config = config
         writers = {"target": target} | ({} if draft is None else {"draft": draft})
         wait_s = config.speculation.replica_timeout_s
-        self._backend = CoordinatorBackend(coordinator, wait_s, writers, config.coordinator)
         self._queue = FrontQueue(config, time.monotonic)
+        self._backend = CoordinatorBackend(
+            coordinator, wait_s, writers, config.coordinator, lambda: self._queue.is_in_use
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application when the replica starts."""
@@ -299,7 +315,8 @@ class GatewayReplica:
 
 
 class BuildArgs(BaseModel):
-    """Arguments of `build` on Serve's command line and in its YAML: one of the three."""
+    """Arguments of `build` on Serve's command line and in its YAML: one of profile, config and settings, and what is
+    to be otherwise."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -309,16 +326,27 @@ class BuildArgs(BaseModel):
     """Path of a config file on the machine that builds."""
     settings: dict[str, Any] | None = None
     """The whole configuration, inline."""
+    changes: dict[str, Any] = {}
+    """Settings that are laid over it, mappings into each other."""
+    revision: str = ""
+    """Any word. Serve looks at these arguments only, and builds anew where they are others: a file that was edited
+    under its former path needs another one."""
 
     @model_validator(mode="after")
     def _one_of_the_three(self) -> BuildArgs:
-        given = sorted(self.model_fields_set)
+        given = sorted(self.model_fields_set & {"profile", "config", "settings"})
         if len(given) > 1:
             raise ValueError(f"give one of profile, config and settings, not {' and '.join(given)}")
         return self
 
     def resolve(self) -> Config:
         """The configuration; ConfigError says what is wrong with it."""
+        config = self._unchanged()
+        if not self.changes:
+            return config
+        return validate_config(laid_over(config.model_dump(), self.changes), "changes")
+
+    def _unchanged(self) -> Config:
         if self.settings is not None:
             return validate_config(self.settings, "settings")
         if self.config is not None:
@@ -353,8 +381,9 @@ def _deployment(
     options: dict[str, Any] = {
         "name": name,
         "max_ongoing_requests": placement.max_ongoing_requests,
-        "graceful_shutdown_timeout_s": GRACE_S,
+        "graceful_shutdown_timeout_s": placement.grace_s,
         "graceful_shutdown_wait_loop_s": 0.1,
+        "max_surge_percent": placement.max_surge_percent,
         "user_config": {} if hasattr(cls, "reconfigure") else None,
         "ray_actor_options": {
             "num_cpus": placement.num_cpus,

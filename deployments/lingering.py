@@ -41,6 +41,7 @@ class Lingering:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: set[Keep] = set()
         """Streams that coordinators are told to end."""
+        self._is_to_move = False
         self._moving: asyncio.Task[None] | None = None
 
     def generate(self, request: GenerationRequest, stay: Stay | None = None) -> AsyncGenerator[Output, None]:
@@ -94,16 +95,18 @@ class Lingering:
 
     def move(self, may_move: Callable[[], Awaitable[bool]], take: HandOver) -> None:
         """Begin to bring all streams to coordinators that stay, as soon as they `may_move`; `take` is
-        `Keeper.hand_over` of those that are leaving. Where it has begun, nothing follows."""
-        if self._keeper.num_kept and (self._moving is None or self._moving.done()):
+        `Keeper.hand_over` of those that are leaving now."""
+        self._is_to_move = True
+        if self._moving is None or self._moving.done():
             self._moving = self._start(self._move(may_move, take))
 
     async def _move(self, may_move: Callable[[], Awaitable[bool]], take: HandOver) -> None:
-        while self._keeper.num_kept:
-            if await may_move():
-                await asyncio.gather(*(self._move_one(keep, take) for keep in self._keeper.keeps))
-                return
-            await asyncio.sleep(TRY_AGAIN_S)
+        while self._is_to_move and self._keeper.num_kept:
+            if not await may_move():
+                await asyncio.sleep(TRY_AGAIN_S)
+                continue
+            self._is_to_move = False
+            await asyncio.gather(*(self._move_one(keep, take) for keep in self._keeper.keeps))
 
     async def _move_one(self, keep: Keep, take: HandOver) -> None:
         """Whoever was writing it tells its readers here to go on elsewhere, behind what they have; what has ended of

@@ -33,7 +33,7 @@ def changed(started: Config, user_config: Mapping[str, Any] | None) -> Config:
     if new := sorted(set(verifiers) - set(started.verifier.verifiers)):
         raise ConfigError(f"user_config: the verifier {new[0]!r} is new; only checks of those that run can change.")
     data = started.model_dump()
-    data["speculation"] = _laid_over(data["speculation"], speculation)
+    data["speculation"] = laid_over(data["speculation"], speculation)
     data["verifier"]["verifiers"] |= verifiers
     config = validate_config(data, "user_config")
     if modes_of(config) != modes_of(started):
@@ -44,9 +44,10 @@ def changed(started: Config, user_config: Mapping[str, Any] | None) -> Config:
     return config
 
 
-def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the settings of `above`, mappings into each other; anything else takes its place whole."""
     merged = dict(below)
     for key, value in above.items():
         known = merged.get(key)
-        merged[key] = _laid_over(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+        merged[key] = laid_over(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
     return merged

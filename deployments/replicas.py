@@ -1,7 +1,7 @@
 """What runs inside the replicas of draft, target and verifier: a role over an engine, called over a link.
 
 Promises: a replica is ready only when its model is; one whose engine dies goes with it, and Serve replaces it; one that
-is to stop finishes what it was called for, then ends its engine.
+is to stop finishes what it was called for, the last target all requests that run, then ends its engine.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -35,6 +36,7 @@ from deployments.link.over_serve import listen, members
 from deployments.link.server import LinkServer
 from deployments.live_settings import changed
 from deployments.sections import PlacementConfig, WriterConfig
+from deployments.telemetry.auditing import deployed
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +145,9 @@ class TargetReplica(WriterReplica):
 class VerifierReplica:
     """The verifier, with connections to the engines that its judges use."""
 
+    _has_begun = False
+    """As `CoordinatorReplica._has_begun`."""
+
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: Config, target: DeploymentHandle[Any], draft: DeploymentHandle[Any] | None
     ) -> None:
@@ -159,37 +164,48 @@ class VerifierReplica:
             self._judge = scorers["own"] = TargetModel(engine)
         self._config = self._started = config
         self._scorers = scorers
-        self._verifier = await self._made(config)
+        self._verifier, self._rules = await self._made(config)
         capacity = config.verifier.placement.max_ongoing_requests
         self._server = await listen(self, {"judge", "describe"}, capacity)
         self._watch = EngineWatch(self._judge.check_health, self._server) if self._judge is not None else None
 
-    async def _made(self, config: Config) -> StepVerifier:
+    async def _made(self, config: Config) -> tuple[StepVerifier, dict[str, str]]:
+        """The verifier of `config`, and the digests of its checks, as the audit log names them."""
         checks = {
             name: [check.model_dump() for check in cascade] for name, cascade in config.verifier.verifiers.items()
         }
-        return await create_verifier(checks, self._scorers)
+        terms = deployed(config)
+        return await create_verifier(checks, self._scorers), {name: terms.rules(name) for name in checks}
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls it with the deployment's `user_config`: at the start, and when it changes. What is being judged
-        ends as it began. Settings that cannot be are refused rather than raised, which would end every replica."""
+        ends as it began.
+
+        Raises for settings that cannot be (ConfigError) or whose models cannot be had (WeightsError) only at the start;
+        later that would end every replica."""
         try:
             config = changed(self._started, user_config)
             if config.verifier.verifiers != self._config.verifier.verifiers:
-                self._verifier = await self._made(config)
+                self._verifier, self._rules = await self._made(config)
             for pool in self._pools.values():
                 pool.set_wait(config.speculation.verdict_timeout_s)
             self._config = config
         except LookaheadError as error:
+            if not self._has_begun:
+                raise
             logger.error("The changed settings are refused, the former stay: %s", error)
+        self._has_begun = True
 
     async def link(self) -> Address:
         """Where the role itself is called."""
+        self._has_begun = True
         return self._server.address
 
     async def judge(self, request: JudgeRequest) -> Verdict:
-        """As `Verifier.judge`."""
-        return await self._verifier.judge(request)
+        """As `Verifier.judge`, with the digest of the checks that judged."""
+        rules = self._rules
+        verdict = await self._verifier.judge(request)
+        return replace(verdict, rules=rules[request.verifier])
 
     async def describe(self) -> str:
         """Any answer: the verifier is there."""

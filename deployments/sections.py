@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from actors.engines.scripted import script_options
 from actors.errors import ConfigError
@@ -45,6 +45,11 @@ class PlacementConfig(Strict):
     autoscaling: dict[str, Any] | None = None
     """Ray Serve's `autoscaling_config`; replaces `num_replicas`. Serve's default policy sees the calls of gateways
     only: for other roles it has to name another one."""
+    grace_s: PositiveFloat = 3600.0
+    """So long a replica that is asked to stop may take to finish what it has; Serve's own 20 s would cut streams."""
+    max_surge_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """When replicas are replaced: so many of them, rounded up, start before as many of the former are asked to stop.
+    0: those are asked first, and a role of one replica may be away for a while."""
 
     @model_validator(mode="after")
     def _fits_into_the_first_bundle(self) -> PlacementConfig:

@@ -38,6 +38,11 @@ class FrontQueue:
         self._clock = clock
         self._metrics = _Metrics(self._admission)
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether anything waits or runs."""
+        return self._admission.num_waiting + self._admission.num_running > 0
+
     def enter(self, request: Request, ask: Ask) -> Place:
         """A place for what `request` asks for. Raises CapacityError if there is none."""
         return self._given(self._room.enter(self._wish(key_of(request), ask)), request)

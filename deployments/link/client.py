@@ -23,6 +23,7 @@ from deployments.link.frames import (
     LEAVING,
     LOAD,
     MORE,
+    NEEDS,
     RESULT,
     Address,
     Connection,
@@ -40,15 +41,15 @@ ALIVE_S = 1.0
 class Link(Connection):
     """Calls to one replica, any number at once."""
 
-    def __init__(self, address: Address, silence_s: float, on_leaving: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, address: Address, silence_s: float, is_needed: Callable[[Link], bool]) -> None:
         super().__init__()
         self.address = address
         self.is_leaving = False
         """Whether the replica finishes what it has and takes nothing new."""
-        self._on_leaving = on_leaving
         self.silence = Silence()
         """Of what works in the replica; that of its process ends the link."""
         self._silence_s = silence_s
+        self._is_needed = is_needed
         self._load = 0.0
         self._num_then = 0
         """Calls from here that are in the load which the replica told."""
@@ -59,15 +60,19 @@ class Link(Connection):
 
     @classmethod
     async def open(
-        cls, address: Address, silence_s: float, on_leaving: Callable[[], object] = lambda: None
+        cls, address: Address, silence_s: float, is_needed: Callable[[Link], bool] = lambda _: False
     ) -> Link:
         """A connection to `address`; RoleUnavailable if it cannot be had. `silence_s`: how long a replica that lives
-        may at most say nothing. `on_leaving` is called when it says that it takes nothing new."""
+        may at most say nothing.
+
+        A replica that is leaving is told by `is_needed`, at once and then every `ALIVE_S`, whether more is to be asked
+        here of which nobody else could be asked: it stays until that is over."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_S):
-                made = loop.create_connection(lambda: cls(address, silence_s, on_leaving), address.host, address.port)
-                _, link = await made
+                _, link = await loop.create_connection(
+                    lambda: cls(address, silence_s, is_needed), address.host, address.port
+                )
         except (OSError, TimeoutError) as error:
             raise RoleUnavailable(f"Replica {address.replica} does not answer: {error}.") from error
         link.say_secret(address.secret)
@@ -132,7 +137,7 @@ class Link(Connection):
             self._load, self._num_then = message[1], message[2]
         elif kind == LEAVING:
             self.is_leaving = True
-            self._on_leaving()
+            self.say(NEEDS, self._is_needed(self))
         elif kind == KEEPS:
             self._sender.num_places = message[1]
         elif (queue := self._calls.get(message[1])) is not None:
@@ -152,6 +157,8 @@ class Link(Connection):
         while self.is_open:
             await asyncio.sleep(min(ALIVE_S, self._silence_s / 3))
             self.say(ALIVE)
+            if self.is_leaving:
+                self.say(NEEDS, self._is_needed(self))
             if loop.time() - self.heard_at > self._silence_s:
                 await asyncio.sleep(GRACE_S)  # if it was this process that slept, what came meanwhile is read now
                 if loop.time() - self.heard_at > self._silence_s:

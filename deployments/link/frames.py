@@ -20,8 +20,9 @@ SECRET_BYTES = 32
 MAX_UNSENT_BYTES = 1024 * 1024
 """With more than this on its way to a reader that does not read, streams wait."""
 
-# What a caller says: (CALL, number, method, args), (END, number), (MORE, number, count), (ALIVE,), (KEEP, place, part).
-CALL, END, MORE, ALIVE, KEEP = "call", "end", "more", "alive", "keep"
+# What a caller says: (CALL, number, method, args), (END, number), (MORE, number, count), (ALIVE,), (KEEP, place, part);
+# to a replica that is leaving, (NEEDS, whether the caller has more to ask and nobody else to ask it of).
+CALL, END, MORE, ALIVE, KEEP, NEEDS = "call", "end", "more", "alive", "keep", "needs"
 # What a replica says: (ITEM, number, value), (RESULT, number, value) where there is one item only, (DONE, number),
 # (FAILED, number, error), (LOAD, load, calls of this caller in it), (LEAVING,), (KEEPS, number of places).
 ITEM, RESULT, DONE, FAILED, LOAD, LEAVING, KEEPS = "item", "result", "done", "failed", "load", "leaving", "keeps"

@@ -1,7 +1,8 @@
 """The replicas of one role that this process is connected to.
 
 Promises: a replica that starts is found within `LOOK_S` (sooner while a call waits, or all that there are leave); one
-that is lost is not called again before it is found anew; waiting for a replica is bounded.
+that is lost is not called again before it is found anew; waiting for a replica is bounded; the last replica of a role
+stays as long as this process has more to ask of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 4.0
 """How often replicas are looked for, for each ten of them that there are: asking all costs a call to each."""
 HURRY_S = 0.2
-"""The same while a call waits for the first of them, or all that there are leave."""
+"""The same while a call waits for the first of them."""
 SILENCE_S = 5.0
 """A replica that says nothing for so long is given up, until it is found to answer again."""
 
@@ -31,20 +32,23 @@ Announce = Callable[[], Awaitable[Sequence[Address]]]
 
 
 class Members:
-    """Connections to all replicas of `role`, and the choice among them."""
+    """Connections to all replicas of `role`, and the choice among them. `is_used`: whether anything goes on here that
+    cannot end well without the role, also while it calls nobody. `on_change` is called when replicas may have come, and
+    again and again while one is leaving."""
 
     def __init__(
         self,
         role: str,
         announce: Announce,
         silence_s: float = SILENCE_S,
-        on_look: Callable[[], None] = lambda: None,
+        is_used: Callable[[], bool] = lambda: False,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_look` is called after each look for replicas; one follows at once where a replica is leaving."""
         self.role = role
         self._announce = announce
         self._silence_s = silence_s
-        self._on_look = on_look
+        self._is_used = is_used
+        self._on_change = on_change
         self._links: dict[str, Link] = {}
         self._balance = Balance()
         self._found = asyncio.Event()
@@ -105,6 +109,17 @@ class Members:
         await asyncio.gather(*(link.aclose() for link in self._links.values()))
         self._links.clear()
 
+    def _needs(self, leaving: Link) -> bool:
+        """Whether the replica of `leaving` has to stay for what goes on here. Where it is the last, another one is
+        looked for."""
+        self._on_change()
+        now = asyncio.get_running_loop().time()
+        others = (link for link in self.links if link is not leaving)
+        is_last = all(link.is_leaving or link.silence.lasts(now) for link in others)
+        if is_last:
+            self._hurry.set()
+        return is_last and self._is_used()
+
     async def _wait(self, wait_s: float) -> None:
         self._num_waiting += 1
         try:
@@ -124,9 +139,8 @@ class Members:
                 await self._meet(await self._announce())
             except Exception as error:
                 logger.debug("Replicas of %s cannot be looked for: %s", self.role, error)
-            self._on_look()
-            is_left_alone = 0 < len(self.leaving) == len(self.links)
-            pause = HURRY_S if self._num_waiting or is_left_alone else LOOK_S * max(1.0, len(self._links) / 10)
+            self._on_change()
+            pause = HURRY_S if self._num_waiting else LOOK_S * max(1.0, len(self._links) / 10)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._hurry.wait()
@@ -138,7 +152,7 @@ class Members:
                 del self._links[replica]
                 await link.aclose()
         new = [address for address in addresses if address.replica not in self._links]
-        opening = (Link.open(address, self._silence_s, self._hurry.set) for address in new)
+        opening = (Link.open(address, self._silence_s, self._needs) for address in new)
         opened = await asyncio.gather(*opening, return_exceptions=True)
         for found in opened:
             if isinstance(found, Link):

@@ -38,14 +38,20 @@ async def answers(handle: DeploymentHandle[Any], within_s: float, method: str, *
     return await asyncio.gather(*(one(reply) for reply in replies), return_exceptions=True)
 
 
-def members(role: str, handle: DeploymentHandle[Any], on_look: Callable[[], None] = lambda: None) -> Members:
-    """The replicas of the deployment behind `handle`; searched from the first call on. `on_look`: as in `Members`."""
+def members(
+    role: str,
+    handle: DeploymentHandle[Any],
+    is_used: Callable[[], bool] = lambda: False,
+    on_change: Callable[[], None] = lambda: None,
+) -> Members:
+    """The replicas of the deployment behind `handle`; searched from the first call on. `is_used` is for those without
+    which nothing ends well, as in `Members`, and so is `on_change`."""
 
     async def announce() -> Sequence[Address]:
         found = await answers(handle, ANSWER_S, LINK)
         return [address for address in found if isinstance(address, Address)]
 
-    return Members(role, announce, on_look=on_look)
+    return Members(role, announce, is_used=is_used, on_change=on_change)
 
 
 async def listen(

@@ -2,7 +2,8 @@
 
 Promises: a call that its caller ends, or whose caller is gone or silent, is cancelled at once and its work closed; an
 error reaches the caller as an error of `actors.errors`, what nobody expected without its words, which are in the log; a
-caller that reads slowly holds back its own calls only; after `drain` nothing runs any more.
+caller that reads slowly holds back its own calls only; after `drain` nothing runs any more, and no caller had more to
+ask and nobody else to ask it of.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from deployments.link.frames import (
     LEAVING,
     LOAD,
     MORE,
+    NEEDS,
     RESULT,
     SECRET_BYTES,
     Address,
@@ -70,11 +72,19 @@ class LinkServer:
         self._ticker: asyncio.Task[None] | None = None
         self._address: Address | None = None
         self._is_leaving = False
+        self.changed = asyncio.Event()
+        """Set when `is_needed` may have become false."""
 
     @property
     def num_calls(self) -> int:
         """Calls that run now."""
         return len(self._tasks())
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether calls run, or this replica is to leave and not every caller has said that it can do without."""
+        waits = self._is_leaving and any(caller.may_need for caller in self._callers)
+        return waits or bool(self._tasks())
 
     @property
     def address(self) -> Address:
@@ -93,12 +103,13 @@ class LinkServer:
         return self._address
 
     async def drain(self) -> None:
-        """Tell all callers to go elsewhere, and wait until no call runs."""
+        """Tell all callers to go elsewhere, and wait until no call runs and each of them can."""
         self._is_leaving = True
         for caller in self._callers:
             caller.say(LEAVING)
-        while tasks := self._tasks():
-            await asyncio.wait(tasks)
+        while self.is_needed:
+            self.changed.clear()
+            await self.changed.wait()
 
     async def close(self) -> None:
         """End all calls and stop listening. Safe to call twice."""
@@ -121,6 +132,7 @@ class LinkServer:
     def left(self, caller: _Caller) -> None:
         """A connection is gone."""
         self._callers.discard(caller)
+        self.changed.set()
 
     def greet(self, caller: _Caller) -> None:
         """What a caller has to know before its first call."""
@@ -155,9 +167,17 @@ class _Caller(Connection):
         super().__init__(secret)
         self._server = server
         self._is_known = False
+        self._needs: bool | None = None
+        """What it said when it had heard that the replica is to leave."""
         self.running: dict[int, asyncio.Task[None]] = {}
         self._windows: dict[int, asyncio.Semaphore] = {}
         self._keeper = Keeper()
+
+    @property
+    def may_need(self) -> bool:
+        """Whether a replica that is to leave has to wait for this caller: for its answer, or until it has no more to
+        ask, or somebody else to ask it of."""
+        return self._is_known and self._needs is not False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As in `Connection`."""
@@ -182,6 +202,9 @@ class _Caller(Connection):
             window = self._windows.get(number)
             for _ in range(count if window is not None else 0):
                 window.release()  # type: ignore[union-attr]
+        elif kind == NEEDS:
+            self._needs = rest[0]
+            self._server.changed.set()
         elif kind == ALIVE and not self._is_known:
             self._is_known = True
             self._server.greet(self)
@@ -199,6 +222,7 @@ class _Caller(Connection):
 
     def _forget(self, number: int) -> None:
         del self.running[number], self._windows[number]
+        self._server.changed.set()
 
     def on_lost(self) -> None:
         """As in `Connection`."""

@@ -183,7 +183,7 @@ class AuditRecorder:
             outcome=command.outcome.value,
             reason=reason,
             verifier=self._verifier,
-            rules=self._rules,
+            rules=(verdict and verdict.rules) or self._rules,
             **_of_verdict(verdict),
             draft=self._of_step(basis.draft),
             target=self._of_step(basis.target),

@@ -223,9 +223,10 @@ def _about_decision(found: Audited, decision: Record) -> list[str]:
         line += f" (score {decision['score']:.3f}" if decision.get("score") is not None else " (no score"
         line += f", probability {decision['probability']:.3f})." if decision.get("probability") is not None else ")."
     lines = [line]
-    checks = found.checks.get(decision.get("rules", "")) or (found.begin or {}).get("checks")
+    rules, begin = decision.get("rules", ""), found.begin or {}
+    checks = found.checks.get(rules) or (begin.get("checks") if rules == begin.get("rules") else None)
     if decision.get("check") is not None and checks:
-        lines.append(f"    rules {decision['rules']}: {'; '.join(_settings(check) for check in checks)}")
+        lines.append(f"    rules {rules}: {'; '.join(_settings(check) for check in checks)}")
     for role in ("draft", "target"):
         known = decision.get(role)
         if known:

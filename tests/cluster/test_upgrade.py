@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 import ray
+from openai import OpenAI
+from ray import serve
 from ray.serve.context import _get_global_client
-from ray.serve.schema import ServeDeploySchema
+from ray.serve.schema import LoggingConfig, ServeDeploySchema
 
+from deployments.app import compose
 from deployments.config import Config, validate_config
-from tests.cluster.conftest import Served
+from tests.cluster.conftest import Served, scripted
 from tests.cluster.test_cluster import ask, text_of, truth
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -41,10 +44,10 @@ def deploy(config: Config, user_config: dict[str, Any] | None = None) -> None:
     client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}), _blocking=True)
 
 
-def replicas(role: str) -> set[str]:
+def replicas(role: str, application: str = "lookahead") -> set[str]:
     """The replicas of `role` that there are, those that still finish their calls too."""
     names = {entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True)}
-    return {name for name in names if name.startswith(f"SERVE_REPLICA::lookahead#{role}#")}
+    return {name for name in names if name.startswith(f"SERVE_REPLICA::{application}#{role}#")}
 
 
 @contextmanager
@@ -120,3 +123,23 @@ def test_another_target_comes_while_streams_run_and_settings_change_in_place(ser
     assert until(lambda: in_force(served) == usual, 15.0)
     assert served.metric("lookahead_settings_refused") == 0
     assert replicas("coordinator") | replicas("target") == kept
+
+
+def test_a_stream_is_written_to_its_end_when_its_application_is_deleted(served: Served) -> None:
+    """With one replica of each role, and no call to the target between two steps."""
+    settings = scripted().model_dump()
+    for role in ("target", "coordinator"):
+        settings[role]["placement"]["num_replicas"] = 1
+    config = validate_config(settings, "alone")
+    quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
+    serve.run(compose(config), name="alone", route_prefix="/alone", logging_config=quiet)
+    url, question = f"{served.url}/alone", "Who goes last?"
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        alone = Served(url, config, client)
+        wishes = {"mode": "lookahead_sync", "token_speculation": "none", "fidelity": "exact"}
+        stream = ask(alone, question, stream=True, speculation=wishes)
+        text = next(said for chunk in stream if chunk.choices and (said := chunk.choices[0].delta.content))
+        serve.delete("alone", _blocking=False)
+        assert text + text_of(stream) == truth(question, alone)
+    roles = ("gateway", "coordinator", "target", "draft", "verifier")
+    assert until(lambda: not any(replicas(role, "alone") for role in roles), 15.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from ray.serve import Application
+from ray.serve import Application, Deployment
 
 from deployments.config import Config
 from deployments.sections import PlacementConfig
@@ -80,11 +80,16 @@ esac
 """
 
 
-def names(node: Application) -> set[str]:
-    """The deployments under `node`, by the arguments that they are bound to."""
+def bound(node: Application) -> dict[str, Deployment]:
+    """The deployments under `node` by name, found by the arguments that they are bound to."""
     deployment = node._bound_deployment
-    found = {deployment.name}
+    found = {deployment.name: deployment}
     for argument in deployment.init_args:
         if isinstance(argument, Application):
-            found |= names(argument)
+            found |= bound(argument)
     return found
+
+
+def names(node: Application) -> set[str]:
+    """The names of the deployments under `node`."""
+    return set(bound(node))

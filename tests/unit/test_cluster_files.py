@@ -22,12 +22,13 @@ import yaml
 from jsonschema import ValidationError  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.serve.schema import ServeDeploySchema
+from ray.serve._private.deploy_utils import get_app_code_version
+from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from actors.errors import ConfigError
 from actors.messages import SpeculationStats
 from deployments.app import BuildArgs, build, compose
-from deployments.config import Config, load_profile
+from deployments.config import Config, load_profile, profile_text
 from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway_config import GatewayConfig
 from deployments.server.launch import ON_EVERY_NODE
@@ -136,6 +137,30 @@ def test_serve_file_builds_the_profile(deploy: ServeDeploySchema, config: Config
 def test_of_two_ways_to_say_the_configuration_none_is_left_out_silently() -> None:
     with pytest.raises(ValueError, match="not config and settings"):
         build({"config": "cluster.yaml", "settings": {"served_model_name": "x"}})
+
+
+def test_a_file_that_was_edited_is_built_anew_where_its_revision_is_another_one(tmp_path: Path) -> None:
+    """Serve compares arguments, and not the file that they name."""
+    file = tmp_path / "config.yaml"
+    file.write_text(profile_text("scripted"))
+    first, second = ({"config": str(file), "revision": revision} for revision in ("1", "2"))
+
+    def version(args: dict[str, str]) -> str:
+        return get_app_code_version(ServeApplicationSchema(import_path="deployments.app:build", args=args))
+
+    assert BuildArgs(**first).resolve() == BuildArgs(**second).resolve() == load_profile("scripted")
+    assert version(first) == version(dict(first)) != version(second)
+
+
+def test_changes_are_laid_over_what_is_named() -> None:
+    changes = {"speculation": {"max_lookahead": 2}, "target": {"placement": {"grace_s": 60}}, "autoscaling": None}
+    named, changed = load_profile(PROFILE), BuildArgs(profile=PROFILE, changes=changes).resolve()
+    assert (changed.speculation.max_lookahead, changed.target.placement.grace_s) == (2, 60.0)
+    assert changed.target.placement.resources == named.target.placement.resources
+    assert named.autoscaling is not None
+    assert changed.autoscaling is None
+    with pytest.raises(ConfigError, match=r"changes cannot be used: speculation\.max_lookahed is not a setting"):
+        BuildArgs(profile=PROFILE, changes={"speculation": {"max_lookahed": 2}}).resolve()
 
 
 def test_every_start_command_sets_what_ray_is_started_with(cluster: dict[str, Any]) -> None:

@@ -25,10 +25,10 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.app import GRACE_S, BuildArgs
+from deployments.app import BuildArgs
 from deployments.config import Config, load_profile
 from deployments.server.launch import ON_EVERY_NODE
-from tests.unit.launch_files import PINS, PROFILE, ROOT, fake_pip, packed, pinned
+from tests.unit.launch_files import PINS, PROFILE, ROOT, fake_pip, packed, pinned, placements
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 GPU = "nvidia.com/gpu"
@@ -114,12 +114,14 @@ def test_the_schema_refuses_what_kuberay_refuses(service: dict[str, Any], path: 
         validate(changed)
 
 
-def test_upgrades_are_incremental_and_the_old_cluster_outlives_its_replicas(service: dict[str, Any]) -> None:
+def test_upgrades_are_incremental_and_the_old_cluster_outlives_its_replicas(
+    service: dict[str, Any], config: Config
+) -> None:
     spec = service["spec"]
     assert spec["upgradeStrategy"]["type"] == "NewClusterWithIncrementalUpgrade"
     options = spec["upgradeStrategy"]["clusterUpgradeOptions"]
     assert options["stepSizePercent"] <= options["maxSurgePercent"]
-    assert spec["rayClusterDeletionDelaySeconds"] >= GRACE_S
+    assert spec["rayClusterDeletionDelaySeconds"] >= max(each.grace_s for each in placements(config).values())
     # A new cluster grows with its share of the requests only where no pod is there unasked.
     assert {group["minReplicas"] for group in spec["rayClusterConfig"]["workerGroupSpecs"]} == {0}
 

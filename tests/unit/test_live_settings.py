@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +23,8 @@ from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.live_settings import changed
 from deployments.replicas import VerifierReplica
+from deployments.telemetry.audit_reading import explain, find
+from deployments.telemetry.auditing import deployed
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import Bench
 from tests.unit.verifiers.conftest import make_request
@@ -93,11 +98,19 @@ class LoneVerifier(VerifierReplica):
         pass
 
 
-def coordinator_replica() -> CoordinatorReplica:
+LISTENS: Any = SimpleNamespace(address=None)
+"""In the place of the server of a replica."""
+
+
+def coordinator_replica(verifier: VerifierReplica | None = None, audit: Path | None = None) -> CoordinatorReplica:
+    data = STARTED.model_dump()
+    data["telemetry"]["audit"]["path"] = None if audit is None else str(audit)
     replica = LoneCoordinator.__new__(LoneCoordinator)
-    replica._config = STARTED
-    replica._coordinator = Coordinator(STARTED, Bench().roles)
+    replica._config = validate_config(data, "test")
+    roles = Bench().roles if verifier is None else replace(Bench().roles, verifier=verifier)
+    replica._coordinator = Coordinator(replica._config, roles)
     replica._keeper = Keeper(replica._coordinator.generate, 1, 1)
+    replica._server = LISTENS
     return replica
 
 
@@ -109,10 +122,11 @@ async def verifier_replica() -> VerifierReplica:
 
     replica = LoneVerifier.__new__(LoneVerifier)
     replica._config = replica._started = STARTED
+    replica._server = LISTENS
     replica._asked = [Members("target", nobody)]
     replica._pools = {"target": TargetPool(replica._asked[0], STARTED.speculation.verdict_timeout_s)}
     replica._scorers = dict(replica._pools)
-    replica._verifier = await replica._made(STARTED)
+    replica._verifier, replica._rules = await replica._made(STARTED)
     return replica
 
 
@@ -133,6 +147,60 @@ def test_a_coordinator_takes_over_what_can_be_and_keeps_what_was_where_it_cannot
     replica.reconfigure({})
     assert (coordinator._config, is_refused(replica)) == (STARTED, False)
     assert coordinator._controller is not None
+
+
+CANNOT_BE = ({"speculation": {"max_lookahead": 0}}, {"verifiers": {"numbers": [{"kind": "exat"}]}})
+
+
+@pytest.mark.parametrize("wanted", CANNOT_BE)
+def test_no_replica_starts_with_settings_that_cannot_be(wanted: dict[str, Any]) -> None:
+    """It would go on with those of its start, which are neither the wanted ones nor the former: Serve is to know."""
+
+    async def start() -> None:
+        with pytest.raises(ConfigError, match="user_config"):
+            coordinator_replica().reconfigure(wanted)
+        with pytest.raises(ConfigError, match="user_config"):
+            await (await verifier_replica()).reconfigure(wanted)
+
+    asyncio.run(start())
+
+
+@pytest.mark.parametrize("wanted", CANNOT_BE)
+def test_one_that_was_started_without_settings_is_not_ended_by_those_that_cannot_be(wanted: dict[str, Any]) -> None:
+    """`user_config: null` is not handed over at the start."""
+
+    async def change() -> bool:
+        coordinator, verifier = coordinator_replica(), await verifier_replica()
+        for replica in (coordinator, verifier):
+            await replica.link()
+        coordinator.reconfigure(wanted)
+        await verifier.reconfigure(wanted)
+        return is_refused(coordinator) and verifier._config == STARTED
+
+    assert asyncio.run(change())
+
+
+def test_a_decision_names_the_checks_that_judged_also_where_the_verifier_alone_has_refused(tmp_path: Path) -> None:
+    former = deployed(STARTED).rules("numbers")
+    changes = {"verifiers": {"numbers": [{"kind": "exact"}, {"kind": "never"}]}}
+
+    async def scene() -> None:
+        verifier = await verifier_replica()
+        coordinator = coordinator_replica(verifier, tmp_path)
+        coordinator.reconfigure(changes)
+        wishes = SpeculationOptions(verifier="numbers", controller=False)
+        asked = GenerationRequest("r", Prompt(text="?"), speculation=wishes)
+        _ = [output async for output in coordinator.generate(asked)]
+        coordinator._coordinator.close()
+
+    run_virtually(scene())
+    found = find(tmp_path, "r")
+    assert found.begin is not None
+    assert found.begin["rules"] == deployed(changed(STARTED, changes)).rules("numbers") != former
+    judged = [decision for decision in found.decisions if decision["check"] is not None]
+    assert {decision["check"] for decision in judged} >= {"numbers/always"}
+    assert {decision["rules"] for decision in judged} == {former}
+    assert f"rules {former}: exact; same_numbers; always" in "\n".join(explain(found, None))
 
 
 async def test_what_a_coordinator_counts_has_its_name() -> None:

@@ -1,5 +1,5 @@
-"""The cluster file for machines of one's own: valid by Ray's word, every machine has a role, all replicas fit, and its
-commands are those of the file for AWS.
+"""The files for machines of one's own: valid by Ray's word, every machine has a role, all replicas that there may ever
+be fit, and their commands are those of the file for AWS.
 
 The start command is run by a shell on which `hostname` and `ray` only say what they were asked.
 """
@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler._private.util import prepare_config
+from ray.autoscaler._private.util import validate_config as validate_cluster
+from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
-from deployments.config import load_profile
+from deployments.app import BuildArgs
+from deployments.config import Config, load_profile, validate_config
 from deployments.server.launch import ON_EVERY_NODE
-from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned
+from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned, placements
 
 HARDWARE = {"front": (16, 0), "draft": (16, 2), "target": (96, 8), "verifier": (8, 0)}
 """CPUs and GPUs of the machines that the file's comments describe."""
@@ -50,18 +53,18 @@ def started(command: str, address: str, home: Path) -> subprocess.CompletedProce
 
 def test_the_file_is_valid_by_rays_schema_and_uses_every_machine(cluster: dict[str, Any]) -> None:
     prepared = prepare_config(cluster)
-    validate_config(prepared)
+    validate_cluster(prepared)
     [node] = prepared["available_node_types"].values()
     assert node["min_workers"] == node["max_workers"] == len(cluster["provider"]["worker_ips"])
     assert cluster["provider"]["head_ip"] not in cluster["provider"]["worker_ips"]
 
 
-def test_every_machine_has_a_role_and_all_replicas_fit(cluster: dict[str, Any], tmp_path: Path) -> None:
-    config = load_profile(PROFILE)
+def held(cluster: dict[str, Any], home: Path) -> tuple[dict[str, Counter[str]], dict[str, int]]:
+    """What a machine of each type has, and how many there are."""
     machines: dict[str, int] = {}
     types: dict[str, Counter[str]] = {}
     for address in cluster["provider"]["worker_ips"]:
-        run = started(cluster["worker_start_ray_commands"][-1], address, tmp_path)
+        run = started(cluster["worker_start_ray_commands"][-1], address, home)
         environment, words = json.loads(run.stdout)
         assert "--address=10.0.0.10:6379" in words
         assert ON_EVERY_NODE.items() | {"RAY_AUTH_MODE": "token"}.items() <= environment.items()
@@ -70,6 +73,52 @@ def test_every_machine_has_a_role_and_all_replicas_fit(cluster: dict[str, Any], 
         cpus, gpus = HARDWARE[kind]
         types[kind] = Counter({"CPU": cpus, "GPU": gpus, **holds})
         machines[kind] = machines.get(kind, 0) + 1
+    return types, machines
+
+
+@pytest.fixture
+def application() -> ServeApplicationSchema:
+    """What the file for `serve deploy` asks for."""
+    document = yaml.safe_load((ROOT / "deploy" / "own-machines-serve.yaml").read_text())
+    [application] = ServeDeploySchema.model_validate(document).applications
+    return application
+
+
+def grown(config: Config) -> Config:
+    """With as many replicas of each role as there may ever be."""
+    data = config.model_dump()
+    data["autoscaling"] = None
+    for role in placements(config):
+        scaling = config.autoscaling.role(role) if config.autoscaling is not None else None
+        if scaling is not None:
+            data[role]["placement"]["num_replicas"] = scaling.max_replicas
+    return validate_config(data, "grown")
+
+
+def test_no_role_may_have_more_replicas_than_its_machines_hold(
+    cluster: dict[str, Any], application: ServeApplicationSchema, tmp_path: Path
+) -> None:
+    """One more would wait for a machine without end, and Serve would replace no replica of that role meanwhile."""
+    types, machines = held(cluster, tmp_path)
+    most = packed(grown(BuildArgs(**application.args).resolve()), types)
+    assert {kind: len(used) for kind, used in most.items()} == machines
+    on_aws = packed(grown(load_profile(PROFILE)), types)
+    assert len(on_aws["target"]) > machines["target"], "which is why the file for AWS is not this one"
+
+
+def test_the_application_is_otherwise_that_of_the_profile(application: ServeApplicationSchema) -> None:
+    named = load_profile(PROFILE).model_dump()
+    assert BuildArgs(**application.args).resolve().model_dump() == named | {"autoscaling": None}
+    document, aws = (
+        yaml.safe_load((ROOT / "deploy" / name).read_text()) for name in ("own-machines-serve.yaml", "serve.yaml")
+    )
+    document["applications"][0]["args"].pop("changes")
+    assert document == aws
+
+
+def test_every_machine_has_a_role_and_all_replicas_fit(cluster: dict[str, Any], tmp_path: Path) -> None:
+    config = load_profile(PROFILE)
+    types, machines = held(cluster, tmp_path)
     assert pinned(config, types) == PINS
     needed = packed(config, types)
     assert {kind: len(held) for kind, held in needed.items()} == machines
@@ -92,6 +141,8 @@ def test_the_head_holds_no_role_and_keeps_its_dashboard_to_itself(cluster: dict[
 
 def test_what_is_copied_and_installed_is_as_on_aws(cluster: dict[str, Any]) -> None:
     aws = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    assert cluster["file_mounts"].pop("~/serve.yaml") == "deploy/own-machines-serve.yaml"
+    assert aws["file_mounts"].pop("~/serve.yaml") == "deploy/serve.yaml"
     for part in ("file_mounts", "setup_commands", "cluster_name"):
         assert cluster[part] == aws[part], part
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from actors.errors import ConfigError
+from deployments.app import compose
 from deployments.config import Config, validate_config
+from tests.unit.launch_files import bound
 
 SCRIPTED = {"model": "scripted", "engine": {"kind": "scripted"}}
 
@@ -25,6 +27,14 @@ def test_a_line_of_placement_leaves_the_defaults_of_the_others(role: str) -> Non
     before, after = getattr(placed(), role).placement, getattr(placed(**{role: {"num_replicas": 2}}), role).placement
     assert after.num_replicas == 2
     assert after == before.model_copy(update={"num_replicas": 2})
+
+
+def test_how_long_a_replica_may_take_to_stop_and_who_comes_first_reach_serve() -> None:
+    config = placed(target={"grace_s": 120, "max_surge_percent": 100})
+    options = {name: deployment._deployment_config for name, deployment in bound(compose(config)).items()}
+    found = {name: (each.graceful_shutdown_timeout_s, each.max_surge_percent) for name, each in options.items()}
+    others = dict.fromkeys(("draft", "verifier", "coordinator", "gateway"), (3600.0, 0))
+    assert found == others | {"target": (120.0, 100)}
 
 
 GROWS = {"min_replicas": 1, "max_replicas": 8, "target_ongoing_requests": 32}

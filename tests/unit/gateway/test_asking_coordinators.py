@@ -15,11 +15,13 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from actors.errors import RoleUnavailable
 from actors.messages import SpeculationStats
-from deployments.app import ASK_S, COORDINATOR_METHODS, CoordinatorBackend
-from deployments.config import CoordinatorConfig
+from deployments.app import ASK_S, COORDINATOR_METHODS, CoordinatorBackend, GatewayReplica
+from deployments.config import CoordinatorConfig, load_profile
 from deployments.coordinator.keeper import Keeper
+from deployments.gateway.fair_queue import Wish
 from deployments.gateway.rejoining import fetch
 from deployments.generation import GenerationRequest, Keep, Opened, Output
+from deployments.link import client
 from deployments.link.over_serve import LINK
 from deployments.link.server import LinkServer
 from deployments.telemetry.metrics import of_replica
@@ -204,6 +206,34 @@ async def test_what_engines_count_is_told_with_their_names() -> None:
             assert told == (name in names)
         engines.servers.pop(0)
     await backend.aclose()
+
+
+class LoneGateway(GatewayReplica):
+    """Without Serve, which awaits its end."""
+
+    def __del__(self) -> None:  # type: ignore[override]
+        pass
+
+
+async def test_a_coordinator_that_is_to_leave_stays_for_what_waits_at_a_gateway(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "ALIVE_S", 0.02)
+    server = LinkServer(object(), set(), "a", 10)
+    await server.start("127.0.0.1")
+    replica = LoneGateway(load_profile("scripted"), Handle(server), Handle(), None)  # type: ignore[arg-type]
+    try:
+        link = await replica._backend._coordinators.link("", 5.0)
+        ticket = replica._queue._admission.ask(Wish("me", 1), 0.0)
+        draining = asyncio.create_task(server.drain())
+        await until(lambda: link.is_leaving)
+        await asyncio.sleep(0.1)
+        assert not draining.done()
+        replica._queue._admission.leave(ticket, 1.0)
+        await asyncio.wait_for(draining, 1.0)
+    finally:
+        await replica._backend.aclose()
+        await server.close()
 
 
 def test_metrics_wait_once_for_all_that_are_frozen() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 import ray
 from openai import OpenAI
@@ -123,6 +126,44 @@ def test_another_target_comes_while_streams_run_and_settings_change_in_place(ser
     assert until(lambda: in_force(served) == usual, 15.0)
     assert served.metric("lookahead_settings_refused") == 0
     assert replicas("coordinator") | replicas("target") == kept
+
+
+def test_a_stream_that_began_before_all_replicas_were_replaced_is_fetched_after_it(served: Served) -> None:
+    """Also its gateway and its coordinator are others by then."""
+    settings = served.config.model_dump()
+    settings["gateway"]["resume_s"] = 5.0  # so long replicas of before stay
+    deploy(validate_config(settings, "short"))
+    before = replicas("coordinator") | replicas("gateway")
+    question, url = "What is left of it?", f"{served.url}/v1/chat/completions"
+    body = {"model": "lookahead-scripted", "stream": True, "temperature": 0, "speculation": EXACT}
+    body["messages"] = [{"role": "user", "content": question}]
+    headers = {"x-resumable": "true", "x-request-id": "upgraded"}
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60.0) as response:
+        begun, last_id = heard(itertools.islice(response.iter_lines(), 12))
+        settings["target"]["engine"]["options"]["token_s"] = 0.015
+        deploy(validate_config(settings, "changed"))
+    rest: list[httpx.Response] = []
+
+    def is_fetched() -> bool:
+        rest.append(httpx.get(f"{served.url}/v1/streams/upgraded", headers={"Last-Event-ID": last_id}, timeout=60.0))
+        return rest[-1].status_code == 200
+
+    assert until(is_fetched, 4.0), [answer.text for answer in rest]
+    assert begun + heard(rest[-1].text.splitlines())[0] == truth(question, served)
+    assert rest[-1].text.endswith("data: [DONE]\n\n")
+    assert until(lambda: not (replicas("coordinator") | replicas("gateway")) & before, 60.0)
+
+
+def heard(lines: Iterable[str]) -> tuple[str, str]:
+    """The text of the events in `lines`, and the id of the last one."""
+    text, last_id = "", ""
+    for line in lines:
+        if line.startswith("id: "):
+            last_id = line.removeprefix("id: ")
+        elif line.startswith("data: {"):
+            choices = json.loads(line.removeprefix("data: "))["choices"]
+            text += "".join(choice["delta"].get("content") or "" for choice in choices)
+    return text, last_id
 
 
 def test_a_stream_is_written_to_its_end_when_its_application_is_deleted(served: Served) -> None:

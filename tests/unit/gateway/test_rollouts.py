@@ -173,6 +173,6 @@ async def test_a_gateway_that_stops_waits_as_long_as_a_client_may_come_back() ->
         await read(at.old, replace(KEPT, keep=keep), [], 5)
         begun = asyncio.get_running_loop().time()
         await at.old.drain()
-        assert asyncio.get_running_loop().time() - begun == pytest.approx(0.1, abs=0.05)
+        assert asyncio.get_running_loop().time() - begun > 0.09
         assert at.roles.target_engine.num_running() == 0, "the coordinator knows that nobody has come"
         assert at.brains[0].keeper.num_kept == 0

@@ -156,11 +156,12 @@ def test_a_stream_that_began_before_all_replicas_were_replaced_is_fetched_after_
 
 def heard(lines: Iterable[str]) -> tuple[str, str]:
     """The text of the events in `lines`, and the id of the last one."""
-    text, last_id = "", ""
+    text = event_id = last_id = ""
     for line in lines:
         if line.startswith("id: "):
-            last_id = line.removeprefix("id: ")
+            event_id = line.removeprefix("id: ")
         elif line.startswith("data: {"):
+            last_id = event_id
             choices = json.loads(line.removeprefix("data: "))["choices"]
             text += "".join(choice["delta"].get("content") or "" for choice in choices)
     return text, last_id

@@ -104,10 +104,10 @@ async def test_a_gateway_that_came_later_finds_what_was_being_written(way: str) 
         had: list[Output] = []
         reading = asyncio.create_task(read(at.old, KEPT, had, 10**6 if way == "reads" else 5))
         await until(lambda: len(had) >= 5)
-        stopping: asyncio.Future[Any] = asyncio.gather()
+        stopping = None
         if way == "is away, and its gateway stops":
             replica: Any = SimpleNamespace(_backend=at.old)
-            stopping = asyncio.ensure_future(GatewayReplica.__del__(replica))
+            stopping = asyncio.create_task(GatewayReplica.__del__(replica))
             await asyncio.sleep(0.02)
         await at.leave()
         await until(lambda: at.brains[1].keeper.num_kept == 1)
@@ -124,7 +124,8 @@ async def test_a_gateway_that_came_later_finds_what_was_being_written(way: str) 
                 await reading
         for backend in (young, at.old):
             await backend.aclose()
-        await stopping
+        if stopping is not None:
+            await stopping
 
 
 async def test_a_gateway_that_came_later_finds_what_had_ended() -> None:

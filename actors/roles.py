@@ -64,6 +64,11 @@ class Writer(Protocol):
         """What token-level speculation did in this engine so far; None where it does not speculate."""
         ...
 
+    def home(self, session_id: str) -> str:
+        """The replica that the last call of `session_id` went to, if the next one goes there too, as far as is known;
+        else empty. Others have nothing of the text in their caches."""
+        ...
+
     def shun(self, session_id: str, call_id: str) -> None:
         """`call_id`, a call of `session_id`, fell silent and was ended: if the session is still on the replica that the
         call ran on, it leaves it, where there is another."""

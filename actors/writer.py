@@ -91,6 +91,10 @@ class ModelWriter:
         """What token-level speculation did in this engine so far; None where it does not speculate."""
         return await self._engine.speculation_stats()
 
+    def home(self, session_id: str) -> str:
+        """As `Writer.home`: here is one replica only."""
+        return ""
+
     def shun(self, session_id: str, call_id: str) -> None:
         """As `Writer.shun`: here is one replica only."""
 

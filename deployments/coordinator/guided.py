@@ -287,7 +287,9 @@ class GuidedSession:
         self._guesses.clear()
         self._behind.clear()
         if self._drafting.is_running:
-            self._num_placed += 1  # the trace has given a number to the chunk that was being written
+            # The chunk that was being written has a number, by which observers know it.
+            self._out.append(Retired(self._num_placed, Outcome.CANCELLED, None))
+            self._num_placed += 1
             self._out += self._drafting.cancel(reason)
 
     # --- starting and ending -----------------------------------------------------------------------------------------

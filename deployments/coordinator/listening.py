@@ -1,4 +1,5 @@
-"""Waiting for a role with a limit on its silence, and the line in the log where it does not answer.
+"""Waiting for a role with a limit on its silence, what it has to read before it can say something, and the line in the
+log where it does not answer.
 
 Promises: whatever is waited for has ended, in the engine too, when the limit has passed; the error is one that another
 attempt may help against. How long each answer took goes into its `TimeLimit`.
@@ -14,12 +15,48 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from typing import TypeVar
 
 from actors.errors import LookaheadError, RoleSilent
+from actors.messages import StepRequest
+from actors.roles import Writer
 from deployments.coordinator.latency import TimeLimit
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Hearing = AbstractAsyncContextManager[AsyncGenerator[T, None]]
+
+FEW_TOKENS = 256
+"""So many are read beside a first word: a role that has no more to read before it is as good as one that has none."""
+
+
+class HasRead:
+    """What a role has read of one request's text, as far as is known: all before the words that were heard of it, from
+    the replica that the request's calls go to."""
+
+    def __init__(self, writer: Writer | None) -> None:
+        self._writer = writer
+        self._num_tokens = 0
+        self._home = ""
+
+    def num_unread(self, request: StepRequest) -> int:
+        """Tokens that are to be read before the first word that `request` asks for; 0 where few of them are new."""
+        self._turn_to(request)
+        num_unread = max(0, request.prefix.num_tokens - self._num_tokens)
+        return 0 if self._num_tokens and num_unread <= FEW_TOKENS else num_unread
+
+    def heard(self, request: StepRequest, num_written: int) -> None:
+        """The call of `request` has told `num_written` tokens by now."""
+        self._turn_to(request)
+        self._num_tokens = max(self._num_tokens, request.prefix.num_tokens + num_written)
+
+    def lost(self) -> None:
+        """A call failed: what it had read need not be there any more."""
+        self._num_tokens = 0
+
+    def _turn_to(self, request: StepRequest) -> None:
+        """Where calls go to another replica than before, nothing is read."""
+        home = self._writer.home(request.session_id) if self._writer is not None else ""
+        if home != self._home:
+            self._home, self._num_tokens = home, 0
 
 
 async def in_time(role: str, call: Awaitable[T], limit: TimeLimit, attempt: int) -> T:

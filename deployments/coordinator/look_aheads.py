@@ -23,7 +23,7 @@ from actors.roles import Drafter
 from deployments.coordinator.breaker import Circuit
 from deployments.coordinator.events import DraftEnded, DraftFailed, DraftProgress, DraftStep, Event, StartDraft
 from deployments.coordinator.latency import MAX_DOUBLINGS, TimeLimit
-from deployments.coordinator.listening import heard, report
+from deployments.coordinator.listening import HasRead, heard, report
 from deployments.coordinator.vigilance import Vigilance
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,7 @@ class LookAheads:
         self._clock = asyncio.get_running_loop().time
         self.num_failures = 0
         """How often in a row the draft failed this request."""
-        self._has_read = False
-        """Whether the draft has what stands before its steps in its cache, but for a few words: it has answered."""
+        self._has_read = HasRead(drafter)
         self._waiting: dict[int, _Waiting] = {}
         self._unheard: _Unheard | None = None
         """None where none waits for its first item, or where something was heard."""
@@ -74,8 +73,7 @@ class LookAheads:
             self._tell(DraftFailed(command.call, "draft_unavailable"))
             return
         if (unheard := self._unheard) is None:
-            num_unread = 0 if self._has_read else command.request.prefix.num_tokens
-            unheard = self._unheard = _Unheard(self._clock(), num_unread)
+            unheard = self._unheard = _Unheard(self._clock(), self._has_read.num_unread(command.request))
         size = command.part_tokens or command.request.rule.max_tokens
         later = self._vigilance.draft(size)
         first = self._vigilance.first_draft(size, unheard.num_unread)
@@ -113,13 +111,14 @@ class LookAheads:
     async def _listen(self, command: StartDraft, first: TimeLimit, later: TimeLimit, attempt: int) -> None:
         if self._drafter is None:
             raise RequestError("This deployment has no draft model.")
-        num_steps = 0
+        num_steps = num_written = 0
         async with (
             aclosing(_items(self._drafter, command)) as items,
             aclosing(heard("draft", items, first, later, attempt)) as timely,
         ):
             async for item in timely:
-                self._heard(command.call)
+                num_written += len(item.token_ids) if isinstance(item, Step) else 0
+                self._heard(command, num_written)
                 if self._is_left(command.call):
                     return
                 if isinstance(item, Step):
@@ -131,12 +130,13 @@ class LookAheads:
             raise RoleUnavailable("The draft ended its look-ahead without a step.")
         self._tell(DraftEnded(command.call))
 
-    def _heard(self, call: int) -> None:
-        """Something came of `call`: the draft works."""
-        self.num_failures, self._has_read, self._unheard = 0, True, None
-        self._waiting.pop(call, None)
+    def _heard(self, command: StartDraft, num_written: int) -> None:
+        """Something came of the call of `command`, whose steps have so many tokens by now: the draft works."""
+        self.num_failures, self._unheard = 0, None
+        self._has_read.heard(command.request, num_written)
+        self._waiting.pop(command.call, None)
         self._breaker.succeeded()
-        if self._left is not None and not self._is_left(call):
+        if self._left is not None and not self._is_left(command.call):
             self._left[1].cancel()
 
     def _rest(self) -> None:
@@ -149,7 +149,8 @@ class LookAheads:
         if isinstance(error, RoleSilent) and self._drafter is not None:
             self._drafter.shun(command.request.session_id, command.request.call_id)
         self.num_failures += 1
-        self._has_read, self._unheard = False, None
+        self._has_read.lost()
+        self._unheard = None
         if not isinstance(error, OtherVocabulary):  # that one works, and is asked again when it has rendered the prompt
             self._breaker.failed(self._clock())
 

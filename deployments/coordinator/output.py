@@ -67,7 +67,7 @@ class OutputText:
         if self.channel is Channel.REASONING:
             self.num_reasoning_tokens += len(piece.token_ids)
         text = self._held + piece.text
-        cut = self._find_stop(text)
+        cut = first_stop(text, self._stop)
         if cut is not None:
             text, self.stopped = text[: cut[0]], cut[1]
         keep = 0 if cut is not None else self._possible_beginning(text)
@@ -78,10 +78,6 @@ class OutputText:
         """The text has ended: what was held back."""
         text, self._held = self._held, ""
         return self._split(text)
-
-    def _find_stop(self, text: str) -> tuple[int, str] | None:
-        found = [(text.find(stop), stop) for stop in self._stop if stop in text]
-        return min(found) if found else None
 
     def _watched(self) -> tuple[str, ...]:
         marks = [m for m in (self._open if self._at_start else None, self._marks.close) if m]
@@ -121,6 +117,12 @@ class OutputText:
             text, self._open = text[len(self._open) :].lstrip("\n"), None
         self._at_start = not text
         return text
+
+
+def first_stop(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
+    """Where in `text` the first of the strings `stop` begins, and which one it is; None if there is none."""
+    found = [(text.find(one), one) for one in stop if one in text]
+    return min(found) if found else None
 
 
 def _fragments(text: str, channel: Channel) -> list[Fragment]:

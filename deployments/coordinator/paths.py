@@ -187,15 +187,15 @@ class Paths:
     def judge(self, position: Position) -> None:
         """The target's step of `position` is there and equal to none: the verifier is asked about each branch beside it
         that may be the same, the others go."""
-        target = position.target
+        verifier, target = self._verifier, position.target
         for branch in self._window.beside(position):
             first = branch.first
             draft = first.draft
-            if target is None or draft is None or self._verifier is None or not draft.ends_like(target):
+            if target is None or draft is None or verifier is None or not self._window.end_alike(first, draft, target):
                 self.drop(branch, "the target was there first" if draft is None else "cannot be the same")
                 continue
             first.take(Signal.DIFFERENT)
-            self._out.append(self._calls.judge(first, self._verifier, draft, target))
+            self._out.append(self._calls.judge(first, verifier, draft, target))
 
     def promote(self, branch: Branch) -> Position:
         """`branch` takes the place of the position that it stands beside, and of all behind that one; its first."""

@@ -39,7 +39,7 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.guided import GuidedSession
-from deployments.coordinator.listening import Hearing, T, hearing, in_time, report
+from deployments.coordinator.listening import HasRead, Hearing, T, hearing, in_time, report
 from deployments.coordinator.look_aheads import LookAheads
 from deployments.coordinator.session import Session
 from deployments.coordinator.vigilance import Vigilance, unlimited
@@ -114,8 +114,7 @@ class Pipeline:
         self._errands: set[asyncio.Task[None]] = set()
         """Tasks whose result nobody waits for: calls that end, one that is still listened to, hints on their way."""
         self._revival: asyncio.Task[None] | None = None
-        self._target_has_read = False
-        """Whether the target has what stands before its steps in its cache, but for a few words: it has answered."""
+        self._target_has_read = HasRead(roles.target)
         self._hints_due: dict[str, list[TokenIds]] = {}
         """Hints that leave at the end of this turn of the event loop, by the call that they are for."""
         self._hints_failed = False
@@ -232,7 +231,7 @@ class Pipeline:
             items = self._roles.target.progress(command.request, command.progress_s)
             async with self._hearing(command, items) as timely:
                 async for item in timely:
-                    self._target_has_read = True
+                    self._target_has_read.heard(command.request, len(item.token_ids))
                     if isinstance(item, Step):
                         self._vigilance.step.took(self._clock() - begun)
                         self._events.put_nowait(TargetStep(command.call, item))
@@ -254,11 +253,12 @@ class Pipeline:
 
     async def _stream(self, command: StartStream) -> None:
         await _back_off(command.attempt)
-        ended = False
+        ended, num_written = False, 0
         try:
             async with self._hearing(command, self._roles.target.stream(command.request)) as timely:
                 async for delta in timely:
-                    self._target_has_read = True
+                    num_written += len(delta.token_ids)
+                    self._target_has_read.heard(command.request, num_written)
                     ended = delta.ends_stream
                     self._events.put_nowait(Streamed(command.call, delta))
                     await self._room()
@@ -268,11 +268,11 @@ class Pipeline:
             self._target_broke(command, error)
 
     def _hearing(self, command: StartTarget | StartStream, items: AsyncGenerator[T, None]) -> Hearing[T]:
-        first = self._vigilance.first(0 if self._target_has_read else command.request.prefix.num_tokens)
+        first = self._vigilance.first(self._target_has_read.num_unread(command.request))
         return hearing("target", items, first, self._vigilance.item, command.attempt)
 
     def _target_broke(self, command: StartTarget | StartStream, error: Exception) -> None:
-        self._target_has_read = False
+        self._target_has_read.lost()
         if isinstance(error, RoleSilent):
             self._roles.target.shun(command.request.session_id, command.request.call_id)
         self._events.put_nowait(_target_failed(command.call, error))
@@ -321,7 +321,7 @@ class Pipeline:
             breaker.failed(self._clock())
         else:
             breaker.succeeded()
-        return verdict, None
+        return verdict, "verifier_failed" if verdict.has_failed else None
 
     async def _revive_draft(self) -> None:
         """Ask the draft for the prompt, at longer and longer intervals, until it answers."""

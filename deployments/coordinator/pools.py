@@ -93,6 +93,10 @@ class Pool:
             while len(self._ended) > NUM_ENDED:
                 self._ended.popitem(last=False)
 
+    def home(self, session_id: str) -> str:
+        """As `Writer.home`."""
+        return self._members.home(session_id)
+
     def shun(self, session_id: str, call_id: str) -> None:
         """As `Writer.shun`. A call that waited for a replica in vain ran on none."""
         if call_id in self._ended:
@@ -149,6 +153,10 @@ class WriterPool:
     def set_wait(self, wait_s: float) -> None:
         """Calls that begin from now on wait for so long."""
         self._pool.wait_s = wait_s
+
+    def home(self, session_id: str) -> str:
+        """As `Writer.home`."""
+        return self._pool.home(session_id)
 
     def shun(self, session_id: str, call_id: str) -> None:
         """As `Writer.shun`."""

@@ -68,7 +68,7 @@ class Session:
         self._calls = Calls(settings, self._hints)
         self._drafting = Drafting(settings, self._calls)
         self._stream = Stream(settings, self._calls, self._transcript, self._tally)
-        self._window = Window(settings.vocabulary, settings.max_tokens)
+        self._window = Window(settings.vocabulary, settings.max_tokens, settings.stop)
         self._out: list[Command] = []
         self._paths = Paths(settings, self._window, self._calls, self._drafting, self._hints, self._tally, self._out)
         self.finished = False
@@ -197,7 +197,7 @@ class Session:
 
     def _compare(self, position: Position, draft: Step, target: Step) -> None:
         """The target's step differs from the draft's."""
-        if self._settings.verifier is not None and draft.ends_like(target):
+        if self._settings.verifier is not None and self._window.end_alike(position, draft, target):
             position.take(Signal.DIFFERENT)
             self._out.append(self._calls.judge(position, self._settings.verifier, draft, target))
         elif self._paths.ask_about_span(position):
@@ -327,8 +327,7 @@ class Session:
     # --- the window --------------------------------------------------------------------------------------------------
 
     def _may_speculate(self) -> bool:
-        in_reasoning = self._settings.marks.is_open_at_start and not self._transcript.is_closed
-        return self._strategy.speculates and (in_reasoning or self._settings.speculate_content)
+        return self._strategy.speculates and (self._transcript.is_reasoning or self._settings.speculate_content)
 
     def _depth(self) -> int:
         """How deep to look ahead now; each change of the decision is told once."""
@@ -358,6 +357,7 @@ class Session:
             can_draft,
             1 if self._decision.watches or depth == 0 else None,
             tuple(self._window.branches),
+            self._transcript.is_reasoning,
         )
         wishes = self._strategy.wishes(view)
         for position in wishes.targets:

@@ -25,6 +25,7 @@ class Transcript:
         behind = settings.resume
         self._num_prompt_tokens = len(settings.target_prompt)
         self._max_tokens = settings.max_tokens
+        self._begins_reasoning = settings.marks.is_open_at_start
         self._tally = tally
         self._told: int | None = None
         """Up to which version of the tally the counts were told."""
@@ -41,6 +42,11 @@ class Transcript:
         """Why nothing follows what is committed; None: something does."""
         if self.finish_reason is None and self.num_tokens >= self._max_tokens:
             self.finish_reason = "length"
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the reasoning is open where the path ends."""
+        return self._begins_reasoning and not self.is_closed
 
     @property
     def stopped(self) -> str | None:

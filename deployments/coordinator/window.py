@@ -9,6 +9,7 @@ from itertools import takewhile
 from actors.errors import ContextTooLong
 from actors.messages import Ending, Piece, Prefix, Step, Verdict
 from deployments.coordinator.events import Basis
+from deployments.coordinator.output import first_stop
 from deployments.coordinator.transitions import DECIDED, Signal, State, follow
 
 EMPTY_PATH = Prefix(())
@@ -87,7 +88,7 @@ class Position:
     @property
     def is_untouched(self) -> bool:
         """Whether nobody writes or has written anything for this position."""
-        return self.state is State.OPEN and self.writing is None and not self.sent.text
+        return self.state is State.OPEN and self.writing is None and not self.sent.token_ids
 
     @property
     def has_draft_on_path(self) -> bool:
@@ -166,11 +167,12 @@ class Branch:
 
 class Window:
     """The positions in order; the first is the head; and the branches beside them. `vocabulary` is the target's,
-    `max_tokens` the request's."""
+    `max_tokens` and `stop` are the request's."""
 
-    def __init__(self, vocabulary: str, max_tokens: int) -> None:
+    def __init__(self, vocabulary: str, max_tokens: int, stop: tuple[str, ...] = ()) -> None:
         self._nothing = Piece("", (), vocabulary)
         self._max_tokens = max_tokens
+        self._stop = stop
         self._positions: list[Position] = []
         self.num_opened = 0
         """Positions so far, whose numbers are their serials."""
@@ -243,7 +245,7 @@ class Window:
 
     def span_of(self, position: Position) -> tuple[Position, ...]:
         """The positions behind `position` whose draft steps, joined to its own, are nearest in length to its target
-        step; empty if its own is, or if all are far off, or if the text or the reasoning ends with only one of both."""
+        step; empty if its own is, or if all are far off, or if only one of both ends the text or the reasoning."""
         target, best = position.target, 0
         if target is None or position.draft is None:
             return ()
@@ -253,7 +255,13 @@ class Window:
         best = min(range(len(lengths)), key=lambda num: abs(lengths[num] - wanted))
         is_near = abs(lengths[best] - wanted) <= SPAN_SLACK * wanted
         span = tuple(later[:best])
-        return span if is_near and _joined(position, span).ends_like(target) else ()
+        return span if is_near and self.end_alike(position, _joined(position, span), target) else ()
+
+    def end_alike(self, position: Position, draft: Step, target: Step) -> bool:
+        """Whether both or neither of two steps at `position` end the text, be it with a stop string, which then is the
+        same, and both or neither close the reasoning."""
+        stops = {stop_in(position.path, step, self._stop) for step in (draft, target)}
+        return draft.ends_like(target) and len(stops) == 1
 
     def drop_after(self, position: Position) -> None:
         """Forget the positions behind `position`."""
@@ -292,6 +300,19 @@ def begins_with(step: Step, piece: Piece) -> bool:
     """Whether `step` begins with `piece`, token for token where the vocabulary is one, and letter for letter."""
     same_tokens = step.vocabulary != piece.vocabulary or step.token_ids[: len(piece.token_ids)] == piece.token_ids
     return same_tokens and step.text.startswith(piece.text)
+
+
+def stop_in(path: Prefix, step: Step, stop: tuple[str, ...]) -> str | None:
+    """The one of the strings `stop` that `step`, behind `path`, completes: the text ends with it. None: it goes on."""
+    if not stop:
+        return None
+    before, num_chars = "", max(map(len, stop)) - 1
+    for piece in reversed(path.pieces):
+        if len(before) >= num_chars:
+            break
+        before = piece.text + before
+    found = first_stop(before[max(0, len(before) - num_chars) :] + step.text, stop)
+    return found[1] if found is not None else None
 
 
 def seeded(path: Prefix, prompt_ids: tuple[int, ...], cache_salt: str) -> Prefix:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 MAX_SESSIONS = 20_000
 """So many sessions are remembered."""
@@ -20,15 +20,28 @@ SPILL_LOAD = 1.5
 SPILL_SHARE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A replica that could be called. `load` 1: every further call waits there."""
+class Candidate(Protocol):
+    """A replica that could be called."""
 
-    replica: str
-    load: float
-    is_leaving: bool = False
-    is_silent: bool = False
-    """Whether it takes calls and answers none, for all that is known."""
+    @property
+    def replica(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def load(self) -> float:
+        """How full it is; 1: every further call waits there."""
+        ...
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it takes nothing new."""
+        ...
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it takes calls and answers none, for all that is known."""
+        ...
 
 
 class Balance:
@@ -38,12 +51,26 @@ class Balance:
         self._homes: OrderedDict[str, str] = OrderedDict()
         self._shunned: dict[str, frozenset[str]] = {}
 
+    def home(self, session_id: str) -> str:
+        """The replica that the last call of `session_id` went to; empty: none is known."""
+        return self._homes.get(session_id, "")
+
+    def stays(self, session_id: str, home: Candidate, avoid: frozenset[str] = frozenset()) -> bool:
+        """Whether calls of `session_id` go to its `home` again while there is room."""
+        is_left = home.replica in avoid or home.replica in self._shunned.get(session_id, ())
+        return not (is_left or home.is_leaving or home.is_silent)
+
     def choose(self, session_id: str, candidates: Sequence[Candidate], avoid: frozenset[str] = frozenset()) -> str:
         """The replica for a call of `session_id` (empty: of nobody in particular), one of `candidates`.
 
         Replicas in `avoid`, those that the session shuns, those that are silent and those that are leaving are taken
         only where there is no other, the leaving ones first.
         """
+        known = self.home(session_id)
+        home = next((c for c in candidates if c.replica == known), None)
+        if home is not None and home.load < SPILL_LOAD and self.stays(session_id, home, avoid):
+            self._homes.move_to_end(session_id)
+            return known  # without weighing the others: this is asked for every call
         avoid |= self._shunned.get(session_id, frozenset())
         if all(c.replica in avoid for c in candidates):
             avoid = frozenset()
@@ -53,11 +80,11 @@ class Balance:
         usable = [c for c in usable if not c.is_leaving] or usable
         if not usable:
             raise ValueError("there is no replica to choose")
-        best = min(usable, key=lambda c: (round(c.load, 2), _rank(session_id, c.replica)))
+        least = min(round(c.load, 2) for c in usable)
+        best = min((c for c in usable if round(c.load, 2) == least), key=lambda c: _rank(session_id, c.replica))
         if not session_id:
             return best.replica
-        home = next((c for c in usable if c.replica == self._homes.get(session_id)), None)
-        if home is not None and not (home.load >= SPILL_LOAD and best.load <= home.load * SPILL_SHARE):
+        if home is not None and home in usable and (home.load < SPILL_LOAD or best.load > home.load * SPILL_SHARE):
             best = home
         self._homes[session_id] = best.replica
         self._homes.move_to_end(session_id)

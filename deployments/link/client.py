@@ -81,6 +81,16 @@ class Link(Connection):
         return link
 
     @property
+    def replica(self) -> str:
+        """The name of the replica."""
+        return self.address.replica
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether what works in the replica takes calls and answers none, for all that is known."""
+        return self.silence.lasts(asyncio.get_running_loop().time())
+
+    @property
     def load(self) -> float:
         """How full the replica is, with what began and ended here since it said so (1: more has to wait)."""
         return max(0.0, self._load + (len(self._calls) - self._num_then) / self.address.capacity)

@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from actors.errors import RoleUnavailable
-from deployments.link.balance import Balance, Candidate
+from deployments.link.balance import Balance
 from deployments.link.client import Link
 from deployments.link.frames import Address
 
@@ -70,24 +70,28 @@ class Members:
         """The connection for a call of `session_id`; RoleUnavailable if no replica is there within `wait_s`."""
         if self._search is None or self._search.done():
             self._search = asyncio.create_task(self._look())
-        if not self.links:
+        links = self.links
+        if not links:
             await self._wait(wait_s)
-        now = asyncio.get_running_loop().time()
-        candidates = [
-            Candidate(link.address.replica, link.load, link.is_leaving, link.silence.lasts(now)) for link in self.links
-        ]
-        return self._links[self._balance.choose(session_id, candidates, avoid)]
+            links = self.links
+        return self._links[self._balance.choose(session_id, links, avoid)]
+
+    def home(self, session_id: str) -> str:
+        """The replica that the last call of `session_id` went to; empty where the next one goes elsewhere if it can."""
+        link = self._links.get(self._balance.home(session_id))
+        stays = link is not None and link.is_open and self._balance.stays(session_id, link)
+        return link.replica if link is not None and stays else ""
 
     def shun(self, session_id: str, link: Link) -> None:
         """The replica of `link` has failed `session_id`: the next calls go elsewhere, where there is a choice."""
-        self._balance.shun(session_id, link.address.replica)
+        self._balance.shun(session_id, link.replica)
 
     def give_up(self, session_id: str, link: Link, since: float) -> None:
         """A call of `session_id` on `link`, which has heard nothing since `since` by the event loop's clock, was ended:
         as `shun`, and where nobody else has heard of that replica either, all calls go elsewhere until somebody has."""
         self.shun(session_id, link)
         if link.silence.given_up(since, asyncio.get_running_loop().time()):
-            logger.warning("The %s replica %s takes calls and answers none.", self.role, link.address.replica)
+            logger.warning("The %s replica %s takes calls and answers none.", self.role, link.replica)
 
     async def answers(
         self, within_s: float, method: str, *args: Any, links: Sequence[Link] | None = None
@@ -156,7 +160,7 @@ class Members:
         opened = await asyncio.gather(*opening, return_exceptions=True)
         for found in opened:
             if isinstance(found, Link):
-                self._links[found.address.replica] = found
+                self._links[found.replica] = found
             else:
                 logger.debug("%s", found)
         if self.links:

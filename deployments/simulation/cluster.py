@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from actors.messages import MERGED_TOKENS
 from deployments.simulation.clock import Clock
 from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
@@ -119,8 +121,26 @@ class Counts:
     num_verdicts: int = 0
     num_lost_calls: int = 0
     num_sent_tokens: int = 0
-    """Tokens of prefixes that calls carried from coordinators to engines."""
+    """Tokens of prefixes that crossed from coordinators to engines."""
     ended: list[Ended] = field(default_factory=list)
+
+
+class Crossing:
+    """How many tokens of one request's text cross the network with its calls: a part that is added to no more, and a
+    prompt as long as one, crosses to each role once (`deployments.link.kept`), what is shorter with every call. Where
+    another replica takes over, it is taken to know what the first one knew."""
+
+    def __init__(self, num_prompt: int) -> None:
+        self._num_prompt = num_prompt
+        self._num_known: dict[str, int] = {}
+
+    def of_call(self, role: str, num_written: int) -> int:
+        """With a call to `role`, behind `num_written` tokens of the answer."""
+        num_kept = num_written - num_written % MERGED_TOKENS
+        num_kept += self._num_prompt if self._num_prompt >= MERGED_TOKENS else 0
+        num_known = self._num_known.get(role, 0)
+        self._num_known[role] = max(num_known, num_kept)
+        return self._num_prompt + num_written - min(num_known, num_kept)
 
 
 class Cluster:
@@ -156,5 +176,15 @@ class Cluster:
         """Is told the number of a request and how many tokens were committed for it."""
 
     def hear(self, number: int, then: Callable[[], None]) -> None:
-        """A result for request `number` arrives: `then` happens when its coordinator has come to it."""
-        self.coordinators[number % len(self.coordinators)].hear(then)
+        """A result for request `number` leaves its engine, which does not wait: `then` happens when it has crossed the
+        network and the coordinator has come to it."""
+        if self.network_s:
+            self.clock.after(self.network_s, partial(self._arrive, number, then))
+        else:
+            self._arrive(number, then)
+
+    def _arrive(self, number: int, then: Callable[[], None]) -> None:
+        if self.coordinators:
+            self.coordinators[number % len(self.coordinators)].hear(then)
+        else:
+            then()

@@ -75,6 +75,11 @@ class GuidedCall:
         self.engine: Engine | None = None
 
     @property
+    def role(self) -> str:
+        """Whose work it is."""
+        return "target" if self.depth is None else "draft"
+
+    @property
     def pool(self) -> Pool:
         """Whose engine it needs."""
         return self._asker.cluster.target if self.depth is None else self._asker.cluster.draft

@@ -34,7 +34,7 @@ from deployments.coordinator.events import (
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_DRAFT_RETRY_S, Observer
 from deployments.coordinator.settings import SessionSettings
-from deployments.simulation.cluster import DRAFT_RETRY_S, Cluster, Ended
+from deployments.simulation.cluster import DRAFT_RETRY_S, Cluster, Crossing, Ended
 from deployments.simulation.engine import Engine
 from deployments.simulation.guided_call import GuidedCall
 from deployments.simulation.guided_texts import GuidedText
@@ -80,6 +80,7 @@ class GuidedRequest:
         self.number = number
         self.text = text
         self.num_prompt = num_prompt
+        self._crossing = Crossing(num_prompt)
         self._told_end = ended
         self._calls: dict[int, GuidedCall] = {}
         self._engines: dict[bool, Engine] = {}
@@ -101,7 +102,7 @@ class GuidedRequest:
     @property
     def roles_asked(self) -> list[str]:
         """The roles of its calls under way."""
-        return ["target" if call.depth is None else "draft" for call in self._calls.values()]
+        return [call.role for call in self._calls.values()]
 
     @property
     def rules(self) -> MatchRules:
@@ -116,13 +117,7 @@ class GuidedRequest:
 
     def send(self, call: GuidedCall, event: Event) -> None:
         """`event` leaves the engine of `call`."""
-        cluster = self.cluster
-        hear = partial(self._hear, call.call, event)
-        arrive = partial(cluster.hear, self.number, hear) if cluster.coordinators else hear
-        if cluster.network_s:
-            cluster.clock.after(cluster.network_s, arrive)
-        else:
-            arrive()
+        self.cluster.hear(self.number, partial(self._hear, call.call, event))
 
     def left(self, call: GuidedCall) -> None:
         """`call` has written all of it."""
@@ -179,7 +174,7 @@ class GuidedRequest:
     def _start(self, call: GuidedCall, delay_s: float) -> None:
         cluster = self.cluster
         self._calls[call.call] = call
-        cluster.counts.num_sent_tokens += self.num_prompt + len(call.written)
+        cluster.counts.num_sent_tokens += self._crossing.of_call(call.role, len(call.written))
         delay_s += cluster.network_s + call.pool.cost.call_s
         if delay_s:
             cluster.clock.after(delay_s, lambda: self._reach(call))

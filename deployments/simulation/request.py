@@ -1,16 +1,17 @@
 """One request in a simulated cluster, led by the session's decisions: its calls to the replicas, and what it got.
 
 Promises: what is started, kept, cancelled and retried is what the production session decides (`decisions.py`); a
-request stays on its replicas while they live, and goes on from its committed steps on others when they die; without a
-draft it goes on alone.
+look-ahead and a stream write on while the news of a step is on its way; a request stays on its replicas while they
+live, and goes on from its committed steps on others when they die; without a draft it goes on alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from deployments.coordinator.pipeline import FIRST_BACKOFF_S, MAX_BACKOFF_S, MAX_DRAFT_RETRY_S
-from deployments.simulation.cluster import DRAFT_RETRY_S, ROLES, Cluster, Ended, Pool
+from deployments.simulation.cluster import DRAFT_RETRY_S, ROLES, Cluster, Crossing, Ended, Pool
 from deployments.simulation.engine import Engine
 from deployments.simulation.led import NOTHING_KNOWN, Facts, Happening, Reaction
 from deployments.simulation.passages import Passage
@@ -20,14 +21,17 @@ from deployments.simulation.scripts import Agreement
 class Call:
     """One call of a request to a role; its engine's `Work`."""
 
-    __slots__ = ("engine", "has_begun", "left", "place", "request", "same", "since", "word")
+    __slots__ = ("engine", "has_begun", "key", "left", "place", "request", "same", "since", "word")
 
-    def __init__(self, request: Request, word: str, place: int, left: int = 0) -> None:
+    def __init__(self, request: Request, word: str, place: int, left: int = 1) -> None:
         self.request = request
         self.word = word
+        self.key = (word, place)
+        """Its word, and the first place that it is for."""
         self.place = place
+        """For which it works now."""
         self.left = left
-        """Draft steps that are still to be written."""
+        """Steps that are still to be written."""
         self.same = False
         self.since = request.cluster.clock.now
         self.engine: Engine | None = None
@@ -35,19 +39,7 @@ class Call:
 
     def done(self) -> None:
         """As `Work.done`."""
-        self.request.cluster.counts.num_executed += self.word not in ("judge",)
-        network_s = self.request.cluster.network_s
-        if network_s:
-            self.request.cluster.clock.after(network_s, self._arrive)
-        else:
-            self._arrive()
-
-    def _arrive(self) -> None:
-        cluster, request = self.request.cluster, self.request
-        if cluster.coordinators:
-            cluster.hear(request.number, lambda: request.written(self))
-        else:
-            request.written(self)
+        self.request.wrote(self)
 
     def lost(self) -> None:
         """As `Work.lost`."""
@@ -65,6 +57,7 @@ class Request:
         self.number = number
         self._passage = passage
         self._num_prompt = num_prompt
+        self._crossing = Crossing(num_prompt)
         self._told_end = ended
         self._head = 0
         self._calls: dict[tuple[str, int], Call] = {}
@@ -92,58 +85,56 @@ class Request:
 
     # --- what engines say --------------------------------------------------------------------------------------------
 
-    def written(self, call: Call) -> None:
-        """`call` has its step, or its verdict."""
-        key = (call.word, call.place)
-        if self._calls.get(key) is not call:
+    def wrote(self, call: Call) -> None:
+        """`call` has its step, or its verdict, and goes on with the next one where it is to; the news travels."""
+        cluster, place = self.cluster, call.place
+        facts = self._facts_of(call) if self._mind.takes_facts else NOTHING_KNOWN
+        if call.word != "judge":
+            cluster.counts.num_executed += 1
+            self._remember(call)
+        call.place, call.left = place + 1, call.left - 1
+        cluster.hear(self.number, partial(self._written, call, place, facts, not call.left))
+        if call.left and self._calls.get(call.key) is call:
+            self._write(call)
+
+    def _written(self, call: Call, place: int, facts: Facts, is_over: bool) -> None:
+        """It is heard that `call` has its step for `place`, or its verdict; `is_over`: it writes no more."""
+        if self._calls.get(call.key) is not call:
             return
-        last = call.place == self._passage.num_steps - 1
-        if self._mind.takes_facts:
-            self._facts = self._facts_of(call)
-        if call.word == "target":
-            del self._calls[key]
-            self._remember(call)
-            self._hear("target", call.place, self._agreements.get(call.place) is Agreement.EQUAL, last)
-        elif call.word == "judge":
-            del self._calls[key]
-            self.cluster.counts.num_verdicts += 1
-            self._hear("verdict", call.place, call.same, False)
-        elif call.word == "draft":
-            self._drafted(call, last)
-        else:
-            self._remember(call)
-            self._move(call)
+        self._facts = facts
+        last = place == self._passage.num_steps - 1
+        if call.word == "draft":
+            self._drafted(call, place, is_over, last)
+        elif call.word == "stream":
             self._hear("stream", self._head, False, last)
-            if self._calls.get((call.word, call.place)) is call and not last:
-                self._write(call)
+        else:
+            del self._calls[call.key]
+            if call.word == "target":
+                self._hear("target", place, self._agreements.get(place) is Agreement.EQUAL, last)
+            else:
+                self.cluster.counts.num_verdicts += 1
+                self._hear("verdict", place, call.same, False)
 
     def broken(self, call: Call) -> None:
         """The engine of `call` died with it."""
-        if self._calls.get((call.word, call.place)) is not call:
+        if self._calls.get(call.key) is not call:
             return
-        del self._calls[call.word, call.place]
+        del self._calls[call.key]
         if call.word == "judge":
             self._hear("verdict", call.place, False, False)
         else:
             place = self._head if call.word in ("draft", "stream") else call.place
             self._hear(f"{call.word}_lost", place, False, False)
 
-    def _drafted(self, call: Call, last: bool) -> None:
-        place, attempts = call.place, self._attempts
+    def _drafted(self, call: Call, place: int, is_over: bool, last: bool) -> None:
+        attempts = self._attempts
         attempt = attempts[place] = attempts.get(place, -1) + 1
         self._agreements[place] = self._passage.agreement(place, attempt)
         self._num_draft_failures = 0
         self.cluster.counts.num_draft_steps += 1
-        self._remember(call)
-        call.left -= 1
-        self._move(call)
         self._hear("draft", self._head, False, last)
-        if self._calls.get((call.word, call.place)) is not call:
-            return
-        if call.left and not last:
-            self._write(call)
-        else:
-            del self._calls[call.word, call.place]
+        if is_over and self._calls.get(call.key) is call:
+            del self._calls[call.key]
             self._hear("draft_over", self._head, False, False)
 
     def _facts_of(self, call: Call) -> Facts:
@@ -154,12 +145,6 @@ class Request:
             return Facts(elapsed_s=now - since)
         lengths = self._passage.num_drafted if call.word == "draft" else self._passage.lengths
         return Facts(lengths[call.place], now - since, str(id(call.engine)), call.engine.num_works + 1)
-
-    def _move(self, call: Call) -> None:
-        """`call` goes on with the next step."""
-        del self._calls[call.word, call.place]
-        call.place += 1
-        self._calls[call.word, call.place] = call
 
     def _remember(self, call: Call) -> None:
         if call.engine is not None:
@@ -197,15 +182,15 @@ class Request:
 
     def _obey(self, word: str, place: int, number: int) -> None:
         if word == "target":
-            self._begin(Call(self, word, place), FIRST_BACKOFF_S * 2.0**number if number else 0.0)
+            self._begin(Call(self, word, place), number)
         elif word == "draft":
-            self._begin(Call(self, word, place, number))
+            self._begin(Call(self, word, place, min(number, self._passage.num_steps - place)))
         elif word == "judge":
             call = Call(self, word, place)
             call.same = self._agreements[place] is not Agreement.DIFFERENT
             self._begin(call)
         elif word == "stream":
-            self._begin(Call(self, word, place), FIRST_BACKOFF_S * 2.0**number if number else 0.0)
+            self._begin(Call(self, word, place, self._passage.num_steps - place), number)
         elif word == "hint":
             self._hint(place)
         elif word == "revive":
@@ -213,11 +198,13 @@ class Request:
         elif word.startswith("end "):
             self._cancel(word[4:], place)
 
-    def _begin(self, call: Call, delay_s: float = 0.0) -> None:
+    def _begin(self, call: Call, attempt: int = 0) -> None:
         cluster = self.cluster
-        self._calls[call.word, call.place] = call
-        delay_s = min(delay_s, MAX_BACKOFF_S) + cluster.network_s + self._pool(call).cost.call_s
-        cluster.counts.num_sent_tokens += self._num_prompt + self._passage.ends[call.place]
+        self._calls[call.key] = call
+        back_off_s = min(FIRST_BACKOFF_S * 2.0**attempt, MAX_BACKOFF_S) if attempt else 0.0
+        delay_s = back_off_s + cluster.network_s + self._pool(call).cost.call_s
+        num_written = self._passage.ends[call.place]
+        cluster.counts.num_sent_tokens += self._crossing.of_call(ROLES[call.word], num_written)
         if delay_s:
             cluster.clock.after(delay_s, lambda: self._reach(call))
         else:
@@ -225,7 +212,7 @@ class Request:
 
     def _reach(self, call: Call) -> None:
         """`call` is at its engine."""
-        if self._calls.get((call.word, call.place)) is not call:
+        if self._calls.get(call.key) is not call:
             return
         pool, role = self._pool(call), "target" if call.word == "stream" else call.word
         engine = self._engines.get(role)

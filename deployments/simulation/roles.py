@@ -92,6 +92,10 @@ class SimulatedWriter:
     async def speculation_stats(self) -> None:
         """As `Writer.speculation_stats`: there is no token-level speculation but by hints."""
 
+    def home(self, session_id: str) -> str:
+        """As `Writer.home`: there is one replica only."""
+        return ""
+
     def shun(self, session_id: str, call_id: str) -> None:
         """As `Writer.shun`: nobody falls silent here."""
 

@@ -33,7 +33,7 @@ COVERED = "an earlier step of the target says this as well"
 NO_DRAFT = "there was no step of the draft to judge"
 ENDS = "one of the two ends the text or the reasoning there, and the other does not"
 ONLY_EQUAL = "the target wrote other words, and here only equal steps count"
-CANNOT = "the draft's step could not be compared with the target's"
+STOPS = "only one of the two ends the text there with a stop string, or with that one"
 LEFT = "what it stood on was left, or the target was faster"
 MERGED = "another version of the step says the same"
 
@@ -211,7 +211,7 @@ class AuditRecorder:
             return verdict.reason, verdict
         if target is not None and not draft.ends_like(target):
             return ENDS, None
-        return (ONLY_EQUAL if self._terms is None or self._terms.verifier is None else CANNOT), None
+        return (ONLY_EQUAL if self._terms is None or self._terms.verifier is None else STOPS), None
 
     def _chunk(self, command: Retired, basis: Basis) -> None:
         chunks = self._chunks

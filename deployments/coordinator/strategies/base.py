@@ -26,6 +26,8 @@ class WindowView:
     """The target is to write at most so many of the positions; None: all of them."""
     branches: Sequence[Branch] = ()
     """Other versions of steps in the window, with what is built on them."""
+    is_reasoning: bool = False
+    """Whether the text is inside a reasoning that is still to be closed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """SpecReason (arXiv 2504.07891): the draft writes a step, a judge scores it alone, and the target writes only the steps
-whose score is too low."""
+whose score is too low. It also writes its own of each step with which the draft would end the text where that is not
+the draft's to say: then both are compared, as in the other modes."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ import math
 import sys
 from typing import ClassVar
 
+from actors.messages import Ending
 from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies.base import WindowView, Wishes
 from deployments.coordinator.transitions import State
-from deployments.coordinator.window import Position
+from deployments.coordinator.window import Position, stop_in
 
 
 class SpecReason:
@@ -23,22 +25,34 @@ class SpecReason:
     def __init__(self, settings: SessionSettings) -> None:
         self._options = settings.specreason
         self._max_step_tokens = settings.rule.max_tokens
+        self._stop = settings.stop
 
     def wishes(self, view: WindowView) -> Wishes:
-        """A score for each draft step; the target where a score was too low, where it is its turn, and where there is
-        no draft."""
+        """A score for each draft step that may stand alone; the target beside the others, where a score was too low,
+        where it is its turn, and where there is no draft."""
         tail = view.positions[-1]
         can_draft = tail.wants_target and view.can_draft and view.max_lookahead > 0
         for_draft = can_draft and not self._is_for_target(tail, view)
         room = min(view.max_lookahead - (len(view.positions) - 1), self._num_within_budget(tail))
-        targets = [position for position in view.positions if position.state is State.REJECTED]
+        drafted = [position for position in view.positions if position.state is State.DRAFTED]
+        ends = [position for position in drafted if self._ends_alone(position, view)]
+        targets = ends + [position for position in view.positions if position.state is State.REJECTED]
         if tail.state is State.OPEN and not view.drafting and not for_draft:
             targets.append(tail)
         return Wishes(
             targets=tuple(position for position in targets if position.wants_target),
             draft_depth=room if for_draft and not view.drafting and room > 0 else 0,
-            scores=tuple(position for position in view.positions if position.state is State.DRAFTED),
+            scores=tuple(position for position in drafted if position not in ends),
         )
+
+    def _ends_alone(self, position: Position, view: WindowView) -> bool:
+        """Whether the request would end with the draft's step though nobody knows that the target ends there: with a
+        stop string, or in the middle of the reasoning, without an answer."""
+        draft = position.draft
+        if draft is None:
+            return False
+        is_unanswered = view.is_reasoning and draft.ending is Ending.END
+        return is_unanswered or stop_in(position.path, draft, self._stop) is not None
 
     def _num_within_budget(self, tail: Position) -> int:
         """Steps from `tail` on that begin within the draft's budget however long they get."""

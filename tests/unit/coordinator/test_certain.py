@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from actors.messages import Ending, Piece, Step, StepRule, TokenIds, Verdict
+from actors.messages import Delta, Ending, Piece, Step, StepRule, TokenIds, Verdict
 from deployments.coordinator.events import (
     AddHints,
     Cancel,
     Commit,
     Continued,
+    Decision,
     DraftStep,
     Finish,
     Judge,
     Judged,
     StartDraft,
+    StartStream,
     StartTarget,
     TargetFailed,
     TargetProgress,
     TargetStep,
 )
+from deployments.coordinator.session import Session
+from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.window import Writing
 from deployments.generation import Committed, Origin
 from tests.unit.coordinator.talk import Talk, V, part, step, words
@@ -134,6 +138,20 @@ def test_a_call_that_breaks_off_is_continued_behind_what_was_sent() -> None:
     talk.hear(TargetStep(again.call, step(3, 4, 5)))
     assert (talk.sent, talk.num_tokens) == (words(1, 2, 3, 4, 5), 5)
     assert talk.session.summary().num_accepted_steps == 1
+
+
+def test_half_a_character_that_was_sent_stands_though_the_draft_is_left_alone_from_then_on() -> None:
+    depths = [1]
+    settings = SessionSettings("r", (1,), (1,), V, 1000, progress_s=0.1)
+    session = Session(settings, lambda: Decision(depths[0], "now"))
+    (target,) = [c.call for c in session.start() if isinstance(c, StartTarget)]
+    (sent,) = [c.output for c in session.handle(TargetProgress(target, Delta("", (7,)))) if isinstance(c, Commit)]
+    assert (sent.text, sent.num_tokens) == ("", 1)
+    depths[0] = 0
+    said = session.handle(TargetFailed(target, RuntimeError("gone")))
+    assert not [c for c in said if isinstance(c, StartStream)]
+    (again,) = [c for c in said if isinstance(c, StartTarget)]
+    assert again.request.prefix.pieces[-1].token_ids == (7,)
 
 
 def test_a_stop_string_inside_a_part_ends_the_request() -> None:

@@ -42,6 +42,9 @@ class Fickle:
         self._draft = draft
         self._up_at_s = up_at_s
 
+    def home(self, session_id: str) -> str:
+        return self._draft.home(session_id)
+
     def _check(self) -> None:
         if asyncio.get_running_loop().time() < self._up_at_s:
             raise RoleUnavailable("the draft is down")
@@ -265,6 +268,7 @@ class Judge:
         (Judge(0.1, ValueError("a defect")), "verifier_failed"),
         (Judge(0.1, says="yes"), "verifier_failed"),
         (Judge(0.1, says=Verdict("no", "always", "words")), "verifier_failed"),  # type: ignore[arg-type]
+        (Judge(0.1, says=Verdict(False, "always", "the check judge failed", has_failed=True)), "verifier_failed"),
     ],
 )
 def test_a_verifier_that_is_late_or_broken_rejects(judge: Judge, reason: str) -> None:

@@ -31,6 +31,7 @@ from deployments.coordinator.events import (
 from deployments.coordinator.guided import CHUNK_TOKENS, CHUNKS_A_STEP, MAX_BEHIND, GuidedSession
 from deployments.coordinator.settings import SessionSettings
 from deployments.generation import Channel, Committed, Origin, Standing
+from deployments.telemetry.trace import TraceRecorder
 from tests.unit.coordinator.talk import V, part, step, words
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 
@@ -76,9 +77,10 @@ def check(here: World, expected: tuple[int, ...]) -> None:
     assert tuple(i for piece in session._transcript.path.pieces for i in piece.token_ids) == expected
     assert sum(o.num_tokens for o in here.outputs if isinstance(o, Committed)) == len(expected)
     placed = [c.position for c in here.log if isinstance(c, Placed)]
-    retired = [c.position for c in here.log if isinstance(c, Retired)]
+    retired = [c for c in here.log if isinstance(c, Retired)]
     assert len(set(placed)) == len(placed) == summary.num_draft_steps
-    assert sorted(retired) == sorted(placed)
+    assert sorted(c.position for c in retired if c.basis is not None) == sorted(placed)
+    assert sorted(c.position for c in retired) == list(range(len(retired))), "a chunk that was left half written too"
     counted = summary.num_accepted_steps + summary.num_recovered_steps
     assert counted + summary.num_cancelled_steps == summary.num_draft_steps
     assert summary.num_steps == counted + summary.num_target_steps
@@ -252,6 +254,27 @@ def test_behind_a_token_of_the_targets_own_the_rest_of_what_was_guessed_is_a_hin
     (again,) = [c.request for c in said if isinstance(c, StartDraft)]
     assert again.prefix.pieces[-1].token_ids == written
     assert (again.hints, again.nearby) == (hints, nearby)
+
+
+def test_a_trace_looks_at_no_more_spans_the_more_often_the_draft_was_left() -> None:
+    trace = TraceRecorder("r", "lookahead", 0.0, lambda: 0.0, texts=False)
+    session = GuidedSession(SessionSettings("r", (1,), (1,), V, 1000, max_lookahead=2))
+    said = session.start()
+
+    def hear(event: DraftStep | Streamed) -> list[Command]:
+        trace.on_event(event)
+        return session.handle(event)
+
+    (stream,) = [c.call for c in said if isinstance(c, StartStream)]
+    for _ in range(200):
+        for command in said:
+            trace.on_command(command)
+        (draft,) = [c.call for c in said if isinstance(c, StartDraft)]
+        for command in hear(DraftStep(draft, step(1, 2))):
+            trace.on_command(command)
+        said = hear(Streamed(stream, part(3)))
+    assert session.summary().num_recovered_steps == 200
+    assert len(trace._open) <= 2 * CHUNKS_A_STEP + 2
 
 
 def test_the_draft_writes_in_small_chunks_and_stays_within_its_bound() -> None:

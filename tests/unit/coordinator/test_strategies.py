@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from actors.engines.scripted import detokenize
-from actors.messages import StepRule
+from actors.messages import Delta, Ending, StepRule, Verdict
 from deployments.coordinator.events import (
     Cancel,
     DraftEnded,
@@ -20,13 +20,16 @@ from deployments.coordinator.events import (
     Outcome,
     Retired,
     StartDraft,
+    StartStream,
     StartTarget,
+    Streamed,
     TargetStep,
 )
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SpecReasonOptions
 from deployments.coordinator.strategies import STRATEGIES
-from tests.unit.coordinator.world import TARGET, World, settings, target_only
+from tests.unit.coordinator.talk import Talk, step
+from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 
 DRAFT = replace(TARGET, role="draft")
 STRAYING = replace(TARGET, role="draft", agree=0.0, paraphrase=1.0)
@@ -45,8 +48,8 @@ def let(w: World, *kinds: type) -> None:
         w.do(calls[0])
 
 
-def count(w: World, kind: type) -> int:
-    return sum(isinstance(c, kind) for c in w.log)
+def count(w: World | Talk, kind: type) -> int:
+    return sum(isinstance(c, kind) for c in (w.log if isinstance(w, World) else w.said))
 
 
 @pytest.mark.parametrize("mode", sorted(STRATEGIES))
@@ -116,6 +119,23 @@ def test_a_low_score_has_the_target_write_the_step_and_the_draft_go_on_behind_it
     let(w, TargetStep)
     assert count(w, StartDraft) == 2
     assert w.session.summary().num_recovered_steps == 1
+
+
+def test_where_the_draft_ends_the_text_inside_the_reasoning_the_target_writes_that_step() -> None:
+    talk = Talk(mode="specreason", verifier="v", marks=THINK)
+    call = talk.last(StartDraft).call
+    for draft in (step(1, 2), step(3, ending=Ending.END)):
+        for judge in [c for c in talk.hear(DraftStep(call, draft)) if isinstance(c, Judge)]:
+            talk.hear(Judged(judge.call, Verdict(True, "v", "high")))
+    assert count(talk, Judge) == 1
+    target = talk.last(StartTarget)
+    assert target.request.prefix.pieces[-1].token_ids == (1, 2)
+    talk.hear(TargetStep(target.call, replace(step(4, 5, ending=Ending.CLOSE), text="w4 </think>")))
+    assert talk.session.summary().num_recovered_steps == 1
+    (answer,) = [c for c in talk.said if isinstance(c, StartStream)]
+    talk.hear(Streamed(answer.call, Delta("w6", (6,), Ending.END)))
+    assert talk.session.finished
+    assert talk.sent == "w1 w2 w4 w6"
 
 
 def test_the_next_step_is_drafted_and_scored_while_a_score_runs() -> None:

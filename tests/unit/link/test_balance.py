@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.link.balance import MAX_SESSIONS, Balance, Candidate
+from deployments.link import balance as balance_module
+from deployments.link.balance import MAX_SESSIONS, Balance
+
+
+@dataclass(frozen=True)
+class Candidate:
+    replica: str
+    load: float
+    is_leaving: bool = False
+    is_silent: bool = False
 
 
 def candidates(*loads: float) -> list[Candidate]:
@@ -30,6 +41,18 @@ def test_a_session_leaves_a_full_replica_for_one_with_half_its_load() -> None:
     assert balance.choose("s", candidates(2.0, 1.5)) == "r0"
     assert balance.choose("s", candidates(2.0, 0.9)) == "r1"
     assert balance.choose("s", candidates(0.0, 1.0)) == "r1"
+
+
+def test_only_equals_are_told_apart_and_a_session_that_is_at_home_weighs_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranked, rank = list[str](), balance_module._rank
+    monkeypatch.setattr(balance_module, "_rank", lambda session, name: ranked.append(name) or rank(session, name))
+    balance, there = Balance(), candidates(*[0.0] * 3, *[0.5] * 997)
+    home = balance.choose("s", there)
+    assert sorted(ranked) == ["r0", "r1", "r2"]
+    assert balance.choose("s", there) == home
+    assert len(ranked) == 3
 
 
 def test_equals_are_told_apart_the_same_way_everywhere() -> None:

@@ -356,6 +356,21 @@ async def test_a_session_keeps_its_replica_and_finds_another_when_it_dies(cluste
     assert await pool.call("who", "s") in cluster.servers
 
 
+async def test_a_session_is_at_home_where_its_last_call_went_until_that_replica_leaves(cluster: Cluster) -> None:
+    for name in ("r0", "r1"):
+        await cluster.add(name)
+    pool = Pool(cluster.members, 5)
+    await pool.call("who", "")
+    await until(lambda: len(cluster.members.links) == 2)
+    assert pool.home("s") == ""
+    home = await pool.call("who", "s")
+    assert pool.home("s") == home
+    next(link for link in cluster.members.links if link.replica == home).is_leaving = True
+    assert pool.home("s") == ""
+    other = await pool.call("who", "s")
+    assert pool.home("s") == other != home
+
+
 async def test_a_short_call_is_made_again_when_its_replica_dies(cluster: Cluster) -> None:
     await cluster.add("r0")
     pool = Pool(cluster.members, 5)

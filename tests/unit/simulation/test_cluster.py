@@ -9,7 +9,7 @@ import pytest
 from deployments.coordinator.session import Session
 from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
 from deployments.simulation.clock import Clock
-from deployments.simulation.cluster import Cluster, Ended, Pool
+from deployments.simulation.cluster import Cluster, Crossing, Ended, Pool
 from deployments.simulation.costs import EngineCost, linear_cost
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.driver import measure_fast
@@ -202,6 +202,21 @@ def test_prompts_that_are_not_cached_cost_time_and_cached_ones_none() -> None:
 def test_a_network_slows_a_stream_of_steps_by_its_way() -> None:
     near, far = World(users=1), World(users=1, network_s=0.05)
     assert near.run() > far.run() * 1.05
+
+
+def test_a_stream_waits_for_the_network_at_its_beginning_and_end_only() -> None:
+    near, far = (World("target", users=1, num_requests=1, network_s=way_s) for way_s in (0.0, 0.05))
+    near.run()
+    far.run()
+    assert far.clock.now == pytest.approx(near.clock.now + 2 * 0.05)
+
+
+def test_a_long_part_of_a_text_crosses_to_a_role_once() -> None:
+    crossing = Crossing(200)
+    assert [crossing.of_call("target", number) for number in (0, 1000, 1100, 1150)] == [200, 1200, 1300, 326]
+    assert crossing.of_call("draft", 1150) == 1350
+    long = Crossing(3000)
+    assert [long.of_call("target", number) for number in (0, 10)] == [3000, 10]
 
 
 def test_a_hint_makes_the_target_faster() -> None:

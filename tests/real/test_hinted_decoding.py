@@ -13,24 +13,9 @@ import pytest
 import pytest_asyncio
 
 from actors.engines import create_engine
-from actors.messages import (
-    Delta,
-    Nearby,
-    Piece,
-    Prefix,
-    Prompt,
-    Sampling,
-    SpeculationStats,
-    StepRequest,
-    StepRule,
-    TokenIds,
-)
+from actors.messages import Delta, Nearby, Prefix, Prompt, Sampling, SpeculationStats, StepRequest, StepRule, TokenIds
 from actors.roles import Engine
 from actors.target import TargetModel
-from deployments.coordinator.calls import Calls
-from deployments.coordinator.hints import Hints
-from deployments.coordinator.settings import SessionSettings
-from deployments.coordinator.window import Position
 from tests.real import small_model
 from tests.real.small_model import CORE, MARKS, MODEL
 
@@ -43,8 +28,6 @@ OPTIONS = {
 }
 PROMPT = Prompt(text="One apple.\n\nTwo apples.\n\nThree apples.\n\nFour apples.\n\nFive")
 STORY = Prompt(text="The old sailor looked at the sea and said to the boy:")
-COINS = Prompt(text="A fair coin, thrown again and again: H T T H T H H T H T T T H H T H T T H")
-"""A text that goes on with one of the same two tokens at each place, more or less likely."""
 NUM_TOKENS = 48
 RULE = StepRule(max_tokens=NUM_TOKENS)
 NUM_DRAWS = 300
@@ -53,8 +36,6 @@ TOP_K = 4
 VOCABULARY_SIZE = 49152
 CRITICAL = 16.27
 """Chi-square with three degrees of freedom exceeds this once in a thousand times."""
-CRITICAL_OF_COINS = 13.82
-"""With two."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -305,9 +286,7 @@ async def test_sampled_tokens_are_drawn_from_the_same_distribution(engine: Engin
     hint = (first, likeliest[rank], 300)
 
     before = await stats_of(engine)
-    ways = [Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=number) for number in range(NUM_DRAWS)]
-    # A proposal for the last of a call would be in vain, so two are made.
-    drawn = await asyncio.gather(*[draw(engine, start, hint, way, num_tokens=3) for way in ways])
+    drawn = await asyncio.gather(*[draw(engine, start, hint, seed=number) for number in range(NUM_DRAWS)])
     after = await stats_of(engine)
     seconds = Counter(tokens[1] for tokens in drawn if tokens[0] == first)
     num_seconds = sum(seconds.values())
@@ -320,65 +299,22 @@ async def test_sampled_tokens_are_drawn_from_the_same_distribution(engine: Engin
     assert sum((seconds[t] - e) ** 2 / e for t, e in zip(likeliest, expected, strict=True)) < CRITICAL
 
 
-async def test_the_token_behind_a_hint_does_not_hang_on_how_the_hint_was_drawn(engine: Engine) -> None:
-    """Draft and target are one model, sampled as they are in a seeded request. Chi-square of the second token after
-    each of the two first ones, where the first one was a hint and has come true."""
-    start = await engine.encode_prompt(COINS)
-    found = {first: await likeliest(engine, (*start, first)) for first in await likeliest(engine, start)}
-    pairs = Counter[TokenIds]()
-
-    async def throw(seed: int) -> None:
-        target, draft = sampled(seed)
-        (first,) = await draw(engine, start, None, draft, num_tokens=1)
-        tokens = await draw(engine, start, (first,), target, num_tokens=2)
-        pairs[tokens] += tokens[0] == first
-
-    await asyncio.gather(*map(throw, range(2 * NUM_DRAWS)))
-    deviation = 0.0
-    for first, seconds in found.items():
-        num = sum(pairs[first, second] for second in seconds)
-        expected = {second: num * share for second, share in seconds.items()}
-        assert min(expected.values()) > 5
-        deviation += sum((pairs[first, second] - e) ** 2 / e for second, e in expected.items())
-    assert deviation < CRITICAL_OF_COINS
-
-
-async def likeliest(engine: Engine, ids: TokenIds, num: int = 2) -> dict[int, float]:
-    """The likeliest tokens after `ids`, with their shares in the sampler's terms where no others are drawn."""
-    found = await engine.next_token_probabilities(f"all-{time.monotonic_ns()}", ids, tuple(range(VOCABULARY_SIZE)))
-    weights = {at: found[at] ** (1 / TEMPERATURE) for at in sorted(range(len(found)), key=lambda at: -found[at])[:num]}
-    return {token: weight / sum(weights.values()) for token, weight in weights.items()}
-
-
-def sampled(seed: int) -> tuple[Sampling, Sampling]:
-    """How target and draft draw at the beginning of a request with `seed`, where the draft's words are hints."""
-    settings = SessionSettings(
-        "s", (1,), (1,), "v", 10, sampling=Sampling(TEMPERATURE, top_k=2, seed=seed), takes_hints=True
-    )
-    calls, path = Calls(settings, Hints(0)), Prefix(())
-    draft = calls.draft(Position(0, path, 0, Piece("", (), "v")), (1,), "v", 1)
-    return calls.stream(path, 0, 0).request.sampling, draft.request.sampling
-
-
 async def certain_then_open(engine: Engine, ids: TokenIds, plain: TokenIds) -> int:
     """Where in `plain` a nearly certain token stands before one that is not."""
     logprobs = await engine.token_logprobs("where", (*ids, *plain), len(ids))
     return max(range(len(plain) - 1), key=lambda k: logprobs[k] if logprobs[k + 1] < -1.0 else -99.0)
 
 
-async def draw(
-    engine: Engine, ids: TokenIds, hint: TokenIds | None, sampling: Sampling, num_tokens: int
-) -> TokenIds:
-    """Tokens after `ids`, with one hint, or with nothing proposed at all."""
+async def draw(engine: Engine, ids: TokenIds, hint: TokenIds, seed: int) -> TokenIds:
+    """Three sampled tokens after `ids`: a proposal for the last of a call would be in vain, so two are made."""
     deltas = engine.generate(
-        f"draw-{time.monotonic_ns()}-{sampling.seed}",
+        f"draw-{time.monotonic_ns()}-{seed}",
         ids,
-        max_tokens=num_tokens,
+        max_tokens=3,
         rule=RULE,
         max_steps=None,
-        sampling=sampling,
-        hints=(hint,) if hint else (),
-        token_speculation="hints" if hint else "none",
+        sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=seed),
+        hints=(hint,),
     )
     return ids_of([delta async for delta in deltas])
 

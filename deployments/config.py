@@ -77,7 +77,7 @@ class TelemetryConfig(Strict):
     max_traces: PositiveInt = 512
     """Traces of so many recent requests are kept."""
     trace_texts: bool = True
-    """Whether traces hold the text of steps; off where prompts must not be stored."""
+    """Whether traces hold the text of steps; off where it must not be stored."""
     audit: AuditConfig = AuditConfig()
 
 

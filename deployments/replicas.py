@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -53,17 +54,25 @@ async def start_engine(
     """The engine that `config` describes, in this process; `phases` gets what took how long. Where the replica's
     `placement` has a part of a card, it starts when no other on that card does (`actors.engines.start_turn`). Of a
     model that `sets_sampling` the generation config says how tokens are drawn where a request does not; of others it is
-    not read."""
+    not read. Where the configuration sets no seed, each replica draws random numbers of its own."""
     replica = serve.get_replica_context().replica_id.unique_id
     engine = config.engine
     options = dict(engine.options)
-    if engine.kind == "vllm" and not sets_sampling:
-        options.setdefault("generation_config", "vllm")
+    if engine.kind == "vllm":
+        if not sets_sampling:
+            options.setdefault("generation_config", "vllm")
+        options.setdefault("seed", _seed_of(replica))
     # The engine's own process joins this cluster, whose workers it takes for tensor parallelism. vLLM sees to that only
     # where nobody has said how its processes start, as `actors.engines.vllm` does.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     cores, own_turn = config.placement.cpu_cores, _turn(placement, phases)
     return await create_engine(engine.kind, config.model, options, cores, replica, phases, turn=own_turn)
+
+
+def _seed_of(replica: str) -> int:
+    """31 bits for an engine's own random numbers. With vLLM's default, 0, all replicas would draw the same ones, and two
+    choices of one request that go to two of them would be the same text."""
+    return zlib.crc32(replica.encode()) % 2**31
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,12 @@
-"""Makes vLLM 0.32's speculative sampling right on CPUs; runs in vLLM's worker.
+"""Makes vLLM 0.32's sampling right on CPUs; runs in vLLM's worker.
 
 Promises: only what is wrong is replaced, found by trying it, so a vLLM that is right is left alone; nothing changes on
-other devices. Without this, on a CPU with any method of speculation that takes part of its work in batches:
+other devices. Without this, on a CPU:
+
+- a sequence with a seed whose prompt is read in several passes ends the engine: each of them draws a token that does
+  not count, and vLLM would take the random numbers back from a generator that cannot go back there.
+
+And with any method of speculation that takes part of its work in batches:
 
 - the temperatures, top-k and top-p of the sequences are not spread over their draft tokens: the CPU kernel writes to a
   copy, and the tokens are sampled with whatever was in memory, also those of greedy sequences in a mixed batch;
@@ -15,6 +20,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -31,6 +37,28 @@ def repair(runner: Any) -> tuple[str, ...]:
     sampler.forward = _careful(sampler.forward, runner.sampler)
     repaired.append("passes without draft tokens")
     return tuple(repaired)
+
+
+def keep_seeds(runner: Any) -> tuple[str, ...]:
+    """From now on a pass of vLLM's model `runner` that does not end a sequence's prompt takes nothing of its seed: what
+    it draws there does not count, and is drawn without one. The name of what was wrong; nothing where it does not
+    apply, as in vLLM's second model runner, which draws in another way."""
+    unread = getattr(runner, "discard_request_mask", None)
+    if unread is None or torch.device(runner.device).type != "cpu":
+        return ()
+    sample = runner.sample_tokens
+
+    def sample_tokens(*args: Any, **kwargs: Any) -> Any:
+        batch = runner.input_batch
+        rows = np.flatnonzero(unread.np[: batch.num_reqs]).tolist()
+        kept = {row: batch.generators.pop(row) for row in rows if row in batch.generators}
+        try:
+            return sample(*args, **kwargs)
+        finally:
+            batch.generators.update(kept)
+
+    runner.sample_tokens = sample_tokens
+    return ("seeds of prompts that are read in parts",)
 
 
 def expand_batch_to_tokens(

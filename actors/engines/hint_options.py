@@ -24,6 +24,8 @@ CORE_METHOD = "lookahead_core_add_hints"
 OWN = "lookahead"
 """Our key in `SamplingParams.extra_args` and in `VllmConfig.additional_config`."""
 DEFAULT_DRAFT_TOKENS = 4
+MAX_PROPOSED = 128
+"""vLLM's ``MAX_SPEC_LEN``: a pass that verifies more tokens of one sequence ends the engine."""
 
 SETTINGS = {
     "num_speculative_tokens": "num_hint_tokens",
@@ -35,6 +37,8 @@ SETTINGS = {
     "num_draft_tokens": "num_draft_tokens",
 }
 """Settings in `speculative_config`, with vLLM's names where it has one, and the fields of `MatchRules` they set."""
+PROPOSED = ("num_speculative_tokens", "num_ngram_tokens", "num_draft_tokens")
+"""Those that say how many tokens are proposed."""
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +93,10 @@ def _rules(wanted: Mapping[str, Any]) -> MatchRules:
     for name, value in counts.items():
         if type(value) is not int or value < 1:  # a bool is an int as well
             raise ValueError(f"speculative_config.{name} must be a whole number of at least 1, not {value!r}.")
+        if name in PROPOSED and value > MAX_PROPOSED:
+            raise ValueError(
+                f"speculative_config.{name} is {value}; vLLM verifies at most {MAX_PROPOSED} proposed tokens at once."
+            )
     rules = MatchRules(**{SETTINGS[name]: value for name, value in counts.items()})
     for least, most in (("prompt_lookup_min", "prompt_lookup_max"), ("realign_min", "realign_max")):
         low, high = getattr(rules, SETTINGS[least]), getattr(rules, SETTINGS[most])
@@ -101,6 +109,12 @@ def _over_draft_model(options: Mapping[str, Any], model: Any, rules: MatchRules)
     """vLLM's own draft model method, with our rules beside it."""
     if options.get("async_scheduling"):
         raise ValueError(f"method {METHOD} with a model cannot have async_scheduling; leave it out.")
+    if int(options.get("data_parallel_size") or 1) > 1:
+        raise ValueError(
+            f"method {METHOD} with a model cannot have data_parallel_size: each of these engines asks the model where "
+            "its own hints end, and those of a mixture of experts would wait for one another for ever. Use replicas "
+            "(placement.num_replicas) or tensor_parallel_size, or leave model out."
+        )
     rules = replace(rules, num_draft_tokens=rules.num_draft_tokens or DEFAULT_DRAFT_TOKENS)
     size = max(rules.num_hint_tokens, rules.num_ngram_tokens, rules.num_draft_tokens)
     own = {"method": "draft_model", "model": model, "num_speculative_tokens": size}
@@ -124,3 +138,14 @@ def request_arguments(
     were already written since the hints' beginning, which is the place that those `nearby` are near."""
     wishes = {"key": key, "hints": [list(h) for h in hints], "speculation": speculation, "num_written": num_written}
     return {OWN: wishes | {"nearby": [[near.num_before, list(near.token_ids)] for near in nearby]}}
+
+
+def without_words(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """`extra_args` as a log may show them: hints are words of answers, so the lengths stand for them."""
+    if not (wishes := arguments.get(OWN)):
+        return dict(arguments)
+    lengths = {
+        "hints": [len(hint) for hint in wishes["hints"]],
+        "nearby": [[num_before, len(token_ids)] for num_before, token_ids in wishes["nearby"]],
+    }
+    return {**arguments, OWN: {**wishes, **lengths}}

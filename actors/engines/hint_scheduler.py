@@ -9,21 +9,27 @@ tokens of its prompt; else the first pass of a step would write one token, howev
 comes while a pass runs is in the next pass; else it would wait for one more, since what that verifies was chosen when
 the last one ended. All that came since then reach the workers in one call, for they compute nothing meanwhile. And a
 request that goes on where another ended takes over what that had read of its last block (`actors.engines.remnants`).
+
+And where a pass fails, vLLM's core logs what was in it without the words of hints and drafts.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from vllm.logging_utils.dump_input import prepare_object_to_dump
+from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.request import RequestStatus
 
-from actors.engines.hint_options import CORE_METHOD
+from actors.engines.hint_options import CORE_METHOD, without_words
 from actors.engines.hints import Note, first_drafts, key_of, rules_of
 from actors.engines.remnants import Remnants
 from actors.engines.waiting import wait_asleep
@@ -207,6 +213,22 @@ def add_hints(core: Any, key: str, hints: Any) -> None:
     core.scheduler.note_hints(core.model_executor, (key, hints))
 
 
-# vLLM makes a scheduler in the process of its engine's core, and calls that core's methods by name.
+def shown(output: Any) -> str:
+    """`output`, a pass that failed, as vLLM's core logs it; of hints and of drafts, which are words of answers, only how
+    many tokens they have. vLLM itself leaves out the prompts."""
+    new = []
+    for one in output.scheduled_new_reqs:
+        params = copy(one.sampling_params)
+        if params is not None and params.extra_args:
+            params.extra_args = without_words(params.extra_args)
+        new.append(replace(one, sampling_params=params))
+    drafts = {request_id: len(token_ids) for request_id, token_ids in output.scheduled_spec_decode_tokens.items()}
+    parts = vars(output) | {"scheduled_new_reqs": new, "scheduled_spec_decode_tokens": drafts}
+    return str(prepare_object_to_dump(parts))
+
+
+# vLLM makes a scheduler in the process of its engine's core, calls that core's methods by name, and has what it logs of
+# an object from the object's own `anon_repr`, if there is one.
 setattr(EngineCore, CORE_METHOD, add_hints)
+SchedulerOutput.anon_repr = shown
 wait_asleep()

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from actors.engines.cpu_sampling import repair
+from actors.engines.cpu_sampling import keep_seeds, repair
 from actors.engines.eager_sampling import uncompile
 from actors.engines.hints import HintProposer, Note
 from actors.engines.hints_over_draft import stand_before
@@ -35,9 +35,9 @@ class LookaheadWorker:
         return self.lookahead_proposer is not None
 
     def lookahead_repair(self) -> tuple[str, ...]:
-        """As `cpu_sampling.repair` and `eager_sampling.uncompile`, whichever of them can be done."""
+        """As `cpu_sampling.keep_seeds`, `cpu_sampling.repair` and `eager_sampling.uncompile`, whichever can be done."""
         runner = getattr(self, "model_runner", None)
-        return _mended(repair, runner) + _mended(uncompile, runner)
+        return _mended(keep_seeds, runner) + _mended(repair, runner) + _mended(uncompile, runner)
 
     def lookahead_add_hints(self, *notes: Note) -> list[tuple[str, list[int]]]:
         """As `HintProposer.add_hints`."""

@@ -2,14 +2,16 @@
 
 Promises: encoding a prompt never holds the loop up by more than a short one takes; a short one waits for no other; long
 ones are encoded one after the other in a thread of their own, so that their memory is that of one; a caller that is
-cancelled is free at once, and what nobody waits for any more is not begun; what is kept is bounded by its size, and
-nothing of a prompt that is refused is kept.
+cancelled is free at once, and what nobody waits for any more is not begun; what is kept is bounded by its size and by
+time, and nothing of a prompt that is refused is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from actors.engines.tokenizer import ModelTokenizer
@@ -20,18 +22,24 @@ SHORT_PROMPT = 4096
 others' long ones."""
 MAX_KEPT = 4_000_000
 """Characters of prompts and tokens, added up, that are kept: at most about 80 MB."""
+KEPT_S = 60.0
+"""So long a prompt is kept after it was last asked for: several choices, and another attempt, ask soon."""
 
 
 class PromptEncoder:
-    """Encodes prompts with `tokenizer` for one event loop."""
+    """Encodes prompts with `tokenizer` for one event loop. `clock` gives seconds."""
 
-    def __init__(self, tokenizer: ModelTokenizer, max_kept: int = MAX_KEPT) -> None:
+    def __init__(
+        self, tokenizer: ModelTokenizer, max_kept: int = MAX_KEPT, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._tokenizer = tokenizer
         self._thread = ThreadPoolExecutor(1, "prompts")
-        self._kept: OrderedDict[Prompt, TokenIds] = OrderedDict()
-        """Of long prompts, the one used last at the end. The thread's own: nothing else touches it."""
+        self._kept: OrderedDict[Prompt, tuple[TokenIds, float]] = OrderedDict()
+        """Of long prompts, and when each was asked for last, which is at the end. The thread's own: nothing else
+        changes it."""
         self._max_kept = max_kept
         self._num_kept = 0
+        self._clock = clock
 
     async def encode(self, prompt: Prompt) -> TokenIds:
         """As `ModelTokenizer.encode_prompt`."""
@@ -39,23 +47,34 @@ class PromptEncoder:
             return self._tokenizer.encode_prompt(prompt)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_long, prompt)
 
+    def forget_old(self) -> None:
+        """What nobody has asked for in `KEPT_S` is kept no more. To be called every few seconds; does not wait."""
+        if self._kept:
+            self._thread.submit(self._forget_old)
+
     def close(self) -> None:
         """Takes no more long prompts; those it has are still encoded. Does not wait."""
         self._thread.shutdown(wait=False)
 
     def _encode_long(self, prompt: Prompt) -> TokenIds:
-        if (known := self._kept.get(prompt)) is not None:
-            self._kept.move_to_end(prompt)
-            return known
-        token_ids = self._tokenizer.encode_prompt(prompt)
+        known = self._kept.pop(prompt, None)
+        token_ids = self._tokenizer.encode_prompt(prompt) if known is None else known[0]
         num_new = size(prompt) + len(token_ids)
         if num_new <= self._max_kept:
-            self._kept[prompt] = token_ids
-            self._num_kept += num_new
+            self._kept[prompt] = token_ids, self._clock()
+            self._num_kept += num_new if known is None else 0
             while self._num_kept > self._max_kept:
-                oldest, its_ids = self._kept.popitem(last=False)
-                self._num_kept -= size(oldest) + len(its_ids)
+                self._forget_oldest()
         return token_ids
+
+    def _forget_old(self) -> None:
+        since = self._clock() - KEPT_S
+        while self._kept and next(iter(self._kept.values()))[1] <= since:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        prompt, (token_ids, _) = self._kept.popitem(last=False)
+        self._num_kept -= size(prompt) + len(token_ids)
 
 
 def size(prompt: Prompt) -> int:

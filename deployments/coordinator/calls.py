@@ -86,14 +86,19 @@ class Calls:
         self, tail: Position, prompt: TokenIds, vocabulary: str | None, depth: int, branch: int = 0
     ) -> StartDraft:
         """A look-ahead from `tail`, by a draft that writes in `vocabulary` (None: not known yet). `branch` counts the
-        other versions of a step: they are sampled, each with a seed of its own, where the first is greedy."""
+        other versions of a step: they are sampled, each with a seed of its own, where the first is greedy.
+
+        Where its words may be the target's hints, the first one's seed is not the target's either: the random number
+        that drew a hint's token would draw the token behind the hint as well, and not from the target's distribution.
+        """
         call, place = self._begin(None), tail.num_tokens_before
         near = self._hints.near(place, vocabulary) if vocabulary is not None else ()
         request = self._request(call, prompt, tail.path, place, vocabulary or "", near)
-        if branch:
-            request = replace(request, sampling=self._other(request.sampling, place, branch))
-        tail.drafted = None
         is_read = self._settings.token_speculation == "hints" and vocabulary in (None, self._settings.vocabulary)
+        if branch or request.sampling.temperature > 0:
+            version = branch + 1 if is_read and self._settings.takes_hints else branch
+            request = replace(request, sampling=self._of_version(request.sampling, place, version))
+        tail.drafted = None
         return StartDraft(call, tail.serial, request, depth, self._settings.draft_part_tokens if is_read else 0)
 
     def stream(self, path: Prefix, place: int, attempt: int) -> StartStream:
@@ -123,14 +128,14 @@ class Calls:
         )
         return Judge(call, position.serial, request)
 
-    def _other(self, sampling: Sampling, place: int, branch: int) -> Sampling:
-        """As `sampling`, for version number `branch` of the step at `place`."""
+    def _of_version(self, sampling: Sampling, place: int, version: int) -> Sampling:
+        """As `sampling`, for version number `version` of the step at `place`; 0 has the seed of the target's own."""
         if sampling.temperature <= 0:
             seed = SEED_STEP * place if sampling.seed is None else sampling.seed
             sampling = replace(sampling, temperature=self._settings.branch_temperature, seed=seed)
         if sampling.seed is None:
             return sampling  # the engine draws, each time anew
-        return replace(sampling, seed=(sampling.seed + BRANCH_STEP * branch) % 2**63)
+        return replace(sampling, seed=(sampling.seed + BRANCH_STEP * version) % 2**63)
 
     def _draft_hint(self, draft: Step | Piece | None, before: Piece) -> tuple[TokenIds, ...]:
         """A `draft` step behind what is written `before`, if the target can read it."""

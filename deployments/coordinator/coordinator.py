@@ -169,7 +169,8 @@ class Coordinator:
         pacer: Pacer | None = None
         failure: Exception | None = None
         try:
-            settings, takes_hints = await self._settings(request, plan)
+            settings = await self._settings(request, plan)
+            takes_hints = settings.takes_hints
             demand.num_prompt_tokens = len(settings.target_prompt)
             is_sampled = settings.sampling.temperature > 0
             steps = f"{plan.verifier or 'exact'}, {settings.rule.boundary}, {'sampled' if is_sampled else 'greedy'}"
@@ -261,8 +262,8 @@ class Coordinator:
         is_rest = request.resume is not None
         return Patience(speculation.verdict_timeout_s, speculation.draft_retry_s, request.timeout_s, is_rest)
 
-    async def _settings(self, request: GenerationRequest, plan: Plan) -> tuple[SessionSettings, bool]:
-        """The settings of `request`, and whether the target takes hints. What is asked costs far less than a step."""
+    async def _settings(self, request: GenerationRequest, plan: Plan) -> SessionSettings:
+        """The settings of `request`. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
         drafts = plan.mode != "target"
         draft = asyncio.create_task(self._draft_prompt(request.prompt, drafts))
@@ -273,7 +274,7 @@ class Coordinator:
             draft.cancel()
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
-        settings = SessionSettings(
+        return SessionSettings(
             session_id=uuid.uuid4().hex,
             target_prompt=prompt,
             draft_prompt=draft_prompt.token_ids,
@@ -300,6 +301,7 @@ class Coordinator:
             max_progress_s=config.speculation.silence.target_min_s / 4,
             restart_in_step=config.speculation.restart_in_step,
             token_speculation=plan.token_speculation,
+            takes_hints=info.takes_hints,
             draft_part_tokens=config.speculation.draft_part_tokens if info.takes_hints else 0,
             num_nearby_hints=config.speculation.num_nearby_hints,
             draft_vocabulary=draft_prompt.vocabulary,
@@ -307,7 +309,6 @@ class Coordinator:
             resume=request.resume,
             num_takeovers=request.num_takeovers,
         )
-        return settings, info.takes_hints
 
     async def _draft_prompt(self, prompt: Prompt, wanted: bool) -> DraftPrompt:
         """The draft's rendering of the prompt, if there is one: without a draft the target goes on alone."""

@@ -65,6 +65,8 @@ class SessionSettings:
     """With no verifier: whether the draft starts anew where the target leaves its words, or where that step ends."""
     token_speculation: str = "hints"
     """How the engines guess tokens inside a step: ``hints`` (and look-up where none fits), ``ngram`` or ``none``."""
+    takes_hints: bool = False
+    """Whether the target's engine takes hints."""
     draft_part_tokens: int = 0
     """With ``hints``: the draft hands what it writes to the target's running step in parts of so many tokens; 0: in
     whole steps."""

@@ -12,6 +12,7 @@ import pytest
 
 from actors.engines.hint_options import CORE_METHOD, request_arguments
 from actors.engines.remnants import BLOCKS_KEPT
+from actors.messages import Nearby
 from tests.real.small_model import IGNORED
 
 pytestmark = [pytest.mark.real, *IGNORED]
@@ -67,7 +68,9 @@ def scheduler(tmp_path: Path) -> Any:
     return made(tmp_path, {})
 
 
-def ask(scheduler: Any, name: str, num_tokens: int, hint: list[int] | None = None) -> None:
+def ask(
+    scheduler: Any, name: str, num_tokens: int, hint: list[int] | None = None, nearby: tuple[Nearby, ...] = ()
+) -> None:
     """A request with a prompt that is like no other, for one token, or for all of `hint` and one more."""
     from vllm import SamplingParams
     from vllm.utils.hashing import sha256
@@ -77,7 +80,8 @@ def ask(scheduler: Any, name: str, num_tokens: int, hint: list[int] | None = Non
     init_none_hash(sha256)
     prompt = [2 + (num_tokens + at) % 900 for at in range(num_tokens)]
     params = SamplingParams(max_tokens=1 + len(hint or ()))
-    params.extra_args = request_arguments(name, [hint]) if hint else request_arguments(name, speculation="none")
+    wishes = request_arguments(name, [hint], nearby=nearby) if hint else request_arguments(name, speculation="none")
+    params.extra_args = wishes
     scheduler.add_request(Request(name, prompt, params, None, block_hasher=get_request_block_hasher(SIZE, sha256)))
 
 
@@ -226,3 +230,31 @@ def test_hints_take_all_places_where_no_model_drafts(tmp_path: Path) -> None:
     output = scheduler.schedule()
     assert output.scheduled_spec_decode_tokens == {"hinted": [5, 6]}
     assert output.total_num_scheduled_tokens == BUDGET
+
+
+def test_a_pass_that_fails_is_logged_without_words(scheduler: Any) -> None:
+    """vLLM would show the hints of a new request among its parameters, and the drafts that were to be verified."""
+    from vllm.logging_utils.dump_input import prepare_object_to_dump
+
+    nearby = (Nearby((7654327, 7654328), -1), Nearby((7654329,), 2))
+    ask(scheduler, "hinted", SIZE, hint=[7654321, 7654322, 7654323], nearby=nearby)
+    output = scheduler.schedule()
+    assert output.scheduled_spec_decode_tokens == {"hinted": [7654321, 7654322, 7654323]}
+    logged = prepare_object_to_dump(output)
+    assert "76543" not in logged
+    assert "'hints': [3]" in logged
+    assert "'nearby': [[-1, 2], [2, 1]]" in logged
+    assert "hinted: 3" in logged
+    assert output.scheduled_new_reqs[0].sampling_params.extra_args["lookahead"]["hints"], "the request itself stays"
+
+
+def test_a_request_without_hints_is_logged_as_it_is(scheduler: Any) -> None:
+    from vllm import SamplingParams
+    from vllm.logging_utils.dump_input import prepare_object_to_dump
+    from vllm.v1.request import Request
+
+    scheduler.add_request(Request("plain", [7654321] * 3, SamplingParams(max_tokens=1, temperature=0.25), None))
+    logged = prepare_object_to_dump(scheduler.schedule())
+    assert "temperature=0.25" in logged
+    assert "prompt_token_ids_len=3" in logged
+    assert "76543" not in logged

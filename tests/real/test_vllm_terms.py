@@ -117,6 +117,27 @@ async def test_a_step_that_is_asked_for_in_parts_draws_with_another_seed_in_each
     assert [params.seed for params in scripted.asked] == [sampling.after(place).seed for place in (0, 1, 3)]
 
 
+async def test_who_looks_whether_an_engine_works_has_old_prompts_forgotten() -> None:
+    looked: list[str] = []
+
+    class Watched(Scripted):
+        async def check_health(self) -> None:
+            looked.append("at the engine")
+
+    engine = engine_over(Watched(configured(None)))
+    engine._prompts = SimpleNamespace(forget_old=lambda: looked.append("for old prompts"))
+    await engine.check_health()
+    assert sorted(looked) == ["at the engine", "for old prompts"]
+
+
+def test_hints_propose_no_more_than_vllm_verifies_at_once() -> None:
+    from vllm.v1.sample.rejection_sampler import MAX_SPEC_LEN
+
+    from actors.engines.hint_options import MAX_PROPOSED
+
+    assert MAX_PROPOSED == MAX_SPEC_LEN
+
+
 @pytest.mark.parametrize(("local_only", "num"), [(False, 4 * 16), (True, 2 * 16)])
 def test_every_data_parallel_engine_works_on_so_many_sequences(local_only: bool, num: int) -> None:
     from actors.engines.vllm_terms import num_sequences

@@ -6,10 +6,11 @@ import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from actors.engines.cpu_sampling import expand_batch_to_tokens, repair
+from actors.engines.cpu_sampling import expand_batch_to_tokens, keep_seeds, repair
 
 
 class Sampler:
@@ -86,3 +87,46 @@ def test_other_devices_and_engines_without_speculation_are_left_alone(module: Mo
     assert repair(SimpleNamespace(device="cpu")) == ()
     assert module.expand_batch_to_tokens is before
     assert "forward" not in vars(made.rejection_sampler)
+
+
+class Drawing:
+    """Stands for vLLM's first model runner: of three sequences the first and the last have a seed, and the prompts of
+    the first two are not read to their end. A fourth one's place in the batch is empty."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.discard_request_mask = SimpleNamespace(np=np.array([True, True, False, True]))
+        generators = {row: torch.Generator().manual_seed(7) for row in (0, 2)}
+        self.input_batch = SimpleNamespace(num_reqs=3, generators=generators)
+
+    def sample_tokens(self, grammar_output: Any) -> dict[int, int]:
+        generators = self.input_batch.generators
+        drawn = {row: int(torch.randint(1000, (1,), generator=one)) for row, one in generators.items()}
+        for row in np.flatnonzero(self.discard_request_mask.np[: self.input_batch.num_reqs]):
+            if (generator := generators.get(int(row))) is not None:
+                generator.set_offset(generator.get_offset() - 4)
+        if grammar_output == "wrong":
+            raise RuntimeError("the pass failed")
+        return drawn
+
+
+def test_a_pass_over_a_part_of_a_prompt_takes_nothing_of_its_seed() -> None:
+    with pytest.raises(RuntimeError, match="offset"):
+        Drawing().sample_tokens(None)
+    made = Drawing()
+    assert keep_seeds(made)
+    first, last = made.input_batch.generators[0], made.input_batch.generators[2]
+    before = first.get_state()
+    assert list(made.sample_tokens(None)) == [2]
+    with pytest.raises(RuntimeError, match="the pass failed"):
+        made.sample_tokens("wrong")
+    assert made.input_batch.generators == {0: first, 2: last}
+    assert torch.equal(first.get_state(), before)
+    made.discard_request_mask.np[:] = False
+    assert made.sample_tokens(None)[0] == int(torch.randint(1000, (1,), generator=torch.Generator().manual_seed(7)))
+
+
+@pytest.mark.parametrize("other", [Drawing("cuda"), SimpleNamespace(device="cpu"), None])
+def test_seeds_are_kept_where_they_would_be_lost_only(other: Any) -> None:
+    assert keep_seeds(other) == ()
+    assert other is None or "sample_tokens" not in vars(other)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.engines.prompts import SHORT_PROMPT, PromptEncoder
+from actors.engines.prompts import KEPT_S, SHORT_PROMPT, PromptEncoder
 from actors.engines.tokenizer import ModelTokenizer
 from actors.errors import ContextTooLong, RequestError
 from actors.messages import Message, Prompt, RoleInfo
@@ -43,8 +43,8 @@ def held() -> Iterator[HeldTokenizer]:
     tokenizer.go.set()
 
 
-def encoder_of(tokenizer: ByteTokenizer, context: int = 10**6, **bounds: int) -> PromptEncoder:
-    return PromptEncoder(ModelTokenizer(tokenizer, VOCABULARY_SIZE, RoleInfo("m", "", context)), **bounds)
+def encoder_of(tokenizer: ByteTokenizer, context: int = 10**6, **others: Any) -> PromptEncoder:
+    return PromptEncoder(ModelTokenizer(tokenizer, VOCABULARY_SIZE, RoleInfo("m", "", context)), **others)
 
 
 def asking(letter: str, num_letters: int = LONG, role: str = "user") -> Prompt:
@@ -167,3 +167,29 @@ async def test_nothing_of_a_refused_prompt_is_kept(held: HeldTokenizer) -> None:
     await encoder.encode(asking("a"))
     assert held.rendered == ["a", "b", "b"]
     encoder.close()
+
+
+async def test_what_nobody_has_asked_for_in_a_minute_is_kept_no_more(held: HeldTokenizer) -> None:
+    held.go.set()
+    now = 100.0
+    encoder = encoder_of(held, clock=lambda: now)
+    await encoder.encode(asking("a"))
+    await encoder.encode(asking("b"))
+    now += KEPT_S - 1.0
+    await encoder.encode(asking("a"))
+    now += 1.0
+    encoder.forget_old()  # another minute has begun for the first, and none for the second
+    await encoder.encode(asking("a"))
+    assert held.rendered == ["a", "b"]
+    assert [prompt for prompt, _ in kept_by(encoder)] == [asking("a")]
+    await encoder.encode(asking("b"))
+    assert held.rendered == ["a", "b", "b"]
+    now += KEPT_S
+    encoder.forget_old()
+    assert kept_by(encoder) == []
+    encoder.close()
+
+
+def kept_by(encoder: PromptEncoder) -> list[tuple[Prompt, Any]]:
+    """What is kept once the thread has done what it was told before."""
+    return encoder._thread.submit(lambda: list(encoder._kept.items())).result(HELD_S)

@@ -58,9 +58,17 @@ async def test_only_the_target_s_generation_config_says_how_tokens_are_drawn(
     monkeypatch: pytest.MonkeyPatch, sets_sampling: bool, kind: Any, set_by: dict[str, Any], told: dict[str, Any]
 ) -> None:
     """Of another's nothing is taken, and so nothing is said to be left out."""
+    options = await options_of(monkeypatch, "r", EngineConfig(kind=kind, options=set_by), sets_sampling)
+    assert {name: value for name, value in options.items() if name != "seed"} == told
+
+
+async def options_of(
+    monkeypatch: pytest.MonkeyPatch, replica: str, engine: EngineConfig, sets_sampling: bool = True
+) -> dict[str, Any]:
+    """With which options the replica so named makes its engine."""
     monkeypatch.setenv("RAY_ADDRESS", "here")
-    replica = SimpleNamespace(replica_id=SimpleNamespace(unique_id="r"))
-    monkeypatch.setattr(replicas.serve, "get_replica_context", lambda: replica)
+    context = SimpleNamespace(replica_id=SimpleNamespace(unique_id=replica))
+    monkeypatch.setattr(replicas.serve, "get_replica_context", lambda: context)
     monkeypatch.setattr(replicas.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="here"))
     asked: list[dict[str, Any]] = []
 
@@ -68,6 +76,17 @@ async def test_only_the_target_s_generation_config_says_how_tokens_are_drawn(
         asked.append(options)
 
     monkeypatch.setattr(replicas, "create_engine", create_engine)
-    config = WriterConfig(model="m", engine=EngineConfig(kind=kind, options=set_by))
+    config = WriterConfig(model="m", engine=engine)
     await start_engine(config, config.placement, StartPhases(), sets_sampling=sets_sampling)
-    assert asked == [told]
+    return asked[0]
+
+
+async def test_each_replica_draws_random_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EngineConfig(kind="vllm")
+    seeds = [(await options_of(monkeypatch, replica, engine))["seed"] for replica in ("a1b2", "c3d4", "a1b2")]
+    assert seeds[0] == seeds[2] != seeds[1]
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert engine.options == {}, "what all replicas share stays"
+    set_by = EngineConfig(kind="vllm", options={"seed": 5})
+    assert (await options_of(monkeypatch, "a1b2", set_by))["seed"] == 5
+    assert "seed" not in await options_of(monkeypatch, "a1b2", EngineConfig(kind="scripted"))

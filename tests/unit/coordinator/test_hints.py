@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from actors.engines.scripted import ScriptOptions, detokenize
-from actors.messages import Ending, Nearby, Step, StepRule, TokenIds
+from actors.messages import Ending, Nearby, Sampling, Step, StepRule, TokenIds
 from deployments.coordinator.events import AddHints, DraftStep, StartDraft, StartStream, StartTarget, TargetFailed
 from deployments.coordinator.hints import MARGIN, MAX_TOKENS, NUM_KEPT, Hints
 from deployments.coordinator.session import Session
@@ -116,6 +116,32 @@ def test_rejected_steps_are_hints_for_target_and_draft() -> None:
         assert num_before > 0
         assert request.nearby == (Nearby(event.step.token_ids, num_before),)
         assert request.hints == (), "it does not begin where they go on"
+
+
+def seeds_of(**changes: object) -> tuple[set[int | None], set[int | None]]:
+    """With which seeds the target and the draft are asked, from the beginning to the end of a sampled request."""
+    w = speculating(DRAFT, sampling=Sampling(1.0, seed=7), **changes)
+    w.start()
+    while not w.session.finished:
+        w.do(w.choices()[0])
+    asked = [[c.request.sampling.seed for c in w.log if isinstance(c, kind)] for kind in (StartTarget, StartDraft)]
+    assert asked[0][0] == 7, "whatever is hinted, the target's seeds are the request's"
+    return set(asked[0]), set(asked[1])
+
+
+@pytest.mark.parametrize("verifier", ["v", None])
+def test_no_hint_is_drawn_with_a_seed_of_the_target_s(verifier: str | None) -> None:
+    target, draft = seeds_of(takes_hints=True, verifier=verifier)
+    assert len(target) > 3
+    assert len(draft) > 3
+    assert not target & draft
+
+
+@pytest.mark.parametrize("changes", [{}, {"takes_hints": True, "token_speculation": "ngram"}])
+def test_where_no_hints_go_both_draw_alike(changes: dict[str, object]) -> None:
+    """So that they write the same where they are as sure of it."""
+    target, draft = seeds_of(**changes)
+    assert 7 in target & draft
 
 
 @pytest.mark.parametrize("how", ["ngram", "none"])

@@ -94,3 +94,21 @@ def test_what_the_engine_would_refuse_is_refused_before_it_is_opened(
             assert [type(output) async for output in outputs][-1] is Finished
 
     run_virtually(ask())
+
+
+@pytest.mark.parametrize("takes_hints", [False, True])
+@pytest.mark.parametrize("verifier", ["exact", "always"])
+def test_the_draft_has_seeds_of_its_own_where_its_words_are_hints(takes_hints: bool, verifier: str) -> None:
+    async def ask() -> None:
+        target = Model(replace(TARGET, hint_gain=2.0 if takes_hints else 1.0), NEUTRAL)
+        draft, bench = Model(DRAFT, NEUTRAL), Bench()
+        bench.roles = Roles(TargetModel(target), Draft(draft))
+        coordinator = await bench.coordinator()
+        wishes = SamplingOptions(temperature=1.0, seed=7)
+        async for _ in coordinator.generate(request(mode="lookahead", verifier=verifier, sampling=wishes)):
+            pass
+        seeds = [{sampling.seed for sampling in model.asked} for model in (target, draft)]
+        assert 7 in seeds[0]
+        assert (seeds[0] & seeds[1] == set()) is takes_hints
+
+    run_virtually(ask())

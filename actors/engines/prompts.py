@@ -1,7 +1,7 @@
-"""Prompts to tokens beside an event loop that has streams and heartbeats to carry.
+"""Prompts to tokens, and back, beside an event loop that has streams and heartbeats to carry.
 
-Promises: encoding a prompt never holds the loop up by more than a short one takes; a short one waits for no other; long
-ones are encoded one after the other in a thread of their own, so that their memory is that of one; a caller that is
+Promises: encoding or decoding a prompt never holds the loop up by more than a short one takes; a short one waits for no other; long
+ones are worked on one after the other in a thread of their own, so that their memory is that of one; a caller that is
 cancelled is free at once, and what nobody waits for any more is not begun; what is kept is bounded by its size, and
 nothing of a prompt that is refused is kept.
 """
@@ -23,7 +23,7 @@ MAX_KEPT = 4_000_000
 
 
 class PromptEncoder:
-    """Encodes prompts with `tokenizer` for one event loop."""
+    """Encodes and decodes prompts with `tokenizer` for one event loop."""
 
     def __init__(self, tokenizer: ModelTokenizer, max_kept: int = MAX_KEPT) -> None:
         self._tokenizer = tokenizer
@@ -38,6 +38,12 @@ class PromptEncoder:
         if size(prompt) <= SHORT_PROMPT:
             return self._tokenizer.encode_prompt(prompt)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_long, prompt)
+
+    async def decode(self, token_ids: TokenIds) -> str:
+        """As `ModelTokenizer.decode`."""
+        if len(token_ids) <= SHORT_PROMPT:
+            return self._tokenizer.decode(token_ids)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._tokenizer.decode, token_ids)
 
     def close(self) -> None:
         """Takes no more long prompts; those it has are still encoded. Does not wait."""

@@ -44,7 +44,7 @@ def ask(served: Served, question: str, request_id: str | None = None, **options:
         messages=[{"role": "user", "content": question}],
         temperature=0,
         extra_body={"speculation": {"controller": False} | options.pop("speculation", {})},
-        extra_headers=headers,
+        extra_headers=headers | options.pop("headers", {}),
         **options,
     )
 
@@ -339,6 +339,13 @@ def test_versions_of_a_step_change_no_word_and_are_counted(served: Served) -> No
     assert len(drafts) == summary["num_branch_steps"]
     with pytest.raises(openai.BadRequestError, match="mode 'lookahead'"):
         ask(served, question, speculation={"mode": "lookahead_sync", "branches": 2})
+
+
+def test_no_header_of_a_client_cuts_a_stream(served: Served) -> None:
+    question = "How long may it take?"
+    hasty = {"x-request-timeout-seconds": "0.2"}
+    stream = ask(served, question, stream=True, speculation={"mode": "target"}, headers=hasty)
+    assert text_of(stream) == truth(question, served)
 
 
 def test_errors_are_openais(served: Served) -> None:

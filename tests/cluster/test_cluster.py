@@ -18,7 +18,7 @@ import pytest
 import ray
 from ray import serve
 
-from actors.engines.scripted import ScriptOptions, detokenize, prompt_ids
+from actors.engines.scripted import ScriptOptions, detokenize, prompt_ids, tokenize
 from actors.messages import Message, Prompt, StepRule
 from tests.cluster.conftest import Served
 from tests.unit.coordinator.world import write
@@ -389,3 +389,10 @@ def test_completions_and_n(served: Served) -> None:
     assert {choice.finish_reason for choice in answer.choices} == {"length"}
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 10
+    for mode in ("target", "lookahead"):
+        wishes = {"speculation": {"mode": mode, "verifier": "never"}}
+        texts = {
+            served.openai.completions.create(model=MODEL, prompt=prompt, max_tokens=40, extra_body=wishes).choices[0].text
+            for prompt in ("Go on", list(tokenize("Go on")))
+        }
+        assert len(texts) == 1, "token ids stand for their text"

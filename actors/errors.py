@@ -48,7 +48,8 @@ class RequestError(LookaheadError):
 
 
 class ContextTooLong(RequestError):
-    """The prompt, or the prompt with `max_tokens`, does not fit the model's context."""
+    """The prompt, or the prompt with `max_tokens`, does not fit the model's context. `param` is ``prompt`` or
+    ``max_tokens``, as a `GenerationRequest` has them: a client may have called them otherwise."""
 
     code = "context_length_exceeded"
 
@@ -58,7 +59,7 @@ class ContextTooLong(RequestError):
         return cls(
             f"The prompt has {num_tokens} tokens{' or more' if or_more else ''}; {model} reads at most "
             f"{max_model_len}, the answer included. Shorten the prompt.",
-            "messages",
+            "prompt",
         )
 
 

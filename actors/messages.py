@@ -59,10 +59,17 @@ class Prompt:
     """With messages: what the answer begins with, such as the mark that closes a reasoning which the template opens."""
     cache_salt: str = ""
     """What engines keep of it in their prefix caches is found by prompts of the same salt only; no text changes."""
+    vocabulary: str = ""
+    """With `token_ids`: the one that they are of, which a model of another one refuses. Empty: not known."""
+
+    def of(self, vocabulary: str) -> Prompt:
+        """This prompt, where its token ids, if it has any, are of `vocabulary`."""
+        return self if self.token_ids is None else replace(self, vocabulary=vocabulary)
 
     @property
     def question(self) -> str:
-        """The words a judge may read as the question: the last user message, or the text."""
+        """The words a judge may read as the question: the last user message, or the text. What token ids say only a
+        model of their vocabulary knows (`Target.decode`)."""
         for message in reversed(self.messages):
             if message.role == "user":
                 return message.content

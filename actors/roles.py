@@ -42,7 +42,8 @@ class Writer(Protocol):
     async def encode(self, prompt: Prompt) -> TokenIds:
         """`prompt` by this model's own chat template and tokenizer.
 
-        Raises RequestError if the template refuses it and ContextTooLong if it leaves no room for one token.
+        Raises RequestError if the template refuses it, ContextTooLong if it leaves no room for one token, and
+        OtherVocabulary for token ids of another `Prompt.vocabulary`.
         """
         ...
 
@@ -95,6 +96,10 @@ class Drafter(Writer, Protocol):
 
 class Target(Writer, Protocol):
     """Writes what counts."""
+
+    async def decode(self, token_ids: TokenIds, vocabulary: str) -> str:
+        """The text of `token_ids`, special tokens included; OtherVocabulary unless this model's is `vocabulary`."""
+        ...
 
     async def step(self, request: StepRequest) -> Step:
         """The step that follows `request.prefix`, of at most ``min(max_tokens, rule.max_tokens)`` tokens."""
@@ -163,6 +168,10 @@ class Engine(Protocol):
 
     def encode_text(self, text: str) -> TokenIds:
         """`text` as a continuation: no special tokens are added, none is parsed."""
+        ...
+
+    async def decode(self, token_ids: TokenIds) -> str:
+        """The text of `token_ids`, special tokens included. However many there are, the event loop goes on."""
         ...
 
     def generate(

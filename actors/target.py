@@ -12,12 +12,17 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from actors.errors import ServiceError
-from actors.messages import Delta, Step, StepRequest
+from actors.messages import Delta, Step, StepRequest, TokenIds
 from actors.writer import ModelWriter
 
 
 class TargetModel(ModelWriter):
     """`actors.roles.Target` over an engine."""
+
+    async def decode(self, token_ids: TokenIds, vocabulary: str) -> str:
+        """The text of `token_ids`, special tokens included; OtherVocabulary unless this model's is `vocabulary`."""
+        self._require_own(vocabulary)
+        return await self._engine.decode(token_ids)
 
     async def step(self, request: StepRequest) -> Step:
         """The step that follows `request.prefix`, of at most ``min(max_tokens, rule.max_tokens)`` tokens."""

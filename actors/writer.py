@@ -49,8 +49,10 @@ class ModelWriter:
     async def encode(self, prompt: Prompt) -> TokenIds:
         """`prompt` by this model's own chat template and tokenizer.
 
-        Raises RequestError if the template refuses it and ContextTooLong if it leaves no room for one token.
+        Raises RequestError if the template refuses it, ContextTooLong if it leaves no room for one token, and
+        OtherVocabulary for token ids of another `Prompt.vocabulary`.
         """
+        self._require_own(prompt.vocabulary)
         token_ids = await self._engine.encode_prompt(prompt)
         if len(token_ids) >= self._info.max_model_len:
             raise ContextTooLong.of_prompt(len(token_ids), self._info.model, self._info.max_model_len)

@@ -45,7 +45,7 @@ WRITER_METHODS = frozenset(
     {"describe", "encode", "render", "add_hints", "speculation_stats", "label_probabilities", "token_logprobs"}
 )
 DRAFT_METHODS = WRITER_METHODS | {"look_ahead", "look_ahead_in_parts"}
-TARGET_METHODS = WRITER_METHODS | {"step", "progress", "stream"}
+TARGET_METHODS = WRITER_METHODS | {"decode", "step", "progress", "stream"}
 
 
 async def start_engine(

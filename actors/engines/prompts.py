@@ -1,9 +1,9 @@
-"""Prompts to tokens beside an event loop that has streams and heartbeats to carry.
+"""Prompts to tokens, and back, beside an event loop that has streams and heartbeats to carry.
 
-Promises: encoding a prompt never holds the loop up by more than a short one takes; a short one waits for no other; long
-ones are encoded one after the other in a thread of their own, so that their memory is that of one; a caller that is
-cancelled is free at once, and what nobody waits for any more is not begun; what is kept is bounded by its size and by
-time, and nothing of a prompt that is refused is kept.
+Promises: encoding or decoding a prompt never holds the loop up by more than a short one takes; a short one waits for no
+other; long ones are worked on one after the other in a thread of their own, so that their memory is that of one; a
+caller that is cancelled is free at once, and what nobody waits for any more is not begun; what is kept is bounded by
+its size and by time, and nothing of a prompt that is refused is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEPT_S = 60.0
 
 
 class PromptEncoder:
-    """Encodes prompts with `tokenizer` for one event loop. `clock` gives seconds."""
+    """Encodes and decodes prompts with `tokenizer` for one event loop. `clock` gives seconds."""
 
     def __init__(
         self, tokenizer: ModelTokenizer, max_kept: int = MAX_KEPT, clock: Callable[[], float] = time.monotonic
@@ -46,6 +46,12 @@ class PromptEncoder:
         if size(prompt) <= SHORT_PROMPT:
             return self._tokenizer.encode_prompt(prompt)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_long, prompt)
+
+    async def decode(self, token_ids: TokenIds) -> str:
+        """As `ModelTokenizer.decode`."""
+        if len(token_ids) <= SHORT_PROMPT:
+            return self._tokenizer.decode(token_ids)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._tokenizer.decode, token_ids)
 
     def forget_old(self) -> None:
         """What nobody has asked for in `KEPT_S` is kept no more. To be called every few seconds; does not wait."""

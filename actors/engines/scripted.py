@@ -43,7 +43,9 @@ END = 1
 """Token that ends the text."""
 FIRST_TEXT = 256
 VOCABULARY = "scripted"
-TOKEN = re.compile(r"\n\n|\n| ?[^\s]{1,6}|\s")
+TOKEN = re.compile(r"\n\n|\n| ?[!-~]{1,6}| ?[^\s!-~]|\s")
+"""A word of ASCII in pieces of six, any other character by itself: no token has more than seven bytes, so that its id
+has 64 bits at most, as others' have."""
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gina", "Hugo")
 NONSENSE = "of by the 0 = 1 not.\n\n"
 """A step of a draft that is ordered to write nonsense."""
@@ -97,7 +99,7 @@ def script_options(options: Mapping[str, Any]) -> ScriptOptions:
 
 
 def tokenize(text: str) -> TokenIds:
-    """Ids of `text`: each is its piece's bytes as a number, so every process knows all of them."""
+    """Ids of `text`: each is its piece's bytes as a number, so every process knows all of them, of 64 bits at most."""
     return tuple(
         int.from_bytes(b"\x01" + piece.encode("utf-8", "surrogatepass"), "big") for piece in TOKEN.findall(text)
     )
@@ -233,6 +235,10 @@ class ScriptedEngine:
     def encode_text(self, text: str) -> TokenIds:
         """As `Engine.encode_text`."""
         return tokenize(text)
+
+    async def decode(self, token_ids: TokenIds) -> str:
+        """As `Engine.decode`, but special tokens have no text here."""
+        return detokenize(token_ids)
 
     async def generate(
         self,

@@ -84,6 +84,11 @@ class ModelTokenizer:
         """`text` as a continuation; nothing is added, and no special token is read out of it."""
         return tuple(self._plain.encode(text, add_special_tokens=False).ids)
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of `token_ids`, special tokens included."""
+        # In a batch, since `decode` holds Python's lock until it is done.
+        return str(self._backend.decode_batch([list(token_ids)], skip_special_tokens=False)[0])
+
     def text_stream(self, prefix: Sequence[int], close: str | None) -> TextStream:
         """The text of what follows `prefix`, token by token."""
         shown = {token: text for token, text in self._special.items() if text == close}

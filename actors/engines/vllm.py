@@ -156,6 +156,11 @@ class VllmEngine:
         """`text` as a continuation: no special tokens are added, none is parsed."""
         return self._tokenizer.encode_text(text)
 
+    async def decode(self, token_ids: TokenIds) -> str:
+        """As `Engine.decode`."""
+        self._require_running()
+        return await self._prompts.decode(token_ids)
+
     async def generate(
         self,
         call_id: str,
@@ -347,7 +352,7 @@ class VllmEngine:
             raise ContextTooLong(
                 f"The text has {len(token_ids)} tokens and {self._info.model} reads at most "
                 f"{self._info.max_model_len}, the answer included; shorten it.",
-                "messages",
+                "prompt",
             )
         return min(max_tokens, room)
 

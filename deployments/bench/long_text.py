@@ -75,6 +75,10 @@ class EvenEngine:
         """As `Engine.encode_text`; nothing is ever foreign here."""
         raise AssertionError(f"text of another vocabulary: {text[:20]!r}")
 
+    async def decode(self, token_ids: TokenIds) -> str:
+        """As `Engine.decode`; no prompt comes as token ids here."""
+        raise AssertionError(f"a prompt of {len(token_ids)} token ids")
+
     async def generate(
         self,
         call_id: str,

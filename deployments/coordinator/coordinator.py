@@ -18,13 +18,12 @@ from typing import Any
 
 from actors.errors import (
     AttemptsExhausted,
-    ContextTooLong,
     LookaheadError,
     OtherVocabulary,
     RequestError,
     RoleUnavailable,
 )
-from actors.messages import Prompt, RoleInfo, Sampling, StepRule, TokenIds
+from actors.messages import Prompt, StepRule, TokenIds
 from deployments.config import Config
 from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
@@ -36,7 +35,7 @@ from deployments.coordinator.latency import Bounds
 from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
 from deployments.coordinator.reasoning import rendered
 from deployments.coordinator.session import Session
-from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
+from deployments.coordinator.settings import SessionSettings, SpecReasonOptions, max_tokens_of, sampling_of
 from deployments.coordinator.vigilance import Vigilance
 from deployments.generation import GenerationRequest, Opened, Output
 from deployments.speculation_config import SpeculationConfig
@@ -96,6 +95,9 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     branches = (wishes.branches or defaults.branches) if mode == "lookahead" else 1
     is_simple = mode == "lookahead" and branches == 1  # branches are versions of whole steps
     is_controlled = is_simple and wishes.controller is not False and defaults.controller.enabled
+    if wishes.controller and not is_controlled:
+        where = "in mode 'lookahead' without branches" if defaults.controller.enabled else "nowhere in this deployment"
+        raise RequestError(f"The controller works {where}; leave it out.", "speculation.controller")
     is_open = is_exact or (is_controlled and wishes.verifier is None)
     may_guide = is_simple and token_speculation == "hints" and is_open
     checked_by = None if is_exact else verifier
@@ -191,7 +193,8 @@ class Coordinator:
             seen_by = (trace, metrics, demand, pacer, audit, self)
             observers = tuple(observer for observer in seen_by if observer is not None)
             patience = self._patience(request)
-            pipeline = Pipeline(session, self._roles, request.prompt, patience, observers, self._vigilance)
+            prompt = request.prompt.of(settings.vocabulary)
+            pipeline = Pipeline(session, self._roles, prompt, patience, observers, self._vigilance)
             async with aclosing(pipeline.run()) as outputs:
                 async for output in outputs:
                     yield output
@@ -265,13 +268,19 @@ class Coordinator:
     async def _settings(self, request: GenerationRequest, plan: Plan) -> SessionSettings:
         """The settings of `request`. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
-        drafts = plan.mode != "target"
-        draft = asyncio.create_task(self._draft_prompt(request.prompt, drafts))
+        asked, drafts = _as_begun(request), plan.mode != "target"
+        draft = asyncio.create_task(self._draft_prompt(asked, drafts))
         try:
-            info, prompt, marks = await rendered(target, request.prompt, config.reasoning)
+            info, prompt, marks = await rendered(target, asked, config.reasoning)
             draft_prompt = await self._in_time(draft)
         finally:
             draft.cancel()
+        question = asked.question
+        if asked.token_ids is not None:
+            if draft_prompt.vocabulary not in ("", info.vocabulary):  # it has read them as its own
+                draft_prompt = DraftPrompt(refuses=True)
+            if drafts and plan.verifier is not None:
+                question = await target.decode(asked.token_ids, info.vocabulary)
         step, spec = config.speculation.step, config.speculation.specreason
         thinks = marks.close is not None and marks.starts_open
         return SessionSettings(
@@ -279,9 +288,9 @@ class Coordinator:
             target_prompt=prompt,
             draft_prompt=draft_prompt.token_ids,
             vocabulary=info.vocabulary,
-            max_tokens=_max_tokens(request, len(prompt), info),
+            max_tokens=max_tokens_of(request, len(prompt), info),
             rule=StepRule(request.speculation.boundary or step.boundary, step.max_tokens, marks.close),
-            sampling=_sampling(request, info),
+            sampling=sampling_of(request, info),
             stop=request.stop,
             marks=marks,
             mode=plan.mode,
@@ -292,7 +301,7 @@ class Coordinator:
             max_nodes=config.speculation.max_nodes,
             branch_temperature=config.speculation.branch_temperature,
             verifier=plan.verifier,
-            question=request.prompt.question,
+            question=question,
             cache_salt=request.prompt.cache_salt,
             max_attempts=config.speculation.max_attempts,
             spans=config.speculation.spans,
@@ -317,7 +326,7 @@ class Coordinator:
             return DraftPrompt()
         try:
             info, (token_ids,) = await self._roles.drafter.render(prompt)
-        except RequestError as error:
+        except (RequestError, OtherVocabulary) as error:
             logger.info("The draft cannot serve a request: %s", error)
             return DraftPrompt(refuses=True)
         except LookaheadError:
@@ -347,6 +356,13 @@ class Coordinator:
         self._draft_away_until = now + self._draft_away_s
 
 
+def _as_begun(request: GenerationRequest) -> Prompt:
+    """The prompt of `request`. Where it goes on, the token ids of its prompt are of the vocabulary in which it was
+    written so far: a target of another one, which took the place of the first, would read another text."""
+    pieces = request.resume.pieces if request.resume is not None else ()
+    return request.prompt.of(pieces[-1].vocabulary if pieces else "")
+
+
 def _judged_by(config: Config) -> tuple[object, ...]:
     """What the limits rest on: with other bounds, or other checks, what was learnt says nothing."""
     speculation = config.speculation
@@ -364,31 +380,3 @@ def _vigilance(speculation: SpeculationConfig) -> Vigilance:
         ),
         Fuse(silence.max_failures, speculation.draft_retry_s),
     )
-
-
-def _sampling(request: GenerationRequest, info: RoleInfo) -> Sampling:
-    """How tokens are drawn; RequestError for what the target's engine would refuse when it is asked."""
-    sampling = request.sampling.over(info.sampling)
-    if sampling.temperature > 0 and sampling.min_p > 0 and not info.takes_min_p:
-        raise RequestError(
-            f"The engine of {info.model} cannot draw tokens with min_p as this server runs it; leave min_p out, or set "
-            "it or temperature to 0.",
-            "min_p",
-        )
-    return sampling
-
-
-def _max_tokens(request: GenerationRequest, num_prompt_tokens: int, info: RoleInfo) -> int:
-    room = info.max_model_len - num_prompt_tokens
-    if room < 1:
-        raise ContextTooLong(
-            f"The prompt has {num_prompt_tokens} tokens; the model's context of {info.max_model_len} has no room left.",
-            "messages",
-        )
-    if request.max_tokens is not None and request.max_tokens > room:
-        raise ContextTooLong(
-            f"The prompt has {num_prompt_tokens} tokens and {request.max_tokens} more were asked for; the model's "
-            f"context is {info.max_model_len}. Shorten the prompt or lower max_tokens to {room}.",
-            "max_tokens",
-        )
-    return room if request.max_tokens is None else request.max_tokens

@@ -331,7 +331,7 @@ class Pipeline:
             await asyncio.sleep(min(delay, MAX_DRAFT_RETRY_S))
             try:
                 info, (prompt,) = await drafter.render(self._prompt)
-            except RequestError as error:
+            except (RequestError, OtherVocabulary) as error:
                 logger.info("The draft cannot serve a request: %s", error)
                 self._events.put_nowait(DraftRefused())
                 break

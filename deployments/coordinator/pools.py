@@ -187,6 +187,11 @@ class DraftPool(WriterPool):
 class TargetPool(WriterPool):
     """`Target` over a pool of replicas."""
 
+    async def decode(self, token_ids: TokenIds, vocabulary: str) -> str:
+        """As `Target.decode`."""
+        text: str = await self._pool.call("decode", "", token_ids, vocabulary)
+        return text
+
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""
         async with aclosing(self._items("step", request)) as steps:

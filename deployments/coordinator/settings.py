@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.messages import Sampling, StepRule, TokenIds
+from actors.errors import ContextTooLong, RequestError
+from actors.messages import RoleInfo, Sampling, StepRule, TokenIds
 from deployments.coordinator.output import Marks
-from deployments.generation import Standing
+from deployments.generation import GenerationRequest, Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,29 @@ class SessionSettings:
         """Whether a step is cut where the target leaves the draft's words. Steps of a set length would be out of step
         with the draft's ever after."""
         return self.verifier is None and self.restart_in_step and self.rule.boundary != "tokens"
+
+
+def sampling_of(request: GenerationRequest, info: RoleInfo) -> Sampling:
+    """How tokens are drawn; RequestError for what the target's engine would refuse when it is asked."""
+    sampling = request.sampling.over(info.sampling)
+    if sampling.temperature > 0 and sampling.min_p > 0 and not info.takes_min_p:
+        raise RequestError(
+            f"The engine of {info.model} cannot draw tokens with min_p as this server runs it; leave min_p out, or set "
+            "it or temperature to 0.",
+            "min_p",
+        )
+    return sampling
+
+
+def max_tokens_of(request: GenerationRequest, num_prompt_tokens: int, info: RoleInfo) -> int:
+    """How many tokens may be written; ContextTooLong where the target has no room for as many as the request asks."""
+    room = info.max_model_len - num_prompt_tokens
+    if room < 1:
+        raise ContextTooLong.of_prompt(num_prompt_tokens, info.model, info.max_model_len)
+    if request.max_tokens is not None and request.max_tokens > room:
+        raise ContextTooLong(
+            f"The prompt has {num_prompt_tokens} tokens, and up to {request.max_tokens} are to be written behind it; "
+            f"the model's context is {info.max_model_len}. Shorten the prompt, or ask for at most {room}.",
+            "max_tokens",
+        )
+    return room if request.max_tokens is None else request.max_tokens

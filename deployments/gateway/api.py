@@ -257,10 +257,10 @@ class Routes:
         requests = tuple(replace(each, holder=holder_of(request)) for each in requests)
         backend, count = self._get_backend(), self._count(request, payers, place)
         if bookmarks is None:
-            generations = Generations(backend, requests, timeout_s, count, place.turn)
+            generations = Generations(backend, requests, timeout_s, count, place.turn, ask.fields)
         else:
             held = Held(backend, Stay(count, leaving_of(request)))
-            generations = Generations(held, requests, timeout_s, turn=place.turn)
+            generations = Generations(held, requests, timeout_s, turn=place.turn, fields=ask.fields)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
         keep_alive_s = self._keep_alive_s

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -53,6 +54,13 @@ def shown(error: Exception, request_id: str) -> LookaheadError:
         f"The operator finds the details in the log under the request id {request_id}."
     )
     return HttpError(500, "internal_error", message, kind="server_error")
+
+
+def in_words_of(error: Exception, fields: Mapping[str, str]) -> Exception:
+    """`error`, where it names one of `fields` with what the client calls that."""
+    if isinstance(error, LookaheadError) and error.param is not None:
+        error.param = fields.get(error.param, error.param)
+    return error
 
 
 def from_http_exception(error: HTTPException, method: str, path: str) -> HttpError:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from actors.errors import DeadlineExceeded, ServiceError
 from deployments.gateway.backend import Source
+from deployments.gateway.errors import in_words_of
 from deployments.generation import Finished, GenerationRequest, Opened, Output
 
 log = logging.getLogger("lookahead.gateway")
@@ -31,7 +32,8 @@ class Generations:
     """One task a choice, all feeding one queue. Use as ``async with``, then `open`, then `receive` until `is_done`.
 
     `count` is told each output as it comes, also those that no client will read. `turn` is awaited before anything
-    begins, and says whether that took time; what it raises, entering raises. Time limits count from before it.
+    begins, and says whether that took time; what it raises, entering raises. Time limits count from before it. Errors
+    name the body's `fields`, as in `Ask`.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class Generations:
         timeout_s: float,
         count: Callable[[GenerationRequest, Output], None] | None = None,
         turn: Callable[[], Awaitable[bool]] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         self._backend = backend
         self._requests = tuple(requests)
         self._timeout_s = timeout_s
         self._count = count
         self._turn = turn
+        self._fields = fields or {}
         self._queue: asyncio.Queue[tuple[int, Output | Exception]] = asyncio.Queue(QUEUE_SIZE)
         self._opened: deque[tuple[int, Opened]] = deque()
         self._all_open = asyncio.Event()
@@ -123,7 +127,7 @@ class Generations:
             limit = "The request's time limit" if is_rest else f"The time limit of {self._timeout_s:g} seconds"
             raise DeadlineExceeded(f"{limit} passed; what was sent before is valid.") from None
         if isinstance(output, Exception):
-            raise output
+            raise in_words_of(output, self._fields)
         return index, output
 
     async def _pump(self, index: int, request: GenerationRequest) -> None:

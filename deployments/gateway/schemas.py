@@ -47,6 +47,8 @@ class Off:
 Never = Annotated[None, Off()]
 Zero = Annotated[None, Off((0, 0.0))]
 No = Annotated[None, Off((False,))]
+Yes = Annotated[None, Off((True,))]
+One = Annotated[None, Off((1, 1.0))]
 Nothing = Annotated[None, Off(([],))]
 
 
@@ -57,7 +59,7 @@ class Body(BaseModel):
 
 
 def _text(value: object) -> str:
-    """A message's text: a string, or text parts joined."""
+    """A message's text: a string, or text parts with a line break between them, as vllm serve joins them."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
@@ -72,7 +74,7 @@ def _text(value: object) -> str:
             form = 'Input should be a string or an array of parts like {"type": "text", "text": "..."}; look at part '
             raise PydanticCustomError("invalid_part", form + str(number))
         texts.append(part["text"])
-    return "".join(texts)
+    return "\n".join(texts)
 
 
 def _stop(value: object) -> tuple[str, ...]:
@@ -111,7 +113,8 @@ def _are_ids(items: list[Any]) -> bool:
 
 
 class TextPart(BaseModel):
-    """A part of a message's content. Other types of parts (images, audio, files) are refused."""
+    """A part of a message's content; the model sees a line break between two of them. Other types of parts (images,
+    audio, files) are refused."""
 
     type: Literal["text"]
     text: str
@@ -172,7 +175,11 @@ class Speculation(Body):
     token_speculation: Annotated[str | None, Field(examples=["hints"])] = None
     boundary: Annotated[str | None, Field(examples=["sentence"], description="Where a step ends.")] = None
     controller: Annotated[
-        bool | None, Field(description="False: `max_lookahead` steps ahead throughout, whatever is measured.")
+        bool | None,
+        Field(
+            description="False: `max_lookahead` steps ahead throughout, whatever is measured. True is for mode "
+            "lookahead without branches, where the deployment has a controller."
+        ),
     ] = None
 
 
@@ -222,6 +229,12 @@ class Generation(Body):
     include_stop_str_in_output: No = None
     stop_token_ids: Nothing = None
     bad_words: Nothing = None
+    skip_special_tokens: Yes = None
+    spaces_between_special_tokens: Yes = None
+    use_beam_search: No = None
+    length_penalty: One = None
+    structured_outputs: Never = None
+    truncate_prompt_tokens: Never = None
     prompt_logprobs: Never = None
 
 
@@ -237,6 +250,12 @@ class ChatRequest(Generation):
     safety_identifier: str | None = None
     parallel_tool_calls: Annotated[bool | None, Field(description="Without tools it means nothing.")] = None
 
+    add_generation_prompt: Yes = None
+    continue_final_message: No = None
+    add_special_tokens: No = None
+    echo: No = None
+    include_reasoning: Yes = None
+    documents: Never = None
     logprobs: No = None
     top_logprobs: Zero = None
     tools: Nothing = None
@@ -266,3 +285,4 @@ class CompletionRequest(Generation):
     echo: No = None
     best_of: Annotated[int | None, Field(description="May only be 1 or the value of `n`.")] = None
     suffix: Never = None
+    add_special_tokens: Yes = None

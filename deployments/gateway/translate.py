@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
@@ -61,6 +62,8 @@ class Ask:
     include_usage: bool
     priority: int | None = None
     """Lower first, where requests wait."""
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What the body calls a field of `GenerationRequest`, where it has another name for it."""
 
     @property
     def timeout_s(self) -> float | None:
@@ -87,7 +90,10 @@ def ask_chat(data: dict[str, Any], config: Config, request_id: str, fidelity: Fi
         raise bad_request("invalid_value", message, "chat_template_kwargs")
     prompt = Prompt(messages=messages, template_options=template_options, cache_salt=salt)
     max_tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    return _ask(body, (prompt,), max_tokens, config, request_id, fidelity)
+    fields = {"prompt": "messages"}
+    if body.max_completion_tokens is not None:
+        fields["max_tokens"] = "max_completion_tokens"
+    return replace(_ask(body, (prompt,), max_tokens, config, request_id, fidelity), fields=fields)
 
 
 def ask_completion(data: dict[str, Any], config: Config, request_id: str, fidelity: Fidelity | None = None) -> Ask:
@@ -101,7 +107,8 @@ def ask_completion(data: dict[str, Any], config: Config, request_id: str, fideli
         Prompt(text=p, cache_salt=salt) if isinstance(p, str) else Prompt(token_ids=p, cache_salt=salt)
         for p in body.prompt
     )
-    return _ask(body, prompts, body.max_tokens or DEFAULT_COMPLETION_TOKENS, config, request_id, fidelity)
+    ask = _ask(body, prompts, body.max_tokens or DEFAULT_COMPLETION_TOKENS, config, request_id, fidelity)
+    return ask if body.max_tokens is not None else replace(ask, fields={"max_tokens": "prompt"})
 
 
 def _ask(

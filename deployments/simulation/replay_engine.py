@@ -132,6 +132,10 @@ class ReplayEngine:
         """As `Engine.encode_text`: draft and target share the vocabulary, so nothing is ever encoded."""
         raise RequestError("A replayed engine has no tokenizer.")
 
+    async def decode(self, token_ids: TokenIds) -> str:
+        """As `Engine.decode`: no prompt comes as token ids."""
+        raise RequestError("A replayed engine has no tokenizer.")
+
     async def generate(
         self,
         call_id: str,

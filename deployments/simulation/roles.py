@@ -122,6 +122,10 @@ class SimulatedTarget(SimulatedWriter):
         self._gain = gain
         self._speeds: dict[str, tuple[Place, float]] = {}
 
+    async def decode(self, token_ids: TokenIds, vocabulary: str) -> str:
+        """As `Target.decode`: no prompt has words here."""
+        return ""
+
     async def step(self, request: StepRequest) -> Step:
         """As `Target.step`."""
         async for item in self.progress(request, 0.0):

@@ -19,7 +19,7 @@ import pytest
 import ray
 from ray import serve
 
-from actors.engines.scripted import ScriptOptions, detokenize, prompt_ids
+from actors.engines.scripted import ScriptOptions, detokenize, prompt_ids, tokenize
 from actors.messages import Message, Prompt, StepRule
 from tests.cluster.conftest import Served
 from tests.unit.coordinator.world import write
@@ -45,7 +45,7 @@ def ask(served: Served, question: str, request_id: str | None = None, **options:
         messages=[{"role": "user", "content": question}],
         temperature=0,
         extra_body={"speculation": {"controller": False} | options.pop("speculation", {})},
-        extra_headers=headers,
+        extra_headers=headers | options.pop("headers", {}),
         **options,
     )
 
@@ -342,6 +342,13 @@ def test_versions_of_a_step_change_no_word_and_are_counted(served: Served) -> No
         ask(served, question, speculation={"mode": "lookahead_sync", "branches": 2})
 
 
+def test_no_header_of_a_client_cuts_a_stream(served: Served) -> None:
+    question = "How long may it take?"
+    hasty = {"x-request-timeout-seconds": "0.2"}
+    stream = ask(served, question, stream=True, speculation={"mode": "target"}, headers=hasty)
+    assert text_of(stream) == truth(question, served)
+
+
 def test_errors_are_openais(served: Served) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         served.openai.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "x"}])
@@ -383,3 +390,10 @@ def test_completions_and_n(served: Served) -> None:
     assert {choice.finish_reason for choice in answer.choices} == {"length"}
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 10
+    for mode in ("target", "lookahead"):
+        wishes = {"speculation": {"mode": mode, "verifier": "never"}}
+        texts = {
+            served.openai.completions.create(model=MODEL, prompt=prompt, max_tokens=40, extra_body=wishes).choices[0].text
+            for prompt in ("Go on", list(tokenize("Go on")))
+        }
+        assert len(texts) == 1, "token ids stand for their text"

@@ -11,6 +11,11 @@ import pytest
 import ray
 from ray import serve
 from ray.serve import context
+from ray.serve._private.constants import (
+    SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
+    SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+)
+from ray.serve._private.utils import call_function_from_import_path
 
 from actors.errors import ConfigError
 from deployments import app
@@ -277,3 +282,18 @@ def test_roles_that_still_start_are_no_reason_where_one_has_failed(
     why = _why_not_started(RuntimeError("Serve says no more."))
     assert why.startswith(f"The deployment did not start. {says} What ")
     assert "logs/worker-*.out and worker-*.err" in why
+
+
+async def test_clients_give_no_orders_to_rays_proxy() -> None:
+    passed: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        passed.append(scope)
+
+    [middleware] = call_function_from_import_path(ON_EVERY_NODE["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"])
+    wrapped: Any = middleware.cls(application, *middleware.args, **middleware.kwargs)
+    orders = (SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER, SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER)
+    headers = [(name.encode(), b"1") for name in (*orders, "x-request-id")]
+    await wrapped({"type": "http", "path": "/", "headers": headers}, None, None)
+    await wrapped({"type": "lifespan"}, None, None)
+    assert passed == [{"type": "http", "path": "/", "headers": [(b"x-request-id", b"1")]}, {"type": "lifespan"}]

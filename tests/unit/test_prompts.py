@@ -85,6 +85,14 @@ async def test_the_loop_turns_while_the_tokenizer_works() -> None:
     encoder.close()
 
 
+@pytest.mark.parametrize("num_letters", [1, LONG], ids=["short", "long"])
+async def test_prompts_are_decoded_however_long(num_letters: int) -> None:
+    encoder = encoder_of(ByteTokenizer("<end>"))
+    text = f"{num_letters * 'x'}<end>"
+    assert await encoder.decode(await encoder.encode(Prompt(text=text))) == text
+    encoder.close()
+
+
 async def test_who_is_cancelled_is_free_at_once_and_what_nobody_waits_for_is_not_begun(held: HeldTokenizer) -> None:
     encoder = encoder_of(held)
     callers = [asyncio.create_task(encoder.encode(asking(letter))) for letter in "abc"]
@@ -115,7 +123,7 @@ async def test_what_has_no_room_is_refused_with_its_tokens() -> None:
     for prompt in (Prompt(text="x" * LONG), Prompt(token_ids=(5,) * LONG)):
         with pytest.raises(ContextTooLong, match=rf"has {LONG} tokens; m reads at most {LONG}.*Shorten") as caught:
             await encoder.encode(prompt)
-        assert caught.value.param == "messages"
+        assert caught.value.param == "prompt"
     assert len(await encoder.encode(Prompt(text="x" * (LONG - 1)))) == LONG - 1
     encoder.close()
 

@@ -78,6 +78,10 @@ def test_token_ids_are_taken_as_they_are(tokenizer: ModelTokenizer) -> None:
     assert tokenizer.encode_prompt(Prompt(token_ids=(5, VOCABULARY_SIZE - 1))) == (5, VOCABULARY_SIZE - 1)
 
 
+def test_token_ids_are_read_with_their_special_tokens(tokenizer: ModelTokenizer) -> None:
+    assert tokenizer.decode((*tokenizer.encode_text("Hé"), END, *tokenizer.encode_text("\n```"))) == "Hé<end>\n```"
+
+
 @pytest.mark.parametrize("token_ids", [(), (-1,), (3, VOCABULARY_SIZE)])
 def test_ids_outside_the_vocabulary_are_refused(tokenizer: ModelTokenizer, token_ids: tuple[int, ...]) -> None:
     with pytest.raises(RequestError) as caught:

@@ -60,6 +60,9 @@ class LetterEngine:
         self.encoded.append(text)
         return ids(text)
 
+    async def decode(self, token_ids: TokenIds) -> str:
+        return "".join(map(chr, token_ids))
+
     async def generate(
         self,
         call_id: str,
@@ -308,6 +311,18 @@ async def test_nothing_is_said_of_a_step_behind_a_prompt_in_the_tokens_of_anothe
         await TargetModel(engine).token_logprobs(*asked, "another")
     assert engine.calls == []
     assert await TargetModel(engine).token_logprobs(*asked, "unicode") == (-1.0,)
+
+
+async def test_token_ids_of_another_model_are_neither_encoded_nor_decoded() -> None:
+    target = TargetModel(LetterEngine())
+    assert await target.decode(ids("Why?"), "unicode") == "Why?"
+    with pytest.raises(OtherVocabulary, match="encoded anew"):
+        await target.decode(ids("Why?"), "another")
+    prompt = Prompt(token_ids=ids("Why?"))
+    await target.encode(prompt.of("unicode"))
+    with pytest.raises(OtherVocabulary, match="encoded anew"):
+        await target.encode(prompt.of("another"))
+    assert await target.encode(Prompt(text="Why?").of("another")) == ids("Why?"), "a text is everybody's"
 
 
 async def test_a_prompt_that_leaves_no_room_is_refused() -> None:

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from actors.draft import Draft
-from actors.engines.scripted import FIRST_TEXT, ScriptedEngine, ScriptOptions
-from actors.errors import RoleUnavailable
+from actors.engines.scripted import FIRST_TEXT, ScriptedEngine, ScriptOptions, tokenize
+from actors.errors import OtherVocabulary, RoleUnavailable
 from actors.messages import Delta, Message, Prompt, RoleInfo, StepRequest, TokenIds
 from actors.target import TargetModel
 from deployments.coordinator.breaker import Breaker, Circuit, Fuse
 from deployments.gateway.unbroken import Unbroken
 from deployments.generation import Committed, Finished, Opened, Output
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, config, request, truth
+from tests.unit.coordinator.bench import DRAFT, PROMPT, TARGET, Bench, config, request, truth
 from tests.unit.coordinator.test_reasoning import thinking
 
 LONG = replace(TARGET, num_steps=30)
@@ -35,7 +35,8 @@ class Renumbered(ScriptedEngine):
         super().__init__(replace(options, vocabulary="renumbered"))
 
     async def encode_prompt(self, prompt: Prompt) -> TokenIds:
-        return _renumbered(await super().encode_prompt(prompt))
+        token_ids = await super().encode_prompt(prompt)
+        return token_ids if prompt.token_ids is not None else _renumbered(token_ids)
 
     def encode_text(self, text: str) -> TokenIds:
         return _renumbered(super().encode_text(text))
@@ -124,6 +125,27 @@ def test_a_target_of_another_tokenizer_goes_on_with_the_text(
     assert isinstance(last, Finished)
     assert "coordinator_resumed" in last.summary.degraded
     assert min(num_old, num_new) > 10
+
+
+def test_a_target_of_another_tokenizer_reads_no_token_ids_of_the_former_one() -> None:
+    """The client has sent its prompt as the former one's ids: nothing else says what they mean."""
+
+    async def scene() -> tuple[list[Output], int]:
+        bench, new, said = Bench(LONG, LONG_DRAFT), Renumbered(LONG), list[Output]()
+        target = Replaced(Leaving(bench.target_engine), TargetModel(new))
+        bench.roles = replace(bench.roles, target=target)  # type: ignore[arg-type]
+        unbroken = Unbroken((await bench.coordinator()).generate)
+        asked = request(mode="target", prompt=Prompt(token_ids=tokenize(PROMPT.question)))
+        with pytest.raises(OtherVocabulary, match="encoded anew"):
+            async with aclosing(unbroken.generate(asked)) as outputs:
+                async for output in outputs:
+                    said.append(output)
+        return said, new.num_tokens
+
+    said, num_new = run_virtually(scene())
+    assert text(said)
+    assert truth(LONG).startswith(text(said))
+    assert num_new == 0
 
 
 @pytest.mark.parametrize("seed", range(6))

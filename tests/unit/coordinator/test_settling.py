@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from actors.draft import Draft
-from actors.engines.scripted import ScriptedEngine
+from actors.engines.scripted import ScriptedEngine, tokenize
 from actors.errors import RequestError
-from actors.messages import Message, Prompt, TokenIds
+from actors.messages import JudgeRequest, Message, Prompt, TokenIds, Verdict
 from actors.roles import Drafter, Target
 from actors.target import TargetModel
 from deployments.config import Config, validate_config
@@ -17,7 +17,8 @@ from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.pipeline import Roles
 from deployments.generation import Committed, Output
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import DRAFT, TARGET, Bench, Closing, config, request
+from tests.unit.coordinator.bench import DRAFT, PROMPT, TARGET, Answer, Bench, Closing, config, request, truth
+from tests.unit.coordinator.test_failures import Fickle
 
 
 def test_specreason_needs_a_verifier_and_keeps_no_fidelity() -> None:
@@ -38,12 +39,22 @@ def test_specreason_needs_a_verifier_and_keeps_no_fidelity() -> None:
     [
         ({"verifier": "nobody"}, "speculation.verifier"),
         ({"fidelity": "fast"}, "speculation.fidelity"),
+        ({"controller": True}, "speculation.controller"),
     ],
 )
 def test_wishes_that_cannot_be_met_are_refused(wishes: dict[str, object], param: str) -> None:
     with pytest.raises(RequestError) as refused:
         settle(config(), request(**wishes))
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("wishes", [{"mode": "target"}, {"mode": "lookahead_sync"}, {"branches": 2}])
+def test_a_wish_for_the_controller_is_refused_where_it_does_not_work(wishes: dict[str, object]) -> None:
+    controlled = config(controller={"enabled": True})
+    assert settle(controlled, request(controller=True)).is_controlled
+    with pytest.raises(RequestError, match="mode 'lookahead' without branches") as refused:
+        settle(controlled, request(controller=True, **wishes))
+    assert refused.value.param == "speculation.controller"
 
 
 def test_without_a_draft_only_target_mode_is_served() -> None:
@@ -58,10 +69,60 @@ def test_without_a_draft_only_target_mode_is_served() -> None:
 
 def test_prompts_and_budgets_over_the_context_are_refused() -> None:
     small = replace(TARGET, max_model_len=20)
-    for wishes in ({"max_tokens": 50}, {"prompt": Prompt(text="word " * 40)}):
+    too_long: list[tuple[dict[str, object], str]] = [
+        ({"max_tokens": 50}, "max_tokens"),
+        ({"prompt": Prompt(text="word " * 40)}, "prompt"),
+    ]
+    for wishes, param in too_long:
         with pytest.raises(RequestError) as refused:
             run_virtually(Bench(small, replace(small, role="draft")).ask(**wishes))
-        assert refused.value.code == "context_length_exceeded"
+        assert (refused.value.code, refused.value.param) == ("context_length_exceeded", param)
+
+
+# --- prompts of token ids ---------------------------------------------------------------------------------------------
+
+
+class Judging:
+    """Accepts all."""
+
+    def __init__(self) -> None:
+        self.questions: list[str] = []
+
+    async def judge(self, asked: JudgeRequest) -> Verdict:
+        self.questions.append(asked.question)
+        return Verdict(True, asked.verifier, "accepted")
+
+
+@pytest.mark.parametrize("mode", ["lookahead", "specreason"])
+def test_judges_read_the_words_of_a_prompt_of_token_ids(mode: str) -> None:
+    text = "Go on:\n```python\n"
+
+    async def questions(prompt: Prompt) -> list[str]:
+        bench, judging = Bench(draft=replace(DRAFT, agree=0.0)), Judging()
+        bench.roles = replace(bench.roles, verifier=judging)
+        await bench.ask(mode=mode, verifier="numbers", prompt=prompt)
+        return judging.questions
+
+    for prompt in (Prompt(text=text), Prompt(token_ids=tokenize(text))):
+        assert set(run_virtually(questions(prompt))) == {text}
+
+
+@pytest.mark.parametrize(
+    ("up_at_s", "degraded"), [(0.0, ("draft_refused",)), (5.0, ("draft_unavailable", "draft_refused"))]
+)
+def test_a_draft_of_another_vocabulary_has_no_part_in_a_prompt_of_token_ids(
+    up_at_s: float, degraded: tuple[str, ...]
+) -> None:
+    async def scene() -> tuple[Answer, int]:
+        bench = Bench(draft=replace(DRAFT, vocabulary="other"))
+        bench.roles = replace(bench.roles, drafter=Fickle(Draft(bench.draft_engine), up_at_s))  # type: ignore[arg-type]
+        prompt = Prompt(token_ids=tokenize(PROMPT.question))
+        return await bench.ask(mode="specreason", verifier="always", prompt=prompt), bench.draft_engine.num_tokens
+
+    answer, num_drafted = run_virtually(scene())
+    assert answer.text == truth()
+    assert answer.finished.summary.degraded == degraded
+    assert num_drafted == 0
 
 
 # --- roles that are replaced while a coordinator lives ---------------------------------------------------------------

@@ -178,7 +178,7 @@ async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(
 
 async def test_a_conversation_reaches_the_backend_as_text(backend: ScriptedBackend, client: httpx.AsyncClient) -> None:
     earlier = {"role": "assistant", "content": "Hm.", "reasoning": "...", "refusal": None, "tool_calls": None}
-    parts = [{"type": "text", "text": "Six "}, {"type": "text", "text": "times?"}]
+    parts = [{"type": "text", "text": "Six"}, {"type": "text", "text": "times?"}]
     messages = [{"role": "developer", "content": "Be brief."}, earlier, {"role": "user", "content": parts}]
     options = {"enable_thinking": False}
     await client.post("/v1/chat/completions", json=chat(messages=messages, chat_template_kwargs=options))
@@ -186,6 +186,6 @@ async def test_a_conversation_reaches_the_backend_as_text(backend: ScriptedBacke
     assert prompt.messages == (
         Message("system", "Be brief."),
         Message("assistant", "Hm."),
-        Message("user", "Six times?"),
+        Message("user", "Six\ntimes?"),
     )
     assert prompt.template_options == '{"enable_thinking": false}'

@@ -27,7 +27,7 @@ from deployments.gateway.wire import MAX_KEYS, MAX_VALUES, NotJson, _Reading, de
 from deployments.generation import GenerationRequest
 from tests.unit.gateway.script import MODEL, ScriptedBackend, chat, client_of, completion, config, opened, said
 
-CHAT = "/v1/chat/completions"
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 JSON = {"content-type": "application/json"}
 
 
@@ -221,6 +221,27 @@ async def test_what_the_backend_refuses(
     assert (error["message"], error["code"], error["param"]) == (failure.message, code, failure.param)
     assert response.headers.get("retry-after") == ("3" if status == 429 else None)
     assert response.headers.get("x-should-retry") == ("false" if status == 408 else None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "wishes", "at_fault", "param"),
+    [
+        (CHAT, {}, "prompt", "messages"),
+        (CHAT, {"max_tokens": 5}, "max_tokens", "max_tokens"),
+        (CHAT, {"max_completion_tokens": 5}, "max_tokens", "max_completion_tokens"),
+        (TEXT, {}, "prompt", "prompt"),
+        (TEXT, {"max_tokens": 5}, "max_tokens", "max_tokens"),
+        (TEXT, {}, "max_tokens", "prompt"),
+    ],
+)
+async def test_an_error_names_the_field_that_the_request_has(
+    backend: ScriptedBackend, client: httpx.AsyncClient, path: str, wishes: Any, at_fault: str, param: str, stream: bool
+) -> None:
+    backend.script = lambda request: [ContextTooLong("Too long.", at_fault)]
+    body = chat(**wishes) if path == CHAT else completion(**wishes)
+    response = await client.post(path, json=body | {"stream": stream})
+    assert (response.status_code, error_of(response)["param"]) == (400, param)
 
 
 @pytest.mark.parametrize("failure", [ValueError("secret /etc/keys"), WeightsError("secret /models/x is broken")])

@@ -104,6 +104,10 @@ async def test_top_k_of_minus_one_means_all(
         {"messages": [{"role": "user", "content": "x", "type": "text"}]},
         {"speculation": {}},
         {"speculation": {"mode": "target", "max_lookahead": 64}},
+        {"skip_special_tokens": True, "spaces_between_special_tokens": True, "use_beam_search": False},
+        {"length_penalty": 1.0, "structured_outputs": None, "truncate_prompt_tokens": None, "documents": None},
+        {"add_generation_prompt": True, "continue_final_message": False, "add_special_tokens": False, "echo": False},
+        {"length_penalty": 1, "include_reasoning": True},
     ],
 )
 async def test_what_asks_for_nothing_is_taken(client: httpx.AsyncClient, more: dict[str, Any]) -> None:
@@ -111,7 +115,14 @@ async def test_what_asks_for_nothing_is_taken(client: httpx.AsyncClient, more: d
     assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize("more", [{"echo": False, "best_of": 1, "suffix": None}, {"n": 2, "best_of": 2}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"echo": False, "best_of": 1, "suffix": None},
+        {"n": 2, "best_of": 2},
+        {"skip_special_tokens": True, "add_special_tokens": True, "use_beam_search": False, "length_penalty": 1.0},
+    ],
+)
 async def test_what_asks_for_nothing_is_taken_by_completions(client: httpx.AsyncClient, more: dict[str, Any]) -> None:
     response = await client.post(TEXT, json=completion(**more))
     assert response.status_code == 200, response.text
@@ -136,6 +147,16 @@ UNSUPPORTED: list[tuple[str, Any]] = [
     ("ignore_eos", True),
     ("stop_token_ids", [1]),
     ("prompt_cache_key", "k"),
+    ("continue_final_message", True),
+    ("add_generation_prompt", False),
+    ("echo", True),
+    ("include_reasoning", False),
+    ("documents", [{"text": "x"}]),
+    ("skip_special_tokens", False),
+    ("use_beam_search", True),
+    ("length_penalty", 0.5),
+    ("structured_outputs", {"regex": "x"}),
+    ("truncate_prompt_tokens", 100),
 ]
 
 
@@ -148,7 +169,10 @@ async def test_what_is_not_supported_is_refused_by_name(client: httpx.AsyncClien
     assert name in error["message"]
 
 
-@pytest.mark.parametrize(("name", "value"), [("echo", True), ("best_of", 3), ("suffix", "x"), ("logprobs", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("echo", True), ("best_of", 3), ("suffix", "x"), ("logprobs", 0), ("add_special_tokens", False)],
+)
 async def test_completions_refuse_by_name_too(client: httpx.AsyncClient, name: str, value: Any) -> None:
     error = (await client.post(TEXT, json=completion(**{name: value}))).json()["error"]
     assert (error["code"], error["param"]) == ("unsupported_parameter", name)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.engines.scripted import detokenize, tokenize
 from actors.errors import ConfigError, ContextTooLong, RequestError, RoleUnavailable
-from actors.messages import Prefix
+from actors.messages import Piece, Prefix
 from actors.verifier import StepVerifier, create_verifier
 from actors.verifiers import CHECKS
 from actors.verifiers.check import Decision, Opinion
@@ -99,6 +100,17 @@ async def test_a_step_that_a_check_cannot_read_is_rejected_and_the_check_has_not
     [record] = caplog.records
     assert record.exc_info is None
     assert "v/judge cannot read a step" in record.message
+
+
+async def test_steps_behind_words_of_any_language_are_judged_in_scripted_tokens_too(make_request):
+    text = "Größen 日本語 \U0001f600\n"
+    token_ids = tokenize(text)
+    assert detokenize(token_ids) == text
+    checks = [ScriptedCheck("yes", Decision.ACCEPT)]
+    checks[0].reads_context = True
+    prefix = Prefix(token_ids, (Piece(text, token_ids, "scripted"),))
+    verdict = await StepVerifier({"v": checks}).judge(replace(make_request("a", "b", verifier="v"), prefix=prefix))
+    assert verdict.accepted
 
 
 async def test_cancelling_is_not_a_verdict(make_request):

@@ -35,6 +35,7 @@ from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
 from deployments.live_settings import changed
+from deployments.process_log import log_to_stderr
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
 from deployments.telemetry.metrics import merge, of_replica, start_metrics, token_metrics
@@ -60,6 +61,7 @@ class CoordinatorReplica:
         draft: DeploymentHandle[Any] | None,
         verifier: DeploymentHandle[Any],
     ) -> None:
+        log_to_stderr()
         wait_s = config.speculation.replica_timeout_s
         handles = {"target": target, "draft": draft, "verifier": verifier}
         self._roles = {role: members(role, handle) for role, handle in handles.items() if handle is not None}
@@ -239,6 +241,7 @@ class GatewayReplica:
         target: DeploymentHandle[Any],
         draft: DeploymentHandle[Any] | None,
     ) -> None:
+        log_to_stderr()
         self._config = config
         writers = {"target": target} | ({} if draft is None else {"draft": draft})
         wait_s = config.speculation.replica_timeout_s

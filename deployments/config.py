@@ -21,7 +21,7 @@ from deployments.autoscaling_config import AutoscalingConfig
 from deployments.gateway_config import ApiKeyConfig, GatewayConfig
 from deployments.sections import PlacementConfig, Strict, WriterConfig
 from deployments.speculation_config import Mode, SpeculationConfig
-from deployments.verifier_config import EmbeddingCheck, VerifierConfig, suits_specreason
+from deployments.verifier_config import EmbeddingCheck, JudgeCheck, ScoreCheck, VerifierConfig, suits_specreason
 from deployments.yaml_text import read_yaml
 
 
@@ -121,6 +121,23 @@ class Config(Strict):
             raise ValueError(
                 f"speculation.specreason.verifier is {name!r}, none of whose checks can judge a draft step alone"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _reasoning_is_where_it_is_looked_for(self) -> Config:
+        close = self.reasoning.close
+        if close is None and self.speculation.scope == "think":
+            raise ValueError("speculation.scope is 'think', but nothing says what reasoning is; set reasoning.close")
+        if close is None or not self.reasoning.starts_open:
+            return self
+        for name, cascade in self.verifier.verifiers.items():
+            for check in cascade:
+                asks_target = isinstance(check, JudgeCheck | ScoreCheck) and check.engine == "target"
+                if asks_target and close not in check.answer_prefix:
+                    raise ValueError(
+                        f"verifier {name!r} asks the target, which would begin to reason and give no label: let the "
+                        f"answer_prefix of its {check.kind} close that, with {close!r} and what the model writes behind"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,7 @@ from deployments.link.frames import Address
 from deployments.link.over_serve import listen, members
 from deployments.link.server import LinkServer
 from deployments.live_settings import changed
+from deployments.process_log import log_to_stderr
 from deployments.sections import PlacementConfig, WriterConfig
 from deployments.telemetry.auditing import deployed
 
@@ -137,6 +138,7 @@ class DraftReplica(WriterReplica):
     """A draft model."""
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
+        log_to_stderr()
         self._phases = StartPhases()
         self._writer = Draft(await start_engine(config, config.placement, self._phases))
         await self._listen(DRAFT_METHODS, config)
@@ -146,6 +148,7 @@ class TargetReplica(WriterReplica):
     """A target model."""
 
     async def __init__(self, config: WriterConfig) -> None:  # type: ignore[misc]  # Serve awaits it
+        log_to_stderr()
         self._phases = StartPhases()
         self._writer = TargetModel(await start_engine(config, config.placement, self._phases, sets_sampling=True))
         await self._listen(TARGET_METHODS, config)
@@ -160,6 +163,7 @@ class VerifierReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: Config, target: DeploymentHandle[Any], draft: DeploymentHandle[Any] | None
     ) -> None:
+        log_to_stderr()
         wait_s = config.speculation.verdict_timeout_s
         self._asked = [members("target", target)]
         self._pools: dict[str, WriterPool] = {"target": TargetPool(self._asked[0], wait_s)}

@@ -22,7 +22,14 @@ Calibration = tuple[tuple[float, Fraction], ...]
 """Points ``[score, probability]``, as `lookahead calibrate` writes them: the measured probability of agreement."""
 
 
-class Scored(Strict):
+class CheckSettings(Strict):
+    """Base of all checks."""
+
+    judges_alone: ClassVar[bool] = False
+    """Whether it decides about a draft step alone, without one of the target to compare it with."""
+
+
+class Scored(CheckSettings):
     """Base of the checks with a score of at most `top`: accepts at `accept` or more, rejects below `reject`."""
 
     top: ClassVar[float] = 1.0
@@ -39,19 +46,19 @@ class Scored(Strict):
         return self
 
 
-class ExactCheck(Strict):
+class ExactCheck(CheckSettings):
     """Accepts text that is equal but for its markup and white space inside lines; else unsure."""
 
     kind: Literal["exact"] = "exact"
 
 
-class SameNumbersCheck(Strict):
+class SameNumbersCheck(CheckSettings):
     """Rejects steps with different numbers, or with single letters in another order; else unsure."""
 
     kind: Literal["same_numbers"] = "same_numbers"
 
 
-class SamePolarityCheck(Strict):
+class SamePolarityCheck(CheckSettings):
     """Rejects steps whose negations, directions, operations or formulas contradict each other; else unsure."""
 
     kind: Literal["same_polarity"] = "same_polarity"
@@ -81,6 +88,7 @@ class ScoreCheck(Scored):
     """SpecReason's: an LLM marks the draft step alone from 0 to 9; the target's step is not needed."""
 
     top: ClassVar[float] = 9.0
+    judges_alone: ClassVar[bool] = True
     kind: Literal["score"] = "score"
     engine: EngineName = "target"
     accept: Annotated[float, Field(ge=0.0, le=9.0)] = 7.0
@@ -93,6 +101,7 @@ class ScoreCheck(Scored):
 class SelfConfidenceCheck(Scored):
     """The mean probability that the draft itself gives the tokens of its step; for models of one vocabulary."""
 
+    judges_alone: ClassVar[bool] = True
     kind: Literal["self_confidence"] = "self_confidence"
     engine: Literal["draft"] = "draft"
     accept: Fraction = 0.95
@@ -102,6 +111,7 @@ class SelfConfidenceCheck(Scored):
 class LikelihoodCheck(Scored):
     """The mean probability that the target gives the tokens of the draft step; the target's step is not needed."""
 
+    judges_alone: ClassVar[bool] = True
     kind: Literal["likelihood"] = "likelihood"
     engine: Literal["target"] = "target"
     accept: Fraction = 0.8
@@ -110,29 +120,33 @@ class LikelihoodCheck(Scored):
     """A step with a token below it is rejected."""
 
 
-class AlwaysCheck(Strict):
+class AlwaysCheck(CheckSettings):
     """Control: accepts everything."""
 
+    judges_alone: ClassVar[bool] = True
     kind: Literal["always"] = "always"
 
 
-class NeverCheck(Strict):
+class NeverCheck(CheckSettings):
     """Control: rejects everything that is not equal token for token."""
 
+    judges_alone: ClassVar[bool] = True
     kind: Literal["never"] = "never"
 
 
-class RandomCheck(Strict):
+class RandomCheck(CheckSettings):
     """Control: accepts with probability `accept`, by a hash of the two texts and `seed`."""
 
+    judges_alone: ClassVar[bool] = True
     kind: Literal["random"] = "random"
     accept: Fraction = 0.5
     seed: int = 0
 
 
-class ScriptedCheck(Strict):
+class ScriptedCheck(CheckSettings):
     """Control: unsure, until somebody orders it to misbehave; for chaos runs."""
 
+    judges_alone: ClassVar[bool] = True
     kind: Literal["scripted"] = "scripted"
     control: str | None = None
     """The folder of orders (`actors.engines.control_folder`); none: unsure for ever."""
@@ -155,10 +169,6 @@ Check = Annotated[
 ]
 
 
-Lone = ScoreCheck | LikelihoodCheck | SelfConfidenceCheck | AlwaysCheck | NeverCheck | RandomCheck | ScriptedCheck
-"""Checks that decide about a draft step alone, without one of the target to compare it with."""
-
-
 def accepts_only_equal(checks: Sequence[Check]) -> bool:
     """Whether a verifier of `checks` accepts no draft step but one that says what the target's does."""
     return all(isinstance(check, ExactCheck | NeverCheck) for check in checks)
@@ -167,7 +177,7 @@ def accepts_only_equal(checks: Sequence[Check]) -> bool:
 def suits_specreason(checks: Sequence[Check]) -> bool:
     """Whether a verifier of `checks` is of use in mode ``specreason``, where a draft step is judged alone: it can
     decide so, or it is to accept nothing but what is equal. There nothing is, and the text is the target's."""
-    return any(isinstance(check, Lone) for check in checks) or accepts_only_equal(checks)
+    return any(check.judges_alone for check in checks) or accepts_only_equal(checks)
 
 
 class VerifierPlacement(PlacementConfig):

@@ -33,4 +33,5 @@ def read_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # nosec B506 # it is a safe loader
     except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+        said = str(error).replace('"<unicode string>", ', "")  # what PyYAML calls a text that it was handed
+        raise ConfigError(f"{source} is not valid YAML: {said}") from error

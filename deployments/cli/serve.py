@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actors.errors import ConfigError
-from deployments.server.launch import running
+from deployments.server.launch import LOGS, running
 
 if TYPE_CHECKING:
     from deployments.config import Config
@@ -36,10 +36,13 @@ def serve(
         model = settings.served_model_name
         typer.echo(f"Serving {model} at {url}/v1 - stop with Ctrl-C")
         typer.echo(f'Try: lookahead chat "What is 12 * 13?" --url {url}', err=True)
+        is_here = address == "local"
+        typer.echo(f"Logs: {LOGS}{'' if is_here else ', on the node of each role'}", err=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)
-        typer.echo("Stopping ...", err=True)
+        cut = "answers under way have 30 s more, then they are cut."  # as long as Serve's `shutdown` waits
+        typer.echo(f"Stopping: {cut}" if is_here else "Stopping ...", err=True)
 
 
 def choose(profile: str | None, config: str | None, host: str | None = None, port: int | None = None) -> Config:

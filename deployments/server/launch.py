@@ -33,36 +33,41 @@ SERVE_TRANSPORT = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
 }
-"""The proxy calls the gateways by gRPC, which costs both less than actor calls. All other calls go over links. Replicas
+"""Proxy and replicas have Serve's part and ours on one event loop, which costs less than threads for each. The proxy's
+calls to the gateways are actor calls with it and without it; all other calls of a request go over links. Replicas
 report to the autoscaling policy every two seconds: Serve's ten would be most of a burst's wait for a decision. One
 whose health check has failed is ended at once: Serve would ask a process that does not run to leave, and wait an hour
 for it, while it holds the GPU that its successor needs."""
 ON_EVERY_NODE = SERVE_TRANSPORT | {
     "RAY_worker_niceness": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.server.proxy:middlewares",
 }
-"""What has to be set where Ray starts. Its default niceness of 15 lets whatever else runs there slow the engines, and its
+"""What has to be set where Ray starts. Its default niceness of 15 lets whatever else runs there slow the engines.
+Optimised for throughput, Serve would take what a replica writes to its standard output and error, and drop it. And its
 proxy takes orders from the headers of clients."""
 ON_ONE_MACHINE = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
 """Where the models compute on the same cores, Serve's controller looks at its replicas once a second, not ten times:
 that took 4 % of a core from them, and 1 % more for Ray's store."""
 POLL_S = 0.5
+LOGS = "/tmp/ray/session_latest/logs/worker-*.out and worker-*.err"  # nosec B108 # named, not written
+"""Where the processes of the cluster that this machine started last write, one pair of files each."""
+HEAD = "node:__internal_head__"
+"""The resource by which Ray knows the head of a cluster."""
 
 
 @contextlib.contextmanager
 def running(config: Config, *, address: str = "local") -> Iterator[str]:
     """The cluster for `config`, as long as the context lasts; gives the base URL.
 
-    Raises ServiceError with the reason if a role does not start, ConfigError for a placement that Ray refuses, if the
-    port is taken, if Ray Serve runs at `address` already and listens elsewhere or has this application, or, on this
-    machine, if API keys cannot be read.
+    Raises ServiceError with the reason if Ray, Serve or a role does not start, ConfigError for a placement that Ray
+    refuses, if the port is taken, if this machine is not the head of the cluster at `address`, if Ray Serve runs there
+    already and listens elsewhere or has another application in the way, or, on this machine, if API keys cannot be
+    read.
     """
     for name, value in (ON_EVERY_NODE | (ON_ONE_MACHINE if address == "local" else {})).items():
         os.environ.setdefault(name, value)  # read when Ray starts and when Serve is imported, here and in every replica
     import ray
-    from ray import serve as ray_serve
-    from ray.serve.config import HTTPOptions
-    from ray.serve.schema import LoggingConfig
 
     from deployments.app import compose
     from deployments.gateway.keyring import KeyRing
@@ -73,37 +78,19 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     host, port = gateway.host, gateway.port
     if address == "local":  # elsewhere each node fetches what its roles need, and has its own file of keys
         port = bindable(host, port)
-        KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ)
+        KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ | gateway.placement.env)
         _warn_of_the_processor(config)
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     with _own_sigterm():
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
-        except (ConnectionError, ValueError) as error:
-            if address == "local":
-                raise
-            raise ConfigError(
-                f"No Ray cluster could be joined at {address!r}: {error} `ray status` says what runs; `ray start "
-                "--head` begins a cluster, and without --address one starts on this machine.",
-                "address",
-            ) from error
+        _join(address)
     begun = False
     try:
         if address != "local":
+            _refuse_all_but_the_head()
             port = _port_of_instance(host, port) or bindable(host, port)
         begun = True
-        quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
-        # One proxy, as in deploy/serve.yaml: one on every node would take streams that end with a node which the
-        # autoscaler removes, and keep that node for as long as anybody reads from it.
-        http = HTTPOptions(host=host, port=port)
-        ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
-        with _progress():
-            try:
-                ray_serve.run(application, name=APP_NAME, logging_config=quiet)
-            except RuntimeError as error:
-                raise ServiceError(_why_not_started(error)) from error
+        _deploy(application, host, port)
         yield f"http://{_reachable(host)}:{port}"
     finally:
         # Ray's listener prints that the controller it was told to kill is dead, and on stdout.
@@ -113,6 +100,67 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
                     _end(address)
             finally:
                 ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """Start Ray on this machine, or join the cluster at `address`; ServiceError or ConfigError if it cannot be."""
+    import ray
+    from ray.exceptions import RayError
+
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    except (RayError, OSError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        if address == "local":
+            raise ServiceError(
+                f"Ray does not start on this machine: {said.rstrip('.')}. It needs to write to /tmp/ray, and to "
+                "~/.ray/auth_token unless RAY_AUTH_TOKEN holds a token."
+            ) from error
+        raise ConfigError(
+            f"No Ray cluster could be joined at {address!r}: {said} `ray status` says what runs; `ray start "
+            "--head` begins a cluster, and without --address one starts on this machine.",
+            "address",
+        ) from error
+
+
+def _refuse_all_but_the_head() -> None:
+    """ConfigError on any other machine of the cluster that was joined: Serve's proxy is on the head."""
+    import ray
+
+    heads = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"] and HEAD in node["Resources"]]
+    here = ray.util.get_node_ip_address()
+    if heads and here not in heads:
+        raise ConfigError(
+            f"Ray Serve listens on the head of the cluster, {heads[0]}, and this machine is {here}: run the command "
+            "there, or use `serve deploy` (docs/operations.md).",
+            "address",
+        )
+
+
+def _deploy(application: Any, host: str, port: int) -> None:
+    """Start Serve, if it does not run, and `application` on it; returns when all roles are able to serve."""
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.config import HTTPOptions
+    from ray.serve.exceptions import RayServeException
+    from ray.serve.schema import LoggingConfig
+
+    quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
+    # One proxy, as in deploy/serve.yaml: one on every node would take streams that end with a node which the
+    # autoscaler removes, and keep that node for as long as anybody reads from it.
+    http = HTTPOptions(host=host, port=port)
+    try:
+        ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
+        with _progress():
+            ray_serve.run(application, name=APP_NAME, logging_config=quiet)
+    except RayServeException as error:  # what was raised in Serve's controller is the cause of what arrives here
+        raise ConfigError(
+            f"Ray Serve refuses the application: {getattr(error, 'cause', error)} End what is in its way where it was "
+            "started, or with `serve shutdown`, which ends all of Serve on this cluster."
+        ) from error
+    except (RayError, RuntimeError, TimeoutError) as error:
+        raise ServiceError(_why_not_started(error)) from error
 
 
 def _port_of_instance(host: str, port: int) -> int | None:
@@ -230,8 +278,8 @@ def _why_not_started(error: Exception) -> str:
     failed = {name: said for name, said in told.items() if said.status.value != "UPDATING"}
     reasons = [f"{name}: {_innermost(said.message).rstrip('.')}." for name, said in (failed or told).items()]
     return (
-        f"The deployment did not start. {' '.join(reasons) or error} What the roles' processes wrote themselves is on "
-        "their nodes, in /tmp/ray/session_latest/logs/worker-*.out and worker-*.err."
+        f"The deployment did not start. {' '.join(reasons) or _innermost(str(error))} What the roles' processes wrote "
+        f"themselves is on their nodes, in {LOGS}."
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -76,6 +78,14 @@ def readers(served: Served, num: int) -> Iterator[list[tuple[str, str]]]:
             one.result()  # raises what a client saw
 
 
+def logged(level: str, words: str) -> list[str]:
+    """The lines with these words that our processes have written to their standard error."""
+    session = ray.get_runtime_context()
+    files = Path(session.get_temp_dir(), session.get_session_name(), "logs").glob("worker-*.err")
+    lines = [line for file in files for line in file.read_text(errors="replace").splitlines()]
+    return [line for line in lines if re.match(rf"\d{{4}}-\S+ \S+ {level} [\w.]+: {words}", line)]
+
+
 def until(holds: Callable[[], bool], within_s: float) -> bool:
     end = time.monotonic() + within_s
     while time.monotonic() < end and not holds():
@@ -121,6 +131,7 @@ def test_another_target_comes_while_streams_run_and_settings_change_in_place(ser
     assert until(lambda: in_force(served) == ({1}, True), 15.0)
     deploy(config, {"speculation": {"max_lookahead": 0}})  # cannot be
     assert until(lambda: served.metric("lookahead_settings_refused") == 1, 15.0)
+    assert until(lambda: bool(logged("ERROR", "The changed settings are refused")), 5.0)
     assert in_force(served) == ({1}, True)
     deploy(config)  # the way back
     assert until(lambda: in_force(served) == usual, 15.0)

@@ -71,7 +71,7 @@ def _ends_whole(server: subprocess.Popen[str], kind: signal.Signals) -> None:
     server.send_signal(kind)
     out, words = server.communicate(timeout=60)
     assert (server.returncode, out) == (0, ""), kind
-    assert words.splitlines()[-1] == "Stopping ..."
+    assert words.splitlines()[-1] == "Stopping: answers under way have 30 s more, then they are cut."
     assert "received" not in words
     deadline = time.monotonic() + 20
     while any(map(_is_alive, children)) and time.monotonic() < deadline:

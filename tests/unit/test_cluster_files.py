@@ -202,24 +202,36 @@ def test_make_gets_compiled_kernels_for_gpus_also_without_a_gpu_and_goes_on_wher
     )
 
 
+def lay_out(folder: Path, python: str | None) -> None:
+    """What `make` needs of the repository in `folder`, and a `.venv` with the script `python` in it, if it is given."""
+    for name in ("Makefile", "pyproject.toml"):
+        (folder / name).write_text((ROOT / name).read_text())
+    if python is not None:
+        programs = folder / ".venv" / "bin"
+        programs.mkdir(parents=True)
+        script(programs / "python", python)
+        script(programs / "vllm", "#!/bin/sh\n")
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"]}
+    return subprocess.run(["make", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=30)
+
+
 @pytest.mark.parametrize("hardware", ["cpu", "gpu"])
 @pytest.mark.parametrize("found", ["at hand", "on the index", "nowhere"])
 def test_make_asks_pytorchs_index_only_where_pip_finds_its_build_for_cpus_nowhere_else(
     tmp_path: Path, hardware: str, found: str
 ) -> None:
     """As the image does."""
-    for name in ("Makefile", "pyproject.toml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    programs = tmp_path / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    (programs / "python").write_text(fake_pip("torch==2.13.0+cpu", found))
-    (programs / "vllm").write_text("#!/bin/sh\n")
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    run = subprocess.run(
-        ["make", "setup", f"HARDWARE={hardware}", f"PYTHON={sys.executable}", "TORCH_INDEX=https://an.index"],
-        cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+    lay_out(tmp_path, fake_pip("torch==2.13.0+cpu", found))
+    run = make(tmp_path, "setup", f"HARDWARE={hardware}", f"PYTHON={sys.executable}", "TORCH_INDEX=https://an.index")
     lines = run.stdout.splitlines()
     assert (run.returncode == 0) == (hardware == "gpu" or found != "nowhere")
     assert ("-m pip install --quiet torch==2.13.0+cpu" in lines) == (hardware == "cpu")
@@ -228,6 +240,75 @@ def test_make_asks_pytorchs_index_only_where_pip_finds_its_build_for_cpus_nowher
     other = "-m pip install --quiet --extra-index-url https://an.index torch==2.13.0+cpu"
     assert (other in lines) == (said in lines)
     assert (f"-m pip install --quiet --editable .[{hardware},dev,judges]" in lines) == (run.returncode == 0)
+
+
+@pytest.mark.parametrize("target", ["setup", "check"])
+def test_make_goes_on_with_the_build_that_is_there(tmp_path: Path, target: str) -> None:
+    lay_out(tmp_path, fake_pip("torch==2.13.0+cpu", "at hand"))
+    marker = tmp_path / ".venv" / ".ready-gpu"
+    marker.touch()
+    os.utime(marker, (0, 0))  # before the last change of pyproject.toml
+    lines = make(tmp_path, target).stdout.splitlines()
+    assert "-m pip install --quiet --editable .[gpu,dev,judges]" in lines
+    assert not any("torch" in line for line in lines if line.startswith("-m pip"))
+
+
+@pytest.mark.parametrize("there", [("gpu",), ("cpu", "gpu")])
+@pytest.mark.parametrize("target", ["setup", "check"])
+def test_make_puts_no_second_build_into_one_place(tmp_path: Path, there: tuple[str, ...], target: str) -> None:
+    lay_out(tmp_path, fake_pip("torch==2.13.0+cpu", "at hand"))
+    for hardware in there:
+        (tmp_path / ".venv" / f".ready-{hardware}").touch()
+    run = make(tmp_path, "HARDWARE=cpu", target)
+    assert run.returncode == 2
+    [said] = run.stdout.splitlines()
+    assert said.startswith(f"The builds of vLLM for cpu and gpu cannot share .venv, which has: {' '.join(there)}. ")
+
+
+def python_of(version: tuple[int, int], *, has_pip: bool = True) -> str:
+    """A program in the place of Python: of another `version`, and with no pip where it has none; any module runs."""
+    pip = "" if has_pip else 'sys.modules["pip"] = None; '
+    code = f"import sys; sys.version_info = {(*version, 0)}; {pip}exec(sys.argv[1])"
+    return f"""#!/bin/sh\ncase "$1" in -c) exec {sys.executable} -c '{code}' "$2";; esac\n"""
+
+
+MAKES_VENV = """
+case "$*" in "-m venv --clear .venv") echo "made anew"; mkdir -p .venv/bin; cp good .venv/bin/python;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("python", "is_kept"),
+    [
+        (python_of((3, 11)), True),
+        (python_of((3, 13)), True),
+        (python_of((3, 10)), False),
+        (python_of((3, 14)), False),
+        (python_of((3, 12), has_pip=False), False),  # Debian's, without python3-venv
+        (None, False),
+    ],
+)
+def test_make_keeps_no_place_with_a_python_that_cannot_be_used(
+    tmp_path: Path, python: str | None, is_kept: bool
+) -> None:
+    lay_out(tmp_path, python)
+    script(tmp_path / "good", python_of((3, 12)))
+    maker = script(tmp_path / "maker", python_of((3, 12)) + MAKES_VENV)
+    run = make(tmp_path, "setup", "HARDWARE=gpu", f"PYTHON={maker}")
+    assert run.returncode == 0, run.stderr
+    assert ("made anew" in run.stdout) == (not is_kept)
+    assert ((tmp_path / ".venv" / "bin" / "python").read_text() == python_of((3, 12))) == (not is_kept)
+    assert ("it is made anew." in run.stdout) == (not is_kept and python is not None)
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 14), None])
+def test_make_says_which_pythons_there_may_be(tmp_path: Path, version: tuple[int, int] | None) -> None:
+    lay_out(tmp_path, None)
+    python = tmp_path / "python" if version is None else script(tmp_path / "python", python_of(version) + MAKES_VENV)
+    run = make(tmp_path, "setup", f"PYTHON={python}")
+    assert run.returncode == 2
+    assert run.stdout.splitlines() == ["Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 ..."]
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_operations_page_names_every_metric_and_no_other() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +14,16 @@ from typing import Any
 import pytest
 import ray
 from ray import serve
+from ray.exceptions import AuthenticationError, RayActorError, RayTaskError
 from ray.serve import context
 from ray.serve._private.constants import (
     SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
     SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
 )
 from ray.serve._private.utils import call_function_from_import_path
+from ray.serve.exceptions import RayServeException
 
-from actors.errors import ConfigError
+from actors.errors import ConfigError, ServiceError
 from deployments import app
 from deployments.config import Config, load_profile
 from deployments.server import launch
@@ -55,12 +61,18 @@ class Cluster:
         self._at = at
         self._applications = {name: SimpleNamespace(status=SimpleNamespace(value="RUNNING")) for name in applications}
         self._on_delete = on_delete
+        self.here = "10.0.0.1"
 
     def client(self, **_: Any) -> Any:
         return self._at and SimpleNamespace(http_config=SimpleNamespace(host=self._at[0], port=self._at[1]))
 
     def status(self) -> Any:
         return SimpleNamespace(applications=self._applications)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        node = {"Alive": True, "Resources": {"CPU": 4.0}}
+        head = {"NodeManagerAddress": "10.0.0.1", "Resources": {"node:__internal_head__": 1.0}}
+        return [node | {"NodeManagerAddress": "10.0.0.2"}, node | head]
 
     def delete(self, name: str) -> None:
         self.calls.append(f"delete {name}")
@@ -84,6 +96,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
         monkeypatch.setattr(serve, "delete", found.delete)
         monkeypatch.setattr(serve, "status", found.status)
         monkeypatch.setattr(context, "_get_global_client", found.client)
+        monkeypatch.setattr(ray, "nodes", found.nodes)
+        monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: found.here)
         monkeypatch.setattr(app, "compose", lambda _: None)
         return found
 
@@ -164,6 +178,86 @@ def test_a_cluster_that_is_not_there_is_told_in_words(
     ):
         raise AssertionError("there is none")
     assert found.calls == []
+
+
+def test_on_another_machine_than_the_head_nothing_listens(cluster: Callable[..., Cluster]) -> None:
+    found = cluster(None)
+    found.here = "10.0.0.2"
+    wanted = r"the head of the cluster, 10\.0\.0\.1, and this machine is 10\.0\.0\.2: run the command there"
+    with pytest.raises(ConfigError, match=wanted), running(at("127.0.0.1", 0), address="auto"):
+        raise AssertionError("the proxy is elsewhere")
+    assert found.calls == ["init", "leave"]
+
+
+TAKEN = RayServeException('Prefix / is being used by application "other".')
+
+
+def remote(error: Exception) -> Exception:
+    """`error` as Ray hands it on from another process."""
+    trace = f'ray::Actor.method() (pid=7)\n  File "/site-packages/serve.py", line 5, in method\n    raise it\n{error!r}'
+    return RayTaskError("method", trace, error, "python", 7, "10.0.0.1").as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "kind", "says"),
+    [
+        ("init", PermissionError(13, "Permission denied", "/.ray/auth_token"), ServiceError, r"this machine: .*denied"),
+        ("init", AuthenticationError("No token\nwas found."), ServiceError, "this machine: No token was found"),
+        ("start", TimeoutError("HTTP proxies not available after 60s."), ServiceError, "start. HTTP proxies not avail"),
+        ("start", RayActorError(), ServiceError, r"start\. The actor experienced an error .*worker-"),
+        ("start", remote(OSError("port taken")), ServiceError, r"start\. OSError\('port taken'\)"),
+        (
+            "run",
+            remote(TAKEN),
+            ConfigError,
+            r'^Ray Serve refuses the application: Prefix / is being used by application "other"\. End what is in',
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_ray_and_serve_raise_is_a_sentence(
+    cluster: Callable[..., Cluster],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    error: Exception,
+    kind: type[Exception],
+    says: str,
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    cluster(None)
+    monkeypatch.setattr(serve, "shutdown", lambda: None)
+    monkeypatch.setattr(ray if step == "init" else serve, step, fails)
+    with pytest.raises(kind, match=says) as told, running(at("127.0.0.1", 0)):
+        raise AssertionError("it has failed")
+    assert "\n" not in str(told.value)
+
+
+def test_keys_may_be_in_the_environment_that_the_gateway_is_given(
+    cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster(None)
+    monkeypatch.setattr(serve, "shutdown", lambda: None)
+    monkeypatch.delenv("KEYS_OF_OURS", raising=False)
+    config = at("127.0.0.1", 0)
+    placement = config.gateway.placement.model_copy(update={"env": {"KEYS_OF_OURS": "sk-0123456789abcdef"}})
+    for env, is_there in ((placement, True), (config.gateway.placement, False)):
+        gateway = config.gateway.model_copy(update={"api_keys_env": "KEYS_OF_OURS", "placement": env})
+        expected = contextlib.nullcontext() if is_there else pytest.raises(ConfigError, match="KEYS_OF_OURS")
+        with expected, running(config.model_copy(update={"gateway": gateway})):
+            assert is_there
+
+
+def test_what_serve_is_told_is_what_it_makes_of_it() -> None:
+    """Its settings depend on one another, and on their order in its code."""
+    names = "RAY_SERVE_PROXY_USE_GRPC", "RAY_SERVE_LOG_TO_STDERR", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
+    code = f"from ray.serve._private import constants as c; print({', '.join(f'c.{name}' for name in names)})"
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=others | ON_EVERY_NODE, capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout == "False True False\n", run.stderr
 
 
 def test_the_cluster_is_left_whatever_the_end_was(cluster: Callable[..., Cluster]) -> None:

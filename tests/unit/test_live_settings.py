@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from actors.errors import ConfigError, RoleUnavailable
 from actors.messages import Prompt
@@ -25,6 +27,7 @@ from deployments.live_settings import changed
 from deployments.replicas import VerifierReplica
 from deployments.telemetry.audit_reading import explain, find
 from deployments.telemetry.auditing import deployed
+from deployments.verifier_config import JudgeCheck
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import Bench
 from tests.unit.verifiers.conftest import make_request
@@ -71,6 +74,30 @@ def test_depth_fidelity_and_thresholds_change_and_an_empty_change_is_the_way_bac
 def test_what_cannot_change_is_refused_by_its_name(wanted: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         changed(STARTED, wanted)
+
+
+def test_the_change_that_the_page_shows_fits_the_profile_of_its_file() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    [shown] = [block for block in blocks if "user_config" in block]
+    [application] = yaml.safe_load(shown)["applications"]
+    coordinator, verifier = (deployment["user_config"] for deployment in application["deployments"])
+    assert coordinator == verifier
+    started = load_profile("gpu-cluster")
+    now = changed(started, coordinator)
+    before, after = (config.verifier.verifiers["strict"] for config in (started, now))
+    assert [check.kind for check in after] == [check.kind for check in before]
+    assert after != before
+    [judge] = [check for check in after if isinstance(check, JudgeCheck)]
+    assert (judge.engine, judge.answer_prefix) == ("target", f"{now.reasoning.close}\n\n")
+    assert now.speculation.controller == started.speculation.controller
+
+
+def test_a_judge_without_the_end_of_the_reasoning_is_refused() -> None:
+    """It would reject everything, and nothing would tell."""
+    judge = {"kind": "judge", "engine": "target", "accept": 0.95, "reject": 0.95}
+    with pytest.raises(ConfigError, match="answer_prefix of its judge"):
+        changed(load_profile("gpu-cluster"), {"verifiers": {"strict": [{"kind": "exact"}, judge]}})
 
 
 def test_a_scorer_may_change_as_long_as_gateways_offer_the_same_modes() -> None:

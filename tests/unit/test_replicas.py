@@ -1,7 +1,12 @@
-"""What a replica tells those who call it."""
+"""What a replica tells those who call it, and whoever reads its log."""
 
 from __future__ import annotations
 
+import inspect
+import io
+import logging
+import re
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +17,7 @@ from actors.engines.scripted import ScriptedEngine, ScriptOptions
 from actors.messages import RoleInfo
 from actors.start_phases import StartPhases
 from actors.target import TargetModel
-from deployments import replicas
+from deployments import app, process_log, replicas
 from deployments.replicas import TARGET_METHODS, WriterReplica, start_engine
 from deployments.sections import EngineConfig, PlacementConfig, WriterConfig
 
@@ -90,3 +95,45 @@ async def test_each_replica_draws_random_numbers_of_its_own(monkeypatch: pytest.
     set_by = EngineConfig(kind="vllm", options={"seed": 5})
     assert (await options_of(monkeypatch, "a1b2", set_by))["seed"] == 5
     assert "seed" not in await options_of(monkeypatch, "a1b2", EngineConfig(kind="scripted"))
+
+
+def test_what_goes_wrong_is_in_the_standard_error_that_the_process_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve may have put a logger in the place of `sys.stderr`, which drops what it is given."""
+    written, taken = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", written)
+    monkeypatch.setattr(sys, "stderr", taken)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for _ in range(2):
+        process_log.log_to_stderr()
+    logging.getLogger("lookahead.gateway").error("Request %s failed.", "r-1")
+    logging.getLogger("deployments.coordinator").info("Nobody has to know.")
+    line = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ERROR lookahead\.gateway: Request r-1 failed\.\n"
+    assert re.fullmatch(line, written.getvalue())
+    assert taken.getvalue() == ""
+
+
+class Began(Exception):
+    """The log was asked for."""
+
+
+ROLES = (
+    app.GatewayReplica,
+    app.CoordinatorReplica,
+    replicas.TargetReplica,
+    replicas.DraftReplica,
+    replicas.VerifierReplica,
+)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_every_replica_has_its_log_before_anything_can_go_wrong(
+    monkeypatch: pytest.MonkeyPatch, role: type[Any]
+) -> None:
+    def log_to_stderr() -> None:
+        raise Began
+
+    monkeypatch.setattr(sys.modules[role.__module__], "log_to_stderr", log_to_stderr)
+    _, *arguments = inspect.signature(role.__init__).parameters
+    with pytest.raises(Began):
+        started = role.__init__(SimpleNamespace(), *arguments)
+        await started

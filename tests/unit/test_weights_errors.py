@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
         RuntimeError("hf_xet: a chunk is not what its hash says"),
         ValueError("hf_xet: a setting is wrong"),
         ConnectionError("hf_xet: nobody there"),
+        httpx2.InvalidURL("HF_ENDPOINT: no such port"),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -34,7 +34,8 @@ def test_what_is_merged_in_may_be_said_anew() -> None:
     assert read_yaml(text, "the file") == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: 2025-02-30", "a: 0x_"])
+@pytest.mark.parametrize("text", ["a: [", "a: 2025-02-30", "a: 0x_", "a: \0"])
 def test_what_cannot_be_read_is_an_error_of_the_file(text: str) -> None:
-    with pytest.raises(ConfigError, match="the file is not valid YAML"):
+    with pytest.raises(ConfigError, match="the file is not valid YAML") as told:
         read_yaml(text, "the file")
+    assert "unicode string" not in str(told.value), "the file has a name"

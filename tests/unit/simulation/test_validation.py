@@ -33,13 +33,14 @@ PLAN = {"modes": MODES, "temperature": 0.0, "max_tokens": 400, "instruction": "S
 def config(*, is_controlled: bool = False) -> Config:
     engine = {"kind": "vllm", "options": {"block_size": 32, "speculative_config": {"method": "hints"}}}
     checks = {"exact": [{"kind": "exact"}], "balanced": [{"kind": "exact"}, {"kind": "always"}]}
+    score = {"kind": "score", "engine": "target", "accept": 7, "answer_prefix": "</think>"}
     return validate_config(
         {
             "name": "recorded",
             "served_model_name": "recorded",
             "target": {"model": "t", "engine": engine},
             "draft": {"model": "d", "engine": engine},
-            "verifier": {"verifiers": checks | {"score": [{"kind": "score", "engine": "target", "accept": 7}]}},
+            "verifier": {"verifiers": checks | {"score": [score]}},
             "speculation": {
                 "fidelity": "balanced",
                 "fidelities": {"exact": "exact", "balanced": "balanced"},

@@ -4,16 +4,17 @@ What a check would refuse the configuration refuses."""
 from __future__ import annotations
 
 import inspect
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any, ClassVar, get_args
 
 import pytest
 
 from actors.errors import ConfigError
-from actors.messages import Ending, JudgeRequest, Step
+from actors.messages import Ending, JudgeRequest, Prefix, Prompt, Step
 from actors.verifiers import CHECKS
 from actors.verifiers.check import Decision
 from deployments.config import Config, validate_config
-from deployments.verifier_config import Check, suits_specreason
+from deployments.verifier_config import Check, CheckSettings, suits_specreason
 
 SECTIONS = {section().kind: section for section in get_args(get_args(Check)[0])}
 
@@ -78,8 +79,52 @@ def test_specreason_needs_a_check_that_judges_a_step_alone(kinds: tuple[str, ...
     deployment({"kind": "exact"}, scorer="v")  # keeps nothing, as it says
 
 
-@pytest.mark.parametrize("kind", sorted(set(CHECKS) - {"embedding", "judge", "score", "likelihood", "self_confidence"}))
+class Sure:
+    """A model as sure as can be."""
+
+    async def label_probabilities(self, prompt: Prompt, labels: Sequence[str], session_id: str) -> tuple[float, ...]:
+        return 1.0, *(0.0 for _ in labels[1:])
+
+    async def token_logprobs(self, *_: object) -> tuple[float, ...]:
+        return (0.0,)
+
+
+@pytest.mark.parametrize("kind", sorted(set(CHECKS) - {"embedding"}))  # it asks a model of its own
 async def test_checks_that_are_said_to_judge_alone_are_those_that_do(kind: str) -> None:
-    alone = JudgeRequest("s", "v", "?", "", Step("So 5.", (1,), "v", Ending.BOUNDARY), None)
-    is_sure = (await CHECKS[kind]().check(alone)).decision is not Decision.UNSURE
+    draft = Step("So 5.", (1,), "v", Ending.BOUNDARY)
+    alone = JudgeRequest("s", "v", "?", "", draft, None, prefix=Prefix((2, 3)), vocabulary="v")
+    scorer = {"scorer": Sure()} if "engine" in SECTIONS[kind].model_fields else {}
+    is_sure = (await CHECKS[kind](**scorer).check(alone)).decision is not Decision.UNSURE
     assert suits_specreason([SECTIONS[kind]()]) == (is_sure or kind in ("scripted", "exact"))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_new_check_says_itself_whether_it_judges_alone(alone: bool) -> None:
+    class NewCheck(CheckSettings):
+        judges_alone: ClassVar[bool] = alone
+
+    assert suits_specreason([NewCheck()]) == alone
+
+
+@pytest.mark.parametrize("kind", ["judge", "score"])
+def test_a_target_that_begins_to_reason_is_no_judge_unless_its_answer_closes_that(kind: str) -> None:
+    def checked(reasoning: dict[str, Any], **settings: Any) -> None:
+        data = deployment({"kind": kind, **settings}, scorer="exact").model_dump()
+        validate_config(data | {"reasoning": reasoning}, "the test")
+
+    thinks = {"open": "<think>", "close": "</think>"}
+    for prefix in ("", "So:"):
+        with pytest.raises(ConfigError, match=f"'v' asks the target.* answer_prefix of its {kind} .*'</think>'"):
+            checked(thinks, answer_prefix=prefix)
+    checked(thinks, answer_prefix="</think>\n\n")
+    checked(thinks, engine="draft")
+    checked(thinks | {"starts_open": False})
+    checked({})
+
+
+def test_where_reasoning_alone_is_speculated_something_says_what_it_is() -> None:
+    data = deployment({"kind": "exact"}).model_dump()
+    data["speculation"]["scope"] = "think"
+    with pytest.raises(ConfigError, match=r"scope is 'think', but nothing says .*; set reasoning\.close"):
+        validate_config(data, "the test")
+    validate_config(data | {"reasoning": {"close": "</think>"}}, "the test")

@@ -16,6 +16,7 @@ from deployments.simulation.recorded import read_scripts
 from deployments.simulation.run import run_scenario
 from deployments.simulation.scenario import Scenario, load_scenario, parse_scenario, scenario_names
 from deployments.simulation.scripts import Agreement
+from tests.unit.simulation.test_validation import seed_trace
 
 LEAST = "name: s\ntarget: {token_s: 0.02}\ndraft: {token_s: 0.002}\n"
 
@@ -257,3 +258,22 @@ def test_an_exchange_has_one_direction_of_the_link() -> None:
         return linked.seconds(num_tokens) - free.seconds(num_tokens)
 
     assert exchanged(64) == pytest.approx(64 * per_token, rel=1e-6)
+
+
+def test_guided_requests_have_no_steps_to_replay(tmp_path: Path) -> None:
+    """Their chunks of two tokens would pass for steps of the draft's that mean the same as many of the target's."""
+    file = tmp_path / "requests.jsonl"
+    line = {"mode": "lookahead:balanced", "index": 0, "trace": trace(["accepted", "recovered", "accepted"])}
+    words = seed_trace("lookahead:exact")
+    for commit in words["commits"]:
+        commit["origin"] = "accepted"
+    guided = line | {"mode": "lookahead:exact", "index": 1, "trace": words}
+    file.write_text(f"{json.dumps(guided)}\n{json.dumps(line)}\n")
+    (script,) = read_scripts(file)
+    assert [pair.num_target_tokens for pair in script.pairs] == [9, 9, 9]
+    both = f"text: {{recorded: {file}}}\nspeculation: {{modes: [target, guided, lookahead]}}\n"
+    with pytest.raises(ConfigError, match="a scenario of its own"):
+        outcomes(both)
+    file.write_text(json.dumps(guided) + "\n")
+    with pytest.raises(RequestError, match="no request with steps"):
+        read_scripts(file)

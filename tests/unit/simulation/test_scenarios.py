@@ -277,3 +277,28 @@ def test_guided_requests_have_no_steps_to_replay(tmp_path: Path) -> None:
     file.write_text(json.dumps(guided) + "\n")
     with pytest.raises(RequestError, match="no request with steps"):
         read_scripts(file)
+
+
+def test_the_target_on_all_gpus_is_spared_no_failure() -> None:
+    """The first example of docs/simulation.md, shortened: what befalls a draft's GPUs befalls the target on them."""
+    more = (
+        "name: six-gpus\n"
+        "target: {replicas: 2, gpus: 2, model: r1-distill-32b, gpu: h100}\n"
+        "draft: {replicas: 2, model: r1-distill-1.5b, gpu: h100}\n"
+        "speculation: {modes: [target_all_gpus]}\n"
+        "text: {num_steps: 8}\n"
+        "arrivals: {users: 6}\n"
+        "duration_s: 30\n"
+    )
+
+    def run(*failures: str) -> Outcome:
+        (found,) = run_scenario(parse_scenario(f"{more}failures: [{', '.join(failures)}]\n", "test"))
+        return found
+
+    whole = run()
+    assert whole.num_lost_calls == 0
+    assert run("{role: draft, replica: 0, at_s: 10, back_s: 20}").num_lost_calls > 0
+    assert run("{role: target, replica: 1, at_s: 10, back_s: 20}").num_lost_calls > 0
+    gone = run("{node: 0, at_s: 10, back_s: 20}")
+    assert gone.num_lost_calls == 6
+    assert gone.tokens_per_s == pytest.approx(whole.tokens_per_s * 2 / 3, rel=0.1)

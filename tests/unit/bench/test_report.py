@@ -168,6 +168,15 @@ def test_our_rows_are_compared_with_vllms_own_server_too():
     assert report.build(plan, unmeasured, {}, None)["over_vllm"] == []
 
 
+def test_a_note_says_which_rows_may_have_found_their_prompts_under_a_later_load():
+    plan = replace(PLAN, modes=("target", "plain@http://x", "vllm"), concurrency=(1, 2))
+    lines = [line(mode, 0, 1.0, 10) for mode in plan.modes]
+    (note,) = [one for one in report.build(plan, lines, {}, None)["notes"] if "earlier one" in one]
+    assert note.startswith("plain@http://x: from the second load on")
+    once = report.build(replace(plan, concurrency=(1,)), lines, {}, None)
+    assert not [one for one in once["notes"] if "earlier one" in one]
+
+
 def test_where_vllms_own_server_is_the_baseline_the_rows_are_over_it_already():
     lines = [line(mode, 0, 2.0, 10) for mode in ("lookahead", "vllm")]
     found = report.build(replace(PLAN, modes=("lookahead", "vllm")), lines, {}, None)

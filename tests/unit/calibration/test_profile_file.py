@@ -116,8 +116,7 @@ def test_a_threshold_is_for_the_check_that_was_measured(one, other):
     """Of the judge, behind an embedding: what decides before it counts, and the model that it asks."""
     measured = parse_config(BLOCK, "t")
     place = find_place(measured, "mine", "judge")
-    elsewhere = BLOCK.replace("- kind: judge", "- kind: judge # !").replace("draft: {model: d}", "draft: {model: e}")
-    elsewhere = elsewhere.replace("kind: judge # !", "kind: judge\n        accept: 0.9\n        reject: 0.9")
-    require_measured(elsewhere, place, measured, "FILE")
+    others = BLOCK.replace("- kind: judge", "- kind: judge\n        accept: 0.9\n        reject: 0.9")
+    require_measured(others.replace("{model: d}", "{model: e}"), place, measured, "FILE")
     with pytest.raises(ConfigError, match="measure with --config FILE"):
         require_measured(BLOCK.replace(one, other), place, measured, "FILE")

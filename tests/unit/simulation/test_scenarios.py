@@ -302,3 +302,19 @@ def test_the_target_on_all_gpus_is_spared_no_failure() -> None:
     gone = run("{node: 0, at_s: 10, back_s: 20}")
     assert gone.num_lost_calls == 6
     assert gone.tokens_per_s == pytest.approx(whole.tokens_per_s * 2 / 3, rel=0.1)
+
+
+def test_guesses_in_larger_batches_than_they_were_timed_in_cost_what_each_does() -> None:
+    """Look-up is timed with one sequence and two: the line through both says nothing of eight."""
+    passes = [
+        PassTimes(proposed=0, pass_s=[(1, 0.133), (2, 0.14), (4, 0.14), (8, 0.158)]),
+        PassTimes(proposed=4, pass_s=[(1, 0.133), (2, 0.165)]),
+        PassTimes(proposed=7, pass_s=[(1, 0.155), (2, 0.224)]),
+    ]
+    role = RoleCosts(model="m", passes=passes, stream_s=0.01)
+    costs = CostFile(source="a test", target=role, draft=role)
+    looked_up, plain = costs.cost("target", 4), costs.cost("target")
+    assert looked_up.seconds(2) == pytest.approx(0.175)
+    for size in (4, 8, 16):
+        assert looked_up.seconds(size) == pytest.approx(plain.seconds(size, num_guessed=4 * size), rel=0.05)
+    assert looked_up.seconds(8) == pytest.approx(0.27, rel=0.01)

@@ -3,9 +3,9 @@
 Promises: in a closed loop never more than `concurrency` requests are in flight, in an open loop each is sent at its
 time whoever else was answered; what was recorded is not asked again, but with its whole block where the block was not
 asked in one go; a failure is recorded like an answer; what is not measuring happens between the blocks, except that a
-trace which is to be kept is fetched by the user who was answered, before the next question; nothing is found in a prefix
-cache that another mode, load or start has read, where the server is known to take salts (ours, and vLLM's own that were
-started for the run); a server that is gone ends the run at once with what was measured so far kept.
+trace which is to be kept is fetched by the user who was answered, before the next question; nothing is found in a
+prefix cache that another mode, load or start has read, where the server is known to take salts (ours, and vLLM's own
+that were started for the run); a server that is gone ends the run at once with what was measured so far kept.
 """
 
 from __future__ import annotations

@@ -91,9 +91,9 @@ class Stopwatch:
                 num_proposed += delta.num_proposed
         if speculation == "none" and num_proposed:
             raise ConfigError(
-                f"The engine of {self._engine.describe().model} guesses tokens though it is asked not to, so its passes "
-                "cannot be told apart: the method in its speculative_config is none that a request can switch off. "
-                "Calibrate without it, or with method hints.",
+                f"The engine of {self._engine.describe().model} guesses tokens though it is asked not to, so how many "
+                "passes it took is not known: no request can switch off the method in its speculative_config. Calibrate "
+                "without it, or with method hints.",
                 "speculative_config",
             )
         arrivals = counted if speculation == "none" else _outputs(told) or counted

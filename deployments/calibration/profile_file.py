@@ -19,13 +19,13 @@ from deployments.config import Config, parse_config
 
 
 def require_measured(text: str, place: Place, measured: Config, source: str) -> None:
-    """ConfigError unless the check at `place` in `text` is the one of `measured`, thresholds apart: the same settings and
-    models, behind the same checks, since those decide which pairs reach it."""
+    """ConfigError unless the check at `place` in `text` is the one of `measured`, thresholds apart: the same settings
+    and models, behind the same checks, since those decide which pairs reach it."""
     if _measured_part(parse_config(text, source), place) != _measured_part(measured, place):
         raise ConfigError(
-            f"{source} has another check {place.kind!r} as number {place.index + 1} of the verifier {place.verifier!r} than "
-            "the one to be measured, other checks before it or other models behind them, so its threshold would be "
-            f"wrong there: measure with --config {source}.",
+            f"As number {place.index + 1} of the verifier {place.verifier!r} {source} has not the check "
+            f"{place.kind!r} that is to be measured, or other checks before it or other models for them, so the threshold "
+            f"would be wrong there: measure with --config {source}.",
             "write_profile",
         )
 

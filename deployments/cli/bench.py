@@ -328,8 +328,8 @@ def _describe_server(config: Config | None, name: str, url: str | None) -> str:
 
 
 def _token_speculation(config: Config | None) -> str | None:
-    """How the target speculates on tokens inside a step where a row does not say: as the engine does, or, where that hears
-    requests, as they do by default; None where a server's config is not known."""
+    """How the target speculates on tokens inside a step where a row does not say: as the engine does, or as requests
+    wish by default, where it hears them; None where a server's config is not known."""
     from deployments.bench.equal_hardware import OURS, method_of
 
     if config is None:

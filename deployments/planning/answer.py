@@ -314,7 +314,7 @@ def beyond_timed(answer: Plan) -> list[str]:
         most = max(size for passes in times for size, _ in passes.pass_s)
         if batch > most:
             words.append(
-                f"The {role} would write {batch:.0f} sequences at a time, and was timed with {most} at most: what more of "
-                "them take is reckoned, not measured."
+                f"The {role} would write {batch:.0f} sequences at a time, and was timed with {most} at most: what more "
+                "of them take is reckoned, not measured."
             )
     return words

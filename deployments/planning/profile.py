@@ -94,7 +94,7 @@ def profile(question: Question, layout: Layout) -> dict[str, Any]:
 
 
 def front(chosen: Candidate) -> dict[str, Any]:
-    """As many coordinators as hear all that was simulated, and gateways as let all users in, with their own defaults."""
+    """So many coordinators that they hear all that was simulated, and gateways that they let all users in."""
     places = CoordinatorPlacement().max_ongoing_requests
     entrance = GatewayPlacement().max_ongoing_requests - AdmissionConfig().max_waiting - ROOM
     num_coordinators = max(ceil(chosen.results_per_s * RESULT_S / FULL), ceil(chosen.users / places), 1)

@@ -1,7 +1,7 @@
 """One layout with its users on the simulated clock: what a user gets, and how much coordinators hear.
 
-Promises: the production session decides; users are spread over their texts, so that contexts are as long as in a cluster
-that has run for a while; of a large cluster with equal parts one part stands for the whole.
+Promises: the production session decides; users are spread over their texts, so that contexts are as long as in a
+cluster that has run for a while; of a large cluster with equal parts one part stands for the whole.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def test_notes_name_failures_cuts_and_lateness():
     mended = notes([row(1.0, None, num_failed_before=2), row(1.0, None, concurrency=4, num_failed_before=1)])
     assert mended == ["3 requests of lookahead failed and were asked again; their last answers count."]
     (lost,) = notes([row(1.0, None, num_untraced=2), row(1.0, None, mode="specreason", num_untraced=1)])
-    assert lost.startswith("No whole step trace was to be had of 3 answers (lookahead, specreason): where the time went")
+    assert lost.startswith("No whole step trace was to be had of 3 answers (lookahead, specreason): where")
     ungraded = notes([row(1.0, None, num_cut_at_max_tokens=2)])
     assert ungraded == ["2 answers were cut at the token limit; they are whole answers here."]
     assert notes([row(1.0, None), row(1.5, (1.2, 1.8))]) == []

@@ -54,7 +54,7 @@ async def test_nothing_that_the_target_s_start_set_is_there_for_the_draft(monkey
     assert named() == before
 
 
-@pytest.mark.parametrize("speculation", [{"method": "ngram", "num_speculative_tokens": 4}, {"method": "hints", "model": "m"}])
+@pytest.mark.parametrize("speculation", [{"method": "ngram"}, {"method": "hints", "model": "m"}])
 async def test_an_engine_whose_guesses_are_not_replayed_is_not_timed(speculation: dict[str, Any]) -> None:
     engine = {"options": {"speculative_config": speculation}}
     config = {"served_model_name": "m", "target": {"model": "t"}, "draft": {"model": "d", "engine": engine}}

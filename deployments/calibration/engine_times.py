@@ -92,8 +92,8 @@ class Stopwatch:
         if speculation == "none" and num_proposed:
             raise ConfigError(
                 f"The engine of {self._engine.describe().model} guesses tokens though it is asked not to, so how many "
-                "passes it took is not known: no request can switch off the method in its speculative_config. Calibrate "
-                "without it, or with method hints.",
+                "passes it took is not known: no request can switch off the method in its speculative_config. "
+                "Calibrate without it, or with method hints.",
                 "speculative_config",
             )
         arrivals = counted if speculation == "none" else _outputs(told) or counted

@@ -24,8 +24,8 @@ def require_measured(text: str, place: Place, measured: Config, source: str) -> 
     if _measured_part(parse_config(text, source), place) != _measured_part(measured, place):
         raise ConfigError(
             f"As number {place.index + 1} of the verifier {place.verifier!r} {source} has not the check "
-            f"{place.kind!r} that is to be measured, or other checks before it or other models for them, so the threshold "
-            f"would be wrong there: measure with --config {source}.",
+            f"{place.kind!r} that is to be measured, or other checks before it or other models for them, so the "
+            f"threshold would be wrong there: measure with --config {source}.",
             "write_profile",
         )
 

@@ -88,7 +88,7 @@ def claim(row: Row, against: str) -> str:
 def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader has to know about the figures: failures, answers that were cut or not counted, lateness."""
     late = max((row["sent_late_max_s"] for row in rows), default=0.0)
-    found = [*_failures(rows), *_asked_again(rows), *_cut_answers(rows)]
+    found = [*_failures(rows), *_asked_again(rows), *_cut_answers(rows), *_untraced(rows)]
     if uncounted := dict.fromkeys(row["mode"] for row in rows if row["num_without_token_count"]):
         found.append(
             f"Answers came without a token count (no `usage` in the stream) from {', '.join(uncounted)}: they have no "
@@ -138,6 +138,17 @@ def _cut_answers(rows: Sequence[Row]) -> list[str]:
     )
     grades = f", and {wrong} of the {graded} that were graded are wrong" if graded else ""
     return [f"{cut} answers were cut at the token limit; they are whole answers here{grades}."] if cut else []
+
+
+def _untraced(rows: Sequence[Row]) -> list[str]:
+    num = sum(row["num_untraced"] for row in rows)
+    if not num:
+        return []
+    modes = ", ".join(dict.fromkeys(row["mode"] for row in rows if row["num_untraced"]))
+    return [
+        f"No whole step trace was to be had of {_num(num, 'answer')} ({modes}): where the time went, and acceptance by "
+        "position, are of the others. A server keeps so many as telemetry.max_traces; --traces fetches each at once."
+    ]
 
 
 def _unturned(rows: Sequence[Row]) -> list[str]:

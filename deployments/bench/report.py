@@ -20,7 +20,7 @@ from deployments.bench.record import Measurement
 from deployments.bench.report_page import page
 from deployments.bench.rows import DEFINITIONS, Objective, over_vllm, pairs, rows
 from deployments.bench.runner import count_left
-from deployments.bench.variants import baseline
+from deployments.bench.variants import baseline, takes_salt
 
 
 def build(
@@ -42,7 +42,7 @@ def build(
             *(claim(row, against) for row in table if row["mode"] != against),
             *(claim(row, row["against"]) for row in beside_vllm),
         ],
-        "notes": [*notes(table), *_apart(environment.get("apart", ()))],
+        "notes": [*notes(table), *_apart(environment.get("apart", ())), *_read_before(plan)],
         "baseline": against,
         "objective": asdict(objective) if objective.is_given else None,
         "complete": not num_left,
@@ -62,6 +62,17 @@ def _apart(modes: Sequence[str]) -> list[str]:
     return [
         f"{', '.join(modes)}: asked after the other rows had ended, on the GPUs that they had, so not in turn with "
         "them: a machine that drifts hits one more than the other."
+    ]
+
+
+def _read_before(plan: Plan) -> list[str]:
+    """The rows whose prompts may be in their server's cache from the second load on."""
+    modes = [mode for mode in plan.modes if not takes_salt(mode)] if len(plan.loads) > 1 else []
+    if not modes:
+        return []
+    return [
+        f"{', '.join(modes)}: from the second load on it may have found prompts in its server's cache that it had read "
+        "under an earlier one; the other rows read theirs anew. Compare it under the first load."
     ]
 
 

@@ -71,6 +71,8 @@ def review(line: Measurement, problem: Problem, trace: Mapping[str, Any] | None)
         found, note = None, note or str(error)
     if trace and "cut" in trace:
         note = note or "the server kept only the beginning of its trace"
+    if trace and "spans" not in trace:
+        note = note or str(trace.get("error") or "")
     return Review(
         started_at=line.started_at,
         request_id=line.request_id,

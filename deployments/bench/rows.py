@@ -57,6 +57,7 @@ DEFINITIONS: Mapping[str, str] = {
     "accepted / proposed tokens, tokens_per_draft counts the model's own token, accepted_per_position by place",
     "token_acceptance_rate": "acceptance_rate of the target's engine",
     "time_use": "mean seconds of a whole answer, each instant counted once, for what went on in it",
+    "num_untraced": "whole answers of our server without a whole step trace; num_traced: answers with one",
 }
 
 
@@ -311,11 +312,18 @@ def _from_traces(group: Sequence[Measurement]) -> dict[str, Any]:
     places = zip_longest(*(review.positions for review in reviews if review.positions), fillvalue=(0, 0))
     positions = [[sum(place[0] for place in found), sum(place[1] for place in found)] for found in places]
     return {
+        "num_traced": sum(review.positions is not None for review in reviews),
+        "num_untraced": sum(map(_is_untraced, group)),
         "time_use": {part: mean(one.get(part, 0.0) for one in used) for part in PARTS} if used else None,
         "num_steps_by_position": positions or None,
         "accept_rate_by_position": [hits / (hits + misses) if hits + misses else None for hits, misses in positions]
         or None,
     }
+
+
+def _is_untraced(line: Measurement) -> bool:
+    """Whether a whole answer of ours was looked at without its trace."""
+    return line.is_whole and line.speculation is not None and line.review is not None and line.review.positions is None
 
 
 def _tokens(group: Sequence[Measurement]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 Promises: in a closed loop never more than `concurrency` requests are in flight, in an open loop each is sent at its
 time whoever else was answered; what was recorded is not asked again, but with its whole block where the block was not
 asked in one go; a failure is recorded like an answer; what is not measuring happens between the blocks, except that a
-trace which is to be kept is fetched by the user who was answered, before the next question; modes of one server find
-nothing of each other's prompts in its prefix cache, nor of an earlier start's, as a row with a server of its own does
-not; a server that is gone ends the run at once with what was measured so far kept.
+trace which is to be kept is fetched by the user who was answered, before the next question; nothing is found in a
+prefix cache that another mode, load or start has read, where the server is known to take salts (ours, and vLLM's own
+that were started for the run); a server that is gone ends the run at once with what was measured so far kept.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 from actors.errors import ServiceError
 from actors.messages import Message
-from deployments.bench.plan import Block, Plan, arrivals, blocks
+from deployments.bench.plan import Block, Load, Plan, arrivals, blocks
 from deployments.bench.problems import Problem
 from deployments.bench.record import Key, Measurement, Record, latest
 from deployments.bench.review import Server, fetch_trace, review_all
-from deployments.bench.variants import asked
+from deployments.bench.variants import asked, takes_salt
 from deployments.server.client import Question, Reply, ask
 
 WARM_UP, WARM_UP_TOKENS = "What is 6 times 7?", 24
@@ -98,7 +98,7 @@ class Runner:
         """One short question in each mode, not measured: engines compile and caches fill on first use, and a mode that
         the server refuses shows before anything is recorded."""
         for mode in filter(self.servers.__contains__, self.plan.modes):
-            question = self._question(mode, WARM_UP, 0, WARM_UP_TOKENS)
+            question = self._question(mode, self.plan.loads[0], WARM_UP, 0, WARM_UP_TOKENS)
             reply = await ask(self.servers[mode].http, question, timeout_s=self.manner.timeout_s)
             if reply.error:
                 raise ServiceError(
@@ -129,7 +129,7 @@ class Runner:
     async def _measure(self, block: Block, index: int, block_started_at: float, late_s: float = 0.0) -> None:
         problem, server = self.problems[index], self.servers[block.mode]
         started_at = time.time()
-        question = self._question(block.mode, problem.question, index, self.plan.max_tokens)
+        question = self._question(block.mode, block.load, problem.question, index, self.plan.max_tokens)
         reply = await ask(server.http, question, timeout_s=self.manner.timeout_s)
         line = Measurement(
             mode=block.mode,
@@ -149,12 +149,12 @@ class Runner:
         self.record.add(line)
         self.on_answer(line)
 
-    def _question(self, mode: str, text: str, index: int, max_tokens: int) -> Question:
+    def _question(self, mode: str, load: Load, text: str, index: int, max_tokens: int) -> Question:
         plan = self.plan
         message = Message("user", f"{text}\n\n{plan.instruction}")
         model = self.servers[mode].model
         speculation = asked(mode, asdict(plan))
-        salt = f"{self.manner.salt} {mode}" if speculation else None
+        salt = f"{self.manner.salt} {mode}, {load}" if takes_salt(mode) else None
         return Question((message,), model, max_tokens, plan.temperature, plan.seed + index, speculation, salt)
 
 

@@ -53,6 +53,11 @@ def asked(variant: str, plan: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plan[name] for name in _OF_THE_RUN if plan.get(name) is not None} | own if own else {}
 
 
+def takes_salt(variant: str) -> bool:
+    """Whether the server of `variant` is known to take a `cache_salt`: ours, and vLLM's own as we start it."""
+    return bool(wishes(variant)) or speculation_of(variant) is not None
+
+
 def address(variant: str) -> str | None:
     """The server of its own that a variant names; None for the run's server."""
     row, found, url = variant.partition("@")

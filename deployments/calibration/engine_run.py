@@ -18,14 +18,23 @@ from deployments.calibration.engine_times import measure, num_parts
 from deployments.config import Config
 from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile, RoleCosts
+from deployments.simulation.strangers import unknown_guesses
 
 COSTS_FILE = "costs.yaml"
 
 
 async def time_engines(config: Config, bar: Callable[[str, int], Callable[[], None]]) -> CostFile:
-    """Target and draft of `config`. ConfigError if it has no draft."""
+    """Target and draft of `config`. ConfigError if it has no draft, or an engine guesses tokens in a way that costs
+    know nothing of."""
     if config.draft is None:
         raise ConfigError("There is no draft in this configuration; both engines are timed.", "draft")
+    for role, writer in (("target", config.target), ("draft", config.draft)):
+        if (method := unknown_guesses(writer)) is not None:
+            raise ConfigError(
+                f"The {role} guesses tokens by {method}. Costs are of engines that guess by method hints without a "
+                "model, or not at all: simulations and plans know no others. Calibrate it so, and bench it as it is.",
+                f"{role}.engine.options.speculative_config",
+            )
     target = await _time(config.target, bar("target", num_parts()))
     draft = await _time(config.draft, bar("draft", num_parts()))
     return CostFile(

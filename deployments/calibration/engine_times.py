@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
 
-from actors.errors import ServiceError
+from actors.errors import ConfigError, ServiceError
 from actors.messages import Prompt, Sampling, StepRule, TokenIds
 from actors.roles import Engine
 from deployments.simulation.cost_file import DEFAULT_MAX_NUM_SEQS, PassTimes, RoleCosts
@@ -69,8 +69,8 @@ class Stopwatch:
     async def one(
         self, prompt: TokenIds, num_tokens: int, hints: tuple[TokenIds, ...] = (), speculation: str = "none"
     ) -> Timed:
-        """Continues `prompt` by at most so many tokens."""
-        begun, ids = self._clock(), list[int]()
+        """Continues `prompt` by at most so many tokens. ConfigError where the engine guesses though it is not to."""
+        begun, ids, num_proposed = self._clock(), list[int](), 0
         told, counted = list[tuple[float, float]](), list[tuple[float, float]]()
         stream = self._engine.generate(
             f"time-{next(self._numbers)}",
@@ -88,6 +88,14 @@ class Stopwatch:
                 told.append((now, delta.num_passes))
                 counted.append((now, float(len(delta.token_ids))))
                 ids += delta.token_ids
+                num_proposed += delta.num_proposed
+        if speculation == "none" and num_proposed:
+            raise ConfigError(
+                f"The engine of {self._engine.describe().model} guesses tokens though it is asked not to, so how many "
+                "passes it took is not known: no request can switch off the method in its speculative_config. "
+                "Calibrate without it, or with method hints.",
+                "speculative_config",
+            )
         arrivals = counted if speculation == "none" else _outputs(told) or counted
         times, passes = [at for at, _ in arrivals], [num_passes for _, num_passes in arrivals]
         later_s = times[-1] - times[1] if len(times) > 1 else 0.0

@@ -1,7 +1,8 @@
 """Writes a threshold into a profile's YAML.
 
 Promises: only the settings of the one check change; every other character of the file, comments included, stays; what
-is written is a configuration that can be used, and says otherwise the same as before.
+is written is a configuration that can be used, and says otherwise the same as before. `require_measured` says whether a
+file that is there already has the check that was measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,29 @@ import yaml
 from actors.errors import ConfigError
 from deployments.calibration.scoring import Place
 from deployments.config import Config, parse_config
+
+
+def require_measured(text: str, place: Place, measured: Config, source: str) -> None:
+    """ConfigError unless the check at `place` in `text` is the one of `measured`, thresholds apart: the same settings
+    and models, behind the same checks, since those decide which pairs reach it."""
+    if _measured_part(parse_config(text, source), place) != _measured_part(measured, place):
+        raise ConfigError(
+            f"As number {place.index + 1} of the verifier {place.verifier!r} {source} has not the check "
+            f"{place.kind!r} that is to be measured, or other checks before it or other models for them, so the "
+            f"threshold would be wrong there: measure with --config {source}.",
+            "write_profile",
+        )
+
+
+def _measured_part(config: Config, place: Place) -> list[tuple[dict[str, Any], str | None]]:
+    """The cascade up to the check at `place`: of each check its settings, and the model that it asks, if any."""
+    writers = {"target": config.target, "draft": config.draft, "own": config.verifier.judge}
+    found = []
+    for number, check in enumerate(config.verifier.verifiers.get(place.verifier, [])[: place.index + 1]):
+        writer = writers.get(getattr(check, "engine", ""))
+        thresholds = {"accept", "reject", "calibration"} if number == place.index else set()
+        found.append((check.model_dump(exclude=thresholds), writer.model if writer is not None else None))
+    return found
 
 
 def with_check(text: str, place: Place, settings: Mapping[str, Any], source: str) -> str:

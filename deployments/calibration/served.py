@@ -30,6 +30,7 @@ from deployments.server.client import Question, Reply, ask, connect, get_json
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.cutting import cut_as_served, cut_at_words
 from deployments.simulation.replay_text import is_guided, require_texts
+from deployments.simulation.strangers import gave_hints
 from deployments.simulation.validation import Replayed, Replayer
 from deployments.telemetry.timeline import Span, Trace, read_trace
 
@@ -85,9 +86,10 @@ def match(config: Config, costs: CostFile, asked: Sequence[Sequence[Mapping[str,
     config = as_measured(config)
     plan = {"temperature": 0.0, "max_tokens": MAX_TOKENS, "instruction": INSTRUCTION}
     cut = cut_as_served(config) or cut_at_words
+    hinted = gave_hints(config, plan, [line for lines in asked for line in lines])
 
     def replayed(line: Mapping[str, Any], scale: float = 1.0) -> Replayed:
-        return Replayer(config, costs, plan, cut).answer(line, read_trace(line["trace"]), scale)
+        return Replayer(config, costs, plan, cut, takes_hints=hinted).answer(line, read_trace(line["trace"]), scale)
 
     costs = _changed(_changed(costs, False, (0.0, 0.0)), True, None)
     costs = _serving(_serving(costs, "target", 0.0), "draft", 0.0)

@@ -328,10 +328,14 @@ def _describe_server(config: Config | None, name: str, url: str | None) -> str:
 
 
 def _token_speculation(config: Config | None) -> str | None:
-    """How the target speculates on tokens inside a step; None where a server's config is not known."""
-    from deployments.bench.equal_hardware import method_of
+    """How the target speculates on tokens inside a step where a row does not say: as the engine does, or as requests
+    wish by default, where it hears them; None where a server's config is not known."""
+    from deployments.bench.equal_hardware import OURS, method_of
 
-    return None if config is None else method_of(config.target.engine.options)
+    if config is None:
+        return None
+    method = method_of(config.target.engine.options)
+    return config.speculation.token_speculation if method == OURS else method
 
 
 def _check(report: dict[str, Any]) -> None:

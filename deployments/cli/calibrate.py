@@ -1,9 +1,9 @@
 """``lookahead calibrate``: which threshold of a check reaches the precision that is wished for, on recorded steps.
 
 Promises: recorded pairs are on disk as soon as their problem is done, and labels that a verifier gave however the
-command ends; what a threshold reaches is said with its
-interval, and one that is not shown to reach the wish is not written; a cluster is started only where a model has to be
-asked, and ends with the command; what engines were timed alone is on disk before the server is asked.
+command ends; what a threshold reaches is said with its interval, and one that is not shown to reach the wish is not
+written, nor is one into a file that has another check than the one that is measured; a cluster is started only where a
+model has to be asked, and ends with the command; what engines were timed alone is on disk before the server is asked.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def calibrate(
         _time_engines(profile, config, out, json_output)
         return
     from deployments.calibration.pairs import read_pairs
+    from deployments.calibration.profile_file import require_measured
     from deployments.calibration.report import build, conclusion, write
     from deployments.calibration.scoring import find_place, opened
     from deployments.cli.serve import choose
@@ -92,6 +93,8 @@ def calibrate(
         raise RequestError("Give --pairs FILE or --record: one of the two.", "pairs")
     settings = choose(profile, config)
     place = find_place(settings, verifier, check)
+    if write_profile is not None and write_profile.exists():
+        require_measured(_read(write_profile), place, settings, str(write_profile))
     work = _Work(
         console=words_console(json_output),
         config=opened(settings, place),

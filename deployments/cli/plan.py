@@ -90,8 +90,8 @@ def plan(
 
 
 def _plan(console: Console, question: Any, write_profile: Path | None) -> tuple[dict[str, Any], str]:
+    from deployments.planning.answer import beyond_timed, why
     from deployments.planning.answer import plan as make_plan
-    from deployments.planning.answer import why
     from deployments.planning.profile import profile_text
 
     with progress_on(console) as progress:
@@ -103,7 +103,7 @@ def _plan(console: Console, question: Any, write_profile: Path | None) -> tuple[
     for cells in rows(answer):
         table.add_row(*cells)
     console.print(table)
-    words = [*why(answer), *_next(answer)]
+    words = [*why(answer), *_next(answer), *beyond_timed(answer)]
     if question.costs is None:
         words.append("Engines and prices are estimated, not measured.")
     for sentence in words:

@@ -47,7 +47,8 @@ def validate(
     from deployments.simulation.cutting import cut_as_served, cut_at_words
     from deployments.simulation.page import page
     from deployments.simulation.page import table as html_table
-    from deployments.simulation.validation import compare, predict, read_run, strangers
+    from deployments.simulation.strangers import strangers
+    from deployments.simulation.validation import compare, predict, read_run
 
     if costs is None:
         raise RequestError("--validate needs --costs, a file of `lookahead calibrate --engine`.", "costs")
@@ -58,7 +59,7 @@ def validate(
         cut = cut_as_served(served)
         timed = read_costs(costs)
         answers, against = predict(served, timed, folder, anchored=anchored, cut=cut or cut_at_words, tell=tell)
-    plan = read_run(folder)[0]
+    plan, lines = read_run(folder)
     rows = compare(answers, against, int(plan.get("seed") or 0))
     shown, paired = [cells(row) for row in rows], [paired_cells(row) for row in rows]
     _print(console, SHORT, [[cell[0], *cell[2:]] for cell in shown])
@@ -66,7 +67,7 @@ def validate(
     _print(console, PAIRED, paired)
     others = [mode for mode in plan["modes"] if mode not in {row.mode for row in rows}]
     words = conclusion(rows, against, others, anchored, served.target.model if cut is None else None)
-    words += strangers(served, timed, plan)
+    words += strangers(served, timed, plan, lines)
     if timed.unsteady:
         words.append(timed.unsteady)
     for sentence in words:

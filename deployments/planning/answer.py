@@ -9,52 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil, gcd, log
+from math import ceil, log
 from typing import Any
 
 from actors.errors import ConfigError
 from deployments.planning.question import Objective, Question
-from deployments.planning.search import (
-    Layout,
-    Prediction,
-    best_of_each,
-    candidates,
-    costs_of,
-    predict,
-    rank,
-    with_more,
-)
-from deployments.simulation.asking import settings_for
-from deployments.simulation.clock import Clock
-from deployments.simulation.cluster import Cluster, Pool
-from deployments.simulation.costs import EngineCost
-from deployments.simulation.decisions import Decisions
-from deployments.simulation.passages import Passage, Passages
-from deployments.simulation.request import Request
-from deployments.simulation.scripts import RandomScript
+from deployments.planning.search import Prediction, best_of_each, candidates, predict, rank, with_more
+from deployments.planning.trial import num_simulated, simulated
+from deployments.simulation.cost_file import read_costs
 
 NUM_FINALISTS = 3
 NEAR = 0.95
 """Of the wished speed: what is slower than this by formula is not hoped to meet it on the simulated clock."""
 MOST_TRIED = 24
 """About so many more layouts are simulated to meet a wish: of many, a few from the best to the fastest by formula."""
-MOST_USERS = 64
-"""With more a part of the cluster is simulated, if there is one."""
-EVEN = 0.02
-"""A part has so nearly its share of the users: they are whole."""
 MOST_ROUNDS = 8
 """Simulations of a layout until it has as many users as its own speed keeps there at a rate; most need two or three."""
 LEAST_GAIN = 0.2
 """By what power of the users their tokens together grow, at least, as far as a step towards a rate trusts in it."""
 BEARS = 0.99
 """Of a rate: less is not borne."""
-STEPS_PER_USER, LEAST_STEPS = 60, 480
-"""Simulated of each user on average, and of all together at least: fewer are a matter of luck. A text may have more:
-where users begin is spread over it (`places`)."""
-FIRST_SHARE = 0.2
-"""Of these: not measured, since all begin with empty windows."""
-SPREAD = 0.5
-"""Of the lengths of steps: that of their logarithm."""
 LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
@@ -66,6 +40,8 @@ class Candidate:
     simulated_user_tokens_per_s: float
     users: float
     """At once, as simulated: with a rate, those that this speed keeps there."""
+    results_per_s: float = 0.0
+    """That its coordinators hear, as simulated (`trial.Simulated`)."""
 
     @property
     def as_simulated(self) -> Prediction:
@@ -213,7 +189,7 @@ def _refusal(question: Question, tried: list[Candidate]) -> ConfigError:
 def try_out(question: Question, prediction: Prediction) -> Candidate:
     """`prediction`'s layout as simulated. With a rate it has as many users as Little's law gives at the simulated
     speed, which are others than at the formula's: sought until they are found, or more users get no more together."""
-    one, before = Candidate(prediction, simulated(question, prediction), prediction.users), None
+    one, before = _tried(question, prediction, prediction.users), None
     for _ in range(MOST_ROUNDS - 1 if question.rate is not None else 0):
         short = question.asked_tokens_per_s / one.as_simulated.tokens_per_s
         if abs(1.0 / short - 1.0) <= 1.0 - BEARS:
@@ -224,8 +200,13 @@ def try_out(question: Question, prediction: Prediction) -> Candidate:
         users = one.users * short ** (1.0 / min(max(gain, LEAST_GAIN), 1.0))
         if predict(question, prediction.layout, users) is None:
             break
-        before, one = one, Candidate(prediction, simulated(question, replace(prediction, users=users)), users)
+        before, one = one, _tried(question, prediction, users)
     return one
+
+
+def _tried(question: Question, prediction: Prediction, users: float) -> Candidate:
+    found = simulated(question, replace(prediction, users=users))
+    return Candidate(prediction, found.user_tokens_per_s, users, found.results_per_s)
 
 
 def _gain_of_users(before: Candidate, one: Candidate) -> float:
@@ -235,81 +216,6 @@ def _gain_of_users(before: Candidate, one: Candidate) -> float:
     more = log(num_simulated(layout, one.users) / num_simulated(layout, before.users))
     faster = log(one.simulated_user_tokens_per_s / before.simulated_user_tokens_per_s)
     return 1.0 + faster / more if more else 1.0
-
-
-def equal_parts(layout: Layout, users: float) -> int:
-    """Into how many equal parts the layout and its users go: so that at most `MOST_USERS` are in each, or as near to
-    that as whole replicas and users allow."""
-    most = gcd(layout.num_targets, layout.num_drafts if layout.depth else 0)
-    found = [1]
-    for parts in range(2, most + 1):
-        is_even = abs(max(round(users / parts), 1) * parts - users) <= EVEN * users
-        if most % parts == 0 and is_even and users / found[-1] > MOST_USERS:
-            found.append(parts)
-    return found[-1]
-
-
-def num_simulated(layout: Layout, users: float) -> int:
-    """Whole users of all the equal parts."""
-    parts = equal_parts(layout, users)
-    return max(round(users / parts), 1) * parts
-
-
-def simulated(question: Question, prediction: Prediction) -> float:
-    """Tokens a second of a user of `prediction`'s layout, by the production session on a simulated clock."""
-    layout = prediction.layout
-    parts = equal_parts(layout, prediction.users)
-    target, draft = costs_of(question, layout)
-    draft = draft if layout.depth else target
-    if target is None or draft is None:
-        raise AssertionError("a predicted layout fits")
-    clock, num_users = Clock(), num_simulated(layout, prediction.users) // parts
-    mode, most_steps = "lookahead" if layout.depth else "target", question.max_target_steps
-    settings = settings_for(mode, max(layout.depth, 1), max_target_steps=most_steps)
-    cluster = Cluster(
-        clock,
-        Decisions(settings),
-        Pool(clock, target, layout.num_targets // parts),
-        Pool(clock, draft, layout.num_drafts // parts if layout.depth else 0),
-        Pool(clock, EngineCost(((1, question.verdict_s),)), 1),
-    )
-    num_steps = max(round(question.output_tokens / question.step_tokens), 1)
-
-    def script(number: int, num: int) -> RandomScript:
-        return RandomScript(number + 1, num, question.alpha, question.step_tokens, SPREAD, 0.2)
-
-    passages = Passages(lambda number: script(number, num_steps))
-    begun = 0
-
-    def ask(num_done: int = 0) -> None:
-        """The next request, of which so many steps are written and in the caches already."""
-        nonlocal begun
-        begun += 1
-        passage = Passage(script(begun, num_steps - num_done)) if num_done else passages.of(begun)
-        num_prompt = question.prompt_tokens + round(num_done * question.step_tokens)
-        for engine in (cluster.target.choose(begun), cluster.draft.choose(begun)):
-            if engine is not None and num_done:
-                engine.remember(begun, num_prompt)
-        Request(cluster, begun, passage, num_prompt, lambda _: clock.after(0.0, ask))
-
-    most = max(STEPS_PER_USER, LEAST_STEPS / num_users)
-    for place in places(num_users, num_steps, most):
-        ask(place)
-    counts, read = cluster.counts, []
-    for share in (FIRST_SHARE, 1.0):
-        while counts.num_committed < share * most * num_users:
-            clock.tick()
-        read.append((counts.num_committed_tokens, clock.now))
-    (before, begun_s), (after, ended_s) = read
-    return (after - before) / (ended_s - begun_s) / num_users
-
-
-def places(num_users: int, num_steps: int, most: float) -> list[int]:
-    """How many of `num_steps` steps each user has behind him when `most` more of them begin to be simulated. The
-    middles of what is measured are spread evenly over the text, as in a cluster that has run for long: so contexts have
-    their mean length, however little of a text that is."""
-    before = most * (1.0 + FIRST_SHARE) / 2.0
-    return [round((user + 0.5) / num_users * num_steps - before) % num_steps for user in range(num_users)]
 
 
 def frontier(question: Question) -> tuple[FrontierPoint, ...]:
@@ -392,3 +298,23 @@ def why(answer: Plan) -> list[str]:
             f"By formula, from about {answer.alone_from:.0f} users on the target alone on all GPUs is faster for each."
         )
     return [first, second, third]
+
+
+def beyond_timed(answer: Plan) -> list[str]:
+    """A sentence of each role whose batches are larger than those that were timed."""
+    costs = answer.question.costs
+    if costs is None:
+        return []
+    timed, chosen = read_costs(costs), answer.chosen.predicted
+    words = []
+    for role, batch, times in (
+        ("target", chosen.target_batch, timed.target.passes),
+        ("draft", chosen.draft_batch, timed.draft.passes),
+    ):
+        most = max(size for passes in times for size, _ in passes.pass_s)
+        if batch > most:
+            words.append(
+                f"The {role} would write {batch:.0f} sequences at a time, and was timed with {most} at most: what more "
+                "of them take is reckoned, not measured."
+            )
+    return words

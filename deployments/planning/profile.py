@@ -5,12 +5,14 @@ Promises: what is written has been checked by the server's own configuration.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import yaml
 
-from deployments.config import validate_config
-from deployments.planning.answer import Plan
+from deployments.config import CoordinatorPlacement, validate_config
+from deployments.gateway_config import ROOM, AdmissionConfig, GatewayPlacement
+from deployments.planning.answer import Candidate, Plan
 from deployments.planning.question import Question
 from deployments.planning.search import Layout
 from deployments.simulation.cost_file import read_costs
@@ -20,12 +22,16 @@ EXACT = "exact"
 """The fidelity whose text is the target's own; it is the configuration's default."""
 LEAST_BATCHED_TOKENS = 8192
 """In one pass, so that prompts are read in few of them beside the sequences that write."""
+RESULT_S = 0.0008
+"""Of a coordinator's core for each result that it hears (docs/scaling.md)."""
+FULL = 2.0 / 3.0
+"""Of that core, so that results do not wait for each other."""
 
 
 def profile_text(plan: Plan) -> str:
     """The YAML of the chosen layout."""
     layout, question = plan.chosen.predicted.layout, plan.question
-    data = profile(question, layout)
+    data = profile(question, layout) | front(plan.chosen)
     validate_config(data, "the planned profile")
     pace = plan.chosen.simulated_user_tokens_per_s
     source = "estimated engines" if question.costs is None else f"engines as measured in {question.costs.name}"
@@ -72,7 +78,9 @@ def profile(question: Question, layout: Layout) -> dict[str, Any]:
     elif "reasoning" in kept:
         data["reasoning"] = kept["reasoning"]
     if not layout.depth:
-        return data | {"speculation": {"mode": "target"}}
+        # An engine that hears requests would look n-grams up where none were planned with.
+        looked_up = "ngram" if layout.num_proposed else "none"
+        return data | {"speculation": {"mode": "target", "token_speculation": looked_up}}
     data["draft"] = _writer(question, "draft", layout.num_drafts, layout.draft_gpus, layout.num_proposed)
     ahead = {"mode": "lookahead", "max_lookahead": layout.depth, "branches": 1}
     if {"verifier", "speculation"} <= kept.keys():
@@ -83,6 +91,18 @@ def profile(question: Question, layout: Layout) -> dict[str, Any]:
     if marks is not None:
         data["speculation"]["scope"] = "think"
     return data
+
+
+def front(chosen: Candidate) -> dict[str, Any]:
+    """So many coordinators that they hear all that was simulated, and gateways that they let all users in."""
+    places = CoordinatorPlacement().max_ongoing_requests
+    entrance = GatewayPlacement().max_ongoing_requests - AdmissionConfig().max_waiting - ROOM
+    num_coordinators = max(ceil(chosen.results_per_s * RESULT_S / FULL), ceil(chosen.users / places), 1)
+    num_gateways = max(ceil(chosen.users / entrance), 1)
+    return {
+        "coordinator": {"placement": {"num_replicas": num_coordinators}},
+        "gateway": {"placement": {"num_replicas": num_gateways}},
+    }
 
 
 def _verifiers(answer_prefix: str) -> dict[str, Any]:

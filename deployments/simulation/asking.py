@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actors.engines.hint_matching import MatchRules
+from actors.errors import ConfigError
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner
 from deployments.coordinator.guided import GuidedSession
@@ -35,10 +36,17 @@ AT_TIMES = ("controlled", "guided_controlled")
 
 
 def script_of(scenario: Scenario) -> Callable[[int], Script]:
-    """The text of each request."""
+    """The text of each request. ConfigError where modes would write other recorded requests than each other."""
     text = scenario.text
     if text.recorded is not None:
-        compares_steps = not set(scenario.speculation.modes) <= {"target", "target_all_gpus", *GUIDED}
+        speculating = set(scenario.speculation.modes) - {"target", "target_all_gpus"}
+        compares_steps = not speculating <= set(GUIDED)
+        if compares_steps and not speculating.isdisjoint(GUIDED):
+            raise ConfigError(
+                "Guided modes write the recorded requests that were guided, others those that were written step by "
+                "step: no figure of the one compares with one of the other. Give each kind a scenario of its own.",
+                "speculation.modes",
+            )
         if compares_steps:
             recorded = read_scripts(Path(text.recorded))
         else:

@@ -95,21 +95,35 @@ class CostFile(Strict):
 
     def cost(self, role: str, proposed: int = 0, beside: Beside | None = None) -> EngineCost:
         """The engine of `role` in a server, with the passes whose number of proposed tokens is nearest to `proposed`,
-        while the other engine works `beside` it; None: while that rests."""
+        while the other engine works `beside` it; None: while that rests. Guesses are timed in small batches only: what
+        they take in larger ones is reckoned."""
         costs = self.draft if role == "draft" else self.target
         slower = 1.0 + costs.disturbed(beside)
         passes = min(costs.passes, key=lambda one: abs(one.proposed - proposed))
         first, last = (find(costs.passes, key=lambda one: one.proposed) for find in (min, max))
         span = last.proposed - first.proposed
+        guess_s = max(last.pass_s[0][1] - first.pass_s[0][1], 0.0) / span if span else 0.0
+        points = _with_larger(passes, first, guess_s)
         return EngineCost(
-            tuple((size, seconds * slower + costs.stream_s) for size, seconds in passes.pass_s),
-            guess_s=slower * max(last.pass_s[0][1] - first.pass_s[0][1], 0.0) / span if span else None,
+            tuple((size, seconds * slower + costs.stream_s) for size, seconds in points),
+            guess_s=slower * guess_s if span else None,
             context_s=slower * costs.context_s,
             call_s=costs.call_s,
             prefill_passes=costs.prefill_passes,
             prefill_token_s=slower * costs.prefill_token_s,
             max_num_seqs=costs.max_num_seqs,
         )
+
+
+def _with_larger(passes: PassTimes, plain: PassTimes, guess_s: float) -> list[tuple[int, float]]:
+    """Times of `passes` by batch size; in larger batches than those were timed in, what `plain` passes take, which have
+    the fewest guesses, and `guess_s` for each further one."""
+    points = list(passes.pass_s)
+    num_more = passes.proposed - plain.proposed
+    for size, seconds in plain.pass_s:
+        if size > passes.pass_s[-1][0]:
+            points.append((size, max(seconds + guess_s * num_more * size, points[-1][1])))
+    return points
 
 
 def read_costs(path: Path) -> CostFile:

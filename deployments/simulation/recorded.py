@@ -2,7 +2,8 @@
 
 Promises: reads ``requests.jsonl`` of `lookahead bench --traces`; of each request in a mode that judges steps, the
 committed steps in order, with the draft's version where one was judged. A step without a draft's version is one that
-the target wrote alone; it counts as one that the draft does not agree with when it is drafted here.
+the target wrote alone; it counts as one that the draft does not agree with when it is drafted here. Requests that were
+guided have chunks and no steps, so they are left out (`guided_texts` reads them).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from actors.errors import RequestError
 from deployments.bench.record import read_requests
+from deployments.simulation.replay_text import is_guided
 from deployments.simulation.scripts import Agreement, StepPair
 from deployments.telemetry.timeline import Trace, read_trace
 
@@ -45,20 +47,20 @@ def read_traces(path: Path) -> list[Trace]:
 
 
 def read_scripts(path: Path) -> list[RecordedScript]:
-    """All requests of a run that hold judged steps; RequestError if there are none."""
-    scripts = [script_of(trace) for trace in read_traces(path)]
+    """All requests of a run that hold judged steps, none that were guided; RequestError if there are none."""
+    scripts = [script_of(trace) for trace in read_traces(path) if not is_guided(trace)]
     found = [script for script in scripts if any(pair.agreement is not Agreement.DIFFERENT for pair in script.pairs)]
     if not found:
         raise RequestError(
             f"{path} holds no request with steps of a draft: make it with lookahead bench --traces in a mode that "
-            "speculates step by step.",
+            "speculates step by step, such as lookahead:balanced:controller=off.",
             "recorded",
         )
     return found
 
 
 def script_of(trace: Trace) -> RecordedScript:
-    """The committed steps of one request."""
+    """The committed steps of one request that was not guided."""
     versions: dict[int, dict[str, Any]] = {}
     for span in trace.spans:
         if span.step is not None and span.kind in ("draft", "target") and span.num_tokens:

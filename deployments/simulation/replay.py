@@ -35,6 +35,7 @@ from deployments.simulation.clock import Clock
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.driver import measure_fast
 from deployments.simulation.recorded import RecordedScript, script_of
+from deployments.simulation.replay_text import is_guided
 from deployments.simulation.scripts import Agreement, StepPair, uniform
 from deployments.simulation.workload import Machine, Opening
 from deployments.telemetry.timeline import Span, Trace, read_trace
@@ -116,13 +117,15 @@ class Versions:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of `folder` that can be replayed; RequestError if there are none, or no row of the target alone."""
+    """The rows of `folder` that can be replayed, without their guided requests, which have no steps; RequestError if
+    there are none, or no row of the target alone."""
     plan, lines = _read_run(folder)
     found: defaultdict[str, dict[int, tuple[float, Trace]]] = defaultdict(dict)
     for line in lines:
         if line["trace"] and not line.get("error") and line.get("concurrency") == 1 and line.get("output_tokens"):
             trace = read_trace(line["trace"])
-            found[line["mode"]][int(line["index"])] = (trace.duration_s / int(line["output_tokens"]), trace)
+            if not is_guided(trace):
+                found[line["mode"]][int(line["index"])] = (trace.duration_s / int(line["output_tokens"]), trace)
     alone = {problem: token_s for problem, (token_s, _) in found.get(baseline(list(found)), {}).items()}
     rows = [_row(variant, plan, timed, alone) for variant, timed in found.items() if _is_judged(variant, timed)]
     rows = [row for row in rows if row.requests]

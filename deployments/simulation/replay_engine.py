@@ -98,17 +98,20 @@ class ReplayEngine:
         *,
         is_draft: bool,
         rules: MatchRules | None,
+        takes_hints: bool = True,
         block_size: int = 16,
         num_cached: int = 0,
         hop_s: float = 0.0,
     ) -> None:
-        """`rules` None: the engine has no proposer of ours. `num_cached` tokens of the prompt are in the cache at the
-        beginning; `hop_s` is one way between coordinator and engine."""
+        """`rules` None: the engine has no proposer of ours. Without `takes_hints` it looks up n-grams at most, as for
+        words of another vocabulary. `num_cached` tokens of the prompt are in the cache at the beginning; `hop_s` is one
+        way between coordinator and engine."""
         self._text = text
         self._prompt = prompt
         self._cost = cost
         self._is_draft = is_draft
         self._rules = rules
+        self._takes_hints = takes_hints
         self._hop_s = hop_s
         self._before = ReadBefore(block_size, cost.costs.max_num_seqs if rules is not None else 0)
         self._before.keep(prompt[:num_cached])
@@ -122,7 +125,8 @@ class ReplayEngine:
 
     def describe(self) -> RoleInfo:
         """As `Engine.describe`."""
-        return RoleInfo("replayed", VOCABULARY, 10**6, "", takes_hints=self._rules is not None)
+        takes_hints = self._takes_hints and self._rules is not None
+        return RoleInfo("replayed", VOCABULARY, 10**6, "", takes_hints=takes_hints)
 
     async def encode_prompt(self, prompt: Prompt) -> TokenIds:
         """As `Engine.encode_prompt`: the recorded one, whatever is asked."""
@@ -159,7 +163,8 @@ class ReplayEngine:
         if max_steps == 1:
             coming = self._stopped(coming, rule, stops)
         writing = HintedWriting(token_ids, coming, max_tokens, self._rules, speculation=token_speculation, stops=stops)
-        writing.add_hints(hints, nearby)
+        if self._takes_hints:
+            writing.add_hints(hints, nearby)
         sequence = _Sequence(writing)
         cutter = DeltaCutter(StepSplitter(rule, capped=max_steps is not None), self._text.vocabulary.text, max_steps)
         self._enter(call_id, sequence)
@@ -190,7 +195,7 @@ class ReplayEngine:
     async def add_hints(self, call_id: str, hints: tuple[TokenIds, ...]) -> None:
         """As `Engine.add_hints`."""
         await asyncio.sleep(self._hop_s)
-        if call_id in self._sequences:
+        if self._takes_hints and call_id in self._sequences:
             self._sequences[call_id].writing.add_hints(hints)
 
     async def speculation_stats(self) -> SpeculationStats | None:

@@ -178,10 +178,11 @@ def require_texts(trace: Trace, source: str) -> None:
 
 def is_guided(trace: Trace) -> bool:
     """Whether words went from one engine to the other as they were written: the target writes one stream from the
-    beginning on, and is guided by the draft."""
+    beginning on, no step, and is guided by the draft."""
     drafts = [span.start_s for span in trace.spans if span.kind == "draft"]
     streams = [span.start_s for span in trace.spans if span.kind == "answer"]
-    return bool(drafts and streams) and streams[0] <= drafts[0] + SLACK_S
+    writes_steps = any(span.kind == "target" for span in trace.spans)
+    return bool(drafts and streams) and not writes_steps and streams[0] <= drafts[0] + SLACK_S
 
 
 def replay_text(

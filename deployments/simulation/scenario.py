@@ -90,13 +90,26 @@ class Scenario(Strict):
 
     @property
     def all_gpus(self) -> Scenario:
-        """The same with all GPUs for the target."""
+        """The same with all GPUs for the target. What befalls a draft's GPUs befalls the targets that have them."""
         replicas = self.num_gpus // self.target.gpus
         target, draft = (
             self.target.model_copy(update={"replicas": replicas}),
             self.draft.model_copy(update={"replicas": 0}),
         )
-        return self.model_copy(update={"target": target, "draft": draft, "failures": ()})
+        failures = [
+            one
+            for failure in self.failures
+            for one in (self._on_targets(failure, replicas) if failure.role == "draft" else (failure,))
+        ]
+        return self.model_copy(update={"target": target, "draft": draft, "failures": tuple(failures)})
+
+    def _on_targets(self, failure: FailureScenario, num_targets: int) -> list[FailureScenario]:
+        """A draft's `failure` where its GPUs are those of the last of `num_targets` targets; a rest of them idles."""
+        drafts = range(self.draft.replicas) if failure.replica is None else (failure.replica,)
+        first = self.target.replicas * self.target.gpus
+        gpus = (first + draft * self.draft.gpus + gpu for draft in drafts for gpu in range(self.draft.gpus))
+        struck = {gpu // self.target.gpus for gpu in gpus}.intersection(range(num_targets))
+        return [failure.model_copy(update={"role": "target", "replica": target}) for target in sorted(struck)]
 
     @property
     def num_nodes(self) -> int:

@@ -6,7 +6,7 @@ verdicts are replayed (`replay_text`), all other times are predicted. Engines co
 measured. With `anchored`, all passes of a prompt are as much slower or faster as that prompt's target-alone answer was
 against its own prediction: a machine that drifts between prompts is taken out, as it is from the benchmark's paired
 speed-ups, and what is left is how well modes are told apart. Rows that were not ours (``plain``, ``vllm``) have no
-trace and no prediction. `strangers` says where configuration, costs and run do not belong together.
+trace and no prediction. Where the target took no hints in the run, it takes none here (`strangers.gave_hints`).
 """
 
 from __future__ import annotations
@@ -21,26 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from actors.draft import Draft
-from actors.engines.hint_matching import MatchRules
-from actors.engines.hint_options import SETTINGS
 from actors.errors import RequestError
 from actors.messages import JudgeRequest, Prompt, TokenIds, Verdict
 from actors.target import TargetModel
 from deployments.bench.figures import bootstrap_ci
 from deployments.bench.folder import read_plan
-from deployments.bench.plan import fingerprint
 from deployments.bench.record import read_requests
 from deployments.bench.variants import asked, baseline
 from deployments.config import Config, TelemetryConfig
 from deployments.coordinator.control.controller import Controller
-from deployments.coordinator.coordinator import Coordinator, settle
+from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.pipeline import Roles
 from deployments.generation import Finished, GenerationRequest, SamplingOptions, SpeculationOptions
-from deployments.sections import WriterConfig
 from deployments.simulation.cost_file import CostFile
 from deployments.simulation.cutting import Cut, cut_at_words
 from deployments.simulation.replay_engine import PassCost, ReplayEngine
 from deployments.simulation.replay_text import ReplayText, Vocabulary, replay_text, require_texts
+from deployments.simulation.strangers import gave_hints, match_rules, settled
 from deployments.simulation.virtual_loop import run_virtually
 from deployments.telemetry.timeline import Trace, read_trace
 
@@ -147,10 +144,19 @@ class Replayer:
     """Answers recorded requests with the engines of `config` at `costs`, one after another: what the controller learns
     from one of them it knows for the next."""
 
-    def __init__(self, config: Config, costs: CostFile, plan: Mapping[str, Any], cut: Cut = cut_at_words) -> None:
+    def __init__(
+        self,
+        config: Config,
+        costs: CostFile,
+        plan: Mapping[str, Any],
+        cut: Cut = cut_at_words,
+        *,
+        takes_hints: bool = True,
+    ) -> None:
         """`plan` has the run's ``temperature``, ``max_tokens`` and ``instruction``, and what it wished of all its rows;
-        `cut` makes tokens of its texts. RequestError where `config` has reasoning marks: they are not in the texts of a
-        trace, so where speculation ends cannot be replayed."""
+        `cut` makes tokens of its texts; `takes_hints`: whether the target takes any, where its engine can. RequestError
+        where `config` has reasoning marks: they are not in the texts of a trace, so where speculation ends cannot be
+        replayed."""
         if config.reasoning.close is not None:
             raise RequestError(
                 "Answers of a model that reasons (reasoning.close) cannot be replayed: their traces do not say where "
@@ -162,6 +168,7 @@ class Replayer:
         self._cut = cut
         self._costs = costs
         self._plan = plan
+        self._takes_hints = takes_hints
         self._controller = Controller(config.speculation.controller.probe_share)
         self._now = 0.0
 
@@ -185,7 +192,7 @@ class Replayer:
             Prompt(text=str(line["question"])),
             SamplingOptions(temperature=float(self._plan["temperature"])),
             int(self._plan["max_tokens"]),
-            speculation=self._wishes(line),
+            speculation=SpeculationOptions(**asked(str(line["mode"]), self._plan)),
         )
         await asyncio.sleep(self._now)  # each answer has a loop of its own, whose time begins at 0
         begun, num_tokens = asyncio.get_running_loop().time(), 0
@@ -202,12 +209,9 @@ class Replayer:
         return Replayed(took, num_tokens, coordinator.trace("replayed") or {})
 
     def _judges_with_target(self, line: Mapping[str, Any]) -> bool:
-        plan = settle(self._config, GenerationRequest("", Prompt(text=""), speculation=self._wishes(line)))
+        plan = settled(self._config, str(line["mode"]), self._plan)
         checks = self._config.verifier.verifiers.get(plan.verifier or "", ())
         return any(getattr(check, "engine", None) == "target" for check in checks)
-
-    def _wishes(self, line: Mapping[str, Any]) -> SpeculationOptions:
-        return SpeculationOptions(**asked(str(line["mode"]), self._plan))
 
     def _prompt(self, line: Mapping[str, Any], vocabulary: Vocabulary) -> TokenIds:
         """The question and the instruction, filled up in front to the counted tokens: the chat template's."""
@@ -232,51 +236,11 @@ class Replayer:
             PassCost(costs, scale),
             is_draft=is_draft,
             rules=match_rules(writer),
+            takes_hints=is_draft or self._takes_hints,
             block_size=int(writer.engine.options.get("block_size", 16)),
             num_cached=first.num_cached_tokens if first is not None else 0,
             hop_s=costs.call_s or HOP_S,
         )
-
-
-def match_rules(writer: WriterConfig) -> MatchRules | None:
-    """The rules of the proposer that `writer` configures; None without ours."""
-    wanted = writer.engine.options.get("speculative_config")
-    if not isinstance(wanted, Mapping) or wanted.get("method") != "hints":
-        return None
-    return MatchRules(**{SETTINGS[name]: int(value) for name, value in wanted.items() if name in SETTINGS})
-
-
-def strangers(config: Config, costs: CostFile, plan: Mapping[str, Any]) -> list[str]:
-    """Sentences that say of which other server the run of `plan`, and of which other engines `costs`, may be. A run of
-    a server that was started elsewhere does not say which it was, nor does each cost file."""
-    words = list[str]()
-    server, own = str(plan.get("server") or ""), fingerprint(config.model_dump(mode="json"))
-    _, mark, ran = server.rpartition(" #")
-    if mark and ran != own:
-        words.append(
-            f"The run is of {server}, and is answered by {config.name} #{own}: another configuration, or the same one "
-            "of another version. What differs is not foretold."
-        )
-    for role, writer, timed in (("target", config.target, costs.target), ("draft", config.draft, costs.draft)):
-        if writer is None:
-            continue
-        if timed.model != writer.model:
-            words.append(f"The costs are of another {role}: {timed.model}, not {writer.model}.")
-        elif timed.writer and (changed := _differing(writer.model_dump(mode="json"), timed.writer)):
-            words.append(f"The costs of the {role} were measured with other settings: {', '.join(changed)}.")
-    return words
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any], inside: str = "") -> list[str]:
-    """The keys, with the sections that they are in, whose values differ."""
-    found = list[str]()
-    for key in dict.fromkeys((*one, *other)):
-        mine, its, name = one.get(key), other.get(key), f"{inside}{key}"
-        if isinstance(mine, Mapping) and isinstance(its, Mapping):
-            found += _differing(mine, its, f"{name}.")
-        elif mine != its:
-            found.append(name)
-    return found
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -309,7 +273,8 @@ def predict(
     """Every answer of the run in `folder`, predicted; and the mode that others are measured against. RequestError where
     that mode has no trace, and as `Replayer`."""
     plan, lines = read_run(folder)
-    alone, replayer = Replayer(config, costs, plan, cut), Replayer(config, costs, plan, cut)
+    hinted = gave_hints(config, plan, lines)
+    alone, replayer = (Replayer(config, costs, plan, cut, takes_hints=hinted) for _ in range(2))
     against = baseline(plan["modes"])
     if all(line["mode"] != against for line in lines):
         raise RequestError(

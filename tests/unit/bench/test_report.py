@@ -36,7 +36,7 @@ def row(speedup, interval, **rest):
         "latency_ratio_vs_target": speedup, "latency_ratio_ci95": interval, "num_without_token_count": 0,
         "num_cut_at_max_tokens": 0, "num_cut_graded": 0, "num_cut_wrong": 0, "accuracy": None,
         "accuracy_difference": None, "accuracy_difference_ci95": None, "accuracy_difference_p": None, "num_failed": 0,
-        "failures": {}, "num_failed_before": 0, "sent_late_max_s": 0.0,
+        "failures": {}, "num_failed_before": 0, "sent_late_max_s": 0.0, "num_untraced": 0,
     }  # fmt: skip
     return {**fields, "speedup_vs_target": speedup, "speedup_ci95": interval, **rest}
 
@@ -126,6 +126,8 @@ def test_notes_name_failures_cuts_and_lateness():
     assert "0.50 s after their time" in found[2]
     mended = notes([row(1.0, None, num_failed_before=2), row(1.0, None, concurrency=4, num_failed_before=1)])
     assert mended == ["3 requests of lookahead failed and were asked again; their last answers count."]
+    (lost,) = notes([row(1.0, None, num_untraced=2), row(1.0, None, mode="specreason", num_untraced=1)])
+    assert lost.startswith("No whole step trace was to be had of 3 answers (lookahead, specreason): where")
     ungraded = notes([row(1.0, None, num_cut_at_max_tokens=2)])
     assert ungraded == ["2 answers were cut at the token limit; they are whole answers here."]
     assert notes([row(1.0, None), row(1.5, (1.2, 1.8))]) == []
@@ -166,6 +168,15 @@ def test_our_rows_are_compared_with_vllms_own_server_too():
     assert "lookahead:exact is 2.00 times as fast as vllm (95 % interval 2.00 to 2.00, 4 prompts)" in page(found)
     unmeasured = [one for one in lines if not one.mode.startswith("vllm")]
     assert report.build(plan, unmeasured, {}, None)["over_vllm"] == []
+
+
+def test_a_note_says_which_rows_may_have_found_their_prompts_under_a_later_load():
+    plan = replace(PLAN, modes=("target", "plain@http://x", "vllm"), concurrency=(1, 2))
+    lines = [line(mode, 0, 1.0, 10) for mode in plan.modes]
+    (note,) = [one for one in report.build(plan, lines, {}, None)["notes"] if "earlier one" in one]
+    assert note.startswith("plain@http://x: from the second load on")
+    once = report.build(replace(plan, concurrency=(1,)), lines, {}, None)
+    assert not [one for one in once["notes"] if "earlier one" in one]
 
 
 def test_where_vllms_own_server_is_the_baseline_the_rows_are_over_it_already():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from deployments.bench import rows, sandbox
 from deployments.bench.problems import CodeTest, Problem
 from deployments.bench.record import Record
-from deployments.bench.review import review_all, run_programs
+from deployments.bench.review import review, review_all, run_programs
 from tests.unit.bench.test_plan_and_record import LINE, PLAN
 
 PROBLEM = Problem("q", None, CodeTest("def f():\n    'Seven.'\n", "def check(f): assert f() == 7", "f"))
@@ -51,3 +51,13 @@ async def test_a_difference_waits_for_the_programs_of_the_baseline_too(tmp_path,
         base, own = rows.rows(record.lines, plan)
     assert (base["accuracy"], own["accuracy"]) == (None, 0.0)
     assert (own["accuracy_difference"], own["accuracy_difference_p"]) == (None, None)
+
+
+def test_a_trace_that_is_forgotten_before_it_is_fetched_is_said():
+    answered = replace(LINE, answer="4", text="The answer is 4.", speculation={"mode": "target"})
+    forgotten = review(answered, Problem("q", "4"), {"error": "There is no trace of r."})
+    assert (forgotten.correct, forgotten.note) == (True, "There is no trace of r.")
+    kept = review(answered, Problem("q", "4"), {"spans": [], "commits": []})
+    lines = [replace(answered, review=forgotten), replace(answered, index=1, review=kept)]
+    (row,) = rows.rows(lines, replace(PLAN, num_problems=2, modes=("target",)))
+    assert (row["num_traced"], row["num_untraced"]) == (1, 1)

@@ -230,6 +230,7 @@ def test_what_the_traces_said_is_summed_over_requests():
     assert (row["time_use"]["target"], row["time_use"]["both"]) == (3.0, 0.5)
     assert row["num_steps_by_position"] == [[4, 1], [0, 2]]
     assert row["accept_rate_by_position"] == [0.8, 0.0]
+    assert (row["num_traced"], row["num_untraced"]) == (2, 0), "the third is of no server of ours"
 
 
 def test_token_counts_of_blocks_add_up():

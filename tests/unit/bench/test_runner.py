@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -27,11 +27,13 @@ class Endpoint:
 
     fails: str = ""
     num_asked: int = 0
+    salts: list[str | None] = field(default_factory=list)
     num_open: int = 0
     most_open: int = 0
     seen: int = 0
 
     async def ask(self, http: Any, question: Question, timeout_s: float) -> Reply:
+        self.salts.append(question.cache_salt)
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
         await asyncio.sleep(0.001)
@@ -82,3 +84,14 @@ def test_a_run_that_was_stopped_goes_on_with_whole_blocks(tmp_path, endpoint) ->
         measure(record, endpoint)
         assert {line.block_started_at for line in latest(record.lines).values()} == {record.lines[-1].block_started_at}
     assert (endpoint.most_open, len(record.lines)) == (2, 7)
+
+
+def test_no_load_finds_the_prompts_of_the_one_before_in_a_cache(tmp_path, endpoint) -> None:
+    """Nor does vLLM's own server, which takes salts as well; one that we do not know may refuse them."""
+    modes = ("target", "vllm", "plain")
+    plan = replace(PLAN, num_problems=2, modes=modes, concurrency=(1, 2))
+    with Record(tmp_path) as record:
+        servers: Any = dict.fromkeys(modes, Server(None, "m", endpoint))
+        asyncio.run(Runner(servers, plan, PROBLEMS, record, Manner(9.0, salt="s")).run())
+    assert set(endpoint.salts) == {None, *(f"s {mode}, {num} at once" for mode in modes[:2] for num in (1, 2))}
+    assert endpoint.salts.count("s target, 2 at once") == 2

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from actors.engines.scripted import ScriptedEngine
+from actors.errors import ConfigError
 from deployments.calibration import engine_run
 from deployments.config import validate_config
 from deployments.simulation.cost_file import PassTimes, RoleCosts
@@ -51,3 +52,12 @@ async def test_nothing_that_the_target_s_start_set_is_there_for_the_draft(monkey
         {"TARGETS_RUNNER": "scripted", "CORES": "4", "OF_BEFORE": "4"},
     ]
     assert named() == before
+
+
+@pytest.mark.parametrize("speculation", [{"method": "ngram"}, {"method": "hints", "model": "m"}])
+async def test_an_engine_whose_guesses_are_not_replayed_is_not_timed(speculation: dict[str, Any]) -> None:
+    engine = {"options": {"speculative_config": speculation}}
+    config = {"served_model_name": "m", "target": {"model": "t"}, "draft": {"model": "d", "engine": engine}}
+    with pytest.raises(ConfigError, match="The draft guesses tokens by") as refused:
+        await engine_run.time_engines(validate_config(config, "test"), lambda *_: lambda: None)
+    assert refused.value.param == "draft.engine.options.speculative_config"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actors.engines.scripted import ScriptedEngine
+from actors.errors import ConfigError
 from actors.messages import Delta, Ending, RoleInfo, SpeculationStats, TokenIds
 from deployments.calibration.engine_times import Stopwatch, Timed, measure, num_parts
 from deployments.simulation.cost_file import DEFAULT_MAX_NUM_SEQS, CostFile, RoleCosts
@@ -93,6 +94,27 @@ def test_passes_with_few_and_with_many_guesses_are_timed(kind: Any) -> None:
             assert seconds == pytest.approx(0.1 + 0.01 * passes.proposed, rel=0.05)
 
 
+
+
+class Unasked(Proposing):
+    """Guesses in every request, whatever that wishes for: a pass gives four tokens."""
+
+    async def generate(self, call_id: str, token_ids: TokenIds, **more: Any) -> AsyncGenerator[Delta, None]:
+        for left in range(more["max_tokens"], 0, -4):
+            await asyncio.sleep(0.1)
+            yield Delta("", (1,) * min(left, 4), num_passes=1.0, num_proposed=0 if left > 4 else 3 * more["max_tokens"])
+
+
+def test_an_engine_that_guesses_though_it_is_not_to_is_not_timed_by_the_token() -> None:
+    async def work() -> None:
+        engine = await Unasked.create(OPTIONS, "r")
+        try:
+            await measure(engine, "scripted", asyncio.get_running_loop().time)
+        finally:
+            await engine.shutdown()
+
+    with pytest.raises(ConfigError, match="guesses tokens though it is asked not to"):
+        run_virtually(work())
 class Breaking(ScriptedEngine):
     """A pass gives five tokens, the third of which ends a step. Whether it says so, and when."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.errors import ConfigError
-from deployments.calibration.profile_file import with_check
+from deployments.calibration.profile_file import require_measured, with_check
 from deployments.calibration.scoring import find_place
 from deployments.config import parse_config, profile_names, profile_text
 
@@ -101,3 +101,22 @@ def test_what_cannot_be_edited_in_place_is_refused(text):
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="less than or equal to 1"):
         with_check(BLOCK, place_in(BLOCK), {"accept": 7.0}, "t")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("accept: 0.8 # too low", "accept: 0.8\n        model: mine"),
+        ("      - kind: exact\n", "      - kind: same_numbers\n"),
+        ("      - kind: judge", "      - kind: judge\n        max_chars: 9"),
+        ("target: {model: t}", "target: {model: larger}"),
+    ],
+)
+def test_a_threshold_is_for_the_check_that_was_measured(one, other):
+    """Of the judge, behind an embedding: what decides before it counts, and the model that it asks."""
+    measured = parse_config(BLOCK, "t")
+    place = find_place(measured, "mine", "judge")
+    others = BLOCK.replace("- kind: judge", "- kind: judge\n        accept: 0.9\n        reject: 0.9")
+    require_measured(others.replace("{model: d}", "{model: e}"), place, measured, "FILE")
+    with pytest.raises(ConfigError, match="measure with --config FILE"):
+        require_measured(BLOCK.replace(one, other), place, measured, "FILE")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from deployments.config import load_profile
 from tests.unit.cli import made_up, speaking_server
 from tests.unit.cli.conftest import lines_of, reviews_of
 from tests.unit.cli.speaking_server import SpeakingServer
@@ -68,7 +69,7 @@ def test_one_run_may_compare_two_servers(server, bench):
         other.stop()
     assert end.code == 0, end.err
     assert {body["speculation"]["mode"] for body in server.bodies} == {"lookahead"}
-    assert all("speculation" not in body for body in other.bodies)
+    assert all("speculation" not in body and "cache_salt" in body for body in other.bodies)
     assert len(server.bodies) == len(other.bodies) == 4
     assert (server.keys, other.keys) == ({"Bearer ours"}, {None})
     assert end.json["baseline"] == f"plain@{other.url}"
@@ -95,6 +96,16 @@ def test_passwords_in_addresses_are_sent_and_written_nowhere(server, lookahead, 
     written = [file.read_text() for file in (tmp_path / "run").iterdir()]
     assert len(written) == 5
     assert "geheim" not in "".join([*written, end.out, end.err])
+
+
+def test_a_row_says_what_its_requests_ask_of_an_engine_that_hears_them():
+    from deployments.cli.bench import _token_speculation
+
+    local = load_profile("local")
+    ngram = local.speculation.model_copy(update={"token_speculation": "ngram"})
+    found = [_token_speculation(one) for one in (local, local.model_copy(update={"speculation": ngram}))]
+    assert found == ["hints", "ngram"]
+    assert _token_speculation(load_profile("local-tokens")) == "draft_model"
 
 
 def test_vllms_own_server_is_started_for_its_rows(server, lookahead, data, tmp_path, monkeypatch):

@@ -125,6 +125,16 @@ def test_an_existing_profile_is_edited_and_the_rest_of_it_kept(calibrate, tmp_pa
     assert load_config(mine).verifier.verifiers["balanced"][-1].accept != 0.85
 
 
+def test_a_threshold_of_another_model_is_not_written(calibrate, tmp_path):
+    """The profile's embedding was to be measured, and the file is of another one."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(profile_text("local").replace("package:all-minilm-l6-v2", "package:another"))
+    text = mine.read_text()
+    done = calibrate("--precision", "0.9", "--write-profile", str(mine))
+    assert (done.code, mine.read_text()) == (1, text)
+    assert f"measure with --config {mine}" in done.err
+
+
 def test_a_wish_that_is_not_shown_is_not_written(calibrate, tmp_path):
     mine = tmp_path / "mine.yaml"
     done = calibrate("--precision", "0.99", "--write-profile", str(mine))

@@ -15,6 +15,7 @@ from deployments.calibration import engine_run
 from deployments.config import load_profile, parse_config, validate_config
 from deployments.coordinator.theory import window_speed_up
 from deployments.planning import answer as answering
+from deployments.planning import trial
 from deployments.planning.answer import plan, why
 from deployments.planning.map import Terms, break_even, draw
 from deployments.planning.profile import profile, profile_text
@@ -89,10 +90,10 @@ def test_a_wish_that_the_best_by_formula_miss_is_met_by_a_later_one(monkeypatch:
     asked = replace(SMALL, num_gpus=6, objective=Objective.COST, min_speed=60.0)
     tried: list[Layout] = []
 
-    def simulated(question: Question, prediction: Prediction) -> float:
+    def simulated(question: Question, prediction: Prediction) -> trial.Simulated:
         tried.append(prediction.layout)
         slow = len(tried) <= 8 or prediction.user_tokens_per_s < 60.0
-        return 40.0 if slow else prediction.user_tokens_per_s
+        return trial.Simulated(40.0 if slow else prediction.user_tokens_per_s)
 
     monkeypatch.setattr(answering, "simulated", simulated)
     found = plan(asked)
@@ -169,22 +170,12 @@ def test_windows_are_foretold_as_slow_as_engines_are_beside_each_other(tmp_path:
         ahead, alone = predict(asked, Layout(1, 1, 1, 1, 4, 0), 1), predict(asked, Layout(1, 1, 0, 1, 0, 0), 1)
         assert ahead is not None
         assert alone is not None
-        paces[name] = ahead.user_tokens_per_s, alone.user_tokens_per_s, answering.simulated(asked, ahead)
+        simulated = trial.simulated(asked, ahead).user_tokens_per_s
+        paces[name] = ahead.user_tokens_per_s, alone.user_tokens_per_s, simulated
         assert ahead.speed_up == pytest.approx(ahead.user_tokens_per_s / alone.user_tokens_per_s)
     for place, factor in ((0, 1.5), (1, 1.0), (2, 1.5)):
         assert paces["beside"][place] == pytest.approx(paces["quiet"][place] / factor, rel=0.02)
     assert paces["served"][1] == pytest.approx(paces["quiet"][1] / 2, rel=0.02)
-
-
-def test_a_plan_simulates_the_windows_that_its_profile_serves(tmp_path: Path) -> None:
-    def pace(name: str, **speculation: int) -> float:
-        file = measured_file(tmp_path / name, {"speculation": speculation})
-        asked = replace(SMALL, gpu=None, costs=file, users=1, alpha=0.9, output_tokens=500)
-        found = predict(asked, Layout(1, 1, 1, 1, 4, 0), 1)
-        assert found is not None
-        return answering.simulated(asked, found)
-
-    assert pace("one", max_target_steps=1) != pace("all") == pace("many", max_target_steps=99)
 
 
 def test_an_answer_that_has_no_room_in_what_was_measured_is_refused(tmp_path: Path) -> None:
@@ -303,47 +294,6 @@ def test_gpus_that_cannot_share_the_attention_heads_are_no_engine() -> None:
         estimated_cost(MODELS["r1-distill-7b"], GPUS["h100"], 8)
 
 
-@pytest.mark.parametrize(
-    ("layout", "users", "parts"),
-    [
-        (Layout(7, 1, 1, 1, 4, 0), 200, 1),
-        (Layout(8, 1, 4, 1, 4, 0), 200, 4),
-        (Layout(8, 1, 4, 1, 4, 0), 50, 1),
-        (Layout(7, 1, 7, 1, 4, 0), 101, 1),  # a seventh of them are no whole users
-        (Layout(9, 1, 3, 1, 4, 0), 900, 3),
-        (Layout(16, 1, 0, 1, 0, 0), 256, 4),
-    ],
-)
-def test_a_part_of_the_cluster_has_its_share_of_every_role_and_of_the_users(
-    layout: Layout, users: float, parts: int
-) -> None:
-    assert answering.equal_parts(layout, users) == parts
-
-
-def test_users_of_long_texts_are_simulated_all_over_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passes take longer the more there is before them: a text's first steps say too little of it."""
-    long = replace(SMALL, output_tokens=25_000)
-    for layout, users in ((Layout(1, 2, 1, 1, 4, 0), 8), (Layout(2, 2, 0, 1, 0, 0), 3)):
-        found = predict(long, layout, users)
-        assert found is not None
-        monkeypatch.undo()
-        part = answering.simulated(long, found)
-        monkeypatch.setattr(answering, "STEPS_PER_USER", 625)  # of which a whole text is measured
-        assert part == pytest.approx(answering.simulated(long, found), rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("num_users", "num_steps"), [(1, 500), (2, 160), (7, 160), (64, 100), (3, 60), (2, 20), (1, 1)]
-)
-def test_users_begin_where_their_text_is_passed_evenly(num_users: int, num_steps: int) -> None:
-    most = 60
-    begun = answering.places(num_users, num_steps, most)
-    assert all(0 <= place < num_steps for place in begun)
-    measured = range(int(answering.FIRST_SHARE * most), most)
-    passed = [(place + step) % num_steps for place in begun for step in measured]
-    assert sum(passed) / len(passed) + 0.5 == pytest.approx(num_steps / 2, abs=0.02 * num_steps + 0.5)
-
-
 def test_a_long_answer_has_room_in_the_planned_engines() -> None:
     long = replace(SMALL, output_tokens=16_000)
     config = validate_config(profile(long, Layout(1, 2, 1, 1, 4, 0)), "plan")
@@ -365,21 +315,11 @@ def test_the_words_say_with_how_many_gpus_each_kind_is_as_fast() -> None:
     assert f" with {chosen.num_gpus}, as simulated" in why(answer)[1]
 
 
-def test_seven_targets_beside_one_draft_are_simulated_with_all_their_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "STEPS_PER_USER", 4)
-    small = replace(SMALL, target="r1-distill-7b")
-    found = predict(small, Layout(7, 1, 1, 1, 4, 0), 200)
-    assert found is not None
-    speed = answering.simulated(small, found)
-    monkeypatch.setattr(answering, "MOST_USERS", 10**6)
-    assert speed == answering.simulated(small, found)
-
-
 def test_a_rate_keeps_as_many_users_as_the_simulated_speed_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slower(question: Question, prediction: Prediction) -> float:
+    def slower(question: Question, prediction: Prediction) -> trial.Simulated:
         found = predict(question, prediction.layout, prediction.users)
         assert found is not None
-        return 0.8 * found.user_tokens_per_s
+        return trial.Simulated(0.8 * found.user_tokens_per_s)
 
     monkeypatch.setattr(answering, "simulated", slower)
     answer = plan(replace(SMALL, users=None, rate=0.5))
@@ -393,16 +333,16 @@ def test_every_layout_that_bears_a_rate_as_simulated_is_found_to(monkeypatch: py
     asked = Question("qwen2.5-32b", "qwen2.5-0.5b", "h100", 8, rate=1.0)
     num_simulations = 0
 
-    def slower(question: Question, prediction: Prediction) -> float:
+    def slower(question: Question, prediction: Prediction) -> trial.Simulated:
         nonlocal num_simulations
         num_simulations += 1
-        users = answering.num_simulated(prediction.layout, prediction.users)
+        users = trial.num_simulated(prediction.layout, prediction.users)
         found = predict(question, prediction.layout, float(users))
-        return 0.85 * found.user_tokens_per_s if found is not None else 1e-6
+        return trial.Simulated(0.85 * found.user_tokens_per_s if found is not None else 1e-6)
 
     def bears(prediction: Prediction) -> bool:
         for _ in range(60):
-            pace = slower(asked, prediction)
+            pace = slower(asked, prediction).user_tokens_per_s
             if abs(prediction.users * pace / asked.asked_tokens_per_s - 1.0) <= 0.01:
                 return True
             prediction = replace(prediction, users=asked.asked_tokens_per_s / pace)
@@ -423,9 +363,9 @@ def test_every_layout_that_bears_a_rate_as_simulated_is_found_to(monkeypatch: py
 def test_a_layout_that_does_not_reach_the_rate_as_simulated_is_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many users are in the system, they get no more than so much together."""
 
-    def saturated(question: Question, prediction: Prediction) -> float:
+    def saturated(question: Question, prediction: Prediction) -> trial.Simulated:
         most = 600.0 if prediction.layout.depth else 400.0
-        return min(prediction.user_tokens_per_s, most / prediction.users)
+        return trial.Simulated(min(prediction.user_tokens_per_s, most / prediction.users))
 
     monkeypatch.setattr(answering, "simulated", saturated)
     answer = plan(replace(SMALL, users=None, rate=0.5))
@@ -447,3 +387,4 @@ def test_a_draft_that_fits_nowhere_leaves_the_target_alone() -> None:
     answer = plan(replace(SMALL, draft="r1-distill-32b", gpu="l40s"))
     assert not answer.chosen.predicted.layout.depth
     assert answer.chosen.simulated_user_tokens_per_s > 0.0
+

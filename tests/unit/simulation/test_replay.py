@@ -19,6 +19,7 @@ from deployments.simulation.replay import Row, Versions, Way, errors, read_rows,
 from deployments.simulation.scripts import Agreement, StepPair
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator.bench import TARGET, Bench, config, request
+from tests.unit.simulation.test_validation import seed_trace
 
 ENGINE = replace(TARGET, num_steps=25, words=8, sequence_s=TARGET.token_s / 10)
 ROW = "lookahead:verifier=numbers:depth=3:controller=off"
@@ -118,3 +119,19 @@ def test_the_command_prints_the_rows_and_the_error(folder: Path, tmp_path: Path)
     assert CliRunner().invoke(app, [str(tmp_path)]).exit_code == 1
     with pytest.raises(RequestError, match="nothing to replay"):
         read_rows(tmp_path)
+
+
+def test_a_guided_request_of_a_row_is_not_replayed(folder: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+
+    def problems(guided: set[int]) -> list[int]:
+        words = {"trace": seed_trace("lookahead:exact")}
+        some = [line | words if line["mode"] == ROW and line["index"] in guided else line for line in lines]
+        (tmp_path / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in some))
+        (row,) = read_rows(tmp_path)
+        return [one.problem for one in row.requests]
+
+    (tmp_path / "plan.json").write_text('{"plan": {}}')
+    assert problems({1}) == [0, 2]
+    with pytest.raises(RequestError, match="nothing to replay"):
+        problems({0, 1, 2})

@@ -16,6 +16,7 @@ from deployments.simulation.recorded import read_scripts
 from deployments.simulation.run import run_scenario
 from deployments.simulation.scenario import Scenario, load_scenario, parse_scenario, scenario_names
 from deployments.simulation.scripts import Agreement
+from tests.unit.simulation.test_validation import seed_trace
 
 LEAST = "name: s\ntarget: {token_s: 0.02}\ndraft: {token_s: 0.002}\n"
 
@@ -257,3 +258,63 @@ def test_an_exchange_has_one_direction_of_the_link() -> None:
         return linked.seconds(num_tokens) - free.seconds(num_tokens)
 
     assert exchanged(64) == pytest.approx(64 * per_token, rel=1e-6)
+
+
+def test_guided_requests_have_no_steps_to_replay(tmp_path: Path) -> None:
+    """Their chunks of two tokens would pass for steps of the draft's that mean the same as many of the target's."""
+    file = tmp_path / "requests.jsonl"
+    line = {"mode": "lookahead:balanced", "index": 0, "trace": trace(["accepted", "recovered", "accepted"])}
+    words = seed_trace("lookahead:exact")
+    for commit in words["commits"]:
+        commit["origin"] = "accepted"
+    guided = line | {"mode": "lookahead:exact", "index": 1, "trace": words}
+    file.write_text(f"{json.dumps(guided)}\n{json.dumps(line)}\n")
+    (script,) = read_scripts(file)
+    assert [pair.num_target_tokens for pair in script.pairs] == [9, 9, 9]
+    both = f"text: {{recorded: {file}}}\nspeculation: {{modes: [target, guided, lookahead]}}\n"
+    with pytest.raises(ConfigError, match="a scenario of its own"):
+        outcomes(both)
+    file.write_text(json.dumps(guided) + "\n")
+    with pytest.raises(RequestError, match="no request with steps"):
+        read_scripts(file)
+
+
+def test_the_target_on_all_gpus_is_spared_no_failure() -> None:
+    """The first example of docs/simulation.md, shortened: what befalls a draft's GPUs befalls the target on them."""
+    more = (
+        "name: six-gpus\n"
+        "target: {replicas: 2, gpus: 2, model: r1-distill-32b, gpu: h100}\n"
+        "draft: {replicas: 2, model: r1-distill-1.5b, gpu: h100}\n"
+        "speculation: {modes: [target_all_gpus]}\n"
+        "text: {num_steps: 8}\n"
+        "arrivals: {users: 6}\n"
+        "duration_s: 30\n"
+    )
+
+    def run(*failures: str) -> Outcome:
+        (found,) = run_scenario(parse_scenario(f"{more}failures: [{', '.join(failures)}]\n", "test"))
+        return found
+
+    whole = run()
+    assert whole.num_lost_calls == 0
+    assert run("{role: draft, replica: 0, at_s: 10, back_s: 20}").num_lost_calls > 0
+    assert run("{role: target, replica: 1, at_s: 10, back_s: 20}").num_lost_calls > 0
+    gone = run("{node: 0, at_s: 10, back_s: 20}")
+    assert gone.num_lost_calls == 6
+    assert gone.tokens_per_s == pytest.approx(whole.tokens_per_s * 2 / 3, rel=0.1)
+
+
+def test_guesses_in_larger_batches_than_they_were_timed_in_cost_what_each_does() -> None:
+    """Look-up is timed with one sequence and two: the line through both says nothing of eight."""
+    passes = [
+        PassTimes(proposed=0, pass_s=[(1, 0.133), (2, 0.14), (4, 0.14), (8, 0.158)]),
+        PassTimes(proposed=4, pass_s=[(1, 0.133), (2, 0.165)]),
+        PassTimes(proposed=7, pass_s=[(1, 0.155), (2, 0.224)]),
+    ]
+    role = RoleCosts(model="m", passes=passes, stream_s=0.01)
+    costs = CostFile(source="a test", target=role, draft=role)
+    looked_up, plain = costs.cost("target", 4), costs.cost("target")
+    assert looked_up.seconds(2) == pytest.approx(0.175)
+    for size in (4, 8, 16):
+        assert looked_up.seconds(size) == pytest.approx(plain.seconds(size, num_guessed=4 * size), rel=0.05)
+    assert looked_up.seconds(8) == pytest.approx(0.27, rel=0.01)

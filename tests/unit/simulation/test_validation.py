@@ -21,7 +21,8 @@ from deployments.simulation.recorded import read_traces
 from deployments.simulation.replay import read_rows
 from deployments.simulation.replay_engine import PassCost
 from deployments.simulation.replay_text import Vocabulary, replay_text
-from deployments.simulation.validation import Answer, Replayer, compare, predict, read_run, strangers
+from deployments.simulation.strangers import strangers
+from deployments.simulation.validation import Answer, Replayer, compare, predict, read_run
 from deployments.telemetry.timeline import read_trace
 
 MODES = ["target:none", "target:ngram", "lookahead:exact", "lookahead:balanced", "specreason", "vllm"]
@@ -273,6 +274,37 @@ def test_costs_of_other_engines_are_said() -> None:
         "The costs of the target were measured with other settings: engine.options.block_size, "
         "engine.options.speculative_config, engine.options.max_num_seqs."
     )
+
+
+def test_a_run_in_which_nothing_was_guided_is_replayed_in_windows(tmp_path) -> None:
+    """Draft and target of two vocabularies: the draft's words are no hints, so another algorithm answered."""
+    unhinted, lines = Replayer(config(), costs(), PLAN, takes_hints=False), []
+    for mode, words in (("target:none", "target:none"), ("lookahead:exact", "lookahead:balanced")):
+        line = {"mode": mode, "index": 0, "concurrency": 1, "question": "How many?", "usage": {"prompt_tokens": 40}}
+        done = unhinted.answer(line, read_trace(seed_trace(words)))
+        lines.append(line | {"latency_s": done.took_s, "output_tokens": done.num_tokens, "trace": done.trace})
+    (tmp_path / "requests.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    (tmp_path / "plan.json").write_text(json.dumps({"plan": PLAN}))
+    for row in compare(*predict(config(), costs(), tmp_path)):
+        assert row.off_latency == pytest.approx(0.0, abs=0.05), row
+    (said,) = strangers(config(), costs(), PLAN, lines)
+    assert said.startswith("No request of the run was guided, though some could be: ")
+    record(tmp_path)
+    assert strangers(config(), costs(), PLAN, read_run(tmp_path)[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("speculation", "words"),
+    [
+        ({"method": "draft_model", "model": "m"}, "by vLLM's own method draft_model, which is not replayed"),
+        ({"method": "hints", "model": "m"}, "by method hints with a draft model, which is not replayed"),
+    ],
+)
+def test_guesses_that_are_not_replayed_are_said(speculation: dict[str, str], words: str) -> None:
+    data = config().model_dump(mode="json")
+    data["target"]["engine"]["options"]["speculative_config"] = speculation
+    (said,) = strangers(validate_config(data, "test"), costs(), PLAN)
+    assert said.startswith(f"The target guesses tokens {words}")
 
 
 def test_only_a_line_feed_ends_a_line_of_a_run(tmp_path) -> None:

@@ -132,8 +132,11 @@ class Config(Strict):
             return self
         for name, cascade in self.verifier.verifiers.items():
             for check in cascade:
-                asks_target = isinstance(check, JudgeCheck | ScoreCheck) and check.engine == "target"
-                if asks_target and close not in check.answer_prefix:
+                if (
+                    isinstance(check, JudgeCheck | ScoreCheck)
+                    and check.engine == "target"
+                    and close not in check.answer_prefix
+                ):
                     raise ValueError(
                         f"verifier {name!r} asks the target, which would begin to reason and give no label: let the "
                         f"answer_prefix of its {check.kind} close that, with {close!r} and what the model writes behind"

@@ -134,6 +134,10 @@ async def test_every_replica_has_its_log_before_anything_can_go_wrong(
 
     monkeypatch.setattr(sys.modules[role.__module__], "log_to_stderr", log_to_stderr)
     _, *arguments = inspect.signature(role.__init__).parameters
+
+    async def start() -> None:
+        if (started := role.__init__(SimpleNamespace(), *arguments)) is not None:
+            await started
+
     with pytest.raises(Began):
-        started = role.__init__(SimpleNamespace(), *arguments)
-        await started
+        await start()

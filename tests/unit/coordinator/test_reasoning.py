@@ -18,7 +18,8 @@ THINKS = replace(TARGET, think=True)
 
 
 def thinking(**speculation: object) -> Config:
-    made = config(**speculation).model_dump()
+    made = config().model_dump()
+    made["speculation"] |= speculation
     made["reasoning"] = {"open": "<think>", "close": "</think>"}
     return validate_config(made, "test")
 

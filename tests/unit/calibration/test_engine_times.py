@@ -94,8 +94,6 @@ def test_passes_with_few_and_with_many_guesses_are_timed(kind: Any) -> None:
             assert seconds == pytest.approx(0.1 + 0.01 * passes.proposed, rel=0.05)
 
 
-
-
 class Unasked(Proposing):
     """Guesses in every request, whatever that wishes for: a pass gives four tokens."""
 
@@ -115,6 +113,8 @@ def test_an_engine_that_guesses_though_it_is_not_to_is_not_timed_by_the_token() 
 
     with pytest.raises(ConfigError, match="guesses tokens though it is asked not to"):
         run_virtually(work())
+
+
 class Breaking(ScriptedEngine):
     """A pass gives five tokens, the third of which ends a step. Whether it says so, and when."""
 

@@ -387,4 +387,3 @@ def test_a_draft_that_fits_nowhere_leaves_the_target_alone() -> None:
     answer = plan(replace(SMALL, draft="r1-distill-32b", gpu="l40s"))
     assert not answer.chosen.predicted.layout.depth
     assert answer.chosen.simulated_user_tokens_per_s > 0.0
-

@@ -71,8 +71,8 @@ async def start_engine(
 
 
 def _seed_of(replica: str) -> int:
-    """31 bits for an engine's own random numbers. With vLLM's default, 0, all replicas would draw the same ones, and two
-    choices of one request that go to two of them would be the same text."""
+    """31 bits for an engine's own random numbers. With vLLM's default, 0, all replicas would draw the same ones, and
+    two choices of one request that go to two of them would be the same text."""
     return zlib.crc32(replica.encode()) % 2**31
 
 

@@ -214,8 +214,8 @@ def add_hints(core: Any, key: str, hints: Any) -> None:
 
 
 def shown(output: Any) -> str:
-    """`output`, a pass that failed, as vLLM's core logs it; of hints and of drafts, which are words of answers, only how
-    many tokens they have. vLLM itself leaves out the prompts."""
+    """`output`, a pass that failed, as vLLM's core logs it; of hints and of drafts, which are words of answers, only
+    how many tokens they have. vLLM itself leaves out the prompts."""
     new = []
     for one in output.scheduled_new_reqs:
         params = copy(one.sampling_params)

@@ -293,8 +293,8 @@ class VllmEngine:
         return tuple(rows[at][token_ids[at]].logprob for at in range(start, len(token_ids)))
 
     async def check_health(self) -> None:
-        """Raise RoleUnavailable if the engine cannot work any more. Asked for every few seconds, so that prompts are not
-        kept for longer than they are of use."""
+        """Raise RoleUnavailable if the engine cannot work any more. Called every few seconds, so that no prompt is
+        kept for longer than it is of use."""
         self._require_running()
         self._prompts.forget_old()
         with own_errors(self._info.model):

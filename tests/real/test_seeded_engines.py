@@ -1,5 +1,5 @@
-"""Random numbers of engines on a real model (SmolLM2 135M, float32, one core): those of a request's seed, in however many
-passes its prompt is read and whatever is hinted, and those of a replica, which no other one draws."""
+"""Random numbers of engines on a real model (SmolLM2 135M, float32, one core): those of a request's seed, in however
+many passes its prompt is read and whatever is hinted, and those of a replica, which no other one draws."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def write(
 
 @pytest.mark.parametrize("speculative", [None, {"method": "hints"}], ids=["plain", "hints"])
 async def test_a_seed_draws_the_same_in_however_many_passes_its_prompt_is_read(speculative: Any) -> None:
-    """Each pass but the last draws a token that does not count; on a CPU vLLM's way of taking it back ends the engine."""
+    """Each pass but the last draws a token that does not count; on a CPU vLLM's way to take it back ends the engine."""
     options = {**small_model.OPTIONS, "max_num_batched_tokens": 64, "speculative_config": speculative}
     engine = await create_engine("vllm", MODEL, options, cpu_cores=CORE)
     try:

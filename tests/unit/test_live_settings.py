@@ -182,13 +182,15 @@ def test_one_that_was_started_without_settings_is_not_ended_by_those_that_cannot
 
 def test_a_decision_names_the_checks_that_judged_also_where_the_verifier_alone_has_refused(tmp_path: Path) -> None:
     former = deployed(STARTED).rules("numbers")
-    changes = {"verifiers": {"numbers": [{"kind": "exact"}, {"kind": "never"}]}}
+    changes = {"verifiers": {"numbers": [{"kind": "random", "accept": 0.3}]}}
 
     async def scene() -> None:
         verifier = await verifier_replica()
         coordinator = coordinator_replica(verifier, tmp_path)
         coordinator.reconfigure(changes)
-        wishes = SpeculationOptions(verifier="numbers", controller=False)
+        await verifier.reconfigure({})
+        await verifier.reconfigure(CANNOT_BE[1])
+        wishes = SpeculationOptions(verifier="numbers", controller=False, token_speculation="none")
         asked = GenerationRequest("r", Prompt(text="?"), speculation=wishes)
         _ = [output async for output in coordinator.generate(asked)]
         coordinator._coordinator.close()

@@ -93,9 +93,7 @@ class Members:
         if link.silence.given_up(since, asyncio.get_running_loop().time()):
             logger.warning("The %s replica %s takes calls and answers none.", self.role, link.replica)
 
-    async def answers(
-        self, within_s: float, method: str, *args: Any, links: Sequence[Link] | None = None
-    ) -> list[Any]:
+    async def answers(self, within_s: float, method: str, *args: Any, links: Sequence[Link] | None = None) -> list[Any]:
         """What each replica (of `links`, if they are given) says to `method`, also one that is leaving, which Serve
         asks no more; in the place of one that does not in time, an exception."""
 

@@ -318,7 +318,7 @@ def test_the_counts_of_both_runs_are_those_of_the_whole_answer(mode: str) -> Non
         async with aclosing(coordinator.generate(wish)) as outputs:
             async for output in outputs:
                 got.append(output)
-                if isinstance(output, Committed) and output.step >= 4:
+                if isinstance(output, Committed) and output.step >= 6:
                     break
         stands = behind(got)
         assert stands.counts is not None
@@ -326,7 +326,7 @@ def test_the_counts_of_both_runs_are_those_of_the_whole_answer(mode: str) -> Non
         return stands.counts, end(rest).summary, coordinator.metrics()
 
     before, whole, told = run_virtually(scene())
-    assert whole.num_steps > 5
+    assert whole.num_steps > 7
     assert f"lookahead_num_target_steps_total {float(whole.num_target_steps)}" in told
     if mode == "lookahead":
         assert before.num_open_tokens > 0, "draft steps were under way at the cut"

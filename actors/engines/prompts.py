@@ -1,9 +1,9 @@
 """Prompts to tokens, and back, beside an event loop that has streams and heartbeats to carry.
 
-Promises: encoding or decoding a prompt never holds the loop up by more than a short one takes; a short one waits for no other; long
-ones are worked on one after the other in a thread of their own, so that their memory is that of one; a caller that is
-cancelled is free at once, and what nobody waits for any more is not begun; what is kept is bounded by its size, and
-nothing of a prompt that is refused is kept.
+Promises: encoding or decoding a prompt never holds the loop up by more than a short one takes; a short one waits for no
+other; long ones are worked on one after the other in a thread of their own, so that their memory is that of one; a
+caller that is cancelled is free at once, and what nobody waits for any more is not begun; what is kept is bounded by
+its size, and nothing of a prompt that is refused is kept.
 """
 
 from __future__ import annotations

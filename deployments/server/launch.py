@@ -41,8 +41,8 @@ ON_EVERY_NODE = SERVE_TRANSPORT | {
     "RAY_worker_niceness": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.server.proxy:middlewares",
 }
-"""What has to be set where Ray starts. Its default niceness of 15 lets whatever else runs there slow the engines, and its
-proxy takes orders from the headers of clients."""
+"""What has to be set where Ray starts. Its default niceness of 15 lets whatever else runs there slow the engines, and
+Serve's proxy takes orders from the headers of clients."""
 ON_ONE_MACHINE = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
 """Where the models compute on the same cores, Serve's controller looks at its replicas once a second, not ten times:
 that took 4 % of a core from them, and 1 % more for Ray's store."""

@@ -1,8 +1,8 @@
 """What clients may not tell the HTTP proxy of Ray Serve, which stands before the gateways.
 
 Promises: no header of a request sets the proxy's own time limit, which would cut a stream without an error event and
-`[DONE]`, or keeps the proxy from seeing that its client is gone, so that work would go on for nobody. All else passes as
-it is. Ray imports this in the proxy's process (`deployments.server.launch.ON_EVERY_NODE` says so), which has few modules.
+`[DONE]`, or keeps the proxy from seeing that its client is gone, so that work would go on for nobody. All else passes
+as it is. Ray imports this in the proxy's own process, as `deployments.server.launch.ON_EVERY_NODE` says.
 """
 
 from __future__ import annotations

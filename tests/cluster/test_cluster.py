@@ -393,7 +393,9 @@ def test_completions_and_n(served: Served) -> None:
     for mode in ("target", "lookahead"):
         wishes = {"speculation": {"mode": mode, "verifier": "never"}}
         texts = {
-            served.openai.completions.create(model=MODEL, prompt=prompt, max_tokens=40, extra_body=wishes).choices[0].text
+            served.openai.completions.create(model=MODEL, prompt=prompt, max_tokens=40, extra_body=wishes)
+            .choices[0]
+            .text
             for prompt in ("Go on", list(tokenize("Go on")))
         }
         assert len(texts) == 1, "token ids stand for their text"

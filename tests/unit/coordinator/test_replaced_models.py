@@ -136,10 +136,13 @@ def test_a_target_of_another_tokenizer_reads_no_token_ids_of_the_former_one() ->
         bench.roles = replace(bench.roles, target=target)  # type: ignore[arg-type]
         unbroken = Unbroken((await bench.coordinator()).generate)
         asked = request(mode="target", prompt=Prompt(token_ids=tokenize(PROMPT.question)))
+
+        async def read_all() -> None:
+            async for output in unbroken.generate(asked):
+                said.append(output)
+
         with pytest.raises(OtherVocabulary, match="encoded anew"):
-            async with aclosing(unbroken.generate(asked)) as outputs:
-                async for output in outputs:
-                    said.append(output)
+            await read_all()
         return said, new.num_tokens
 
     said, num_new = run_virtually(scene())

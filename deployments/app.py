@@ -13,14 +13,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, model_validator
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from actors.errors import ConfigError, LookaheadError, RoleUnavailable
 from actors.messages import SpeculationStats
 from deployments.autoscaling_config import AutoscalingConfig
-from deployments.config import Config, CoordinatorConfig, load_config, load_profile, validate_config
+from deployments.build_args import BuildArgs
+from deployments.config import Config, CoordinatorConfig
 from deployments.coordinator.coordinator import Coordinator
 from deployments.coordinator.keeper import Keeper
 from deployments.coordinator.pipeline import Roles
@@ -35,7 +35,7 @@ from deployments.link.client import Link
 from deployments.link.frames import Address
 from deployments.link.members import Members
 from deployments.link.over_serve import answers, listen, members
-from deployments.live_settings import changed, laid_over
+from deployments.live_settings import changed
 from deployments.process_log import log_to_stderr
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
@@ -315,46 +315,6 @@ class GatewayReplica:
         """Serve calls and awaits this when the replica is stopped and all responses have ended."""
         await self._backend.drain()
         await self._backend.aclose()
-
-
-class BuildArgs(BaseModel):
-    """Arguments of `build` on Serve's command line and in its YAML: one of profile, config and settings, and what is
-    to be otherwise."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    profile: str | None = None
-    """A shipped profile."""
-    config: str | None = None
-    """Path of a config file on the machine that builds."""
-    settings: dict[str, Any] | None = None
-    """The whole configuration, inline."""
-    changes: dict[str, Any] = {}
-    """Settings that are laid over it, mappings into each other."""
-    revision: str = ""
-    """Any word. Serve looks at these arguments only, and builds anew where they are others: a file that was edited
-    under its former path needs another one."""
-
-    @model_validator(mode="after")
-    def _one_of_the_three(self) -> BuildArgs:
-        given = sorted(self.model_fields_set & {"profile", "config", "settings"})
-        if len(given) > 1:
-            raise ValueError(f"give one of profile, config and settings, not {' and '.join(given)}")
-        return self
-
-    def resolve(self) -> Config:
-        """The configuration; ConfigError says what is wrong with it."""
-        config = self._unchanged()
-        if not self.changes:
-            return config
-        return validate_config(laid_over(config.model_dump(), self.changes), "changes")
-
-    def _unchanged(self) -> Config:
-        if self.settings is not None:
-            return validate_config(self.settings, "settings")
-        if self.config is not None:
-            return load_config(self.config)
-        return load_profile(self.profile or "local")
 
 
 def build(args: BuildArgs | dict[str, Any]) -> serve.Application:

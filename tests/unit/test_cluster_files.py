@@ -27,7 +27,8 @@ from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from actors.errors import ConfigError
 from actors.messages import SpeculationStats
-from deployments.app import BuildArgs, build, compose
+from deployments.app import build, compose
+from deployments.build_args import BuildArgs
 from deployments.config import Config, load_profile, profile_text
 from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway_config import GatewayConfig

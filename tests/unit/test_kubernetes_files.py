@@ -25,7 +25,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.app import BuildArgs
+from deployments.build_args import BuildArgs
 from deployments.config import Config, load_profile
 from deployments.server.launch import ON_EVERY_NODE
 from tests.unit.launch_files import PINS, PROFILE, ROOT, fake_pip, packed, pinned, placements

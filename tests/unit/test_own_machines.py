@@ -18,7 +18,7 @@ from ray.autoscaler._private.util import prepare_config
 from ray.autoscaler._private.util import validate_config as validate_cluster
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
-from deployments.app import BuildArgs
+from deployments.build_args import BuildArgs
 from deployments.config import Config, load_profile, validate_config
 from deployments.server.launch import ON_EVERY_NODE
 from tests.unit.launch_files import PINS, PROFILE, ROOT, packed, pinned, placements

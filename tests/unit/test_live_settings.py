@@ -17,6 +17,7 @@ from deployments.app import CoordinatorReplica
 from deployments.config import load_profile, validate_config
 from deployments.coordinator.coordinator import Coordinator, settle
 from deployments.coordinator.keeper import Keeper
+from deployments.coordinator.pipeline import Roles
 from deployments.coordinator.pools import TargetPool
 from deployments.generation import GenerationRequest, SpeculationOptions
 from deployments.link.frames import Address
@@ -26,7 +27,7 @@ from deployments.replicas import VerifierReplica
 from deployments.telemetry.audit_reading import explain, find
 from deployments.telemetry.auditing import deployed
 from tests.unit.clock import run_virtually
-from tests.unit.coordinator.bench import Bench
+from tests.unit.coordinator.bench import DRAFT, Bench
 from tests.unit.verifiers.conftest import make_request
 
 STARTED = load_profile("scripted")
@@ -102,13 +103,12 @@ LISTENS: Any = SimpleNamespace(address=None)
 """In the place of the server of a replica."""
 
 
-def coordinator_replica(verifier: VerifierReplica | None = None, audit: Path | None = None) -> CoordinatorReplica:
+def coordinator_replica(roles: Roles | None = None, audit: Path | None = None) -> CoordinatorReplica:
     data = STARTED.model_dump()
     data["telemetry"]["audit"]["path"] = None if audit is None else str(audit)
     replica = LoneCoordinator.__new__(LoneCoordinator)
     replica._config = validate_config(data, "test")
-    roles = Bench().roles if verifier is None else replace(Bench().roles, verifier=verifier)
-    replica._coordinator = Coordinator(replica._config, roles)
+    replica._coordinator = Coordinator(replica._config, roles or Bench().roles)
     replica._keeper = Keeper(replica._coordinator.generate, 1, 1)
     replica._server = LISTENS
     return replica
@@ -186,7 +186,8 @@ def test_a_decision_names_the_checks_that_judged_also_where_the_verifier_alone_h
 
     async def scene() -> None:
         verifier = await verifier_replica()
-        coordinator = coordinator_replica(verifier, tmp_path)
+        bench = Bench(draft=replace(DRAFT, agree=0.4, paraphrase=0.4))
+        coordinator = coordinator_replica(replace(bench.roles, verifier=verifier), tmp_path)
         coordinator.reconfigure(changes)
         await verifier.reconfigure({})
         await verifier.reconfigure(CANNOT_BE[1])

@@ -183,6 +183,7 @@ def test_a_stream_is_written_to_its_end_when_its_application_is_deleted(served: 
     settings = scripted().model_dump()
     for role in ("target", "coordinator"):
         settings[role]["placement"]["num_replicas"] = 1
+    settings["speculation"]["replica_timeout_s"] = 2.0  # so long a step waits for the draft, which does not stay
     config = validate_config(settings, "alone")
     quiet = LoggingConfig(enable_access_log=False, log_level="ERROR")
     serve.run(compose(config), name="alone", route_prefix="/alone", logging_config=quiet)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from actors.engines.amx import ask_for_tiles
 from actors.engines.cpu_sampling import keep_seeds, repair
 from actors.engines.eager_sampling import uncompile
 from actors.engines.hints import HintProposer, Note
@@ -60,5 +61,6 @@ def _mended(mend: Callable[[Any], tuple[str, ...]], runner: Any) -> tuple[str, .
         return ()
 
 
-# vLLM imports this in each worker's process.
+# vLLM imports this in each worker's process, before it makes a model.
+ask_for_tiles()
 wait_asleep()

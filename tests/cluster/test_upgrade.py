@@ -142,7 +142,7 @@ def test_another_target_comes_while_streams_run_and_settings_change_in_place(ser
 def test_a_stream_that_began_before_all_replicas_were_replaced_is_fetched_after_it(served: Served) -> None:
     """Also its gateway and its coordinator are others by then."""
     settings = served.config.model_dump()
-    settings["gateway"]["resume_s"] = 5.0  # so long replicas of before stay
+    settings["gateway"]["resume_s"] = 30.0  # longer than a deployment takes; so long replicas of before stay
     deploy(validate_config(settings, "short"))
     before = replicas("coordinator") | replicas("gateway")
     question, url = "What is left of it?", f"{served.url}/v1/chat/completions"
@@ -162,7 +162,7 @@ def test_a_stream_that_began_before_all_replicas_were_replaced_is_fetched_after_
     assert until(is_fetched, 4.0), [answer.text for answer in rest]
     assert begun + heard(rest[-1].text.splitlines())[0] == truth(question, served)
     assert rest[-1].text.endswith("data: [DONE]\n\n")
-    assert until(lambda: not (replicas("coordinator") | replicas("gateway")) & before, 60.0)
+    assert until(lambda: not (replicas("coordinator") | replicas("gateway")) & before, 90.0)
 
 
 def heard(lines: Iterable[str]) -> tuple[str, str]:

@@ -48,7 +48,7 @@ ASKED = ("coordinator", "gateway")
 collects no reports otherwise."""
 ASK_S = 5.0
 """How long a role may take to say that it is there."""
-COORDINATOR_METHODS = frozenset({"generate", "hand_over", "readiness", "can_write", "trace", "metrics"})
+COORDINATOR_METHODS = frozenset({"generate", "hand_over", "readiness", "trace", "metrics"})
 
 
 class CoordinatorReplica:
@@ -97,10 +97,6 @@ class CoordinatorReplica:
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now, of those that may not be scaled to zero."""
         return dict(zip(self._needed, await asyncio.gather(*map(_answers, self._needed.values())), strict=True))
-
-    async def can_write(self) -> bool:
-        """Whether a target answers, which is all that a request needs."""
-        return await _answers(self._roles["target"])
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Coordinator.trace`."""
@@ -186,10 +182,7 @@ class CoordinatorBackend:
         self._seen = seen
 
     async def _can_write(self) -> bool:
-        try:
-            return bool(await Pool(self._coordinators, 2 * ASK_S).call("can_write", ""))
-        except LookaheadError:
-            return False
+        return (await self.readiness()).get("target", False)
 
     async def _take(self, *asked: str | Keep) -> list[GenerationRequest]:
         """As `Keeper.hand_over`, of the coordinators that are leaving."""

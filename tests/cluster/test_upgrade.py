@@ -142,26 +142,24 @@ def test_another_target_comes_while_streams_run_and_settings_change_in_place(ser
 def test_a_stream_that_began_before_all_replicas_were_replaced_is_fetched_after_it(served: Served) -> None:
     """Also its gateway and its coordinator are others by then."""
     settings = served.config.model_dump()
-    settings["gateway"]["resume_s"] = 15.0  # so long replicas of before stay
-    settings["target"]["engine"]["options"]["token_s"] = 0.5  # the text takes longer than their replacement
-    deploy(validate_config(settings, "slow"))
+    settings["gateway"]["resume_s"] = 30.0  # longer than a deployment takes; so long replicas of before stay
+    deploy(validate_config(settings, "short"))
     before = replicas("coordinator") | replicas("gateway")
     question, url = "What is left of it?", f"{served.url}/v1/chat/completions"
-    body = {"model": "lookahead-scripted", "stream": True, "temperature": 0, "speculation": {"mode": "target"}}
+    body = {"model": "lookahead-scripted", "stream": True, "temperature": 0, "speculation": EXACT}
     body["messages"] = [{"role": "user", "content": question}]
     headers = {"x-resumable": "true", "x-request-id": "upgraded"}
     with httpx.stream("POST", url, json=body, headers=headers, timeout=60.0) as response:
-        lines = response.iter_lines()  # with the last reference to it the connection would end
-        begun, last_id = heard(itertools.islice(lines, 12))
+        begun, last_id = heard(itertools.islice(response.iter_lines(), 12))
         settings["target"]["engine"]["options"]["token_s"] = 0.015
-        deploy(validate_config(settings, "quick"))
+        deploy(validate_config(settings, "changed"))
     rest: list[httpx.Response] = []
 
     def is_fetched() -> bool:
         rest.append(httpx.get(f"{served.url}/v1/streams/upgraded", headers={"Last-Event-ID": last_id}, timeout=60.0))
         return rest[-1].status_code == 200
 
-    assert until(is_fetched, 5.0), [answer.text for answer in rest]
+    assert until(is_fetched, 4.0), [answer.text for answer in rest]
     assert begun + heard(rest[-1].text.splitlines())[0] == truth(question, served)
     assert rest[-1].text.endswith("data: [DONE]\n\n")
     assert until(lambda: not (replicas("coordinator") | replicas("gateway")) & before, 90.0)

@@ -48,7 +48,7 @@ ASKED = ("coordinator", "gateway")
 collects no reports otherwise."""
 ASK_S = 5.0
 """How long a role may take to say that it is there."""
-COORDINATOR_METHODS = frozenset({"generate", "hand_over", "readiness", "trace", "metrics"})
+COORDINATOR_METHODS = frozenset({"generate", "hand_over", "can_write", "readiness", "trace", "metrics"})
 
 
 class CoordinatorReplica:
@@ -97,6 +97,10 @@ class CoordinatorReplica:
     async def readiness(self) -> dict[str, bool]:
         """Which roles answer now, of those that may not be scaled to zero."""
         return dict(zip(self._needed, await asyncio.gather(*map(_answers, self._needed.values())), strict=True))
+
+    async def can_write(self) -> bool:
+        """Whether the target answers now. Nobody else is waited for: without draft or verifier requests go on."""
+        return await _answers(self._roles["target"])
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Coordinator.trace`."""
@@ -182,7 +186,10 @@ class CoordinatorBackend:
         self._seen = seen
 
     async def _can_write(self) -> bool:
-        return (await self.readiness()).get("target", False)
+        try:
+            return bool(await Pool(self._coordinators, 2 * ASK_S).call("can_write", ""))
+        except LookaheadError:
+            return False
 
     async def _take(self, *asked: str | Keep) -> list[GenerationRequest]:
         """As `Keeper.hand_over`, of the coordinators that are leaving."""
@@ -244,7 +251,8 @@ class CoordinatorBackend:
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         """As `Backend.trace`: any coordinator may have it."""
         told, trouble = await self._ask("trace", request_id)
-        found = next((trace for trace in told if isinstance(trace, dict)), None)
+        traces = [trace for trace in told if isinstance(trace, dict)]
+        found = max(traces, key=lambda trace: trace["started_at"], default=None)  # an id may have been used again
         if found is None and trouble is not None:
             logger.warning("%s", trouble)
             raise RoleUnavailable("A coordinator did not say whether it has the trace; ask again.", "request_id")

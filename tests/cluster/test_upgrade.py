@@ -33,8 +33,8 @@ NUM_ASKED = 6
 """Requests at once, so that each coordinator gets some."""
 
 
-def deploy(config: Config, user_config: dict[str, Any] | None = None) -> None:
-    """As `serve deploy` does, and wait until it is there."""
+def deploy(config: Config, user_config: dict[str, Any] | None = None, waits: bool = True) -> None:
+    """As `serve deploy` does; with `waits` until it is there and nothing of before is."""
     coordinator = {"name": "coordinator", **({} if user_config is None else {"user_config": user_config})}
     application = {
         "name": "lookahead",
@@ -46,7 +46,7 @@ def deploy(config: Config, user_config: dict[str, Any] | None = None) -> None:
     }
     client = _get_global_client()
     assert client is not None
-    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}), _blocking=True)
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}), _blocking=waits)
 
 
 def replicas(role: str, application: str = "lookahead") -> set[str]:
@@ -139,30 +139,33 @@ def test_another_target_comes_while_streams_run_and_settings_change_in_place(ser
     assert replicas("coordinator") | replicas("target") == kept
 
 
-def test_a_stream_that_began_before_all_replicas_were_replaced_is_fetched_after_it(served: Served) -> None:
-    """Also its gateway and its coordinator are others by then."""
+def test_a_stream_that_is_being_written_is_fetched_while_all_replicas_are_replaced(served: Served) -> None:
+    """Also its gateway and its coordinator are others by then, and those of before are none that Serve asks."""
     settings = served.config.model_dump()
-    settings["gateway"]["resume_s"] = 30.0  # longer than a deployment takes; so long replicas of before stay
-    deploy(validate_config(settings, "short"))
-    before = replicas("coordinator") | replicas("gateway")
+    settings["gateway"]["resume_s"] = 15.0  # so long replicas of before stay for it
+    settings["target"]["engine"]["options"]["token_s"] = 0.5  # its text takes longer than all of this
+    deploy(validate_config(settings, "slow"))
+    before = {role: replicas(role) for role in ("coordinator", "gateway")}
     question, url = "What is left of it?", f"{served.url}/v1/chat/completions"
-    body = {"model": "lookahead-scripted", "stream": True, "temperature": 0, "speculation": EXACT}
+    body = {"model": "lookahead-scripted", "stream": True, "temperature": 0, "speculation": {"mode": "target"}}
     body["messages"] = [{"role": "user", "content": question}]
     headers = {"x-resumable": "true", "x-request-id": "upgraded"}
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=60.0) as response:
-        begun, last_id = heard(itertools.islice(response.iter_lines(), 12))
-        settings["target"]["engine"]["options"]["token_s"] = 0.015
-        deploy(validate_config(settings, "changed"))
     rest: list[httpx.Response] = []
 
     def is_fetched() -> bool:
         rest.append(httpx.get(f"{served.url}/v1/streams/upgraded", headers={"Last-Event-ID": last_id}, timeout=60.0))
         return rest[-1].status_code == 200
 
-    assert until(is_fetched, 4.0), [answer.text for answer in rest]
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60.0) as response:
+        lines = response.iter_lines()  # the connection lasts no longer than this
+        begun, last_id = heard(itertools.islice(lines, 12))
+        settings["target"]["engine"]["options"]["token_s"] = 0.015
+        deploy(validate_config(settings, "fast"), waits=False)
+        assert until(lambda: all(len(replicas(role) - old) == len(old) for role, old in before.items()), 60.0)
+        assert until(is_fetched, 30.0), [answer.text for answer in rest]
     assert begun + heard(rest[-1].text.splitlines())[0] == truth(question, served)
     assert rest[-1].text.endswith("data: [DONE]\n\n")
-    assert until(lambda: not (replicas("coordinator") | replicas("gateway")) & before, 90.0)
+    assert until(lambda: not any(replicas(role) & old for role, old in before.items()), 90.0)
 
 
 def heard(lines: Iterable[str]) -> tuple[str, str]:

@@ -183,6 +183,21 @@ async def test_a_coordinator_that_is_leaving_tells_of_the_requests_that_it_finis
             await backend.aclose()
 
 
+async def test_of_several_traces_of_an_id_the_latest_is_told() -> None:
+    class Told(Brain):
+        async def trace(self, request_id: str) -> dict[str, Any] | None:
+            return {"request_id": request_id, "started_at": self.started_at}
+
+        started_at = 1.0
+
+    roles = bench.Bench()
+    brains = [Told(await roles.coordinator()) for _ in range(3)]
+    brains[1].started_at = 2.0
+    backend = gateway(Handle(*(LinkServer(brain, COORDINATOR_METHODS, "a", 10) for brain in brains)))
+    assert await backend.trace("r") == {"request_id": "r", "started_at": 2.0}
+    await backend.aclose()
+
+
 def test_what_a_frozen_coordinator_may_have_is_not_said_to_be_nowhere() -> None:
     async def ask() -> None:
         backend = CoordinatorBackend(Frozen(), 5.0, {}, CoordinatorConfig())  # type: ignore[arg-type]

@@ -32,8 +32,8 @@ class Able(Brain):
 
     has_target = True
 
-    async def readiness(self) -> dict[str, bool]:
-        return {"target": self.has_target}
+    async def can_write(self) -> bool:
+        return self.has_target
 
 
 @dataclass

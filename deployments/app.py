@@ -39,6 +39,7 @@ from deployments.live_settings import changed
 from deployments.process_log import log_to_stderr
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
+from deployments.server.disconnects import Disconnects
 from deployments.telemetry.metrics import merge, of_replica, start_metrics, token_metrics
 
 logger = logging.getLogger("lookahead.gateway")
@@ -313,7 +314,9 @@ class GatewayReplica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve asks for the application when the replica starts."""
         # Serve's proxy echoes x-request-id itself; twice would make clients read "id, id".
-        return create_app(self._config, lambda: self._backend, echo_request_id=False, queue=self._queue)
+        app = create_app(self._config, lambda: self._backend, echo_request_id=False, queue=self._queue)
+        app.add_middleware(Disconnects)
+        return app
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve hands to the autoscaling policy: as `FrontQueue.held_back`."""

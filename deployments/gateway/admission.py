@@ -76,6 +76,8 @@ class Admission:
         self._turned_away = TurnedAway()
         self.needs = Needs()
         self.num_running = 0
+        self._begun: Counter[str] = Counter()
+        """Tokens that the requests which run are expected to need, and generations with which they began."""
         self.refused: Counter[str] = Counter()
 
     @property
@@ -184,6 +186,7 @@ class Admission:
         else:
             self.num_running -= ticket.num_running
             ticket.num_running = 0
+            self._begun.subtract(_size(ticket.wish))
             self._queue.settle(ticket.wish, ticket.num_tokens)
             self._turned_away.ended(now - ticket.began)
             self._concurrency.ended((now - ticket.began) / max(0.001, ticket.wish.deadline - ticket.began))
@@ -193,7 +196,7 @@ class Admission:
     def _check(self, wish: Wish, now: float) -> None:
         bounds, queue = self._bounds, self._queue
         rate = self._drain.rate()
-        wait_s = 0.0 if rate is None else (queue.ahead_of(wish) + wish.num_tokens) / rate
+        wait_s = 0.0 if rate is None else (queue.ahead_of(wish) + self._until_place(wish)) / rate
         run_s = SPARE * self._run_s(wish, max(self.num_running, wish.num_generations))
         free = bounds.max_waiting_tokens - queue.num_tokens
         if now + wait_s + run_s > wish.deadline:
@@ -208,12 +211,18 @@ class Admission:
             )
         number, tokens = queue.waiting_of(wish.holder, wish.rank)
         if number and (number >= bounds.max_waiting - len(queue) or tokens + wish.num_tokens > free):
-            message = f"{number} requests of this key, of about {tokens} tokens, wait already."
+            message = f"{number} requests of the same key, or of none as well, of about {tokens} tokens, wait already."
             raise self._refusal(wish, now, "share", message, wait_s)
         if wait_s > bounds.max_wait_s:
             raise self._refusal(
                 wish, now, "wait", f"The request would wait about {wait_s:.0f} seconds for its turn.", wait_s
             )
+
+    def _until_place(self, wish: Wish) -> float:
+        """Tokens until there is a place for `wish` that is next: what as many generations as it has need of those that
+        run, and no more than its own, since who makes it wait may be near his end."""
+        mean = self._begun["tokens"] / max(1, self._begun["generations"])
+        return min(float(wish.num_tokens), mean * wish.num_generations)
 
     def _refusal(self, wish: Wish, now: float, reason: str, message: str, wait_s: float) -> CapacityError:
         self._count(reason, wish, now)
@@ -249,6 +258,7 @@ class Admission:
         ticket.began = now
         ticket.num_running = ticket.wish.num_generations
         self.num_running += ticket.num_running
+        self._begun.update(_size(ticket.wish))
         self._queue.charge(ticket.wish)
 
     def _drop(self, ticket: Ticket) -> None:
@@ -264,3 +274,7 @@ class Admission:
 
     def _watch(self, now: float) -> None:
         self._concurrency.watch(self.num_running, len(self._queue) > 0, now)
+
+
+def _size(wish: Wish) -> dict[str, int]:
+    return {"tokens": wish.num_tokens, "generations": wish.num_generations}

@@ -14,6 +14,9 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass
 
+SLACK = 16
+"""So many entries of requests that wait no longer are kept beside as many as wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -103,6 +106,9 @@ class FairQueue:
                 del line.numbers[wish.rank], line.tokens[wish.rank]
             self.num_tokens -= wish.num_tokens
             self.num_generations -= wish.num_generations
+            if len(line.heap) > 2 * line.num_waiting + SLACK:  # behind one that waits long, others come and go
+                line.heap = [entry for entry in line.heap if entry[2] in self._waiting]
+                heapq.heapify(line.heap)
         return wish
 
     def charge(self, wish: Wish) -> None:

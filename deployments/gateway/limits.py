@@ -107,10 +107,12 @@ class Visit:
         self._account = account
         self._since = now
         self._is_over = False
+        self._has_run = False
         account.num_running += 1
 
     def charge(self, num_tokens: int, now: float) -> None:
         """Tokens that the request has used."""
+        self._has_run = True
         if self._account.tokens is not None:
             self._account.tokens.take(num_tokens, now)
 
@@ -119,7 +121,8 @@ class Visit:
         if not self._is_over:
             self._is_over = True
             self._account.num_running -= 1
-            self._account.mean_s += 0.2 * (now - self._since - self._account.mean_s)
+            if self._has_run:  # what is refused elsewhere says nothing of how long requests last
+                self._account.mean_s += 0.2 * (now - self._since - self._account.mean_s)
 
 
 class Limits:

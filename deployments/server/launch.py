@@ -105,21 +105,22 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
 def _join(address: str) -> None:
     """Start Ray on this machine, or join the cluster at `address`; ServiceError or ConfigError if it cannot be."""
     import ray
-    from ray.exceptions import RayError
 
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
-    except (RayError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray's own, the system's, and a plain Exception where its processes start too slowly
         said = " ".join(str(error).split())
         if address == "local":
             raise ServiceError(
                 f"Ray does not start on this machine: {said.rstrip('.')}. It needs to write to /tmp/ray, and to "
-                "~/.ray/auth_token unless RAY_AUTH_TOKEN holds a token."
+                "~/.ray/auth_token unless RAY_AUTH_TOKEN holds a token; on a machine that is busy "
+                "RAY_raylet_start_wait_time_s=180 gives it longer."
             ) from error
         raise ConfigError(
-            f"No Ray cluster could be joined at {address!r}: {said} `ray status` says what runs; `ray start "
-            "--head` begins a cluster, and without --address one starts on this machine.",
+            f"No Ray cluster could be joined at {address!r}: {said.rstrip('.')}. `ray status` says what runs; `ray "
+            "start --head` begins a cluster, and without --address one starts on this machine. One with "
+            "RAY_AUTH_MODE=token takes only the token it was started with (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token).",
             "address",
         ) from error
 
@@ -177,14 +178,16 @@ def _port_of_instance(host: str, port: int) -> int | None:
     if there.host != host or port not in (0, there.port):
         raise ConfigError(
             f"Ray Serve runs on this cluster already and listens on {there.host}:{there.port}, not on {host}:{port}. "
-            f"Give --host {there.host} --port {there.port}, or end it with `serve shutdown`.",
+            f"Give --host {there.host} --port {there.port}, or end it with `serve shutdown`, which cuts "
+            "all requests on this cluster.",
             "port",
         )
     application = ray_serve.status().applications.get(APP_NAME)
     if application is not None:
         raise ConfigError(
             f"The application {APP_NAME!r} is on this cluster already ({application.status.value.lower()}). End it "
-            "where it was started, or with `serve shutdown`."
+            "where it was started: `serve deploy` a file with `applications: []` lets answers end; `serve shutdown` "
+            "cuts all requests on this cluster."
         )
     return int(there.port)
 

@@ -211,6 +211,29 @@ def test_a_refusal_says_truly_when_what_waits_will_be_done() -> None:
     assert world.now - refused_at == pytest.approx(error.retry_after_s, rel=0.35)
 
 
+@pytest.mark.parametrize("num_generations", [1, 4])
+def test_a_large_request_waits_for_a_place_and_not_for_as_long_as_it_needs_itself(num_generations: int) -> None:
+    """Four small ones run, one of which ends every quarter of a second; nobody waits."""
+    admission, now = Admission(Bounds(4, 4, 4, 256, 2_000_000, 30.0)), 0.0
+    small = [admission.ask(Wish("small", 100), now) for _ in range(4)]
+    for _ in range(40):
+        now += 0.25
+        admission.add(small[0], 100, now, 100)
+        admission.leave(small.pop(0), now)
+        small.append(admission.ask(Wish("small", 100), now))
+    assert admission.rate() == pytest.approx(400.0, rel=0.1)
+    with pytest.raises(CapacityError) as refusal:
+        admission.ask(Wish("large", 15_000, num_generations, deadline=now + 0.1), now)
+    assert refusal.value.retry_after_s == 1.0
+    large = admission.ask(Wish("large", 15_000, num_generations), now)
+    assert large.began is None
+    while small:
+        admission.leave(small.pop(0), now)
+    assert [ticket for ticket, _ in admission.turns(now)] == [large]
+    admission.leave(large, now)
+    assert not +admission._begun
+
+
 def test_what_cannot_end_in_time_is_refused_at_once() -> None:
     world = World(seats, Admission(Bounds(8, 8, 8, 256, 1_000_000, 1000.0)))
     world.run(20.0, 2_000.0, 1000.0, {"a": 1.0})
@@ -244,7 +267,7 @@ def test_bounds_by_number_by_tokens_and_by_share() -> None:
     admission = full(Bounds(2, 2, 2, 8, 1000, 30.0))
     for _ in range(4):
         admission.ask(Wish("a", 10), 0.0)
-    with pytest.raises(CapacityError, match="4 requests of this key, of about 40 tokens"):
+    with pytest.raises(CapacityError, match="4 requests of the same key, or of none as well, of about 40 tokens"):
         admission.ask(Wish("a", 10), 0.0)
     admission.ask(Wish("b", 900), 0.0)
     with pytest.raises(CapacityError, match="about 940 tokens wait"):

@@ -101,6 +101,21 @@ def test_what_left_is_not_counted() -> None:
     assert queue.ahead_of(Wish("a", 5, rank=5)) == 20
 
 
+def test_nothing_is_kept_of_those_that_come_and_go_behind_one_that_waits() -> None:
+    queue = FairQueue()
+    queue.add(0, Wish("a", 10))
+    for number in range(1, 1000):
+        queue.add(number, Wish("a", 10, priority=number % 3 + 1))
+        queue.remove(number - 50 if number > 50 else number)
+    assert len(queue._lines["a"].heap) < 200
+    waiting = sorted((wish.priority, number) for number, wish in queue._waiting.items())
+    served = []
+    while (head := queue.head()) is not None:
+        served.append((queue._waiting[head].priority, head))
+        queue.remove(head)
+    assert served == waiting
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 300)), min_size=3, max_size=60), st.integers(1, 300))
 def test_what_is_foretold_to_go_before_does(waiting: list[tuple[str, int]], size: int) -> None:
     """Within what the largest requests of the other holders make uncertain."""

@@ -67,11 +67,17 @@ def test_requests_at_once() -> None:
     for now in (1.0, 1e6):
         with pytest.raises(CapacityError, match="2 requests at once"):
             limits.enter("a", wished, now)
+    first.charge(1, 1.0)
     for _ in range(3):  # leaving again changes nothing
         first.leave(20.0)
     third = limits.enter("a", wished, 20.0)
     with pytest.raises(CapacityError) as refusal:
         limits.enter("a", wished, 20.0)
+    assert refusal.value.retry_after_s == pytest.approx((0.8 * 1.0 + 0.2 * 20.0) / 2)
+    second.leave(20.1)  # refused by others before it ran: it says nothing of how long requests last
+    second = limits.enter("a", wished, 20.1)
+    with pytest.raises(CapacityError) as refusal:
+        limits.enter("a", wished, 20.1)
     assert refusal.value.retry_after_s == pytest.approx((0.8 * 1.0 + 0.2 * 20.0) / 2)
     second.leave(21.0)
     third.leave(21.0)

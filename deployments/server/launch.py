@@ -120,7 +120,8 @@ def _join(address: str) -> None:
         raise ConfigError(
             f"No Ray cluster could be joined at {address!r}: {said.rstrip('.')}. `ray status` says what runs; `ray "
             "start --head` begins a cluster, and without --address one starts on this machine. One with "
-            "RAY_AUTH_MODE=token takes only the token it was started with (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token).",
+            "RAY_AUTH_MODE=token takes only the token it was started with (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, "
+            "or ~/.ray/auth_token).",
             "address",
         ) from error
 

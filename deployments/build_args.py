@@ -47,4 +47,4 @@ class BuildArgs(BaseModel):
             return validate_config(self.settings, "settings")
         if self.config is not None:
             return load_config(self.config)
-        return load_profile(self.profile or "local")
+        return load_profile("local" if self.profile is None else self.profile)

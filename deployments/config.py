@@ -85,7 +85,7 @@ class Config(Strict):
     """A deployment."""
 
     name: str = "lookahead"
-    served_model_name: str
+    served_model_name: Annotated[str, Field(min_length=1)]
     target: WriterConfig
     draft: WriterConfig | None = None
     verifier: VerifierConfig = VerifierConfig()

@@ -78,7 +78,7 @@ class GatewayConfig(Strict):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    api_keys: Annotated[list[str | ApiKeyConfig], Field(repr=False)] = []
+    api_keys: Annotated[list[Annotated[str, Field(min_length=1)] | ApiKeyConfig], Field(repr=False)] = []
     """If not empty, requests need one as a bearer token."""
     api_keys_file: Annotated[str, Field(pattern="^/")] | None = None
     """The whole path of a YAML file with more entries of `api_keys`, which is read again when it changes."""

@@ -21,7 +21,7 @@ class Strict(BaseModel):
     """Base of every section: unknown keys are errors, values do not change, and an error does not repeat them: some
     are secret."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class PlacementConfig(Strict):

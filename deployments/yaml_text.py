@@ -32,6 +32,13 @@ def read_yaml(text: str, source: str) -> Any:
     """The data in `text`; ConfigError, which names `source` and the line, if it cannot be read."""
     try:
         return yaml.load(text, _Loader)  # nosec B506 # it is a safe loader
-    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
+    except RecursionError as error:
+        raise ConfigError(f"{source} is not valid YAML: it is nested too deeply.") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the others: PyYAML's, of wrong values
         said = str(error).replace('"<unicode string>", ', "")  # what PyYAML calls a text that it was handed
+        said = (
+            said
+            if isinstance(error, yaml.YAMLError | ValueError)
+            else f"a value is not of the type of its tag ({said})"
+        )
         raise ConfigError(f"{source} is not valid YAML: {said}") from error

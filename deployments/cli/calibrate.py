@@ -304,7 +304,8 @@ def _write_profile(path: Path, profile: str | None, config: str | None, place: P
     elif config is not None:
         text, source = _read(Path(config)), config
     else:
-        text, source = profile_text(profile or "local"), f"profile {profile or 'local'}"
+        profile = "local" if profile is None else profile
+        text, source = profile_text(profile), f"profile {profile}"
     # Not rounded: a shorter number accepts what nothing was shown of, or no longer the pair that gave the threshold.
     accept = report["threshold"]["threshold"]
     zones = place.check.model_dump(include={"accept", "reject"})

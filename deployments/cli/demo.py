@@ -48,7 +48,7 @@ def demo(
     Example: lookahead demo --profile local
     """
     if config is None and url is None:
-        profile = profile or "local"
+        profile = "local" if profile is None else profile
     console = words_console(json_output)
     chosen = chosen_config(profile, config, url)
     if chosen is not None:

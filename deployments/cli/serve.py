@@ -51,6 +51,6 @@ def choose(profile: str | None, config: str | None, host: str | None = None, por
 
     if profile is not None and config is not None:
         raise ConfigError("Give --profile or --config, not both.")
-    settings = load_config(config) if config is not None else load_profile(profile or "local")
+    settings = load_config(config) if config is not None else load_profile("local" if profile is None else profile)
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=changes)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,10 +51,10 @@ def trace(
 
 def _load(source: str, url: str, api_key: str | None) -> dict[str, Any]:
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(source):  # false as well for a name that no file can have
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RequestError(f"{source} cannot be read as a trace: {error}.", "source") from error
     elif path.suffix == ".json":
         raise RequestError(f"There is no file {source}.", "source")

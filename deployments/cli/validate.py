@@ -52,7 +52,7 @@ def validate(
 
     if costs is None:
         raise RequestError("--validate needs --costs, a file of `lookahead calibrate --engine`.", "costs")
-    served = load_config(config) if config is not None else load_profile(profile or "local")
+    served = load_config(config) if config is not None else load_profile("local" if profile is None else profile)
     with progress_on(console) as progress:
         task = progress.add_task("answers", total=1.0)
         tell = lambda part: progress.update(task, completed=part)  # noqa: E731

@@ -132,7 +132,7 @@ async def connect(url: str, api_key: str | None = None) -> AsyncIterator[httpx.A
         base = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise _no_address(url, f": {error}") from error
-    if base.scheme not in ("http", "https") or not base.host:
+    if base.scheme not in ("http", "https") or not base.host or (base.port or 80) > 65535:
         raise _no_address(url, " like http://127.0.0.1:8000")
     user = (base.username, base.password) if base.userinfo else None
     headers = {b"authorization": _bearer(api_key)} if api_key else {}

@@ -322,8 +322,9 @@ def bindable(host: str, port: int) -> int:
     """`port`, or a free one for 0, after it was bound once; ConfigError if it cannot be."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise ConfigError(f"Cannot listen on {host!r}: {error.strerror}. Choose another --host.", "host") from error
+    except (OSError, UnicodeError) as error:  # the second: a name that no network can have
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"Cannot listen on {host!r}: {why}. Choose another --host.", "host") from error
     # Serve listens on IPv6 for addresses that are written so alone.
     family, _, _, _, where = min(found, key=lambda one: one[0] != socket.AF_INET)
     with socket.socket(family) as probe:

@@ -278,7 +278,7 @@ def test_a_port_is_bound_in_the_family_of_its_host(taken: int) -> None:
     assert error.value.param == "port"
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "a..b", "a" * 70])
 @pytest.mark.parametrize("port", [0, 8123])
 def test_an_address_that_is_not_ours_is_the_host_s_fault(host: str, port: int) -> None:
     with pytest.raises(ConfigError, match=rf"Cannot listen on .*{host}.*Choose another --host\.") as error:

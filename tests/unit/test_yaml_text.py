@@ -34,7 +34,14 @@ def test_what_is_merged_in_may_be_said_anew() -> None:
     assert read_yaml(text, "the file") == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: 2025-02-30", "a: 0x_", "a: \0"])
+NESTED = "".join(f"{' ' * depth}a:\n" for depth in range(1500))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "a: 2025-02-30", "a: 0x_", "a: \0", "a: !!bool b", "a: !!int ''", "a: !!timestamp b", "[" * 9999, NESTED],
+    ids=lambda text: text[:16],
+)
 def test_what_cannot_be_read_is_an_error_of_the_file(text: str) -> None:
     with pytest.raises(ConfigError, match="the file is not valid YAML") as told:
         read_yaml(text, "the file")

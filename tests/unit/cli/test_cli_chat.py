@@ -116,9 +116,10 @@ def test_the_address_that_serve_prints_can_be_given(server, lookahead, end_of_it
 
 
 def test_address_that_is_none(lookahead):
-    end = lookahead("chat", "Hi", "--url", "not an address")
-    assert end.code == 1
-    assert "'not an address' is not an address" in end.err
+    for url in ("not an address", "http://127.0.0.1:65536"):
+        end = lookahead("chat", "Hi", "--url", url)
+        assert end.code == 1
+        assert f"'{url}' is not an address" in end.err
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,12 @@ def test_a_port_that_there_is_not_is_refused_by_name(
     assert "Invalid value for '--port'" in end.err
 
 
+def test_a_profile_without_a_name_is_not_the_usual_one(lookahead: Callable[..., Any]) -> None:
+    for command in (["serve"], ["demo"], ["simulate", "--validate", ".", "--costs", "."]):
+        end = lookahead(*command, "--profile", "")
+        assert (end.code, "There is no profile ''" in " ".join(end.err.split())) == (1, True), (command, end.err)
+
+
 @pytest.mark.parametrize("address", ["local", "auto"])
 def test_where_to_look_and_how_long_the_end_may_take_are_said(
     lookahead: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, address: str

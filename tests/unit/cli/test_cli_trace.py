@@ -186,7 +186,11 @@ def test_saved_json_can_be_read_again(server, lookahead, tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("unknown", "There is no trace of unknown"), ("gone.json", "There is no file gone.json")],
+    [
+        ("unknown", "There is no trace of unknown"),
+        ("a" * 300, "There is no trace of aaa"),
+        ("gone.json", "There is no file gone.json"),
+    ],
 )
 def test_what_is_not_there(server, lookahead, source, words):
     end = lookahead("trace", source, "--url", server.url)
@@ -195,9 +199,10 @@ def test_what_is_not_there(server, lookahead, source, words):
 
 def test_file_that_is_no_json(lookahead, tmp_path):
     path = tmp_path / "t.json"
-    path.write_text("hello")
-    end = lookahead("trace", str(path))
-    assert (end.code, "cannot be read as a trace" in end.err) == (1, True)
+    for text in ("hello", "[" * 100_000):
+        path.write_text(text)
+        end = lookahead("trace", str(path))
+        assert (end.code, "cannot be read as a trace" in end.err) == (1, True)
 
 
 def test_page_that_cannot_be_written(lookahead, tmp_path):

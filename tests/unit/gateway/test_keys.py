@@ -21,6 +21,7 @@ from deployments.gateway.api import create_app
 from deployments.gateway.keyring import LOOK_S, KeyRing
 from deployments.gateway.keys import PREFIX, find, keys_of, new_key, parse_keys
 from deployments.gateway_config import ApiKeyConfig, GatewayConfig, KeyLimits
+from deployments.live_settings import laid_over
 from tests.unit.gateway.script import ScriptedBackend, chat, client_of, config
 from tests.unit.num_calls import num_calls
 
@@ -114,6 +115,22 @@ def test_the_configuration_does_not_show_keys() -> None:
         validate_config({"gateway": {"api_keys": [{"key": SECRET, "fidelity": "none"}]}}, "the test")
     assert SECRET not in str(error.value)
     assert SECRET not in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gateway": {"api_keys": [""]}},
+        {"gateway": {"request_timeout_s": float("inf")}},
+        {"served_model_name": ""},
+        {"target": {"placement": {"num_cpus": float("nan")}}},
+    ],
+)
+def test_values_that_are_none_are_refused(changes: dict[str, Any]) -> None:
+    settings = laid_over(config().model_dump(), changes)
+    validate_config(config().model_dump(), "it")
+    with pytest.raises(ConfigError):
+        validate_config(settings, "it")
 
 
 def test_a_source_that_cannot_be_read_keeps_the_gateway_from_starting(tmp_path: Path) -> None:

@@ -54,13 +54,15 @@ class ContextTooLong(RequestError):
     code = "context_length_exceeded"
 
     @classmethod
-    def of_prompt(cls, num_tokens: int, model: str, max_model_len: int, *, or_more: bool = False) -> ContextTooLong:
+    def of_prompt(cls, num_tokens: int, max_model_len: int, *, or_more: bool = False) -> ContextTooLong:
         """Of a prompt of `num_tokens`, `or_more`, which leaves no room for one token of the answer."""
-        return cls(
-            f"The prompt has {num_tokens} tokens{' or more' if or_more else ''}; {model} reads at most "
-            f"{max_model_len}, the answer included. Shorten the prompt.",
-            "prompt",
-        )
+        found = f"The prompt has {num_tokens} tokens{' or more' if or_more else ''}, and the answer needs room as well."
+        return cls.of_model(max_model_len, f"{found} Shorten the prompt.", "prompt")
+
+    @classmethod
+    def of_model(cls, max_model_len: int, found: str, param: str) -> ContextTooLong:
+        """Of what was `found`, and what to do. The first words are those of vLLM's own error: clients look for them."""
+        return cls(f"This model's maximum context length is {max_model_len} tokens. {found}", param)
 
 
 class UnknownModel(RequestError):

@@ -55,7 +55,7 @@ class ModelWriter:
         self._require_own(prompt.vocabulary)
         token_ids = await self._engine.encode_prompt(prompt)
         if len(token_ids) >= self._info.max_model_len:
-            raise ContextTooLong.of_prompt(len(token_ids), self._info.model, self._info.max_model_len)
+            raise ContextTooLong.of_prompt(len(token_ids), self._info.max_model_len)
         return token_ids
 
     async def render(self, *prompts: Prompt) -> tuple[RoleInfo, tuple[TokenIds, ...]]:

@@ -259,7 +259,7 @@ class ScriptedEngine:
         await self.check_health()
         room = self._options.max_model_len - len(token_ids)
         if room < 1:
-            raise ContextTooLong(f"The text has {len(token_ids)} tokens, the context {self._options.max_model_len}.")
+            raise ContextTooLong.of_prompt(len(token_ids), self._options.max_model_len)
         limit = min(max_tokens, room)
         script = self._script(token_ids, sampling)
         self.num_generations += 1

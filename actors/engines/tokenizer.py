@@ -129,7 +129,7 @@ class ModelTokenizer:
     def _require_room(self, num_tokens: int, or_more: bool = False) -> None:
         info = self._info
         if info is not None and num_tokens >= info.max_model_len:
-            raise ContextTooLong.of_prompt(num_tokens, info.model, info.max_model_len, or_more=or_more)
+            raise ContextTooLong.of_prompt(num_tokens, info.max_model_len, or_more=or_more)
 
     def _checked(self, token_ids: TokenIds) -> TokenIds:
         if not token_ids:

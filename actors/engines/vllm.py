@@ -349,11 +349,7 @@ class VllmEngine:
             raise RequestError("The prompt has no tokens; send at least one.", "prompt")
         room = self._info.max_model_len - len(token_ids)
         if room < 1:
-            raise ContextTooLong(
-                f"The text has {len(token_ids)} tokens and {self._info.model} reads at most "
-                f"{self._info.max_model_len}, the answer included; shorten it.",
-                "prompt",
-            )
+            raise ContextTooLong.of_prompt(len(token_ids), self._info.max_model_len)
         return min(max_tokens, room)
 
     def _sampling_params(self, sampling: Sampling, max_tokens: int, stops: list[int]) -> Any:

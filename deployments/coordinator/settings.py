@@ -112,11 +112,9 @@ def max_tokens_of(request: GenerationRequest, num_prompt_tokens: int, info: Role
     """How many tokens may be written; ContextTooLong where the target has no room for as many as the request asks."""
     room = info.max_model_len - num_prompt_tokens
     if room < 1:
-        raise ContextTooLong.of_prompt(num_prompt_tokens, info.model, info.max_model_len)
+        raise ContextTooLong.of_prompt(num_prompt_tokens, info.max_model_len)
     if request.max_tokens is not None and request.max_tokens > room:
-        raise ContextTooLong(
-            f"The prompt has {num_prompt_tokens} tokens, and up to {request.max_tokens} are to be written behind it; "
-            f"the model's context is {info.max_model_len}. Shorten the prompt, or ask for at most {room}.",
-            "max_tokens",
-        )
+        found = f"The prompt has {num_prompt_tokens}, and up to {request.max_tokens} are to be written behind it."
+        advice = f"Shorten the prompt, or ask for at most {room}."
+        raise ContextTooLong.of_model(info.max_model_len, f"{found} {advice}", "max_tokens")
     return room if request.max_tokens is None else request.max_tokens

@@ -43,14 +43,14 @@ class Generations:
         timeout_s: float,
         count: Callable[[GenerationRequest, Output], None] | None = None,
         turn: Callable[[], Awaitable[bool]] | None = None,
-        fields: Mapping[str, str] | None = None,
+        fields: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self._backend = backend
         self._requests = tuple(requests)
         self._timeout_s = timeout_s
         self._count = count
         self._turn = turn
-        self._fields = fields or {}
+        self._fields = fields or ({},) * len(self._requests)
         self._queue: asyncio.Queue[tuple[int, Output | Exception]] = asyncio.Queue(QUEUE_SIZE)
         self._opened: deque[tuple[int, Opened]] = deque()
         self._all_open = asyncio.Event()
@@ -125,9 +125,9 @@ class Generations:
             # Of a stream that was fetched only the rest of its time is known here.
             is_rest = any(request.resume is not None for request in self._requests)
             limit = "The request's time limit" if is_rest else f"The time limit of {self._timeout_s:g} seconds"
-            raise DeadlineExceeded(f"{limit} passed; what was sent before is valid.") from None
+            raise DeadlineExceeded(f"{limit} passed.") from None
         if isinstance(output, Exception):
-            raise in_words_of(output, self._fields)
+            raise in_words_of(output, self._fields[index])
         return index, output
 
     async def _pump(self, index: int, request: GenerationRequest) -> None:

@@ -10,7 +10,16 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    TypeAdapter,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MAX_STOP = 16
@@ -58,23 +67,29 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class TextPart(Body):
+    """A part of a message's content; the model sees a line break between two of them. Other types of parts (images,
+    audio, files) are refused."""
+
+    type: Literal["text"]
+    text: str
+
+
+PARTS = TypeAdapter(Annotated[list[TextPart], FailFast()])
+
+
 def _text(value: object) -> str:
     """A message's text: a string, or text parts with a line break between them, as vllm serve joins them."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
         raise PydanticCustomError("string_type", "Input should be a string or an array of text parts")
-    texts = []
     for number, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(kind, str) and kind != "text":
             only = "part {number} is of the type {kind}, and this server reads text only"
             raise PydanticCustomError("unsupported_parameter", only, {"number": number, "kind": kind[:40]})
-        if kind is None or set(part) != {"type", "text"} or not isinstance(part["text"], str):
-            form = 'Input should be a string or an array of parts like {"type": "text", "text": "..."}; look at part '
-            raise PydanticCustomError("invalid_part", form + str(number))
-        texts.append(part["text"])
-    return "\n".join(texts)
+    return "\n".join(part.text for part in PARTS.validate_python(value))
 
 
 def _stop(value: object) -> tuple[str, ...]:
@@ -110,14 +125,6 @@ def _prompts(value: object) -> tuple[str | tuple[int, ...], ...]:
 
 def _are_ids(items: list[Any]) -> bool:
     return all(type(item) is int and 0 <= item <= MAX_TOKENS for item in items)
-
-
-class TextPart(BaseModel):
-    """A part of a message's content; the model sees a line break between two of them. Other types of parts (images,
-    audio, files) are refused."""
-
-    type: Literal["text"]
-    text: str
 
 
 Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str | list[TextPart])]
@@ -232,6 +239,7 @@ class Generation(Body):
     skip_special_tokens: Yes = None
     spaces_between_special_tokens: Yes = None
     use_beam_search: No = None
+    return_token_ids: No = None
     length_penalty: One = None
     structured_outputs: Never = None
     truncate_prompt_tokens: Never = None
@@ -248,6 +256,7 @@ class ChatRequest(Generation):
 
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     parallel_tool_calls: Annotated[bool | None, Field(description="Without tools it means nothing.")] = None
 
     add_generation_prompt: Yes = None
@@ -271,7 +280,6 @@ class ChatRequest(Generation):
     reasoning_effort: Never = None
     verbosity: Never = None
     web_search_options: Never = None
-    prompt_cache_key: Never = None
     prompt_cache_retention: Never = None
     prompt_cache_options: Never = None
     moderation: Never = None
@@ -284,5 +292,5 @@ class CompletionRequest(Generation):
     logprobs: Never = None
     echo: No = None
     best_of: Annotated[int | None, Field(description="May only be 1 or the value of `n`.")] = None
-    suffix: Never = None
+    suffix: Annotated[None, Off(("",))] = None
     add_special_tokens: Yes = None

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from actors.errors import DeadlineExceeded
 from deployments.gateway.answers import Answer
 from deployments.gateway.bookmarks import Bookmarks
 from deployments.gateway.errors import error_body, shown
@@ -70,7 +71,10 @@ async def events(
             yield gap + event(answer.usage_chunk())
             gap = b""
     except Exception as error:
-        yield gap + event(error_body(shown(error, request_id)))
+        told = shown(error, request_id)
+        if isinstance(told, DeadlineExceeded):
+            told = DeadlineExceeded(f"{told.message} What was sent before is valid.")
+        yield gap + event(error_body(told))
         gap = b""
     yield gap + DONE
 

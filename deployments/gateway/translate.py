@@ -62,8 +62,8 @@ class Ask:
     include_usage: bool
     priority: int | None = None
     """Lower first, where requests wait."""
-    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """What the body calls a field of `GenerationRequest`, where it has another name for it."""
+    fields: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
+    """What the body calls the fields of `requests[i]`, where it has other names for them."""
 
     @property
     def timeout_s(self) -> float | None:
@@ -93,7 +93,8 @@ def ask_chat(data: dict[str, Any], config: Config, request_id: str, fidelity: Fi
     fields = {"prompt": "messages"}
     if body.max_completion_tokens is not None:
         fields["max_tokens"] = "max_completion_tokens"
-    return replace(_ask(body, (prompt,), max_tokens, config, request_id, fidelity), fields=fields)
+    ask = _ask(body, (prompt,), max_tokens, config, request_id, fidelity)
+    return replace(ask, fields=(fields,) * len(ask.requests))
 
 
 def ask_completion(data: dict[str, Any], config: Config, request_id: str, fidelity: Fidelity | None = None) -> Ask:
@@ -108,7 +109,9 @@ def ask_completion(data: dict[str, Any], config: Config, request_id: str, fideli
         for p in body.prompt
     )
     ask = _ask(body, prompts, body.max_tokens or DEFAULT_COMPLETION_TOKENS, config, request_id, fidelity)
-    return ask if body.max_tokens is not None else replace(ask, fields={"max_tokens": "prompt"})
+    names = ["prompt"] if len(prompts) == 1 else [f"prompt[{number}]" for number in range(len(prompts))]
+    at_fault = ("prompt", "max_tokens") if body.max_tokens is None else ("prompt",)
+    return replace(ask, fields=tuple(dict.fromkeys(at_fault, name) for name in names for _ in range(ask.n)))
 
 
 def _ask(
@@ -263,7 +266,10 @@ def _explain(problem: Any) -> LookaheadError:
     else:
         should = EXPECTED.get(kind) or problem["msg"].removeprefix("Input should ")
     code = "invalid_type" if kind.endswith("_type") else "invalid_value"
-    return bad_request(code, f"'{param}' should {should}; it is {_show(problem['input'])}.", param)
+    # Of an array or object only the type is shown, which says nothing where it is right.
+    is_shown = kind.endswith("_type") or not isinstance(problem["input"], (dict, list))
+    tail = f"; it is {_show(problem['input'])}" if is_shown else ""
+    return bad_request(code, f"'{param}' should {should}{tail}.", param)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

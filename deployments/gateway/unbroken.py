@@ -90,5 +90,5 @@ def _as_it_stands(
     """`request` behind what was received, with the time that is left."""
     left_s = None if request.timeout_s is None else request.timeout_s - elapsed_s
     if left_s is not None and left_s <= 0:
-        raise DeadlineExceeded("The request's time limit passed; what was sent before is valid.")
+        raise DeadlineExceeded("The request's time limit passed.")
     return replace(request, timeout_s=left_s, resume=ledger.standing(elapsed_s), num_takeovers=num_takeovers)

@@ -261,7 +261,7 @@ async def test_the_context_is_a_limit_and_not_an_accident(engine: Engine) -> Non
     deltas = await all_of(generate(engine, nearly_full, max_steps=None, max_tokens=50))
     assert len(ids_of(deltas)) <= 3
     assert deltas[-1].ending in (Ending.CAP, Ending.END)
-    with pytest.raises(ContextTooLong):
+    with pytest.raises(ContextTooLong, match="This model's maximum context length is 512 tokens"):
         await all_of(generate(engine, word * limit, max_steps=1))
     with pytest.raises(ContextTooLong):
         await TargetModel(engine).encode(Prompt(text=" tea" * limit))

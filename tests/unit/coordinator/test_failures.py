@@ -298,7 +298,7 @@ class Cramped:
     async def check(self, request: JudgeRequest) -> Opinion:
         if not self.has_room:
             self.num_refused += 1
-            raise ContextTooLong.of_prompt(9000, "judge", 8192)
+            raise ContextTooLong.of_prompt(9000, 8192)
         return Opinion(Decision.ACCEPT, "the same")
 
 

@@ -78,13 +78,16 @@ async def test_the_deadline_of_a_whole_answer_is_a_408(backend: ScriptedBackend)
         response = await client.post(CHAT, json=chat())
     assert response.status_code == 408
     assert response.json()["error"]["code"] == "deadline_exceeded"
+    assert response.json()["error"]["message"] == "The time limit of 0.1 seconds passed.", "nothing was sent"
     assert backend.requests[0].timeout_s == 0.1
 
 
 async def test_the_deadline_counts_before_the_first_answer_too(backend: ScriptedBackend) -> None:
     backend.script = lambda request: [60.0]
     async with client_of(create_app(config(request_timeout_s=0.1), lambda: backend)) as client:
-        assert (await client.post(CHAT, json=chat(stream=True))).status_code == 408
+        response = await client.post(CHAT, json=chat(stream=True))
+    assert response.status_code == 408
+    assert response.json()["error"]["message"] == "The time limit of 0.1 seconds passed."
 
 
 async def test_the_deadline_inside_a_stream_is_an_event(backend: ScriptedBackend) -> None:
@@ -94,6 +97,8 @@ async def test_the_deadline_inside_a_stream_is_an_event(backend: ScriptedBackend
     events = events_of(response.text)
     assert response.status_code == 200
     assert events[-1]["error"]["code"] == "deadline_exceeded"
+    message = "The time limit of 0.5 seconds passed. What was sent before is valid."
+    assert events[-1]["error"]["message"] == message
     assert events[-2]["choices"][0]["delta"]["content"] == "x"
 
 

@@ -244,6 +244,29 @@ async def test_an_error_names_the_field_that_the_request_has(
     assert (response.status_code, error_of(response)["param"]) == (400, param)
 
 
+@pytest.mark.parametrize(
+    ("wishes", "at_fault", "param"),
+    [
+        ({"prompt": ["a", "b"], "max_tokens": 5}, "prompt", "prompt[1]"),
+        ({"prompt": [[1], [2]], "n": 2}, "prompt", "prompt[1]"),
+        ({"prompt": ["a", "b"]}, "max_tokens", "prompt[1]"),
+        ({"prompt": ["a", "b"], "max_tokens": 5}, "max_tokens", "max_tokens"),
+        ({"prompt": ["b"]}, "prompt", "prompt"),
+        ({"prompt": [[2]], "n": 2}, "prompt", "prompt"),
+    ],
+)
+async def test_of_several_prompts_an_error_names_the_one_at_fault(
+    backend: ScriptedBackend, client: httpx.AsyncClient, wishes: Any, at_fault: str, param: str
+) -> None:
+    def script(request: GenerationRequest) -> list[Any]:
+        is_wrong = request.prompt.text == "b" or request.prompt.token_ids == (2,)
+        return [ContextTooLong("Too long.", at_fault)] if is_wrong else [opened(request), 60.0]
+
+    backend.script = script
+    response = await client.post(TEXT, json=completion(**wishes))
+    assert (response.status_code, error_of(response)["param"]) == (400, param)
+
+
 @pytest.mark.parametrize("failure", [ValueError("secret /etc/keys"), WeightsError("secret /models/x is broken")])
 async def test_500_tells_the_request_id_and_nothing_else(
     backend: ScriptedBackend, client: httpx.AsyncClient, failure: Exception, caplog: pytest.LogCaptureFixture

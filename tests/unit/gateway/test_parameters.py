@@ -97,6 +97,7 @@ async def test_top_k_of_minus_one_means_all(
         {"tools": [], "tool_choice": "none", "functions": [], "function_call": "none", "parallel_tool_calls": True},
         {"response_format": {"type": "text"}, "modalities": ["text"], "service_tier": "auto", "store": False},
         {"service_tier": "default", "user": "u", "metadata": {"a": "b"}, "safety_identifier": "s"},
+        {"prompt_cache_key": "k", "return_token_ids": False},
         {"max_tokens": 5, "max_completion_tokens": 5},
         {"stop": ["x" * 1024] * 16, "chat_template_kwargs": {"x": "y" * 16_000}},
         {"ignore_eos": False, "min_tokens": 0, "stop_token_ids": [], "bad_words": []},
@@ -120,6 +121,7 @@ async def test_what_asks_for_nothing_is_taken(client: httpx.AsyncClient, more: d
     [
         {"echo": False, "best_of": 1, "suffix": None},
         {"n": 2, "best_of": 2},
+        {"suffix": "", "return_token_ids": False},
         {"skip_special_tokens": True, "add_special_tokens": True, "use_beam_search": False, "length_penalty": 1.0},
     ],
 )
@@ -146,7 +148,8 @@ UNSUPPORTED: list[tuple[str, Any]] = [
     ("min_tokens", 5),
     ("ignore_eos", True),
     ("stop_token_ids", [1]),
-    ("prompt_cache_key", "k"),
+    ("prompt_cache_retention", "24h"),
+    ("return_token_ids", True),
     ("continue_final_message", True),
     ("add_generation_prompt", False),
     ("echo", True),
@@ -178,6 +181,11 @@ async def test_completions_refuse_by_name_too(client: httpx.AsyncClient, name: s
     assert (error["code"], error["param"]) == ("unsupported_parameter", name)
 
 
+def parts(*content: Any) -> dict[str, Any]:
+    """A message of parts."""
+    return {"messages": [{"role": "user", "content": list(content)}]}
+
+
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"temperature": "hot"}, "temperature", "a number"),
     ({"temperature": 2.1}, "temperature", "less than or equal to 2"),
@@ -192,9 +200,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"seed": 2**64}, "seed", "less than"),
     ({"stop": ["a", 1]}, "stop", "array of strings"),
     ({"stop": ""}, "stop", "empty string"),
-    ({"stop": ["x"] * 17}, "stop", "at most 16"),
+    ({"stop": ["x"] * 17}, "stop", "'stop' should have at most 16 strings."),
+    ({"stop": {}}, "stop", "an array of strings; it is an object."),
     ({"stop": "x" * 1025}, "stop", "a string of more than 1024 characters"),
-    ({"stop": ["x", "y" * 1025]}, "stop", "a string of more than 1024 characters; it is an array"),
+    ({"stop": ["x", "y" * 1025]}, "stop", "a string of more than 1024 characters."),
     ({"stream": "yes"}, "stream", "true or false"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "'stream' is true"),
     ({"stream": True, "stream_options": {"more": 1}}, "stream_options.more", "Unrecognized"),
@@ -206,14 +215,22 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (
         {"messages": [{"role": "user", "content": "x"}] * 4097},
         "messages",
-        "at most 4096 items; it is an array",
+        "at most 4096 items.",
     ),
     ({"messages": [{"role": "user"}]}, "messages[0].content", "required"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "'assistant'"),
     ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "a string"),
-    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content", "part 0"),
+    (parts({"type": "text"}), "messages[0].content[0].text", "is required"),
+    (parts({"type": "text", "text": "x"}, {"text": "x"}), "messages[0].content[1].type", "is required"),
+    (parts({"type": "text", "text": 5}), "messages[0].content[0].text", "a string; it is 5."),
+    (parts("x"), "messages[0].content[0]", 'an object; it is "x".'),
+    (
+        parts({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}),
+        "messages[0].content[0].cache_control",
+        "Unrecognized request argument: 'messages[0].content[0].cache_control'.",
+    ),
     ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls", "not supported"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", "image_url"),
+    (parts({"type": "image_url", "image_url": {}}), "messages[0].content", "image_url"),
     ({"messages": [{"role": "user", "content": "x", "type": "image"}]}, "messages[0].type", 'may only be "text"'),
     ({"metadata": {"a": 1}}, "metadata.a", "a string"),
     ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs.chat_template", "not for requests"),

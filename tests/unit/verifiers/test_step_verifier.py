@@ -88,7 +88,7 @@ async def test_a_check_that_fails_is_a_rejection_logged_once(make_request, caplo
 
 
 async def test_a_step_that_a_check_cannot_read_is_rejected_and_the_check_has_not_failed(make_request, caplog):
-    error = ContextTooLong.of_prompt(9000, "judge", 8192)
+    error = ContextTooLong.of_prompt(9000, 8192)
     checks = [ScriptedCheck("numbers", Decision.UNSURE), ScriptedCheck("judge", error), AlwaysCheck()]
     verifier = StepVerifier({"v": checks})
     with caplog.at_level(logging.INFO):

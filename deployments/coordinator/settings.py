@@ -114,7 +114,7 @@ def max_tokens_of(request: GenerationRequest, num_prompt_tokens: int, info: Role
     if room < 1:
         raise ContextTooLong.of_prompt(num_prompt_tokens, info.max_model_len)
     if request.max_tokens is not None and request.max_tokens > room:
-        found = f"The prompt has {num_prompt_tokens}, and up to {request.max_tokens} are to be written behind it."
+        found = f"The prompt has {num_prompt_tokens} tokens, and up to {request.max_tokens} more are to be written."
         advice = f"Shorten the prompt, or ask for at most {room}."
         raise ContextTooLong.of_model(info.max_model_len, f"{found} {advice}", "max_tokens")
     return room if request.max_tokens is None else request.max_tokens

@@ -3,8 +3,8 @@
 Promises: a request that does not ask to be kept ends with its reader, at once. One that does is written on without a
 reader, and kept, until nobody has read it or another choice of its stream here for `Keep.seconds`; then it ends and is
 gone. Whoever fetches it gets all of it, and what ran for the one before ends; only its owner may. What is kept is
-bounded in requests and, prompts included, in bytes: those that were left longest go first. Every task is ended in
-`close` at the latest.
+bounded in requests and, prompts included, in bytes: those that were left longest go first. What its own writer has
+handed over to somebody is not kept: it is written on there. Every task is ended in `close` at the latest.
 """
 
 from __future__ import annotations
@@ -172,6 +172,10 @@ class Keeper:
                     self._weigh(kept)
                     self._make_room()
                     await _tell(kept, output)
+        except HandedOver as error:  # what is here may be behind what its client gets there
+            self._forget(kept)
+            self._dismiss(kept, error)
+            return
         except Exception as error:
             last = error
             if kept.queue is None:

@@ -8,6 +8,7 @@ the same replica while it lives and has room.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -30,6 +31,8 @@ from actors.messages import (
 from deployments.link.client import Link
 from deployments.link.members import Members
 
+DRAFT_WAIT_S = 1.0
+"""A look-ahead waits no longer for a replica: in some modes the target waits for it, and can go on alone."""
 NUM_ENDED = 1024
 """Of so many calls that have ended a pool knows where they ran: `shun` comes right after the end of a call."""
 
@@ -70,11 +73,14 @@ class Pool:
         """The connection that the call runs over; None where it does not."""
         return self._running.get(call_id)
 
-    async def items(self, method: str, session_id: str, *args: Any, call_id: str = "") -> AsyncGenerator[Any, None]:
+    async def items(
+        self, method: str, session_id: str, *args: Any, call_id: str = "", wait_s: float = math.inf
+    ) -> AsyncGenerator[Any, None]:
         """The items of a stream of one replica; after its failure the next call of the session goes elsewhere.
 
-        `call_id` is its name for `shun` and `running`."""
-        link, clock = await self._members.link(session_id, self.wait_s), asyncio.get_running_loop().time
+        `call_id` is its name for `shun` and `running`; `wait_s` bounds its wait for a replica further."""
+        link = await self._members.link(session_id, min(self.wait_s, wait_s))
+        clock = asyncio.get_running_loop().time
         heard_at = clock()
         link.silence.tried(heard_at)
         self._running[call_id] = link
@@ -104,7 +110,10 @@ class Pool:
 
 
 class WriterPool:
-    """What the pools of draft and target have in common."""
+    """What the pools of draft and target have in common. `max_wait_s` bounds how long what it writes waits for a
+    replica, also where other calls may wait longer."""
+
+    max_wait_s = math.inf
 
     def __init__(self, members: Members, wait_s: float) -> None:
         self._pool = Pool(members, wait_s)
@@ -163,11 +172,14 @@ class WriterPool:
         self._pool.shun(session_id, call_id)
 
     def _items(self, method: str, request: StepRequest, *args: Any) -> AsyncGenerator[Any, None]:
-        return self._pool.items(method, request.session_id, request, *args, call_id=request.call_id)
+        call_id, wait_s = request.call_id, self.max_wait_s
+        return self._pool.items(method, request.session_id, request, *args, call_id=call_id, wait_s=wait_s)
 
 
 class DraftPool(WriterPool):
     """`Drafter` over a pool of replicas."""
+
+    max_wait_s = DRAFT_WAIT_S
 
     async def look_ahead(self, request: StepRequest, depth: int) -> AsyncGenerator[Step, None]:
         """As `Drafter.look_ahead`."""

@@ -188,21 +188,21 @@ class Routes:
     async def stream(self, request: Request, request_id: str) -> Response:
         """The rest of a resumable stream, behind the event that ``Last-Event-ID`` names; without it, all of it."""
         backend, last_id = self._get_backend(), request.headers.get("last-event-id")
-        marks = None if last_id is None else read_id(last_id, request_id)
-        fetching = asyncio.create_task(fetch(backend, request_id, holder_of(request)))
+        marks = () if last_id is None else read_id(last_id, request_id)
+        fetching = asyncio.create_task(fetch(backend, request_id, holder_of(request), marks))
         refusal: LookaheadError | asyncio.CancelledError | None = None
         try:
             await asyncio.shield(fetching)
         except asyncio.CancelledError as gone:  # the client is; whoever wrote for it may have ended already
             refusal = gone
-        manner, requests, missing = await fetching
+        manner, requests, why_not = await fetching
         marks = marks or (Mark(),) * len(manner.request_ids)
         left_s = min(each.timeout_s or self._config.gateway.request_timeout_s for each in requests)
         timeout_s = max(left_s, SLOW_CLIENT_S)  # what was written in time may be taken after it
         try:
             self._turnstile.go_on(request)
-            if missing is not None:
-                raise missing
+            if why_not is not None:
+                raise why_not
             check_marks(requests, marks)
         except LookaheadError as error:
             refusal = refusal or error

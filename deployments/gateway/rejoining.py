@@ -2,7 +2,8 @@
 
 Promises: the client gets exactly what it lacks, in order, whichever gateway it comes to; only who asked for the stream
 may fetch it, and to everybody else it is not there. What was written before is not charged again. A fetch that is
-refused, or whose client goes again at any time, ends nothing but the reading of whoever read before.
+refused, or whose client goes again at any time, ends nothing but the reading of whoever read before. Where the client
+has more than was found, and not all could be asked, others may have gone further: nobody goes on with what was found.
 """
 
 from __future__ import annotations
@@ -52,13 +53,14 @@ class Manner:
 
 
 async def fetch(
-    backend: Backend, request_id: str, owner: str
+    backend: Backend, request_id: str, owner: str, marks: Sequence[Mark] = ()
 ) -> tuple[Manner, tuple[GenerationRequest, ...], LookaheadError | None]:
     """The stream `request_id` of `owner`, taken from whoever reads it now. HttpError (404) if there is none,
-    RoleUnavailable (503) where somebody who may have it does not say so.
+    RoleUnavailable (503) where somebody who may have it does not say so, or has more: `marks` say what the client has.
 
-    Of its choices those that were found, and the same error where that is not all of them. Nobody writes them any more:
-    they are to go on, or to be `put_back`.
+    Of its choices those that were found, and why the client cannot have them: the same error where that is not all of
+    them, HttpError (400) where the client has more; then this is no fetch, beside later ones. Nobody writes them any
+    more: they are to go on, or to be `put_back`.
     """
     if not is_usable(request_id):
         raise _gone(request_id)
@@ -71,18 +73,22 @@ async def fetch(
         raise missing
     found = [each for each in found if _manner(each) == manner]
     known = {each.request_id: each for each in sorted(found, key=_progress)}  # the last one counts
-    requests = _fetched([known[each] for each in manner.request_ids if each in known])
-    return manner, requests, missing if len(requests) < len(manner.request_ids) else None
+    requests = tuple(known[each] for each in manner.request_ids if each in known)
+    refusal = missing if len(requests) < len(manner.request_ids) else None
+    had = dict(zip(manner.request_ids, marks, strict=False))
+    if all(had.get(each.request_id, Mark()).num_chars <= _standing(each).num_chars for each in requests):
+        return manner, _fetched(requests), refusal
+    if not is_known:
+        raise missing
+    behind = bad_request("invalid_value", "'Last-Event-ID' is behind the end of what was written.", "Last-Event-ID")
+    return manner, requests, refusal or behind
 
 
 def check_marks(requests: Sequence[GenerationRequest], marks: Sequence[Mark]) -> None:
-    """HttpError (400) where the client says that it has more than was written of `requests`, which are all choices of
-    its stream."""
+    """HttpError (400) where the client tells of more or fewer choices than `requests`, which are all of its stream."""
     if len(marks) != len(requests):
         message = f"'Last-Event-ID' tells of {len(marks)} choices; this stream has {len(requests)}."
         raise bad_request("invalid_value", message, "Last-Event-ID")
-    if any(mark.num_chars > _standing(each).num_chars for each, mark in zip(requests, marks, strict=True)):
-        raise bad_request("invalid_value", "'Last-Event-ID' is behind the end of what was written.", "Last-Event-ID")
 
 
 async def put_back(backend: Source, requests: Sequence[GenerationRequest]) -> None:

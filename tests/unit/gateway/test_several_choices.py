@@ -178,6 +178,23 @@ async def test_where_a_coordinator_does_not_answer_the_missing_choice_may_be_the
     assert [each.request_id for each in backend.requests] == ["r-0"], "what was found is put back"
 
 
+@pytest.mark.parametrize(("trouble", "status"), [([], 400), ([RoleUnavailable("It says nothing.")], 503)])
+async def test_where_the_client_has_more_than_was_found_that_is_not_taken_for_the_latest(
+    trouble: list[Exception], status: int
+) -> None:
+    class Partly(ScriptedBackend):
+        async def hand_over(self, stream_id: str, owner: str) -> Sequence[GenerationRequest | Exception]:
+            return [*await super().hand_over(stream_id, owner), *trouble]
+
+    backend = Partly()
+    backend.kept = all_finished(2)
+    async with client_of(shared_app(backend)) as client:
+        answer = await client.get("/v1/streams/r", headers={"Last-Event-ID": "r/3.99"})
+    assert answer.status_code == status
+    put_back = [each.keep and each.keep.fetched_at for each in backend.requests]
+    assert put_back == ([] if trouble else [0.0, 0.0]), "others may have gone further"
+
+
 def test_of_a_stream_that_cannot_be_ended_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     async def hand_over(*asked: Any) -> list[Exception]:
         await asyncio.sleep(1.0)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from actors.errors import RoleUnavailable
+from actors.errors import HandedOver, RoleUnavailable
 from actors.messages import Piece
 from deployments.coordinator.keeper import Keeper
-from deployments.gateway.rejoining import Manner, fetch
-from deployments.gateway.unbroken import Unbroken
+from deployments.gateway.bookmarks import Mark
+from deployments.gateway.rejoining import Manner, Rest, fetch
+from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.generation import (
     Channel,
     Committed,
@@ -157,6 +158,85 @@ def test_who_fetched_it_before_and_is_gone_does_not_end_it() -> None:
             await each.close()
 
     run_virtually(twice())
+
+
+class Mortal:
+    """The only coordinator. `cut_off` are the gateways that hear nothing of it, and do not give up."""
+
+    def __init__(self) -> None:
+        self.keeper: Keeper | None = Keeper(Writer("a", 0.1).generate, 10, 10**6)
+        self.cut_off: set[int] = set()
+        self.gateways = [self._gateway(number) for number in range(2)]
+
+    def _gateway(self, number: int) -> Lingering:
+        async def generate(request: GenerationRequest) -> AsyncGenerator[Output, None]:
+            if (keeper := self.keeper) is None or number in self.cut_off:
+                raise RoleUnavailable("There is none.")
+            try:
+                async with aclosing(keeper.generate(request)) as outputs:
+                    async for output in outputs:
+                        if keeper is not self.keeper or number in self.cut_off:
+                            raise RoleUnavailable("It says nothing any more.")
+                        yield output
+            except HandedOver:
+                if number in self.cut_off:
+                    raise RoleUnavailable("It says nothing any more.") from None
+                raise
+
+        unbroken = Unbroken(generate, Perseverance(max_attempts=100))
+        return Lingering(unbroken.generate, self.hand_over, 10, 10**6)
+
+    async def hand_over(self, *asked: Any) -> list[GenerationRequest | Exception]:
+        if self.keeper is None:
+            return [RoleUnavailable("It says nothing.")]
+        return [*await self.keeper.hand_over(*asked)]
+
+    async def restart(self, letter: str, after_s: float) -> None:
+        """It dies, and another one comes."""
+        former, self.keeper = self.keeper, None
+        assert former is not None
+        await former.close()
+        await asyncio.sleep(after_s)
+        self.keeper = Keeper(Writer(letter, 0.1).generate, 10, 10**6)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_what_its_client_has_gone_beyond_is_not_gone_on_with(is_told: bool) -> None:
+    """The first gateway's copy ends where the second one fetched the stream, whether or not the first one knows."""
+
+    async def come_back() -> None:
+        at = Mortal()
+        first, second = at.gateways
+        had = await read_up_to("a3 ", first.generate(ASKED))
+        at.cut_off = set() if is_told else {0}
+        _, fetched, _ = await fetch(second, "r", "me")  # type: ignore[arg-type]
+        rest = Rest(second, fetched, [Mark(True, len(had))])
+        had += await read_up_to("a19 ", rest.generate(fetched[0]))
+        marks = [Mark(True, len(had))]
+        restarting = asyncio.create_task(at.restart("c", 0.5))
+        await asyncio.sleep(0.2)
+        with pytest.raises(RoleUnavailable, match="ask again"):
+            await fetch(first, "r", "me", [] if is_told else marks)  # type: ignore[arg-type]
+        await restarting
+        await asyncio.sleep(6.0)
+        _, (found,), _ = await fetch(second, "r", "me", marks)  # type: ignore[arg-type]
+        assert text_of(found).startswith(had)
+        assert at.keeper is not None
+        for each in (first, second, at.keeper):
+            await each.close()
+
+    run_virtually(come_back())
+
+
+async def read_up_to(word: str, outputs: Any) -> str:
+    """The text up to `word`, with which the reader is gone."""
+    text = ""
+    async with aclosing(outputs):
+        async for output in outputs:
+            text += output.text if isinstance(output, Committed) else ""
+            if text.endswith(word):
+                break
+    return text
 
 
 async def read_all(outputs: AsyncGenerator[Output, None]) -> list[Output]:

@@ -42,6 +42,12 @@ def plan(
     token_alpha: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Tokens of n-gram look-up that are accepted.")
     ] = 0.35,
+    draft_token_alpha: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Tokens of the draft that are the target's: as hints, or inside its engine."
+        ),
+    ] = 0.75,
     output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 3000,
     price: Annotated[float, typer.Option(min=0.0, help="Dollars an hour for a GPU (0: an assumed price).")] = 0.0,
     show_map: Annotated[
@@ -78,6 +84,7 @@ def plan(
             max_latency=max_latency,
             alpha=alpha,
             token_alpha=token_alpha,
+            draft_token_alpha=draft_token_alpha,
             output_tokens=output_tokens,
             usd_per_gpu_hour=price,
             costs=costs,
@@ -90,7 +97,7 @@ def plan(
 
 
 def _plan(console: Console, question: Any, write_profile: Path | None) -> tuple[dict[str, Any], str]:
-    from deployments.planning.answer import beyond_timed, why
+    from deployments.planning.answer import beyond_timed, token_level, why
     from deployments.planning.answer import plan as make_plan
     from deployments.planning.profile import profile_text
 
@@ -103,7 +110,7 @@ def _plan(console: Console, question: Any, write_profile: Path | None) -> tuple[
     for cells in rows(answer):
         table.add_row(*cells)
     console.print(table)
-    words = [*why(answer), *_next(answer), *beyond_timed(answer)]
+    words = [*why(answer), *token_level(answer), *_next(answer), *beyond_timed(answer)]
     if question.costs is None:
         words.append("Engines and prices are estimated, not measured.")
     for sentence in words:
@@ -117,7 +124,8 @@ def _plan(console: Console, question: Any, write_profile: Path | None) -> tuple[
 
 
 NAMES = ("", "target", "draft", "depth", "k", "a user", "formula", "latency", "all", "$/million")
-"""Tokens a second of a user, simulated and by formula; of all users; dollars for a million tokens."""
+"""`k`: tokens that the target's engine checks in a pass; with * a draft model inside it writes them. Then tokens a
+second of a user, simulated and by formula; of all users; dollars for a million tokens."""
 
 
 def rows(answer: Plan) -> list[list[str]]:
@@ -131,8 +139,8 @@ def rows(answer: Plan) -> list[list[str]]:
                 "" if number else "chosen",
                 f"{layout.num_targets} x {layout.target_gpus}",
                 f"{layout.num_drafts} x {layout.draft_gpus}" if layout.depth else "-",
-                str(layout.depth) if layout.depth else "-",
-                str(layout.num_proposed),
+                "guided" if layout.is_guided else str(layout.depth) if layout.depth else "-",
+                f"{layout.num_proposed}*" if layout.by_draft else str(layout.num_proposed),
                 f"{shown.user_tokens_per_s:.1f}",
                 f"{one.predicted.user_tokens_per_s:.1f}",
                 f"{shown.latency_s(answer.question):.1f} s",

@@ -13,6 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+ROUNDING = 1e-9
+LONGEST_RUN, SMALLEST_SHARE = 1000, 1e-6
+"""Of tokens on which draft and target agree: what is longer counts as so long, what is rarer not at all."""
+
 # --- step level ------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +202,29 @@ def late_hint_gain(c: float, gain: float) -> float:
     _check(0.0, c, 1)
     _check_gain(gain)
     return 1.0 if c >= 1.0 else 1.0 / (c + (1.0 - c) / gain)
+
+
+def guided_speed_up(alpha: float, c: float, num_hint_tokens: int, restart: float = 0.0) -> float:
+    """Tokens in a pass of a target that goes on without waiting while the draft writes hints for it, over one (1.0 or
+    more where `c` is at most 1).
+
+    Ours. `alpha` is the share of places at which the draft would write the target's token, `c` a draft's token over a
+    pass, `num_hint_tokens` how many a pass checks, `restart` what a new call of the draft takes until it writes, in
+    passes. Between two places at which the draft strays lie L tokens, with probability (1 - alpha) alpha^L. The pass
+    behind such a place has no hint yet; of the L + 1 tokens it gives the first, and the rest, if there is any, comes
+    when the draft has written it, at most `num_hint_tokens` + 1 a pass. Tokens of the engine's own look-up are not in
+    it.
+    """
+    _check(alpha, c, num_hint_tokens)
+
+    def num_passes(length: int) -> float:
+        """For `length` tokens on which both agree, and the one behind them."""
+        later = math.ceil(max(c * (length + 1) + restart, length / (num_hint_tokens + 1)) - ROUNDING)
+        return 1.0 + min(max(later, 1), length)
+
+    length = next((n for n in range(1, LONGEST_RUN) if alpha**n < SMALLEST_SHARE), LONGEST_RUN)
+    passes = sum((1.0 - alpha) * alpha**n * num_passes(n) for n in range(length))
+    return geometric_sum(alpha, length) / (passes + alpha**length * num_passes(length))
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.errors import ConfigError
 from deployments.planning.question import Objective, Question
-from deployments.planning.search import Prediction, best_of_each, candidates, predict, rank, with_more
+from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, rank, with_more
 from deployments.planning.trial import num_simulated, simulated
 from deployments.simulation.cost_file import read_costs
 
@@ -88,9 +88,11 @@ class Plan:
             return {
                 "target": {"replicas": layout.num_targets, "tensor_parallel": layout.target_gpus},
                 "draft": {"replicas": layout.num_drafts, "tensor_parallel": layout.draft_gpus if layout.depth else 0},
+                "way": layout.way,
                 "max_lookahead": layout.depth,
                 "branches": 1,
                 "num_speculative_tokens": layout.num_proposed,
+                "token_level": _token_level(layout),
                 "gpus": layout.num_gpus,
                 "users": one.users,
                 "user_tokens_per_s": one.user_tokens_per_s,
@@ -122,6 +124,13 @@ class Plan:
         }
 
 
+def _token_level(layout: Layout) -> str | None:
+    """What the target's engine checks in a pass, by its name in a profile."""
+    if not layout.num_proposed:
+        return None
+    return "hints" if layout.is_guided else "draft_model" if layout.by_draft else "ngram"
+
+
 def plan(question: Question, tell: Callable[[float], None] = lambda part: None) -> Plan:
     """The answer; ConfigError where nothing bears the traffic or meets the wish. `tell` is told which part is done."""
     question.require_room()
@@ -132,8 +141,8 @@ def plan(question: Question, tell: Callable[[float], None] = lambda part: None) 
             "gpus",
         )
     tell(0.2)
-    ahead, alone = best_of_each(found)
-    finalists = list(dict.fromkeys([*found[:NUM_FINALISTS], *[one for one in (ahead, alone) if one is not None]]))
+    best = {one.layout.way: one for one in reversed(found)}
+    finalists = list(dict.fromkeys([*found[:NUM_FINALISTS], *best.values()]))
     tried = []
     for done, one in enumerate(finalists):
         tried.append(try_out(question, one))
@@ -252,7 +261,7 @@ def next_gpus(question: Question, chosen: Candidate) -> tuple[NextGpu, ...]:
         if found is not None and more.num_gpus > layout.num_gpus:
             added = more.num_gpus - layout.num_gpus
             gains.append(NextGpu(place, added, _gain(question, found, base) / added))
-    if layout.depth:
+    if layout.depth and not layout.is_guided:
         quick = predict(replace(question, verdict_s=question.verdict_s / 2.0), layout, base.users)
         if quick is not None:
             gains.append(NextGpu("verifier", 1, _gain(question, quick, base)))
@@ -270,7 +279,14 @@ def why(answer: Plan) -> list[str]:
     """Three sentences."""
     one, question = answer.chosen.as_simulated, answer.question
     layout = one.layout
-    if layout.depth:
+    if layout.is_guided:
+        first = (
+            f"With {one.users:.0f} users at once a token of the draft costs {one.c:.2f} of a pass of the target and "
+            f"{question.draft_token_alpha:.0%} of the tokens are the same, so the draft's words as hints make each "
+            f"request {one.speed_up:.2f} times as fast as the same target streaming, by formula; the text stays the "
+            "target's own."
+        )
+    elif layout.depth:
         first = (
             f"With {one.users:.0f} users at once a draft step costs {one.c:.2f} of a target step and "
             f"{question.alpha:.0%} of them are accepted, so looking {layout.depth} steps ahead makes each request "
@@ -285,7 +301,9 @@ def why(answer: Plan) -> list[str]:
     second = "Nothing of the other kind bears this traffic."
     if others:
         rival = others[0].as_simulated
-        kind = "lookahead" if rival.layout.depth else "the target alone"
+        kind = {"target": "the target alone", "windows": "lookahead", "guided": "lookahead with hints"}[
+            rival.layout.way
+        ]
         second = (
             f"With {rival.layout.num_gpus} GPUs the best of {kind} ({rival.layout.words}) gives each user "
             f"{rival.user_tokens_per_s:.0f} tokens a second, against {one.user_tokens_per_s:.0f} with "
@@ -298,6 +316,18 @@ def why(answer: Plan) -> list[str]:
             f"By formula, from about {answer.alone_from:.0f} users on the target alone on all GPUs is faster for each."
         )
     return [first, second, third]
+
+
+def token_level(answer: Plan) -> list[str]:
+    """A sentence where a draft model inside the target's engine is planned: what is assumed of it."""
+    layout, question = answer.chosen.predicted.layout, answer.question
+    if not layout.by_draft:
+        return []
+    return [
+        f"A copy of the draft model inside each target's engine writes {layout.num_proposed} tokens for each pass "
+        f"(vLLM's draft model method), of which {question.draft_token_alpha:.0%} are assumed to be accepted "
+        "(--draft-token-alpha)."
+    ]
 
 
 def beyond_timed(answer: Plan) -> list[str]:

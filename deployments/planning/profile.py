@@ -44,7 +44,7 @@ def profile_text(plan: Plan) -> str:
             f"# Predicted at fidelity {level}, which keeps steps that a verifier finds equal. Measure the\n"
             "# accuracy on your questions first (lookahead bench), or set `speculation.fidelity: exact`.\n"
         )
-    elif layout.depth:
+    elif layout.way == "windows":
         head += (
             "# Predicted of windows whose steps a verifier judges. This profile is at fidelity exact, at which the\n"
             "# draft guides the target's own text: another speed, to be measured (lookahead bench).\n"
@@ -69,7 +69,7 @@ def profile(question: Question, layout: Layout) -> dict[str, Any]:
     data: dict[str, Any] = {
         "name": "planned",
         "served_model_name": _name(question),
-        "target": _writer(question, "target", layout.num_targets, layout.target_gpus, layout.num_proposed),
+        "target": _writer(question, "target", layout),
     }
     kept: dict[str, Any] = {} if question.costs is None else read_costs(question.costs).settings
     marks = MODELS[question.target].marks if question.costs is None else None
@@ -78,16 +78,18 @@ def profile(question: Question, layout: Layout) -> dict[str, Any]:
     elif "reasoning" in kept:
         data["reasoning"] = kept["reasoning"]
     if not layout.depth:
+        if layout.by_draft:
+            return data | {"speculation": {"mode": "target"}}
         # An engine that hears requests would look n-grams up where none were planned with.
         looked_up = "ngram" if layout.num_proposed else "none"
         return data | {"speculation": {"mode": "target", "token_speculation": looked_up}}
-    data["draft"] = _writer(question, "draft", layout.num_drafts, layout.draft_gpus, layout.num_proposed)
+    data["draft"] = _writer(question, "draft", layout)
     ahead = {"mode": "lookahead", "max_lookahead": layout.depth, "branches": 1}
     if {"verifier", "speculation"} <= kept.keys():
         return data | {"verifier": kept["verifier"], "speculation": kept["speculation"] | ahead}
     data["verifier"] = {"verifiers": _verifiers(marks.answer_prefix if marks is not None else "")}
     fidelities = {name: name for name in data["verifier"]["verifiers"]}
-    data["speculation"] = ahead | {"fidelity": "balanced", "fidelities": fidelities}
+    data["speculation"] = ahead | {"fidelity": EXACT if layout.is_guided else "balanced", "fidelities": fidelities}
     if marks is not None:
         data["speculation"]["scope"] = "think"
     return data
@@ -122,32 +124,40 @@ def _name(question: Question) -> str:
     return read_costs(question.costs).target.model.rsplit(":", 1)[-1].rsplit("/", 1)[-1]
 
 
-def _writer(question: Question, role: str, replicas: int, gpus: int, num_proposed: int) -> dict[str, Any]:
+def _writer(question: Question, role: str, layout: Layout) -> dict[str, Any]:
+    is_target = role == "target"
+    gpus = layout.target_gpus if is_target else layout.draft_gpus
     options: dict[str, Any] = {
         "max_model_len": question.max_context,
         "enable_prefix_caching": True,
         "scheduling_policy": "priority",
     }
-    if num_proposed:
-        options["speculative_config"] = {
-            "method": "ngram",
-            "num_speculative_tokens": num_proposed,
-            "prompt_lookup_max": 4,
-        }
-    placement: dict[str, Any] = {"num_replicas": replicas, "max_ongoing_requests": 1024}
+    level = _token_level(question, role, layout)
+    if level is not None:
+        options["speculative_config"] = level
+    placement: dict[str, Any] = {
+        "num_replicas": layout.num_targets if is_target else layout.num_drafts,
+        "max_ongoing_requests": 1024,
+    }
     if question.costs is not None:
         costs = read_costs(question.costs)
-        measured = costs.draft if role == "draft" else costs.target
-        # What was measured is served: its engine, its options, its cores.
+        measured = costs.target if is_target else costs.draft
+        # What was measured is served: its engine, its options, its cores. A model inside it was not measured there.
         writer = measured.writer or {"model": measured.model}
+        if is_target and layout.by_draft:
+            engine = writer.get("engine", {})
+            writer = {
+                **writer,
+                "engine": {**engine, "options": {**engine.get("options", {}), "speculative_config": level}},
+            }
         return {**writer, "placement": {**writer.get("placement", {}), **placement}}
-    cost = question.cost(role, gpus, num_proposed)
+    cost = question.cost(role, gpus, layout.num_proposed, by_draft=is_target and layout.by_draft)
     if cost is None:
         raise AssertionError("a planned layout fits")
     # As many as the plan was made with: vLLM's own default is far fewer. A pass holds all of them with their guesses.
     options["max_num_seqs"] = cost.max_num_seqs
-    options["max_num_batched_tokens"] = max(cost.max_num_seqs * (1 + num_proposed), LEAST_BATCHED_TOKENS)
-    model = MODELS[question.draft if role == "draft" else question.target].hub
+    options["max_num_batched_tokens"] = max(cost.max_num_seqs * (1 + layout.num_proposed), LEAST_BATCHED_TOKENS)
+    model = MODELS[question.target if is_target else question.draft].hub
     if gpus == 1:
         placement["num_gpus"] = 1
     else:
@@ -159,3 +169,26 @@ def _writer(question: Question, role: str, replicas: int, gpus: int, num_propose
             "placement_group_strategy": "STRICT_PACK",
         }
     return {"model": f"hf:{model}", "engine": {"options": options}, "placement": placement}
+
+
+def _token_level(question: Question, role: str, layout: Layout) -> dict[str, Any] | None:
+    """The engine's `speculative_config`; None for none."""
+    number = layout.num_proposed
+    if layout.is_guided and role == "target":
+        return {"method": "hints", "num_speculative_tokens": number}
+    if layout.is_guided:
+        number = question.looked_up
+    if not number:
+        return None
+    if not layout.by_draft or role == "draft":
+        return {"method": "ngram", "num_speculative_tokens": number, "prompt_lookup_max": 4}
+    if question.costs is not None:
+        return {
+            "method": "draft_model",
+            "model": read_costs(question.costs).draft.model,
+            "num_speculative_tokens": number,
+        }
+    target, draft = MODELS[question.target], MODELS[question.draft]
+    config = {"method": "draft_model", "model": draft.hub, "num_speculative_tokens": number}
+    # vLLM refuses another number of rows, even where the tokens are the same.
+    return config | ({"use_heterogeneous_vocab": True} if draft.vocab_size != target.vocab_size else {})

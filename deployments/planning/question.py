@@ -12,14 +12,28 @@ from functools import lru_cache
 from math import ceil
 from pathlib import Path
 
+from actors.engines.hint_matching import MatchRules
+from actors.engines.hint_options import METHOD
 from actors.errors import ConfigError
 from deployments.coordinator.theory import tokens_per_pass
-from deployments.simulation.cost_file import CostFile, read_costs
-from deployments.simulation.costs import EngineCost
-from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, is_split_by, max_requests, scaled
+from deployments.simulation.cost_file import Beside, CostFile, read_costs
+from deployments.simulation.costs import EngineCost, with_drafter
+from deployments.simulation.hardware import (
+    GPUS,
+    MODELS,
+    PASS_OVERHEAD_S,
+    estimated_cost,
+    is_split_by,
+    max_requests,
+    scaled,
+)
 
 PROPOSED = (0, 3, 8)
 """Tokens that an estimated engine may propose to itself."""
+DRAFTED = (3, 5, 8)
+"""The same where the draft model writes them inside the target's engine."""
+HINT_TOKENS = MatchRules().num_hint_tokens
+"""What an engine that takes hints checks in a pass, where nothing else is said."""
 LEAST_CONTEXT, CONTEXT_STEP = 8192, 1024
 """A profile's context has room for other requests than the planned ones, and is a round number."""
 
@@ -49,7 +63,10 @@ class Question:
     max_latency: float | None = None
     alpha: float = 0.6
     token_alpha: float = 0.35
-    """Acceptance of the target's own token-level speculation (n-gram look-up)."""
+    """Acceptance of the target's own token-level speculation by n-gram look-up."""
+    draft_token_alpha: float = 0.75
+    """The same where the draft model proposes inside the target's engine (vLLM's draft model method), or writes hints:
+    the share of places at which it would write the target's token."""
     step_tokens: float = 50.0
     output_tokens: int = 3000
     prompt_tokens: int = 200
@@ -105,17 +122,40 @@ class Question:
         return self.prompt_tokens + self.output_tokens / 2.0
 
     @property
-    def proposed(self) -> tuple[int, ...]:
-        """Numbers of proposed tokens to choose from: those that were measured, or some."""
+    def token_levels(self) -> tuple[tuple[int, bool], ...]:
+        """What to choose from: numbers of proposed tokens, those that were measured or some, and whether the draft
+        model writes them inside the target's engine or they are looked up."""
         if self.costs is None:
-            return PROPOSED
-        return tuple(sorted({one.proposed for one in _measured(self.costs).target.passes}))
+            return (*((number, False) for number in PROPOSED), *((number, True) for number in DRAFTED))
+        timed = sorted({one.proposed for one in _measured(self.costs).target.passes})
+        return (*((number, False) for number in timed), *((number, True) for number in timed if number))
 
-    def max_users(self, num_gpus: int) -> float:
-        """Requests whose cache fits into one target; unknown of a measured engine, which has bounds of its own."""
+    @property
+    def looked_up(self) -> int:
+        """Tokens that a draft which guides looks up for each of its passes: the fewest above 0, if any."""
+        return next((number for number, by_draft in self.token_levels if number and not by_draft), 0)
+
+    @property
+    def hint_tokens(self) -> int:
+        """Tokens of hints that the target checks in a pass; 0 where the measured one takes none."""
+        if self.costs is None:
+            return HINT_TOKENS
+        config = (
+            _measured(self.costs).target.writer.get("engine", {}).get("options", {}).get("speculative_config") or {}
+        )
+        return int(config.get("num_speculative_tokens", HINT_TOKENS)) if config.get("method") == METHOD else 0
+
+    def tokens_per_pass(self, num_proposed: int, by_draft: bool = False) -> float:
+        """Tokens of a sequence that a pass gives with `num_proposed`, which the draft model wrote or were looked up."""
+        return tokens_per_pass(self.draft_token_alpha if by_draft else self.token_alpha, num_proposed)
+
+    def max_users(self, num_gpus: int, *, by_draft: bool = False) -> float:
+        """Requests whose cache fits into one target, beside that of a draft model inside it where it has one; unknown
+        of a measured engine, which has bounds of its own."""
         if self.gpu is None:
             return float("inf")
-        return max_requests(MODELS[self.target], GPUS[self.gpu], num_gpus, self.max_context)
+        drafter = MODELS[self.draft] if by_draft else None
+        return max_requests(MODELS[self.target], GPUS[self.gpu], num_gpus, self.max_context, drafter)
 
     @property
     def max_target_steps(self) -> int | None:
@@ -137,23 +177,52 @@ class Question:
                     "output_tokens",
                 )
 
-    def cost(self, role: str, num_gpus: int, num_proposed: int = 0, *, is_beside: bool = False) -> EngineCost | None:
+    def cost(
+        self, role: str, num_gpus: int, num_proposed: int = 0, *, by_draft: bool = False, beside: Beside | None = None
+    ) -> EngineCost | None:
         """An engine of `role`; None where the model does not fit, or its heads cannot be shared out. A measured one
-        `is_beside` the other, as in windows, or alone on its machine."""
-        return _cost(self, role, num_gpus, num_proposed, is_beside)
+        `beside` the other, or alone on its machine. `by_draft`: the draft model inside it writes what
+        it proposes."""
+        return _cost(self, role, num_gpus, num_proposed, by_draft, beside)
 
 
-@lru_cache(256)
-def _cost(question: Question, role: str, num_gpus: int, num_proposed: int, is_beside: bool) -> EngineCost | None:
-    gain = tokens_per_pass(question.token_alpha, num_proposed)
-    if question.costs is not None:
-        measured = _measured(question.costs).cost(role, num_proposed, "windows" if is_beside else None)
-        return scaled(measured, gain) if num_gpus == 1 else None
+@lru_cache(512)
+def _cost(
+    question: Question, role: str, num_gpus: int, num_proposed: int, by_draft: bool, beside: Beside | None
+) -> EngineCost | None:
+    made = _estimated if question.costs is None else _timed
+    cost = made(question, role, num_gpus, num_proposed, beside)
+    if by_draft and cost is not None:
+        drafter = made(question, "draft", num_gpus, 0, beside, inside=True)
+        if drafter is None or question.max_users(num_gpus, by_draft=True) < 1:
+            return None
+        cost = with_drafter(cost, drafter, num_proposed)
+    return None if cost is None else scaled(cost, question.tokens_per_pass(num_proposed, by_draft))
+
+
+def _timed(
+    question: Question, role: str, num_gpus: int, num_proposed: int, beside: Beside | None, *, inside: bool = False
+) -> EngineCost | None:
+    """A measured engine, or what its model takes `inside` another one: as much, which is a little too much."""
+    if question.costs is None or num_gpus != 1:
+        return None
+    return _measured(question.costs).cost(role, num_proposed, beside)
+
+
+def _estimated(
+    question: Question, role: str, num_gpus: int, num_proposed: int, beside: Beside | None, *, inside: bool = False
+) -> EngineCost | None:
+    """An engine of a roofline, or what its model takes `inside` another one, which schedules and samples for both."""
     model, gpu = MODELS[question.draft if role == "draft" else question.target], GPUS[question.gpu or ""]
     if not is_split_by(model, num_gpus) or max_requests(model, gpu, num_gpus, question.max_context) < 1:
         return None
     return estimated_cost(
-        model, gpu, num_gpus, context=question.max_context, num_proposed=num_proposed, tokens_per_pass=gain
+        model,
+        gpu,
+        num_gpus,
+        context=question.max_context,
+        num_proposed=num_proposed,
+        pass_overhead_s=0.0 if inside else PASS_OVERHEAD_S,
     )
 
 

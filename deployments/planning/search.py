@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from deployments.coordinator.theory import Load, window_load, window_speed_up
+from deployments.coordinator.theory import Load, guided_speed_up, window_load, window_speed_up
 from deployments.planning.question import Objective, Question
+from deployments.simulation.cost_file import Beside
 from deployments.simulation.costs import EngineCost
 
 DEPTHS = (1, 2, 3, 4, 6, 8, 12)
 WIDTHS = (1, 2, 4, 8)
 """GPUs of one engine: within a node."""
 COARSE_DEPTHS = (2, 4, 8)
+GUIDED_DEPTH = 4
+"""Steps that a guiding draft may be ahead: that of the shipped profiles."""
 ROUNDS = 16
 MOST_CLIMBS = 30
 MOST_BUSY = 0.95
@@ -26,7 +29,10 @@ MOST_BUSY = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """So many replicas of so many GPUs each. `depth` 0: the target alone, without a draft."""
+    """So many replicas of so many GPUs each. `depth`: steps that the draft is ahead at most; 0: the target alone,
+    without a draft on GPUs of its own. The target's engine checks `num_proposed` tokens a pass, which it looks up; or a
+    draft model inside it writes them (`by_draft`); or the draft does, as hints for one stream of the target
+    (`is_guided`)."""
 
     num_targets: int
     target_gpus: int
@@ -34,6 +40,13 @@ class Layout:
     draft_gpus: int
     depth: int
     num_proposed: int
+    by_draft: bool = False
+    is_guided: bool = False
+
+    @property
+    def way(self) -> str:
+        """How it speculates: ``target`` (by tokens at most), ``windows`` or ``guided``."""
+        return "guided" if self.is_guided else "windows" if self.depth else "target"
 
     @property
     def num_gpus(self) -> int:
@@ -43,7 +56,7 @@ class Layout:
     @property
     def words(self) -> str:
         """For a table."""
-        target = f"{self.num_targets} x {self.target_gpus}"
+        target = f"{self.num_targets} x {self.target_gpus}" + (" with a draft model inside" if self.by_draft else "")
         return target if not self.depth else f"{target} + {self.num_drafts} x {self.draft_gpus}"
 
 
@@ -74,8 +87,18 @@ class Prediction:
 
 def predict(question: Question, layout: Layout, users: float) -> Prediction | None:
     """What `layout` gives with `users` at once; None where a model does not fit or the sequences do not."""
+    found = _guided(question, layout, users) if layout.is_guided else _by_steps(question, layout, users)
+    if found is None or users / layout.num_targets > MOST_BUSY * question.max_users(
+        layout.target_gpus, by_draft=layout.by_draft
+    ):
+        return None
+    return found
+
+
+def _by_steps(question: Question, layout: Layout, users: float) -> Prediction | None:
+    """Windows of steps, or the target alone."""
     target, draft = costs_of(question, layout)
-    alone = question.cost("target", layout.target_gpus, layout.num_proposed)
+    alone = question.cost("target", layout.target_gpus, layout.num_proposed, by_draft=layout.by_draft)
     if target is None or alone is None or (layout.depth and draft is None):
         return None
     load, c, verdict, speed_up = Load(1.0, 0.0), 0.0, 0.0, 1.0
@@ -95,27 +118,57 @@ def predict(question: Question, layout: Layout, users: float) -> Prediction | No
         draft_batch = users / layout.num_drafts * load.draft
     if target_batch > MOST_BUSY * target.max_num_seqs or (draft and draft_batch > MOST_BUSY * draft.max_num_seqs):
         return None
-    if users / layout.num_targets > MOST_BUSY * question.max_users(layout.target_gpus):
-        return None
     pace = speed_up * question.step_tokens / step_s
     plain = question.step_tokens / _step_s(question, alone, users / layout.num_targets)
     return Prediction(layout, users, pace, pace * users, pace / plain, c, verdict, target_batch, draft_batch)
 
 
+def _guided(question: Question, layout: Layout, users: float) -> Prediction | None:
+    """One stream of the target for each user, for which the draft writes hints all the time."""
+    target, draft = costs_of(question, layout)
+    alone = question.cost("target", layout.target_gpus)
+    target_batch, draft_batch = users / layout.num_targets, users / max(layout.num_drafts, 1)
+    if target is None or draft is None or alone is None:
+        return None
+    if target_batch > MOST_BUSY * target.max_num_seqs or draft_batch > MOST_BUSY * draft.max_num_seqs:
+        return None
+    draft_s, guesses, pass_s = _pass_s(question, draft, draft_batch), 0.0, 0.0
+    for _ in range(
+        2
+    ):  # how many hints there are follows from the time of a pass, which follows from how many there are
+        pass_s = _pass_s(question, target, target_batch, guesses)
+        guesses = min(float(layout.num_proposed), pass_s / draft_s)
+    c, restart = draft_s / pass_s, (draft.call_s + draft.prefill_passes * draft_s) / pass_s
+    pace = guided_speed_up(question.draft_token_alpha, c, layout.num_proposed, restart) / pass_s
+    plain = 1.0 / _pass_s(question, alone, target_batch)
+    return Prediction(layout, users, pace, pace * users, pace / plain, c, 0.0, target_batch, draft_batch)
+
+
 def costs_of(question: Question, layout: Layout) -> tuple[EngineCost | None, EngineCost | None]:
     """Of target and draft, which work at the same time; None for one that does not fit, or a draft where none is."""
-    ahead, num_proposed = bool(layout.depth), layout.num_proposed
-    target = question.cost("target", layout.target_gpus, num_proposed, is_beside=ahead)
-    return target, question.cost("draft", layout.draft_gpus, num_proposed, is_beside=True) if ahead else None
+    if layout.is_guided:
+        return (
+            question.cost("target", layout.target_gpus, beside="guided"),
+            question.cost("draft", layout.draft_gpus, question.looked_up, beside="guided"),
+        )
+    beside: Beside | None = "windows" if layout.depth else None
+    num_proposed = layout.num_proposed
+    target = question.cost("target", layout.target_gpus, num_proposed, by_draft=layout.by_draft, beside=beside)
+    return target, question.cost("draft", layout.draft_gpus, num_proposed, beside=beside) if beside else None
+
+
+def _pass_s(question: Question, cost: EngineCost, batch: float, guesses: float = 0.0) -> float:
+    """A pass over a batch of so many, each with so many guesses; a fraction of a sequence lies between the two whole
+    numbers."""
+    size = max(batch, 1.0)
+    low = int(size)
+    ends = [cost.seconds(number, number * question.mean_context, round(number * guesses)) for number in (low, low + 1)]
+    return ends[0] + (size - low) * (ends[1] - ends[0])
 
 
 def _step_s(question: Question, cost: EngineCost, batch: float) -> float:
-    """A step in a batch of so many; a fraction of a sequence lies between the two whole numbers."""
-    low = int(max(batch, 1.0))
-    part = max(batch, 1.0) - low
-    passes = (1.0 - part) * cost.seconds(low) + part * cost.seconds(low + 1)
-    passes += cost.context_s * max(batch, 1.0) * question.mean_context
-    return (question.step_tokens + cost.prefill_passes) * passes + cost.call_s
+    """A step in a batch of so many."""
+    return (question.step_tokens + cost.prefill_passes) * _pass_s(question, cost, batch) + cost.call_s
 
 
 def serve(question: Question, layout: Layout, users: float | None = None) -> Prediction | None:
@@ -135,14 +188,17 @@ def serve(question: Question, layout: Layout, users: float | None = None) -> Pre
 def layouts(question: Question, num_gpus: int, depths: tuple[int, ...] = DEPTHS) -> Iterator[Layout]:
     """All that use at most `num_gpus`, as many of them as go."""
     for width in WIDTHS:
-        for num_proposed in question.proposed:
+        for num_proposed, by_draft in question.token_levels:
             if num_gpus // width:
-                yield Layout(num_gpus // width, width, 0, 1, 0, num_proposed)
+                yield Layout(num_gpus // width, width, 0, 1, 0, num_proposed, by_draft)
             for num_drafts in _counts(num_gpus // 2):
                 num_targets = (num_gpus - num_drafts) // width
                 if num_targets:
                     for depth in depths:
-                        yield Layout(num_targets, width, num_drafts, 1, depth, num_proposed)
+                        yield Layout(num_targets, width, num_drafts, 1, depth, num_proposed, by_draft)
+        for num_drafts in _counts(num_gpus // 2) if question.hint_tokens else []:
+            if num_targets := (num_gpus - num_drafts) // width:
+                yield Layout(num_targets, width, num_drafts, 1, GUIDED_DEPTH, question.hint_tokens, is_guided=True)
 
 
 def _counts(most: int) -> list[int]:

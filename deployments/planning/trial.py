@@ -6,17 +6,21 @@ cluster that has run for a while; of a large cluster with equal parts one part s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
 
-from deployments.coordinator.theory import tokens_per_pass
+from actors.engines.hint_matching import MatchRules
+from deployments.coordinator.guided import GuidedSession
 from deployments.planning.question import Question
 from deployments.planning.search import Layout, Prediction, costs_of
 from deployments.simulation.asking import settings_for
 from deployments.simulation.clock import Clock
-from deployments.simulation.cluster import Cluster, Pool
+from deployments.simulation.cluster import Cluster, Ended, Pool
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
+from deployments.simulation.guided_request import GuidedRequest, Guiding
+from deployments.simulation.guided_texts import RandomText
 from deployments.simulation.passages import Passage, Passages
 from deployments.simulation.request import Request
 from deployments.simulation.scripts import RandomScript
@@ -28,8 +32,10 @@ EVEN = 0.02
 STEPS_PER_USER, LEAST_STEPS = 60, 480
 """Simulated of each user on average, and of all together at least: fewer are a matter of luck. A text may have more:
 where users begin is spread over it (`places`)."""
+GUIDED_STEPS_PER_USER, LEAST_GUIDED_STEPS = 4, 120
+"""The same of guided requests, whose chance is that of single tokens."""
 FIRST_SHARE = 0.2
-"""Of these: not measured, since all begin with empty windows."""
+"""Of what is simulated: not measured, since all begin with empty windows."""
 SPREAD = 0.5
 """Of the lengths of steps: that of their logarithm."""
 
@@ -37,7 +43,7 @@ SPREAD = 0.5
 @dataclass(frozen=True, slots=True)
 class Simulated:
     """Tokens a second of one user, and results a second that the coordinators hear of all: of a window its steps and
-    verdicts, of a target alone what each of its passes gives."""
+    verdicts, of a stream of the target, alone or guided, what each of its passes gives."""
 
     user_tokens_per_s: float
     results_per_s: float = 0.0
@@ -70,8 +76,10 @@ def simulated(question: Question, prediction: Prediction) -> Simulated:
     if target is None or draft is None:
         raise AssertionError("a predicted layout fits")
     clock, num_users = Clock(), num_simulated(layout, prediction.users) // parts
-    mode, most_steps = "lookahead" if layout.depth else "target", question.max_target_steps
-    settings = settings_for(mode, max(layout.depth, 1), max_target_steps=most_steps)
+    most_steps = question.max_target_steps
+    settings = settings_for(
+        "lookahead" if layout.depth else "target", max(layout.depth, 1), max_target_steps=most_steps
+    )
     cluster = Cluster(
         clock,
         Decisions(settings),
@@ -80,38 +88,65 @@ def simulated(question: Question, prediction: Prediction) -> Simulated:
         Pool(clock, EngineCost(((1, question.verdict_s),)), 1),
     )
     num_steps = max(round(question.output_tokens / question.step_tokens), 1)
-
-    def script(number: int, num: int) -> RandomScript:
-        return RandomScript(number + 1, num, question.alpha, question.step_tokens, SPREAD, 0.2)
-
-    passages = Passages(lambda number: script(number, num_steps))
+    start = _guided(question, layout, cluster) if layout.is_guided else _by_steps(question, cluster, num_steps)
     begun = 0
 
     def ask(num_done: int = 0) -> None:
         """The next request, of which so many steps are written and in the caches already."""
         nonlocal begun
         begun += 1
-        passage = Passage(script(begun, num_steps - num_done)) if num_done else passages.of(begun)
         num_prompt = question.prompt_tokens + round(num_done * question.step_tokens)
         for engine in (cluster.target.choose(begun), cluster.draft.choose(begun)):
             if engine is not None and num_done:
                 engine.remember(begun, num_prompt)
-        Request(cluster, begun, passage, num_prompt, lambda _: clock.after(0.0, ask))
+        start(begun, num_prompt, num_steps - num_done, lambda _: clock.after(0.0, ask))
 
-    most = max(STEPS_PER_USER, LEAST_STEPS / num_users)
+    per_user, least = (GUIDED_STEPS_PER_USER, LEAST_GUIDED_STEPS) if layout.is_guided else (STEPS_PER_USER, LEAST_STEPS)
+    most = max(per_user, least / num_users)
     for place in places(num_users, num_steps, most):
         ask(place)
     counts, read = cluster.counts, []
     for share in (FIRST_SHARE, 1.0):
         while counts.num_committed < share * most * num_users:
             clock.tick()
-        read.append((counts.num_committed_tokens, counts.num_executed + counts.num_verdicts, clock.now))
+        read.append((counts.num_committed_tokens, counts.num_heard, clock.now))
     (tokens, heard, begun_s), (all_tokens, all_heard, ended_s) = read
     tokens_per_s = (all_tokens - tokens) / (ended_s - begun_s)
     results_per_s = (all_heard - heard) / (ended_s - begun_s)
     if not layout.depth:  # a stream is heard pass by pass, which is not simulated
-        results_per_s = tokens_per_s / tokens_per_pass(question.token_alpha, layout.num_proposed)
+        results_per_s = tokens_per_s / question.tokens_per_pass(layout.num_proposed, layout.by_draft)
     return Simulated(tokens_per_s / num_users, results_per_s * parts)
+
+
+Start = Callable[[int, int, int, Callable[[Ended], None]], object]
+"""Begins a request: its number, the tokens before what it writes, the steps that it writes, and who is told its end."""
+
+
+def _script(question: Question, number: int, num_steps: int) -> RandomScript:
+    return RandomScript(number + 1, num_steps, question.alpha, question.step_tokens, SPREAD, 0.2)
+
+
+def _by_steps(question: Question, cluster: Cluster, num_steps: int) -> Start:
+    """Requests in windows of steps, or of the target alone; those of `num_steps` are made once."""
+    passages = Passages(lambda number: _script(question, number, num_steps))
+
+    def start(number: int, num_prompt: int, num: int, ended: Callable[[Ended], None]) -> Request:
+        passage = passages.of(number) if num == num_steps else Passage(_script(question, number, num))
+        return Request(cluster, number, passage, num_prompt, ended)
+
+    return start
+
+
+def _guided(question: Question, layout: Layout, cluster: Cluster) -> Start:
+    """Requests that the draft guides all the time."""
+    rules = MatchRules(num_hint_tokens=layout.num_proposed)
+    guiding = Guiding(layout.depth, rules, lambda settings: (GuidedSession(settings), ()))
+
+    def start(number: int, num_prompt: int, num: int, ended: Callable[[Ended], None]) -> GuidedRequest:
+        text = RandomText(_script(question, number, num), number + 1, question.draft_token_alpha)
+        return GuidedRequest(cluster, guiding, number, text, num_prompt, ended)
+
+    return start
 
 
 def places(num_users: int, num_steps: int, most: float) -> list[int]:

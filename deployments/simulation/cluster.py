@@ -120,6 +120,8 @@ class Counts:
     num_draft_steps: int = 0
     num_verdicts: int = 0
     num_lost_calls: int = 0
+    num_heard: int = 0
+    """Results that left an engine, or a verifier, for a coordinator."""
     num_sent_tokens: int = 0
     """Tokens of prefixes that crossed from coordinators to engines."""
     ended: list[Ended] = field(default_factory=list)
@@ -178,6 +180,7 @@ class Cluster:
     def hear(self, number: int, then: Callable[[], None]) -> None:
         """A result for request `number` leaves its engine, which does not wait: `then` happens when it has crossed the
         network and the coordinator has come to it."""
+        self.counts.num_heard += 1
         if self.network_s:
             self.clock.after(self.network_s, partial(self._arrive, number, then))
         else:

@@ -7,7 +7,7 @@ token.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,18 @@ class EngineCost:
         right = min(max(bisect_right(points, (size, float("inf"))), 1), len(points) - 1)
         (n0, s0), (n1, s1) = points[right - 1], points[right]
         return s0 + (s1 - s0) * (size - n0) / (n1 - n0)
+
+
+def with_drafter(cost: EngineCost, drafter: EngineCost, num_proposed: int) -> EngineCost:
+    """An engine of `cost`, whose passes check `num_proposed` tokens, that has them written by a model of cost `drafter`
+    in the same engine before each pass: one after the other."""
+    points = tuple((size, seconds + num_proposed * drafter.seconds(size)) for size, seconds in cost.pass_s)
+    return replace(
+        cost,
+        pass_s=points,
+        context_s=cost.context_s + num_proposed * drafter.context_s,
+        prefill_token_s=cost.prefill_token_s + drafter.prefill_token_s,
+    )
 
 
 def linear_cost(token_s: float, sequence_share: float, **other: float) -> EngineCost:

@@ -60,6 +60,10 @@ R1 = Marks("<think>", "</think>", by_template=True)
 QWEN3 = Marks("<think>", "</think>", by_template=False)
 
 
+SMALL, LARGE, LLAMA = 151_936, 152_064, 128_256
+"""Vocabulary sizes: Qwen's small and large models have the same tokens, and other numbers of rows that none needs."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """One model in bf16. `parameters` counts all of them; `kv_bytes` is what a token takes in the cache."""
@@ -72,6 +76,8 @@ class ModelShape:
     kv_heads: int
     head_size: int
     hub: str
+    vocab_size: int
+    """Rows of its output matrix: those that no token of the tokenizer needs are counted."""
     marks: Marks | None = None
     """None: it writes no reasoning apart."""
     max_context: int = 131_072
@@ -101,20 +107,28 @@ GPUS: dict[str, Gpu] = {
 MODELS: dict[str, ModelShape] = {
     model.name: model
     for model in (
-        ModelShape("qwen2.5-0.5b", 0.49e9, 24, 896, 14, 2, 64, "Qwen/Qwen2.5-0.5B-Instruct", None, 32_768),
-        ModelShape("qwen2.5-7b", 7.6e9, 28, 3584, 28, 4, 128, "Qwen/Qwen2.5-7B-Instruct", None, 32_768),
-        ModelShape("qwen2.5-32b", 32.8e9, 64, 5120, 40, 8, 128, "Qwen/Qwen2.5-32B-Instruct", None, 32_768),
-        ModelShape("qwen2.5-72b", 72.7e9, 80, 8192, 64, 8, 128, "Qwen/Qwen2.5-72B-Instruct", None, 32_768),
-        ModelShape("r1-distill-1.5b", 1.78e9, 28, 1536, 12, 2, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", R1),
-        ModelShape("r1-distill-7b", 7.6e9, 28, 3584, 28, 4, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", R1),
-        ModelShape("r1-distill-14b", 14.8e9, 48, 5120, 40, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", R1),
-        ModelShape("r1-distill-32b", 32.8e9, 64, 5120, 40, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", R1),
-        ModelShape("r1-distill-70b", 70.6e9, 80, 8192, 64, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", R1),
-        ModelShape("qwen3-0.6b", 0.6e9, 28, 1024, 16, 8, 128, "Qwen/Qwen3-0.6B", QWEN3, 40_960),
-        ModelShape("qwen3-1.7b", 1.7e9, 28, 2048, 16, 8, 128, "Qwen/Qwen3-1.7B", QWEN3, 40_960),
-        ModelShape("qwen3-8b", 8.2e9, 36, 4096, 32, 8, 128, "Qwen/Qwen3-8B", QWEN3, 40_960),
-        ModelShape("qwen3-14b", 14.8e9, 40, 5120, 40, 8, 128, "Qwen/Qwen3-14B", QWEN3, 40_960),
-        ModelShape("qwen3-32b", 32.8e9, 64, 5120, 64, 8, 128, "Qwen/Qwen3-32B", QWEN3, 40_960),
+        ModelShape("qwen2.5-0.5b", 0.49e9, 24, 896, 14, 2, 64, "Qwen/Qwen2.5-0.5B-Instruct", SMALL, None, 32_768),
+        ModelShape("qwen2.5-7b", 7.6e9, 28, 3584, 28, 4, 128, "Qwen/Qwen2.5-7B-Instruct", LARGE, None, 32_768),
+        ModelShape("qwen2.5-32b", 32.8e9, 64, 5120, 40, 8, 128, "Qwen/Qwen2.5-32B-Instruct", LARGE, None, 32_768),
+        ModelShape("qwen2.5-72b", 72.7e9, 80, 8192, 64, 8, 128, "Qwen/Qwen2.5-72B-Instruct", LARGE, None, 32_768),
+        ModelShape(
+            "r1-distill-1.5b", 1.78e9, 28, 1536, 12, 2, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", SMALL, R1
+        ),
+        ModelShape("r1-distill-7b", 7.6e9, 28, 3584, 28, 4, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", LARGE, R1),
+        ModelShape(
+            "r1-distill-14b", 14.8e9, 48, 5120, 40, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", LARGE, R1
+        ),
+        ModelShape(
+            "r1-distill-32b", 32.8e9, 64, 5120, 40, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", LARGE, R1
+        ),
+        ModelShape(
+            "r1-distill-70b", 70.6e9, 80, 8192, 64, 8, 128, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", LLAMA, R1
+        ),
+        ModelShape("qwen3-0.6b", 0.6e9, 28, 1024, 16, 8, 128, "Qwen/Qwen3-0.6B", SMALL, QWEN3, 40_960),
+        ModelShape("qwen3-1.7b", 1.7e9, 28, 2048, 16, 8, 128, "Qwen/Qwen3-1.7B", SMALL, QWEN3, 40_960),
+        ModelShape("qwen3-8b", 8.2e9, 36, 4096, 32, 8, 128, "Qwen/Qwen3-8B", SMALL, QWEN3, 40_960),
+        ModelShape("qwen3-14b", 14.8e9, 40, 5120, 40, 8, 128, "Qwen/Qwen3-14B", SMALL, QWEN3, 40_960),
+        ModelShape("qwen3-32b", 32.8e9, 64, 5120, 64, 8, 128, "Qwen/Qwen3-32B", SMALL, QWEN3, 40_960),
     )
 }
 
@@ -124,11 +138,12 @@ def is_split_by(model: ModelShape, num_gpus: int) -> bool:
     return model.num_heads % num_gpus == 0
 
 
-def max_requests(model: ModelShape, gpu: Gpu, num_gpus: int, context: int) -> int:
-    """Requests of `context` tokens whose cache fits beside the weights; 0 where the weights alone do not. The sequences
-    of one request's window share their prefix, so they count once."""
-    free = gpu.memory * MEMORY_SHARE * num_gpus - model.weight_bytes * 1.03
-    return max(int(free / (model.kv_bytes * context)), 0)
+def max_requests(model: ModelShape, gpu: Gpu, num_gpus: int, context: int, drafter: ModelShape | None = None) -> int:
+    """Requests of `context` tokens whose cache fits beside the weights, those of a `drafter` in the same engine too; 0
+    where the weights alone do not. The sequences of one request's window share their prefix, so they count once."""
+    models = [model] if drafter is None else [model, drafter]
+    free = gpu.memory * MEMORY_SHARE * num_gpus - sum(one.weight_bytes for one in models) * 1.03
+    return max(int(free / (sum(one.kv_bytes for one in models) * context)), 0)
 
 
 def estimated_cost(
@@ -140,9 +155,11 @@ def estimated_cost(
     num_proposed: int = 0,
     tokens_per_pass: float = 1.0,
     gpus_per_node: int = 8,
+    pass_overhead_s: float = PASS_OVERHEAD_S,
 ) -> EngineCost:
     """An engine over `num_gpus` GPUs in tensor parallel whose sequences have `context` tokens at most. With
-    `num_proposed` tokens a pass of its own token-level speculation, of which `tokens_per_pass` come out.
+    `num_proposed` tokens a pass of its own token-level speculation, of which `tokens_per_pass` come out; each takes
+    `pass_overhead_s` for scheduling and sampling.
 
     ValueError where the weights do not fit, and where the GPUs cannot share the attention heads (vLLM copies those of
     keys and values, where they are fewer than GPUs).
@@ -156,7 +173,7 @@ def estimated_cost(
 
     def seconds(num_tokens: float) -> float:
         work = max(model.weight_bytes / bandwidth, 2.0 * model.parameters * num_tokens / operations)
-        return work + PASS_OVERHEAD_S + model.num_layers * LAYER_OVERHEAD_S + exchange(num_tokens)
+        return work + pass_overhead_s + model.num_layers * LAYER_OVERHEAD_S + exchange(num_tokens)
 
     def exchange(num_tokens: float) -> float:
         if num_gpus == 1:

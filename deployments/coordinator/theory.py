@@ -205,21 +205,20 @@ def late_hint_gain(c: float, gain: float) -> float:
 
 
 def guided_speed_up(alpha: float, c: float, num_hint_tokens: int, restart: float = 0.0) -> float:
-    """Tokens in a pass of a target that goes on without waiting while the draft writes hints for it, over one (1.0 or
-    more where `c` is at most 1).
+    """Tokens in a pass of a target that goes on without waiting while the draft writes hints for it; never below 1.
 
     Ours. `alpha` is the share of places at which the draft would write the target's token, `c` a draft's token over a
-    pass, `num_hint_tokens` how many a pass checks, `restart` what a new call of the draft takes until it writes, in
-    passes. Between two places at which the draft strays lie L tokens, with probability (1 - alpha) alpha^L. The pass
-    behind such a place has no hint yet; of the L + 1 tokens it gives the first, and the rest, if there is any, comes
-    when the draft has written it, at most `num_hint_tokens` + 1 a pass. Tokens of the engine's own look-up are not in
-    it.
+    pass, `num_hint_tokens` how many a pass checks, `restart` the passes until a new call of the draft has its first
+    hint at the target, without the time of writing it. Between two places at which the draft strays lie L tokens, with
+    probability (1 - alpha) alpha^L. The pass behind such a place has no hint yet; of the L + 1 tokens it gives the
+    first, and the rest, if there is any, comes when the draft has written it (on average half a token of the draft's
+    late), at most `num_hint_tokens` + 1 a pass. Tokens that the engine looks up itself are not in it.
     """
     _check(alpha, c, num_hint_tokens)
 
     def num_passes(length: int) -> float:
         """For `length` tokens on which both agree, and the one behind them."""
-        later = math.ceil(max(c * (length + 1) + restart, length / (num_hint_tokens + 1)) - ROUNDING)
+        later = math.ceil(max(c * (length + 0.5) + restart, length / (num_hint_tokens + 1)) - ROUNDING)
         return 1.0 + min(max(later, 1), length)
 
     length = next((n for n in range(1, LONGEST_RUN) if alpha**n < SMALLEST_SHARE), LONGEST_RUN)

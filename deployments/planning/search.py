@@ -138,7 +138,7 @@ def _guided(question: Question, layout: Layout, users: float) -> Prediction | No
     ):  # how many hints there are follows from the time of a pass, which follows from how many there are
         pass_s = _pass_s(question, target, target_batch, guesses)
         guesses = min(float(layout.num_proposed), pass_s / draft_s)
-    c, restart = draft_s / pass_s, (draft.call_s + draft.prefill_passes * draft_s) / pass_s
+    c, restart = draft_s / pass_s, (2.0 * draft.call_s + draft.prefill_passes * draft_s) / pass_s
     pace = guided_speed_up(question.draft_token_alpha, c, layout.num_proposed, restart) / pass_s
     plain = 1.0 / _pass_s(question, alone, target_batch)
     return Prediction(layout, users, pace, pace * users, pace / plain, c, 0.0, target_batch, draft_batch)

@@ -15,6 +15,11 @@ def test_a_plan_writes_a_profile_and_a_page(lookahead, tmp_path) -> None:
     assert load_config(profile).served_model_name == "r1-distill-32b"
     assert "<polyline" in page.read_text()
     assert "estimated" in done.err
+    shown = [done.json["chosen"]["simulated"], *(rival["simulated"] for rival in done.json["rivals"])]
+    assert {one["way"] for one in shown} == {"target", "windows", "guided"}
+    assert {one["token_level"] for one in shown if one["way"] == "guided"} == {"hints"}
+    assert " guided " in done.err
+    assert ("--draft-token-alpha" in done.err) == (shown[0]["token_level"] == "draft_model")
 
 
 def test_what_cannot_be_planned_is_one_sentence(lookahead) -> None:

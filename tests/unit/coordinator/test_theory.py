@@ -11,6 +11,7 @@ from deployments.coordinator.theory import (
     best_split,
     combined_speed_up,
     draft_tokens_pay,
+    guided_speed_up,
     hinted_speed_up,
     late_hint_gain,
     sync_speed_up,
@@ -122,6 +123,29 @@ def test_a_budget_goes_where_it_helps() -> None:
     assert best_split(1, 0.9, 0.1, 0.9, 0.1).speed_up == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("alpha", "c", "num", "expected"),
+    [
+        (0.0, 0.1, 8, 1.0),  # the draft never says the same
+        (
+            0.5,
+            0.0,
+            8,
+            4 / 3,
+        ),  # half of the runs are empty: one pass; the others, a pass without hints and one with them
+        (0.8, 5.0, 8, 1.0),  # no hint comes in time
+        (1.0, 0.25, 8, 4.0),  # the draft's speed
+        (1.0, 0.01, 8, 9.0),  # all that a pass checks, and its own token
+    ],
+)
+def test_known_points_of_the_guided_stream(alpha: float, c: float, num: int, expected: float) -> None:
+    assert guided_speed_up(alpha, c, num) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_guiding_draft_that_takes_long_to_begin_anew_gains_less() -> None:
+    assert 1.0 < guided_speed_up(0.8, 0.2, 8, restart=0.5) < guided_speed_up(0.8, 0.2, 8)
+
+
 def test_hints_multiply_and_make_the_draft_dearer() -> None:
     assert hinted_speed_up(0.55, 0.1, 1.0, 8) == pytest.approx(async_speed_up(0.55, 0.1, 8))
     assert hinted_speed_up(0.0, 0.1, 2.0, 8) == pytest.approx(2.0)
@@ -144,6 +168,8 @@ def test_the_other_formulas_refuse_it_too() -> None:
         lambda: window_speed_up(0.5, 0.5, 0),
         lambda: window_speed_up(0.5, 0.5, 2, -1.0),
         lambda: window_load(2.0, 0.5, 2),
+        lambda: guided_speed_up(1.1, 0.5, 2),
+        lambda: guided_speed_up(0.5, 0.5, 0),
         lambda: best_split(0, 0.5, 0.5, 0.5, 0.5),
         lambda: best_split(8, 0.5, 0.0, 0.5, 0.5),
         lambda: best_split(8, 0.5, 0.5, 1.5, 0.5),

@@ -17,13 +17,14 @@ from actors.target import TargetModel
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.pipeline import Pipeline, Roles
 from deployments.coordinator.settings import SessionSettings
+from deployments.coordinator.theory import guided_speed_up
 from deployments.generation import Committed, Finished
 from deployments.simulation.clock import Clock
 from deployments.simulation.cluster import Cluster, Ended, Pool
 from deployments.simulation.cost_file import PassTimes, RoleCosts, write_costs
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
-from deployments.simulation.guided_grid import GuidedCell, compare
+from deployments.simulation.guided_grid import ALONE, ALWAYS, GuidedCell, compare, tokens_per_s
 from deployments.simulation.guided_request import LINES, GuidedRequest, Guiding
 from deployments.simulation.guided_texts import GuidedText, RandomText, RecordedText
 from deployments.simulation.hinted_writing import END, HintedWriting
@@ -89,6 +90,14 @@ def test_a_better_draft_is_worth_more_and_a_useless_one_costs_little() -> None:
     assert 0.9 * alone < useless < 1.01 * alone
     assert good > 1.5 * useless
     assert perfect > 1.5 * good
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.75, 0.9])
+@pytest.mark.parametrize("c", [0.05, 0.2, 0.4])
+def test_the_formula_of_guided_streams_is_what_sessions_reach(alpha: float, c: float) -> None:
+    cell = GuidedCell(alpha, c, 0.0, call_s=0.0)
+    reached = tokens_per_s(cell, ALWAYS, 300) / tokens_per_s(cell, ALONE, 300)
+    assert guided_speed_up(alpha, c, cell.hint_tokens) == pytest.approx(reached, rel=0.05)
 
 
 @pytest.mark.parametrize("role", ["target", "draft"])

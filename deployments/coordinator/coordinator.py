@@ -30,6 +30,7 @@ from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
 from deployments.coordinator.demand import Demand
 from deployments.coordinator.events import Command, DraftAvailable, Event
+from deployments.coordinator.fitting import require_room
 from deployments.coordinator.guided import GuidedSession
 from deployments.coordinator.latency import Bounds
 from deployments.coordinator.pipeline import MAX_DRAFT_RETRY_S, Patience, Pipeline, Roles
@@ -269,6 +270,7 @@ class Coordinator:
         """The settings of `request`. What is asked costs far less than a step."""
         config, target = self._config, self._roles.target
         asked, drafts = _as_begun(request), plan.mode != "target"
+        await require_room(target, asked)
         draft = asyncio.create_task(self._draft_prompt(asked, drafts))
         try:
             info, prompt, marks = await rendered(target, asked, config.reasoning)

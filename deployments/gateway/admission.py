@@ -22,9 +22,9 @@ from deployments.gateway.fair_queue import FairQueue, Wish
 from deployments.gateway.pace import Pace
 from deployments.gateway.turned_away import TurnedAway
 
-REASONS = ("number", "tokens", "share", "wait", "deadline")
+REASONS = ("number", "tokens", "share", "wait", "deadline", "room")
 """Why a request is refused: the queue is full by number or by tokens, its holder has his share of it, it would wait too
-long, or longer than its own time limit allows."""
+long, or longer than its own time limit allows; or before it came here (`Arrivals`) there was no room for its body."""
 
 SPARE = 1.3
 """So many times as long as foretold a request must be able to take. What is begun and ends late is work for nobody."""

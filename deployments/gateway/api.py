@@ -189,6 +189,7 @@ class Routes:
         """The rest of a resumable stream, behind the event that ``Last-Event-ID`` names; without it, all of it."""
         backend, last_id = self._get_backend(), request.headers.get("last-event-id")
         marks = () if last_id is None else read_id(last_id, request_id)
+        self._queue.arrive(request)
         fetching = asyncio.create_task(fetch(backend, request_id, holder_of(request), marks))
         refusal: LookaheadError | asyncio.CancelledError | None = None
         try:
@@ -209,7 +210,8 @@ class Routes:
         unfinished = tuple(replace(each, timeout_s=timeout_s) for each in requests if not each.is_finished)
         ask = Ask(unfinished, manner.n, True, manner.include_usage)
         place = self._queue.go_on(request, ask) if unfinished else None
-        held = Held(backend, Stay(self._count(request, frozenset(), place), leaving_of(request)))
+        stay = Stay(self._count(request, frozenset(), place), leaving_of(request), len(unfinished))
+        held = Held(backend, stay)
         if refusal is not None:
             await put_back(held, requests)
             raise refusal
@@ -240,8 +242,8 @@ class Routes:
         return self._reply(request, ask, request_id, is_chat=False)
 
     async def _body(self, request: Request) -> dict[str, Any]:
-        gateway = self._config.gateway
-        return await read_object(request, gateway.max_body_bytes, gateway.request_timeout_s)
+        gateway, arrival = self._config.gateway, self._queue.arrive(request)
+        return await read_object(request, gateway.max_body_bytes, gateway.request_timeout_s, arrival)
 
     def _reply(self, request: Request, ask: Ask, request_id: str, *, is_chat: bool) -> Response:
         ids = tuple(each.request_id for each in ask.requests)
@@ -257,10 +259,10 @@ class Routes:
         requests = tuple(replace(each, holder=holder_of(request)) for each in requests)
         backend, count = self._get_backend(), self._count(request, payers, place)
         if bookmarks is None:
-            generations = Generations(backend, requests, timeout_s, count, place.turn, ask.fields)
+            generations = Generations(backend, requests, timeout_s, count, place.turn, ask.fields, ask.n)
         else:
-            held = Held(backend, Stay(count, leaving_of(request)))
-            generations = Generations(held, requests, timeout_s, turn=place.turn, fields=ask.fields)
+            held = Held(backend, Stay(count, leaving_of(request), len(requests)))
+            generations = Generations(held, requests, timeout_s, turn=place.turn, fields=ask.fields, n=ask.n)
         if not ask.stream:
             return Reply(generations, answer, request_id, timeout_s)
         keep_alive_s = self._keep_alive_s

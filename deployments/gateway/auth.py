@@ -115,6 +115,12 @@ def leaving_of(request: Request) -> ExitStack:
     return leaving
 
 
+def answered_of(request: Request) -> ExitStack:
+    """What is called when the response has ended, also where work goes on without it."""
+    answered: ExitStack = request.state.answered
+    return answered
+
+
 def holder_of(request: Request) -> str:
     """What limits, messages and the audit log call the holder of the request's key."""
     key: Key = request.state.key

@@ -3,7 +3,8 @@
 Promises: every response has an ``x-request-id``, the client's own if it sent a usable one; an exception that nothing
 else answered becomes a 500 in OpenAI's form, unless the response has begun; headers beyond the bounds are a 431. What
 stands in ``request.state.response_headers`` goes out with the response, and what ``request.state.leaving`` (an
-`ExitStack`) holds is called when the request has ended, however it ended.
+`ExitStack`) holds is called when the request has ended, however it ended; so is what ``request.state.answered`` holds,
+which nobody takes out of it.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class Envelope:
         request_id = given if given is not None and usable else secrets.token_hex(12)
         problem = _problem_of(scope, usable)
         extra: dict[str, str] = {}
-        leaving = ExitStack()
-        scope.setdefault("state", {}).update(request_id=request_id, response_headers=extra, leaving=leaving)
+        leaving, answered = ExitStack(), ExitStack()
+        state = {"request_id": request_id, "response_headers": extra, "leaving": leaving, "answered": answered}
+        scope.setdefault("state", {}).update(state)
         begun = False
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
@@ -58,7 +60,7 @@ class Envelope:
             await send(message)
 
         try:
-            with leaving:
+            with answered, leaving:
                 if problem is None:
                     await self._app(scope, receive, send_with_id)
                 else:

@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from deployments.config import Config
 from deployments.gateway.admission import REASONS, Admission, Bounds
-from deployments.gateway.auth import key_of, leaving_of
+from deployments.gateway.arrivals import Arrival, Arrivals
+from deployments.gateway.auth import answered_of, holder_of, key_of, leaving_of
 from deployments.gateway.fair_queue import Wish
 from deployments.gateway.keys import Key
 from deployments.gateway.translate import Ask
@@ -37,6 +38,14 @@ class FrontQueue:
         self._room = WaitingRoom(self._admission, clock)
         self._clock = clock
         self._metrics = _Metrics(self._admission)
+        most, refused = config.gateway.placement.max_ongoing_requests, self._admission.refused
+        self._arrivals = Arrivals(most, lambda: refused.update(["room"]))
+
+    def arrive(self, request: Request) -> Arrival:
+        """`request` is here, until its response has ended."""
+        arrival = self._arrivals.come(holder_of(request))
+        answered_of(request).callback(arrival.leave)
+        return arrival
 
     @property
     def is_in_use(self) -> bool:

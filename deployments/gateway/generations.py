@@ -1,7 +1,8 @@
 """The generations of one HTTP request, run side by side.
 
-Promises: outputs of one choice arrive in order; the first failure of any choice is the failure of all; no wait lasts
-past the deadline; when the block is left, for whatever reason, every iterator of the backend has been closed.
+Promises: outputs of one choice arrive in order; the first failure of any choice is the failure of all; of a prompt that
+is refused only one choice was asked for; no wait lasts past the deadline; when the block is left, for whatever reason,
+every iterator of the backend has been closed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Generations:
 
     `count` is told each output as it comes, also those that no client will read. `turn` is awaited before anything
     begins, and says whether that took time; what it raises, entering raises. Time limits count from before it. Errors
-    name the body's `fields`, as in `Ask`.
+    name the body's `fields`, as in `Ask`. Each `n` requests in a row are choices of one prompt: the first of them is
+    asked for at once, the others when it is open, since each takes the whole prompt with it, which may be of megabytes.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Generations:
         count: Callable[[GenerationRequest, Output], None] | None = None,
         turn: Callable[[], Awaitable[bool]] | None = None,
         fields: Sequence[Mapping[str, str]] = (),
+        n: int = 1,
     ) -> None:
         self._backend = backend
         self._requests = tuple(requests)
@@ -53,6 +56,9 @@ class Generations:
         self._fields = fields or ({},) * len(self._requests)
         self._queue: asyncio.Queue[tuple[int, Output | Exception]] = asyncio.Queue(QUEUE_SIZE)
         self._opened: deque[tuple[int, Opened]] = deque()
+        self._n = n
+        self._takes_prompt = [asyncio.Event() for _ in self._requests[::n]]
+        """Of each prompt, whether its first choice is open."""
         self._all_open = asyncio.Event()
         self._all_received = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -132,7 +138,10 @@ class Generations:
 
     async def _pump(self, index: int, request: GenerationRequest) -> None:
         finished = False
+        prompt, place = divmod(index, self._n)
         try:
+            if place:
+                await self._takes_prompt[prompt].wait()
             outputs = self._backend.generate(request)
             try:
                 async for output in outputs:
@@ -141,6 +150,7 @@ class Generations:
                     await self._queue.put((index, output))
                     finished = finished or isinstance(output, Finished)
                     if isinstance(output, Opened):
+                        self._takes_prompt[prompt].set()
                         # Until all choices are open nobody reads on, so nothing may pile up.
                         await self._all_open.wait()
                     elif isinstance(output, Finished) and request.keep is not None:

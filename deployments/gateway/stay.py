@@ -16,17 +16,22 @@ Count = Callable[[GenerationRequest, Output], None]
 
 
 class Stay:
-    """Takes over what `leaving` would give back at the end of the response; `count` is told every output."""
+    """Takes over what `leaving` would give back at the end of the response; `count` is told every output.
 
-    def __init__(self, count: Count, leaving: ExitStack) -> None:
+    `num_choices` are to be written, one after the other: all is kept for them until each has begun, or the response has
+    ended, after which none begins."""
+
+    def __init__(self, count: Count, leaving: ExitStack, num_choices: int) -> None:
         self.count = count
         self._taken = leaving.pop_all()
         self._num_writing = 0
-        leaving.callback(self._leave)  # nothing may ever have begun
+        self._num_to_come = num_choices
+        leaving.callback(self._end)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """While one of the stream's choices is written."""
+        self._num_to_come -= 1
         self._num_writing += 1
         try:
             yield
@@ -34,8 +39,12 @@ class Stay:
             self._num_writing -= 1
             self._leave()
 
+    def _end(self) -> None:
+        self._num_to_come = 0
+        self._leave()
+
     def _leave(self) -> None:
-        if not self._num_writing:
+        if not self._num_writing and self._num_to_come <= 0:
             self._taken.close()
 
 

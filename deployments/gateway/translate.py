@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, get_args
 
@@ -93,7 +93,7 @@ def ask_chat(data: dict[str, Any], config: Config, request_id: str, fidelity: Fi
     fields = {"prompt": "messages"}
     if body.max_completion_tokens is not None:
         fields["max_tokens"] = "max_completion_tokens"
-    ask = _ask(body, (prompt,), max_tokens, config, request_id, fidelity)
+    ask = _ask(body, 1, (prompt,), max_tokens, config, request_id, fidelity)
     return replace(ask, fields=(fields,) * len(ask.requests))
 
 
@@ -104,24 +104,27 @@ def ask_completion(data: dict[str, Any], config: Config, request_id: str, fideli
         message = "'best_of' is not supported by this server: it may only be 1 or the value of 'n'."
         raise bad_request("unsupported_parameter", message, "best_of")
     salt = body.cache_salt or ""
-    prompts = tuple(
+    prompts = (
         Prompt(text=p, cache_salt=salt) if isinstance(p, str) else Prompt(token_ids=p, cache_salt=salt)
         for p in body.prompt
     )
-    ask = _ask(body, prompts, body.max_tokens or DEFAULT_COMPLETION_TOKENS, config, request_id, fidelity)
-    names = ["prompt"] if len(prompts) == 1 else [f"prompt[{number}]" for number in range(len(prompts))]
+    num = len(body.prompt)
+    ask = _ask(body, num, prompts, body.max_tokens or DEFAULT_COMPLETION_TOKENS, config, request_id, fidelity)
+    names = ["prompt"] if num == 1 else [f"prompt[{number}]" for number in range(num)]
     at_fault = ("prompt", "max_tokens") if body.max_tokens is None else ("prompt",)
     return replace(ask, fields=tuple(dict.fromkeys(at_fault, name) for name in names for _ in range(ask.n)))
 
 
 def _ask(
     body: Generation,
-    prompts: tuple[Prompt, ...],
+    num_prompts: int,
+    prompts: Iterable[Prompt],
     max_tokens: int | None,
     config: Config,
     request_id: str,
     fidelity: Fidelity | None,
 ) -> Ask:
+    """As `ask_completion`, of `num_prompts` prompts, which are made only where there may be so many."""
     if body.model != config.served_model_name:
         message = f"There is no model {_show(body.model)} here; there is {config.served_model_name!r}."
         raise UnknownModel(message, "model")
@@ -131,14 +134,15 @@ def _ask(
     if n > config.gateway.max_n:
         message = f"'n' should be at most {config.gateway.max_n} on this server, not {_show(n)}."
         raise bad_request("invalid_value", message, "n")
-    if n * len(prompts) > MAX_CHOICES:
+    if n * num_prompts > MAX_CHOICES:
         message = (
-            f"{len(prompts)} prompts with {n} choices each are more than the {MAX_CHOICES} choices a request may have."
+            f"{num_prompts} prompts with {n} choices each are more than the {MAX_CHOICES} choices a request may have."
         )
         raise bad_request("invalid_value", message, "prompt")
+    asked = tuple(prompts)
     model = GenerationRequest(
         request_id=request_id,
-        prompt=prompts[0],
+        prompt=asked[0],
         sampling=_sampling(body),
         max_tokens=max_tokens,
         stop=body.stop,
@@ -146,7 +150,7 @@ def _ask(
         timeout_s=min(body.timeout or math.inf, config.gateway.request_timeout_s),
     )
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    return Ask(_choices(model, prompts, n), n, bool(body.stream), include_usage, body.priority)
+    return Ask(_choices(model, asked, n), n, bool(body.stream), include_usage, body.priority)
 
 
 def _choices(model: GenerationRequest, prompts: tuple[Prompt, ...], n: int) -> tuple[GenerationRequest, ...]:

@@ -171,7 +171,8 @@ async def test_choices_of_several_prompts_are_numbered_prompt_by_prompt(
     backend.script = lambda request: [opened(request), said(request.prompt.text or "", 0), finished()]
     body = (await client.post("/v1/completions", json=completion(prompt=["a", "b"], n=2, seed=5))).json()
     assert [(choice["index"], choice["text"]) for choice in body["choices"]] == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
-    assert [request.sampling.seed for request in backend.requests] == [5, 6, 5, 6]
+    asked = sorted(backend.requests, key=lambda request: request.request_id)
+    assert [request.sampling.seed for request in asked] == [5, 6, 5, 6]
     assert body["usage"]["prompt_tokens"] == 14
     assert body["usage"]["completion_tokens"] == 48
 

@@ -136,7 +136,7 @@ def test_what_is_answered_with_an_error_is_not_written_on() -> None:
         keeper, leaving, left = Keeper(generate, 10, 10**6), ExitStack(), asyncio.Event()
         gateway = Lingering(keeper.generate, keeper.hand_over, 10, 10**6)
         leaving.callback(left.set)
-        held = Held(gateway, Stay(lambda *_: None, leaving))  # type: ignore[arg-type]
+        held = Held(gateway, Stay(lambda *_: None, leaving, len(ASKED)))  # type: ignore[arg-type]
         with leaving, pytest.raises(ContextTooLong):
             async with Generations(held, ASKED, 100.0) as generations:
                 await generations.open()

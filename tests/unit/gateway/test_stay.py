@@ -215,7 +215,7 @@ def test_who_reads_nothing_and_comes_back_is_charged_what_was_written(is_same_ga
             charged += output.num_tokens if isinstance(output, Committed) else 0
 
         gateways = [Lingering(keeper.generate, keeper.hand_over, 10, 10**6) for _ in range(2)]
-        reading = gateways[0].generate(ASKED, Stay(count, ExitStack()))
+        reading = gateways[0].generate(ASKED, Stay(count, ExitStack(), 1))
         assert isinstance(await anext(reading), Opened)
         await asyncio.sleep(60.0)
         (found, *_) = await gateways[not is_same_gateway].hand_over("r", "me")

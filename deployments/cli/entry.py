@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NoReturn
 
 
 def main() -> None:
@@ -22,7 +21,7 @@ def main() -> None:
     run()
 
 
-def _stop(signum: int, frame: object) -> NoReturn:
+def _stop(signum: int, frame: object) -> None:
     """At once, since nothing is open yet: an exception could be taken for a module that is missing."""
     print("lookahead: stopped.", file=sys.stderr, flush=True)
     os._exit(130)

@@ -1,7 +1,8 @@
 """``lookahead simulate --validate``: a recorded benchmark beside what the simulator says of it.
 
 Promises: modes without a trace are named, not left out in silence; the words say what was taken from the run and what
-was predicted, and where run, configuration and costs do not belong together; files that are missing are all named, and at once.
+was predicted, and where run, configuration and costs do not belong together; all files that are missing are named, and
+before anything takes time.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def validate(
         raise RequestError("--validate needs --costs, a file of `lookahead calibrate --engine`.", "costs")
     if missing := [str(path) for path in (folder, costs) if not path.exists()]:
         raise RequestError(
-            f"There is no {' and no '.join(missing)}: --validate takes a folder of `lookahead bench --traces`, --costs a "
-            "file of `lookahead calibrate --engine`."
+            f"There is no {' and no '.join(missing)}: --validate takes a folder of `lookahead bench --traces`, and "
+            "--costs a file of `lookahead calibrate --engine`."
         )
     served = load_config(config) if config is not None else load_profile("local" if profile is None else profile)
     timed, (plan, lines) = read_costs(costs), read_run(folder)

@@ -135,7 +135,7 @@ def test_a_key_that_nobody_sees_is_an_error():
     assert done.stderr.startswith("lookahead: There is no stdout, so what this command made went nowhere")
 
 
-def test_other_errors_of_the_system_are_not_taken_for_it():
+def test_other_errors_of_the_system_are_not_taken_for_it(capsys):
     with pytest.raises(RequestError, match=r"^/here could not be written: No space"), all_written():
         raise OSError(errno.ENOSPC, "No space left on device", "/here")
     with pytest.raises(PermissionError), all_written():

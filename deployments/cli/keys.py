@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from actors.errors import RequestError
-from deployments.cli.terminal import Json, print_json
+from deployments.cli.terminal import Json, print_json, print_result
 from deployments.gateway.keys import digest_of, new_key
 
 app = typer.Typer(no_args_is_help=True, help="Make and hash API keys.")
@@ -32,8 +32,9 @@ def new(name: Name = None, as_json: Json = False) -> None:
     if as_json:
         print_json({"key": key, **entry})
         return
-    print(f"The key, shown this once: {key}\nThe entry for gateway.api_keys or gateway.api_keys_file:\n")
-    print(yaml.safe_dump([entry], sort_keys=False), end="")
+    print_result(
+        f"The key, shown this once: {key}\nThe entry for gateway.api_keys or gateway.api_keys_file:\n\n{_yaml(entry)}"
+    )
 
 
 @app.command("hash")
@@ -50,7 +51,11 @@ def hash_key(name: Name = None, as_json: Json = False) -> None:
     if as_json:
         print_json(entry)
     else:
-        print(yaml.safe_dump([entry], sort_keys=False), end="")
+        print_result(_yaml(entry))
+
+
+def _yaml(entry: dict[str, Any]) -> str:
+    return yaml.safe_dump([entry], sort_keys=False).rstrip()
 
 
 def _entry(key: str, name: str | None) -> dict[str, Any]:

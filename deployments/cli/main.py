@@ -23,7 +23,7 @@ from deployments.cli.demo import demo
 from deployments.cli.plan import plan
 from deployments.cli.serve import serve
 from deployments.cli.simulate import simulate
-from deployments.cli.terminal import printable
+from deployments.cli.terminal import all_written, printable
 from deployments.cli.trace import trace
 
 app = typer.Typer(
@@ -43,12 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(args=arguments)
+        with all_written():
+            app(args=arguments)
     except LookaheadError as error:
         print(f"lookahead: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == 130:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # or another Ctrl-C would be how it ended
             print("lookahead: stopped.", file=sys.stderr)
         raise
     finally:

@@ -1,15 +1,18 @@
 """What every command shares at the terminal: options, where words and files go, one machine-readable result.
 
 Promises: with ``--json`` nothing but one JSON document reaches stdout, and words for people go to stderr; text from a
-model or a server cannot move the cursor or switch the terminal's modes.
+model or a server cannot move the cursor or switch the terminal's modes; output that nothing takes is an error.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +27,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 STEP_STYLES: Mapping[str, str] = {"accepted": "green", "recovered": "yellow", "target": "bright_blue"}
 """One colour for each origin of a committed step, the same in `chat`, `trace` and `demo`."""
+
+NOT_TAKEN = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How the system says that what was written went nowhere."""
 
 Url = Annotated[str, typer.Option("--url", envvar="LOOKAHEAD_URL", help="Address of the server.")]
 ApiKey = Annotated[
@@ -51,8 +57,34 @@ def print_json(result: Mapping[str, Any]) -> None:
     """Write `result` to stdout as one JSON document."""
     text = json.dumps(result, ensure_ascii=False, indent=2)
     # JSON itself escapes those below the space only.
-    sys.stdout.write(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
-    sys.stdout.flush()
+    print_result(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def print_result(text: str) -> None:
+    """Write `text` to stdout, whole; RequestError where stdout is closed."""
+    if sys.stdout is None:  # what Python makes of `>&-`, where `print` says nothing
+        raise RequestError("There is no stdout, so what this command made went nowhere: run it without `>&-`.")
+    print(text, flush=True)
+
+
+@contextlib.contextmanager
+def all_written() -> Iterator[None]:
+    """What the body printed is written when it ends; RequestError if a disk is full, and exit code 1 without a word if
+    the reader has gone."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in NOT_TAKEN:
+            raise
+        with contextlib.suppress(OSError):  # what is still in the buffer, Python would try to write again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            raise SystemExit(1) from error
+        raise RequestError(f"{error.filename or 'The output'} could not be written: {error.strerror}.") from error
 
 
 def progress_on(console: Console, *columns: ProgressColumn, remaining: bool = False) -> Progress:

@@ -1,7 +1,8 @@
 """``lookahead simulate --validate``: a recorded benchmark beside what the simulator says of it.
 
 Promises: modes without a trace are named, not left out in silence; the words say what was taken from the run and what
-was predicted, and where run, configuration and costs do not belong together.
+was predicted, and where run, configuration and costs do not belong together; all files that are missing are named, and
+before anything takes time.
 """
 
 from __future__ import annotations
@@ -52,14 +53,18 @@ def validate(
 
     if costs is None:
         raise RequestError("--validate needs --costs, a file of `lookahead calibrate --engine`.", "costs")
+    if missing := [str(path) for path in (folder, costs) if not path.exists()]:
+        raise RequestError(
+            f"There is no {' and no '.join(missing)}: --validate takes a folder of `lookahead bench --traces`, and "
+            "--costs a file of `lookahead calibrate --engine`."
+        )
     served = load_config(config) if config is not None else load_profile("local" if profile is None else profile)
+    timed, (plan, lines) = read_costs(costs), read_run(folder)
     with progress_on(console) as progress:
         task = progress.add_task("answers", total=1.0)
         tell = lambda part: progress.update(task, completed=part)  # noqa: E731
         cut = cut_as_served(served)
-        timed = read_costs(costs)
         answers, against = predict(served, timed, folder, anchored=anchored, cut=cut or cut_at_words, tell=tell)
-    plan, lines = read_run(folder)
     rows = compare(answers, against, int(plan.get("seed") or 0))
     shown, paired = [cells(row) for row in rows], [paired_cells(row) for row in rows]
     _print(console, SHORT, [[cell[0], *cell[2:]] for cell in shown])

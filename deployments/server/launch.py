@@ -13,7 +13,6 @@ import io
 import itertools
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -21,6 +20,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import ConfigError, ServiceError
+from deployments.server.interrupts import uninterrupted
+from deployments.server.joining import join
 
 if TYPE_CHECKING:
     from deployments.config import Config
@@ -82,8 +83,7 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
         _warn_of_the_processor(config)
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with _own_sigterm():
-        _join(address)
+    join(address)
     begun = False
     try:
         if address != "local":
@@ -94,36 +94,12 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
         yield f"http://{_reachable(host)}:{port}"
     finally:
         # Ray's listener prints that the controller it was told to kill is dead, and on stdout.
-        with _uninterrupted(), contextlib.redirect_stdout(io.StringIO()):
+        with uninterrupted(), contextlib.redirect_stdout(io.StringIO()):
             try:
                 if begun:
                     _end(address)
             finally:
                 ray.shutdown()
-
-
-def _join(address: str) -> None:
-    """Start Ray on this machine, or join the cluster at `address`; ServiceError or ConfigError if it cannot be."""
-    import ray
-
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
-    except Exception as error:  # Ray's own, the system's, and a plain Exception where its processes start too slowly
-        said = " ".join(str(error).split())
-        if address == "local":
-            raise ServiceError(
-                f"Ray does not start on this machine: {said.rstrip('.')}. It needs to write to /tmp/ray, and to "
-                "~/.ray/auth_token unless RAY_AUTH_TOKEN holds a token; on a machine that is busy "
-                "RAY_raylet_start_wait_time_s=180 gives it longer."
-            ) from error
-        raise ConfigError(
-            f"No Ray cluster could be joined at {address!r}: {said.rstrip('.')}. `ray status` says what runs; `ray "
-            "start --head` begins a cluster, and without --address one starts on this machine. One with "
-            "RAY_AUTH_MODE=token takes only the token it was started with (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, "
-            "or ~/.ray/auth_token).",
-            "address",
-        ) from error
 
 
 def _refuse_all_but_the_head() -> None:
@@ -294,28 +270,6 @@ def _innermost(message: str) -> str:
     after = lines[frames[-1] + 1 :] if frames else lines
     said = list(itertools.dropwhile(lambda line: not line or line[0].isspace(), after))  # the frame's code
     return " ".join(" ".join(said or after).split())
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Ray puts a handler of SIGTERM in the place of ours, which prints a stack and aborts."""
-    own = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, own)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of the cluster running."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def bindable(host: str, port: int) -> int:

@@ -43,6 +43,7 @@ from deployments.server.launch import (
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*ON_EVERY_NODE, *ON_ONE_MACHINE, "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "1")  # so that it is as before when the test has ended
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # no token file in the home of whoever runs the tests
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ def server() -> Iterator[SpeakingServer]:
 
 
 @pytest.fixture
-def lookahead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+def lookahead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Outcome]]:
     """Runs ``lookahead ARGUMENTS`` in this process, as the installed command does."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("LOOKAHEAD_URL", raising=False)
@@ -51,7 +52,9 @@ def lookahead(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         written = capsys.readouterr()
         return Outcome(int(end.value.code or 0), written.out, written.err)
 
-    return run
+    before = signal.getsignal(signal.SIGINT)
+    yield run
+    signal.signal(signal.SIGINT, before)  # a command that was stopped leaves it ignored
 
 
 @pytest.fixture

@@ -61,6 +61,14 @@ def test_the_command_says_what_is_predicted_and_what_is_not(lookahead, tmp_path)
     assert [row["stands_out"] for row in done.json["rows"]] == [None] * 5, "one prompt says nothing of chance"
     assert "not predicted: vllm" in done.json["conclusion"][-1]
     assert "needs --costs" in lookahead("simulate", *given).err
+    absent = lookahead("simulate", "--validate", f"{tmp_path}/none", "--costs", f"{tmp_path}/no.yaml", "--config", path)
+    assert absent.code == 1
+    assert absent.err.startswith(f"lookahead: There is no {tmp_path}/none and no {tmp_path}/no.yaml: --validate takes")
+    assert absent.out == "", "no bar before it"
+    (tmp_path / "empty.yaml").touch()
+    broken = lookahead("simulate", *given, "--costs", f"{tmp_path}/empty.yaml")
+    assert "is no cost file" in broken.err
+    assert broken.out == "", "no bar before it"
     write_costs(tmp_path / "costs.yaml", costs().model_copy(update={"draft": slow_in_one_round(costs().draft)}))
     done = lookahead("simulate", *given, "--costs", str(tmp_path / "costs.yaml"), "--json")
     assert "the same pass differed by 40% between rounds" in done.json["conclusion"][-1]

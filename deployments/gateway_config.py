@@ -83,7 +83,8 @@ class GatewayConfig(Strict):
     api_keys_file: Annotated[str, Field(pattern="^/")] | None = None
     """The whole path of a YAML file with more entries of `api_keys`, which is read again when it changes."""
     api_keys_env: str | None = None
-    """An environment variable of the gateways with more keys, separated by commas or white space."""
+    """An environment variable of the gateways with more keys, separated by commas or white space. It comes from where
+    Ray starts: Ray logs what stands in `placement.env`."""
     key_limits: KeyLimits = KeyLimits()
     """For each key without limits of its own; without keys, for all requests together."""
     admission: AdmissionConfig = AdmissionConfig()

@@ -28,7 +28,7 @@ from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.bookmarks import Bookmarks, Mark, read_id
 from deployments.gateway.document import ERRORS, Described, gives, takes
-from deployments.gateway.envelope import MAX_ID_LENGTH, Envelope, is_usable, request_id_of
+from deployments.gateway.envelope import Envelope, request_id_of
 from deployments.gateway.errors import HttpError, error_body, error_response, from_http_exception, shown
 from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
@@ -36,6 +36,7 @@ from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
 from deployments.gateway.rejoining import Manner, Rest, check_marks, ends_had, fetch, put_back, wants_resuming
 from deployments.gateway.replies import SLOW_CLIENT_S, Reply, StreamReply
+from deployments.gateway.request_ids import MAX_ID_LENGTH, is_usable
 from deployments.gateway.shapes import (
     ChatCompletion,
     Completion,

@@ -177,7 +177,7 @@ class Routes:
         )
         _get(router, "/models", self.models, gives(ModelList))
         _get(router, "/models/{model:path}", self.model, gives(Model))
-        _get(router, "/traces/{request_id:path}", self.trace)
+        router.get("/traces/{request_id:path}", dependencies=asking, response_model=None)(self.trace)
         return router
 
     async def chat_completions(self, request: Request) -> Response:
@@ -299,7 +299,7 @@ class Routes:
             "parent": None,
         }
 
-    async def trace(self, request_id: str) -> Json:
+    async def trace(self, request_id: str) -> Response:
         """The step trace of a recent request, by its x-request-id or by the id of its completion."""
         plain = request_id.removeprefix(ChatAnswer.id_prefix).removeprefix(TextAnswer.id_prefix)
         names = dict.fromkeys((request_id, plain, f"{plain}-0"))  # the last one: of several choices the first
@@ -312,7 +312,7 @@ class Routes:
         for name in names:
             try:
                 if (found := await self._get_backend().trace(name)) is not None:
-                    return Json(found)
+                    return Response(found, media_type="application/json")
             except RoleUnavailable as error:
                 missing = error  # unless it is there under another name
         raise missing

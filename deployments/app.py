@@ -50,7 +50,9 @@ ASKED = ("coordinator", "gateway")
 collects no reports otherwise."""
 ASK_S = 5.0
 """How long a role may take to say that it is there."""
-COORDINATOR_METHODS = frozenset({"generate", "hand_over", "can_write", "readiness", "trace_began", "trace_parts", "metrics"})
+COORDINATOR_METHODS = frozenset(
+    {"generate", "hand_over", "can_write", "readiness", "trace_began", "trace_parts", "metrics"}
+)
 
 
 class CoordinatorReplica:

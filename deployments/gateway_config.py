@@ -19,6 +19,7 @@ class KeyLimits(Strict):
     """How much the holder of a key may ask for; none: as much as he likes. Each gateway replica counts for itself."""
 
     requests_per_minute: PositiveInt | None = None
+    """Those for completions, streams and traces."""
     tokens_per_minute: PositiveInt | None = None
     """Tokens of prompts and of what is written."""
     concurrency: PositiveInt | None = None

@@ -186,7 +186,9 @@ class Admission:
         if ticket.began is None:
             self._drop(ticket)
         else:
-            if ticket.num_running and now >= ticket.wish.deadline:  # else it was broken off, which is the client's choice
+            if (
+                ticket.num_running and now >= ticket.wish.deadline
+            ):  # else it was broken off, which is the client's choice
                 self._answered(ticket, now)
             self.num_running -= ticket.num_running
             ticket.num_running = 0

@@ -48,8 +48,8 @@ class Backend(Source, Protocol):
         ...
 
     async def trace(self, request_id: str) -> bytes | None:
-        """The step trace of a recent request as the JSON of an object, or None if there is none under this id; RoleUnavailable
-        where none was found and somebody who may have it does not answer."""
+        """The step trace of a recent request as the JSON of an object, or None if there is none under this id;
+        RoleUnavailable where none was found and somebody who may have it does not answer."""
         ...
 
     async def metrics(self) -> str:

@@ -4,7 +4,7 @@ Promises: an observer of a pipeline that never raises and never waits; times are
 clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its
 answer is not whole, and one that gave way or met a stop string is the target's; without `texts` it holds no text, nor
 words that may quote one: no reasons of verdicts, and of errors only the class; one that was cut or forgotten grows no
-more. `as_dict` is the JSON that `/v1/traces/{id}` serves and that `lookahead trace` draws.
+more. `as_dict` is what `/v1/traces/{id}` serves as JSON and what `lookahead trace` draws.
 """
 
 from __future__ import annotations

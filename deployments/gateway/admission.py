@@ -186,9 +186,7 @@ class Admission:
         if ticket.began is None:
             self._drop(ticket)
         else:
-            if (
-                ticket.num_running and now >= ticket.wish.deadline
-            ):  # else it was broken off, which is the client's choice
+            if ticket.num_running and now >= ticket.wish.deadline:  # else its client broke it off, or it failed
                 self._answered(ticket, now)
             self.num_running -= ticket.num_running
             ticket.num_running = 0

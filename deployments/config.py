@@ -120,9 +120,9 @@ class Config(Strict):
         judge = self.verifier.judge
         placements = {
             "target": self.target.placement,
-            "draft": self.draft and self.draft.placement,
+            "draft": None if self.draft is None else self.draft.placement,
             "verifier": self.verifier.placement,
-            "verifier.judge": judge and judge.placement,
+            "verifier.judge": None if judge is None else judge.placement,
             "coordinator": self.coordinator.placement,
             "gateway": self.gateway.placement,
         }

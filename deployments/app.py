@@ -34,13 +34,14 @@ from deployments.lingering import Lingering
 from deployments.link.client import Link
 from deployments.link.frames import Address
 from deployments.link.members import Members
-from deployments.link.over_serve import answers, listen, members
+from deployments.link.over_serve import answers, answers_or_why, listen, members
 from deployments.live_settings import changed
 from deployments.process_log import log_to_stderr
 from deployments.replicas import DraftReplica, TargetReplica, VerifierReplica
 from deployments.sections import PlacementConfig
 from deployments.server.disconnects import Disconnects
 from deployments.telemetry.metrics import merge, of_replica, start_metrics, token_metrics
+from deployments.trace_asking import TraceAsking
 
 logger = logging.getLogger("lookahead.gateway")
 
@@ -49,7 +50,9 @@ ASKED = ("coordinator", "gateway")
 collects no reports otherwise."""
 ASK_S = 5.0
 """How long a role may take to say that it is there."""
-COORDINATOR_METHODS = frozenset({"generate", "hand_over", "can_write", "readiness", "trace", "metrics"})
+COORDINATOR_METHODS = frozenset(
+    {"generate", "hand_over", "can_write", "readiness", "trace_began", "trace_parts", "metrics"}
+)
 
 
 class CoordinatorReplica:
@@ -107,6 +110,14 @@ class CoordinatorReplica:
         """As `Coordinator.trace`."""
         return self._coordinator.trace(request_id)
 
+    async def trace_began(self, request_id: str) -> float | None:
+        """When the request of that trace began; None if there is none."""
+        return self._coordinator.trace_began(request_id)
+
+    def trace_parts(self, request_id: str) -> AsyncGenerator[bytes, None]:
+        """The trace as JSON; nothing if there is none."""
+        return self._coordinator.trace_parts(request_id)
+
     async def metrics(self) -> tuple[str, str]:
         """This replica's name, and as `Coordinator.metrics`, with that name on what only grows."""
         replica = self._coordinator.replica
@@ -162,6 +173,7 @@ class CoordinatorBackend:
         self._handle = handle
         self._writers = writers
         self._coordinators = members("coordinator", handle, is_used, self._look_round)
+        self._traces = TraceAsking(handle, self._coordinators, ASK_S)
         self._seen: tuple[tuple[Link, ...], ...] = ()
         """Which coordinators there were when it was looked last, and which of them were leaving."""
         self._pool = Pool(self._coordinators, wait_s)
@@ -227,19 +239,12 @@ class CoordinatorBackend:
         and its calls bring no long answers.
         """
         by_serve, by_links = await asyncio.gather(
-            self._ask_by_serve(method, *args), self._coordinators.answers(ASK_S, method, *args)
+            answers_or_why(self._handle, ASK_S, method, *args), self._coordinators.answers(ASK_S, method, *args)
         )
         told = [each for each in (*by_serve, *by_links) if not isinstance(each, BaseException)]
         if not (silent := [repr(each) for each in by_serve if isinstance(each, BaseException)]):
             return told, None
         return told, RoleUnavailable(f"Not every coordinator could be asked for {method}: {', '.join(silent)}.")
-
-    async def _ask_by_serve(self, method: str, *args: Any) -> list[Any]:
-        """As `answers`, of the coordinators; an exception alone where none can be asked."""
-        try:
-            return await answers(self._handle, ASK_S, method, *args)
-        except Exception as error:  # TimeoutError, or Serve's own: while the only one restarts there is none
-            return [error]
 
     async def readiness(self) -> dict[str, bool]:
         """As `Backend.readiness`."""
@@ -249,15 +254,9 @@ class CoordinatorBackend:
             return {"coordinator": False}
         return {"coordinator": True} | ready
 
-    async def trace(self, request_id: str) -> dict[str, Any] | None:
+    async def trace(self, request_id: str) -> bytes | None:
         """As `Backend.trace`: any coordinator may have it."""
-        told, trouble = await self._ask("trace", request_id)
-        traces = [trace for trace in told if isinstance(trace, dict)]
-        found = max(traces, key=lambda trace: trace["started_at"], default=None)  # an id may have been used again
-        if found is None and trouble is not None:
-            logger.warning("%s", trouble)
-            raise RoleUnavailable("A coordinator did not say whether it has the trace; ask again.", "request_id")
-        return found
+        return await self._traces.trace(request_id)
 
     async def metrics(self) -> str:
         """As `Backend.metrics`: of all coordinators, and what the engines of all writers count."""

@@ -115,6 +115,27 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _no_keys_where_ray_logs(self) -> Config:
+        name = self.gateway.api_keys_env
+        judge = self.verifier.judge
+        placements = {
+            "target": self.target.placement,
+            "draft": None if self.draft is None else self.draft.placement,
+            "verifier": self.verifier.placement,
+            "verifier.judge": None if judge is None else judge.placement,
+            "coordinator": self.coordinator.placement,
+            "gateway": self.gateway.placement,
+        }
+        for role, placement in placements.items():
+            if name is not None and placement is not None and name in placement.env:
+                raise ValueError(
+                    f"{role}.placement.env holds {name}, where gateway.api_keys_env looks for API keys, and Ray writes "
+                    "placement.env into logs that every user of a node can read. Set it in the environment in which "
+                    "Ray starts on the gateways' nodes, or use gateway.api_keys_file, and replace keys that ran so"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _scores_steps_alone(self) -> Config:
         name = self.speculation.specreason.verifier
         if name in self.verifier.verifiers and not suits_specreason(self.verifier.verifiers[name]):

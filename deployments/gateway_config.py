@@ -19,6 +19,7 @@ class KeyLimits(Strict):
     """How much the holder of a key may ask for; none: as much as he likes. Each gateway replica counts for itself."""
 
     requests_per_minute: PositiveInt | None = None
+    """Those for completions, streams and traces."""
     tokens_per_minute: PositiveInt | None = None
     """Tokens of prompts and of what is written."""
     concurrency: PositiveInt | None = None
@@ -83,7 +84,8 @@ class GatewayConfig(Strict):
     api_keys_file: Annotated[str, Field(pattern="^/")] | None = None
     """The whole path of a YAML file with more entries of `api_keys`, which is read again when it changes."""
     api_keys_env: str | None = None
-    """An environment variable of the gateways with more keys, separated by commas or white space."""
+    """An environment variable of the gateways with more keys, separated by commas or white space. It comes from where
+    Ray starts: Ray logs what stands in `placement.env`."""
     key_limits: KeyLimits = KeyLimits()
     """For each key without limits of its own; without keys, for all requests together."""
     admission: AdmissionConfig = AdmissionConfig()

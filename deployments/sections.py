@@ -38,7 +38,7 @@ class PlacementConfig(Strict):
     cpu_cores: str | None = None
     """CPU engines: the cores the engine's threads are bound to (``"0"``, ``"0-3"``)."""
     env: dict[str, str] = {}
-    """Environment of the replica, set before the engine is made."""
+    """Environment of the replica, set before the engine is made. No secrets: Ray logs it in plain text."""
     max_ongoing_requests: PositiveInt = 256
     """Of a gateway's HTTP requests, Serve's limit. Calls of other roles pass Serve by: with so many a replica counts as
     full, unless its engine says itself when it is, and takes more all the same."""

@@ -71,7 +71,7 @@ class SetText:
         """As `Backend.readiness`."""
         return {"target": True}
 
-    async def trace(self, request_id: str) -> dict[str, Any] | None:
+    async def trace(self, request_id: str) -> bytes | None:
         """As `Backend.trace`."""
         return None
 

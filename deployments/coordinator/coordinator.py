@@ -44,6 +44,7 @@ from deployments.telemetry.auditing import Auditing, terms_of
 from deployments.telemetry.kept_traces import KeptTraces
 from deployments.telemetry.metrics import Metrics, RequestMetrics
 from deployments.telemetry.trace import TraceRecorder
+from deployments.telemetry.trace_json import json_parts
 from deployments.verifier_config import accepts_only_equal, suits_specreason
 
 logger = logging.getLogger(__name__)
@@ -248,6 +249,17 @@ class Coordinator:
         """The trace of a recent request of this replica."""
         trace = self._traces.get(request_id)
         return trace.as_dict() if trace is not None else None
+
+    def trace_began(self, request_id: str) -> float | None:
+        """When it began: `started_at` of that trace."""
+        trace = self._traces.get(request_id)
+        return trace.started_at if trace is not None else None
+
+    async def trace_parts(self, request_id: str) -> AsyncGenerator[bytes, None]:
+        """That trace as JSON, in parts between which other requests go on; nothing if there is none."""
+        if (trace := self._traces.get(request_id)) is not None:
+            async for part in json_parts(trace.told()):
+                yield part
 
     def metrics(self) -> str:
         """This replica's metrics in Prometheus' text format."""

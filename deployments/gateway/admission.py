@@ -174,6 +174,8 @@ class Admission:
             self._advance(now)
             ticket.num_running -= 1
             self.num_running -= 1
+            if not ticket.num_running:
+                self._answered(ticket, now)
             self._watch(now)
 
     def leave(self, ticket: Ticket, now: float) -> None:
@@ -184,12 +186,14 @@ class Admission:
         if ticket.began is None:
             self._drop(ticket)
         else:
+            if ticket.num_running and now >= ticket.wish.deadline:  # else its client broke it off, or it failed
+                self._answered(ticket, now)
             self.num_running -= ticket.num_running
             ticket.num_running = 0
             self._begun.subtract(_size(ticket.wish))
             self._queue.settle(ticket.wish, ticket.num_tokens)
             self._turned_away.ended(now - ticket.began)
-            self._concurrency.ended((now - ticket.began) / max(0.001, ticket.wish.deadline - ticket.began))
+            self._concurrency.lateness.left(ticket.wish.holder, now)
         ticket.is_over = True
         self._watch(now)
 
@@ -260,6 +264,13 @@ class Admission:
         self.num_running += ticket.num_running
         self._begun.update(_size(ticket.wish))
         self._queue.charge(ticket.wish)
+        self._concurrency.lateness.began(ticket.wish.holder, now)
+
+    def _answered(self, ticket: Ticket, now: float) -> None:
+        began = now if ticket.began is None else ticket.began
+        self._concurrency.lateness.answered(
+            ticket.wish.holder, (now - began) / max(0.001, ticket.wish.deadline - began)
+        )
 
     def _drop(self, ticket: Ticket) -> None:
         self._queue.remove(ticket.number)

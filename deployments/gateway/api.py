@@ -28,7 +28,7 @@ from deployments.gateway.backend import Backend
 from deployments.gateway.bodies import read_object
 from deployments.gateway.bookmarks import Bookmarks, Mark, read_id
 from deployments.gateway.document import ERRORS, Described, gives, takes
-from deployments.gateway.envelope import MAX_ID_LENGTH, Envelope, is_usable, request_id_of
+from deployments.gateway.envelope import Envelope, request_id_of
 from deployments.gateway.errors import HttpError, error_body, error_response, from_http_exception, shown
 from deployments.gateway.front_queue import FrontQueue
 from deployments.gateway.generations import Generations
@@ -36,6 +36,7 @@ from deployments.gateway.keyring import KeyRing
 from deployments.gateway.metering import Meter
 from deployments.gateway.rejoining import Manner, Rest, check_marks, ends_had, fetch, put_back, wants_resuming
 from deployments.gateway.replies import SLOW_CLIENT_S, Reply, StreamReply
+from deployments.gateway.request_ids import MAX_ID_LENGTH, is_usable
 from deployments.gateway.shapes import (
     ChatCompletion,
     Completion,
@@ -176,7 +177,7 @@ class Routes:
         )
         _get(router, "/models", self.models, gives(ModelList))
         _get(router, "/models/{model:path}", self.model, gives(Model))
-        _get(router, "/traces/{request_id:path}", self.trace)
+        router.get("/traces/{request_id:path}", dependencies=asking, response_model=None)(self.trace)
         return router
 
     async def chat_completions(self, request: Request) -> Response:
@@ -300,7 +301,7 @@ class Routes:
             "parent": None,
         }
 
-    async def trace(self, request_id: str) -> Json:
+    async def trace(self, request_id: str) -> Response:
         """The step trace of a recent request, by its x-request-id or by the id of its completion."""
         plain = request_id.removeprefix(ChatAnswer.id_prefix).removeprefix(TextAnswer.id_prefix)
         names = dict.fromkeys((request_id, plain, f"{plain}-0"))  # the last one: of several choices the first
@@ -313,7 +314,7 @@ class Routes:
         for name in names:
             try:
                 if (found := await self._get_backend().trace(name)) is not None:
-                    return Json(found)
+                    return Response(found, media_type="application/json")
             except RoleUnavailable as error:
                 missing = error  # unless it is there under another name
         raise missing

@@ -69,7 +69,8 @@ class Turnstile:
         self._note(request, visit)
 
     async def ask(self, request: Request) -> None:
-        """Count one that wants to go on with what was let in before; `go_on` is for when that has been found."""
+        """Count one that asks for what was let in before, a trace or to go on with a stream; `go_on` is for when the
+        latter has been found."""
         key, now = key_of(request), self._clock()
         account = self._limits.account(key.name, key.limits, now)
         try:

@@ -7,7 +7,7 @@ backend is a pool of coordinator replicas; in the gateway's own tests it is a sc
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from deployments.generation import GenerationRequest, Output
 
@@ -47,9 +47,9 @@ class Backend(Source, Protocol):
         """Every role that a request needs, and whether it is able to serve now."""
         ...
 
-    async def trace(self, request_id: str) -> dict[str, Any] | None:
-        """The step trace of a recent request as a JSON object, or None if there is none under this id; RoleUnavailable
-        where none was found and somebody who may have it does not answer."""
+    async def trace(self, request_id: str) -> bytes | None:
+        """The step trace of a recent request as the JSON of an object, or None if there is none under this id;
+        RoleUnavailable where none was found and somebody who may have it does not answer."""
         ...
 
     async def metrics(self) -> str:

@@ -11,6 +11,8 @@ requests would only share the same work among more of them, and each would end l
 
 from __future__ import annotations
 
+from deployments.gateway.lateness import Lateness
+
 SETTLE_S = 0.5
 """After a change of the limit is reached: what is measured from then on is its own."""
 MEASURE_S = 1.0
@@ -31,7 +33,7 @@ FULL = 0.9
 REST = 8
 """Measurements for which a limit stays that was found between one too low and one that brings no more."""
 LATE = 0.85
-"""Of its time limit: what an answer may take on average while the limit rises; beyond, it falls."""
+"""Of its time limit: what an answer may take, in the mean of all holders, while the limit rises; beyond, it falls."""
 
 
 class Concurrency:
@@ -47,10 +49,10 @@ class Concurrency:
         self._rest = 0
         self._before: float | None = None
         self._best = 0.0
-        self._used = 0.0
-        """Of their time limits, what answers took of late."""
-        self._num_ended = 0
-        """Since the limit changed."""
+        self.lateness = Lateness()
+        """To be told of all requests."""
+        self._num_answers = 0
+        """Until the limit changed."""
         self._since: float | None = None
         """When what is measured began; None while the limit is not yet reached."""
         self._tokens = 0
@@ -60,11 +62,6 @@ class Concurrency:
         """Tokens that one of those that run wrote."""
         self._tokens += num_tokens
         self._heard += 1
-
-    def ended(self, used: float) -> None:
-        """One has ended, after the share `used` of its time limit."""
-        self._used += 0.1 * (used - self._used)
-        self._num_ended += 1
 
     def watch(self, num_running: int, is_waiting: bool, now: float) -> None:
         """What the state is from `now` on; to be called at every change of it, and when tokens came."""
@@ -84,8 +81,8 @@ class Concurrency:
         self._best = max(rate, self._best * FORGET)
         self._since = None
         before = rate / UP if self._before is None else self._before
-        if self._used > LATE:
-            if self._num_ended < self.limit:
+        if self.lateness.mean() > LATE:
+            if self.lateness.num_answers - self._num_answers < self.limit:
                 return  # those that end now began under another limit
             self._is_rising = False
         elif self._rest:
@@ -105,4 +102,4 @@ class Concurrency:
         wished = round(self.limit * factor)
         wished += (factor > 1) - (factor < 1) if wished == self.limit else 0
         self.limit = max(self._least, min(self._most, wished))
-        self._num_ended = 0
+        self._num_answers = self.lateness.num_answers

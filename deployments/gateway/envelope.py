@@ -19,9 +19,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.gateway.errors import HttpError, bad_request, error_response, shown
+from deployments.gateway.request_ids import HEADER, MAX_ID_LENGTH, is_usable
 
-HEADER = "x-request-id"
-MAX_ID_LENGTH = 128
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 """Names and values together. The HTTP proxy has read them by then; more than this is still not worked on."""
@@ -83,11 +82,6 @@ def _problem_of(scope: Scope, usable: bool) -> HttpError | None:
         message = f"'{HEADER}' must be 1 to {MAX_ID_LENGTH} printable ASCII characters."
         return bad_request("invalid_value", message, HEADER)
     return None
-
-
-def is_usable(request_id: str, longest: int = MAX_ID_LENGTH) -> bool:
-    """Whether a client's request id may be logged, echoed and looked up."""
-    return 1 <= len(request_id) <= longest and request_id.isascii() and request_id.isprintable()
 
 
 def request_id_of(request: Request) -> str:

@@ -113,7 +113,10 @@ class KeyRing:
 def _from_environment(name: str, environment: Mapping[str, str]) -> list[Entry]:
     entries = split_keys(environment.get(name, ""))
     if not entries:
-        message = f"gateway.api_keys_env names {name}, which is not set or empty in the gateway's environment."
+        message = (
+            f"gateway.api_keys_env names {name}, which is not set or empty in the gateway's environment: set it where "
+            "Ray starts on that node."
+        )
         raise ConfigError(message, "gateway.api_keys_env")
     return entries
 

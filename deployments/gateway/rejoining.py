@@ -22,8 +22,8 @@ from starlette.requests import Request
 from actors.errors import LookaheadError, RoleUnavailable
 from deployments.gateway.backend import Backend, Source
 from deployments.gateway.bookmarks import Mark
-from deployments.gateway.envelope import is_usable
 from deployments.gateway.errors import HttpError, bad_request
+from deployments.gateway.request_ids import is_usable
 from deployments.generation import Committed, Finished, GenerationRequest, Keep, Opened, Origin, Output, Standing
 
 WISH = "x-resumable"

@@ -38,6 +38,14 @@ async def answers(handle: DeploymentHandle[Any], within_s: float, method: str, *
     return await asyncio.gather(*(one(reply) for reply in replies), return_exceptions=True)
 
 
+async def answers_or_why(handle: DeploymentHandle[Any], within_s: float, method: str, *args: Any) -> list[Any]:
+    """As `answers`; an exception alone where none can be asked."""
+    try:
+        return await answers(handle, within_s, method, *args)
+    except Exception as error:  # TimeoutError, or Serve's own: while the only replica restarts there is none
+        return [error]
+
+
 def members(
     role: str,
     handle: DeploymentHandle[Any],

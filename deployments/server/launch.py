@@ -79,7 +79,7 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     host, port = gateway.host, gateway.port
     if address == "local":  # elsewhere each node fetches what its roles need, and has its own file of keys
         port = bindable(host, port)
-        KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ | gateway.placement.env)
+        KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ)
         _warn_of_the_processor(config)
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

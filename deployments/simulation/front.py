@@ -100,6 +100,7 @@ class Front:
         visit, now = self._visits.pop(number), self._clock.now
         del self._by_ticket[visit.ticket.number]
         self._admission.needs.ended(visit.ticket.wish.holder, visit.num_written)
+        self._admission.end_one(visit.ticket, now)
         self._admission.leave(visit.ticket, now)
         self._call_up()
 

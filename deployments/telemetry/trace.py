@@ -4,12 +4,12 @@ Promises: an observer of a pipeline that never raises and never waits; times are
 clock that is handed in; what is still running when a request ends is closed as cancelled, a stream only where its
 answer is not whole, and one that gave way or met a stop string is the target's; without `texts` it holds no text, nor
 words that may quote one: no reasons of verdicts, and of errors only the class; one that was cut or forgotten grows no
-more. `as_dict` is the JSON that `/v1/traces/{id}` serves and that `lookahead trace` draws.
+more. `as_dict` is what `/v1/traces/{id}` serves as JSON and what `lookahead trace` draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -74,7 +74,7 @@ class TraceRecorder:
     def __init__(self, request_id: str, mode: str, started_at: float, clock: Callable[[], float], texts: bool) -> None:
         self.request_id = request_id
         self._mode = mode
-        self._started_at = started_at
+        self.started_at = started_at
         self._clock = clock
         self._zero = clock()
         self._texts = texts
@@ -199,16 +199,21 @@ class TraceRecorder:
 
     def as_dict(self) -> dict[str, Any]:
         """The trace as JSON values."""
+        return {name: list(told) if isinstance(told, Iterator) else told for name, told in self.told().items()}
+
+    def told(self) -> dict[str, Any]:
+        """As `as_dict`, with iterators in the place of the long lists: over what there is now, made as they are read,
+        since to make hundreds of thousands of entries takes a second."""
         now = self._duration_s if self._duration_s is not None else self._now()
         trace = {
             "request_id": self.request_id,
             "mode": self._mode,
-            "started_at": self._started_at,
+            "started_at": self.started_at,
             "duration_s": now,
             "finished": self._duration_s is not None,
-            "spans": [span.as_dict(now) for span in self.spans],
-            "commits": self._commits,
-            "decisions": self._decisions,
+            "spans": (span.as_dict(now) for span in self.spans),
+            "commits": iter(tuple(self._commits)),
+            "decisions": iter(tuple(self._decisions)),
             "summary": summary_dict(self._summary) if self._summary is not None else None,
         }
         return trace | ({"error": self._error} if self._error else {}) | ({"cut": True} if self._is_cut else {})

@@ -17,6 +17,7 @@ PURE = [
     "deployments.gateway.fair_queue",
     "deployments.gateway.drain",
     "deployments.gateway.concurrency",
+    "deployments.gateway.lateness",
     "deployments.gateway.admission",
     "deployments.coordinator.transitions",
     "deployments.coordinator.window",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import subprocess
@@ -16,11 +15,6 @@ import ray
 from ray import serve
 from ray.exceptions import AuthenticationError, RayActorError, RayTaskError
 from ray.serve import context
-from ray.serve._private.constants import (
-    SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
-    SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
-)
-from ray.serve._private.utils import call_function_from_import_path
 from ray.serve.exceptions import RayServeException
 
 from actors.errors import ConfigError, ServiceError
@@ -236,19 +230,19 @@ def test_what_ray_and_serve_raise_is_a_sentence(
     assert "\n" not in str(told.value)
 
 
-def test_keys_may_be_in_the_environment_that_the_gateway_is_given(
+def test_keys_may_be_in_the_environment_that_ray_starts_in(
     cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster(None)
     monkeypatch.setattr(serve, "shutdown", lambda: None)
-    monkeypatch.delenv("KEYS_OF_OURS", raising=False)
     config = at("127.0.0.1", 0)
-    placement = config.gateway.placement.model_copy(update={"env": {"KEYS_OF_OURS": "sk-0123456789abcdef"}})
-    for env, is_there in ((placement, True), (config.gateway.placement, False)):
-        gateway = config.gateway.model_copy(update={"api_keys_env": "KEYS_OF_OURS", "placement": env})
-        expected = contextlib.nullcontext() if is_there else pytest.raises(ConfigError, match="KEYS_OF_OURS")
-        with expected, running(config.model_copy(update={"gateway": gateway})):
-            assert is_there
+    config = config.model_copy(update={"gateway": config.gateway.model_copy(update={"api_keys_env": "KEYS_OF_OURS"})})
+    monkeypatch.setenv("KEYS_OF_OURS", "sk-0123456789abcdef")
+    with running(config):
+        pass
+    monkeypatch.delenv("KEYS_OF_OURS")
+    with pytest.raises(ConfigError, match=r"KEYS_OF_OURS.*set it where Ray starts"), running(config):
+        raise AssertionError("there are no keys")
 
 
 def test_what_serve_is_told_is_what_it_makes_of_it() -> None:
@@ -378,18 +372,3 @@ def test_roles_that_still_start_are_no_reason_where_one_has_failed(
     why = _why_not_started(RuntimeError("Serve says no more."))
     assert why.startswith(f"The deployment did not start. {says} What ")
     assert "logs/worker-*.out and worker-*.err" in why
-
-
-async def test_clients_give_no_orders_to_rays_proxy() -> None:
-    passed: list[Any] = []
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        passed.append(scope)
-
-    [middleware] = call_function_from_import_path(ON_EVERY_NODE["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"])
-    wrapped: Any = middleware.cls(application, *middleware.args, **middleware.kwargs)
-    orders = (SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER, SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER)
-    headers = [(name.encode(), b"1") for name in (*orders, "x-request-id")]
-    await wrapped({"type": "http", "path": "/", "headers": headers}, None, None)
-    await wrapped({"type": "lifespan"}, None, None)
-    assert passed == [{"type": "http", "path": "/", "headers": [(b"x-request-id", b"1")]}, {"type": "lifespan"}]

@@ -132,8 +132,8 @@ class ScriptedBackend:
             raise self.trouble
         return self.roles
 
-    async def trace(self, request_id: str) -> dict[str, Any] | None:
-        return self.traces.get(request_id)
+    async def trace(self, request_id: str) -> bytes | None:
+        return json.dumps(self.traces[request_id]).encode() if request_id in self.traces else None
 
     async def metrics(self) -> str:
         return "# TYPE lookahead_requests_in_flight gauge\nlookahead_requests_in_flight 0\n"

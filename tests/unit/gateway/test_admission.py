@@ -105,6 +105,7 @@ class World:
         else:
             self.good[ticket.wish.holder] += ticket.num_tokens
             self.admission.needs.ended(ticket.wish.holder, ticket.num_tokens)
+            self.admission.end_one(ticket, self.now)
         self.admission.leave(ticket, self.now)
         self.call()
 

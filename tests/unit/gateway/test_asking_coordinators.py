@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +24,12 @@ from deployments.gateway.fair_queue import Wish
 from deployments.gateway.rejoining import fetch
 from deployments.generation import GenerationRequest, Keep, Opened, Output
 from deployments.link import client
+from deployments.link.frames import SECRET_BYTES, Address
 from deployments.link.over_serve import LINK
 from deployments.link.server import LinkServer
 from deployments.telemetry.metrics import of_replica
+from deployments.telemetry.trace_json import PART, json_parts
+from deployments.trace_asking import AT_ONCE
 from tests.unit.clock import run_virtually
 from tests.unit.coordinator import bench
 from tests.unit.gateway.script import until
@@ -42,8 +47,11 @@ class Handle:
     def __init__(self, *servers: LinkServer) -> None:
         self.servers = list(servers)
         self.is_short = False
+        self.asked: list[str] = []
+        """For what."""
 
     def broadcast(self, method: str, *args: Any) -> Asked:
+        self.asked.append(method)
         return Asked(self, method, args)
 
 
@@ -77,6 +85,12 @@ class Brain:
 
     async def trace(self, request_id: str) -> dict[str, Any] | None:
         return self.coordinator.trace(request_id)
+
+    async def trace_began(self, request_id: str) -> float | None:
+        return self.coordinator.trace_began(request_id)
+
+    def trace_parts(self, request_id: str) -> AsyncGenerator[bytes, None]:
+        return self.coordinator.trace_parts(request_id)
 
     async def metrics(self) -> tuple[str, str]:
         return "a", of_replica(self.coordinator.metrics(), "a")
@@ -162,7 +176,7 @@ async def tells_all(backend: CoordinatorBackend) -> None:
     """All that there is of the request that runs, and of nothing twice."""
     assert "\nlookahead_requests_in_flight 1.0\n" in await backend.metrics()
     assert '\nlookahead_time_to_first_step_seconds_count{replica="a"} 1.0\n' in await backend.metrics()
-    assert (await backend.trace("r") or {})["request_id"] == "r"
+    assert json.loads(await backend.trace("r") or b"{}")["request_id"] == "r"
 
 
 async def test_a_coordinator_that_is_leaving_tells_of_the_requests_that_it_finishes() -> None:
@@ -190,12 +204,121 @@ async def test_of_several_traces_of_an_id_the_latest_is_told() -> None:
 
         started_at = 1.0
 
+        async def trace_began(self, request_id: str) -> float | None:
+            return self.started_at
+
+        async def trace_parts(self, request_id: str) -> AsyncGenerator[bytes, None]:
+            yield json.dumps(await self.trace(request_id)).encode()
+
     roles = bench.Bench()
     brains = [Told(await roles.coordinator()) for _ in range(3)]
-    brains[1].started_at = 2.0
-    backend = gateway(Handle(*(LinkServer(brain, COORDINATOR_METHODS, "a", 10) for brain in brains)))
-    assert await backend.trace("r") == {"request_id": "r", "started_at": 2.0}
-    await backend.aclose()
+    linked = [LinkServer(brain, COORDINATOR_METHODS, name, 10) for brain, name in zip(brains, "ab", strict=False)]
+    unlinked: Any = SimpleNamespace(served=brains[2], address=Address("c", "127.0.0.1", 1, b"-" * SECRET_BYTES, 10))
+    for server in linked:
+        await server.start("127.0.0.1")
+    handle = Handle(*linked)
+    backend = gateway(handle)
+    try:
+        for latest in (1, 0):  # before there is a link
+            await tells_the_latest(backend, brains, latest)
+        await backend._coordinators.link("", 5.0)
+        await until(lambda: len(backend._coordinators.links) == 2)
+        handle.asked.clear()
+        for latest in (0, 1):
+            await tells_the_latest(backend, brains, latest)
+        assert "trace" not in handle.asked, "Serve's calls bring all of a trace at once"
+        handle.servers.append(unlinked)
+        for latest in (2, 0, 2, 1):
+            await tells_the_latest(backend, brains, latest)
+        assert "trace" in handle.asked
+        handle.servers.pop(0)  # one that is leaving
+        await tells_the_latest(backend, brains, 0)
+    finally:
+        await backend.aclose()
+        for server in linked:
+            await server.close()
+
+
+async def tells_the_latest(backend: CoordinatorBackend, brains: Sequence[Any], latest: int) -> None:
+    brains[latest].started_at = max(brain.started_at for brain in brains) + 1.0
+    told = json.loads(await backend.trace("r") or b"null")
+    assert told == {"request_id": "r", "started_at": brains[latest].started_at}
+
+
+class Long(Brain):
+    """Has one long trace."""
+
+    num_reading = most_reading = 0
+
+    def told(self) -> dict[str, Any]:
+        return {"request_id": "r", "started_at": 1.0, "spans": [{"position": at} for at in range(60 * PART)], "n": None}
+
+    async def trace_began(self, request_id: str) -> float | None:
+        return 1.0 if request_id == "r" else None
+
+    async def trace_parts(self, request_id: str) -> AsyncGenerator[bytes, None]:
+        self.num_reading += 1
+        self.most_reading = max(self.most_reading, self.num_reading)
+        try:
+            async for part in json_parts(self.told()):
+                yield part
+        finally:
+            self.num_reading -= 1
+
+
+async def test_a_long_trace_holds_nobody_up_and_few_are_read_at_a_time() -> None:
+    roles = bench.Bench()
+    brain = Long(await roles.coordinator())
+    server = LinkServer(brain, COORDINATOR_METHODS, "a", 10)
+    await server.start("127.0.0.1")
+    backend = gateway(Handle(server))
+    num_turns = 0
+
+    async def others() -> None:
+        nonlocal num_turns
+        while True:
+            num_turns += 1
+            await asyncio.sleep(0)
+
+    await backend._coordinators.link("", 5.0)
+    working = asyncio.create_task(others())
+    try:
+        found = json.loads(await backend.trace("r") or b"null")
+        assert found == brain.told()
+        assert num_turns > 60, "others went on at each part"
+        told = await asyncio.gather(*(backend.trace("r") for _ in range(5)), backend.trace("other"))
+        assert [each is None for each in told] == [False] * 5 + [True]
+        assert brain.most_reading == AT_ONCE
+    finally:
+        working.cancel()
+        await backend.aclose()
+        await server.close()
+
+
+async def test_a_coordinator_that_stops_in_a_trace_is_an_error() -> None:
+    class Stops(Long):
+        async def trace_parts(self, request_id: str) -> AsyncGenerator[bytes, None]:
+            if request_id == "r":
+                yield b"{"
+                await asyncio.Event().wait()
+
+        async def trace_began(self, request_id: str) -> float | None:
+            return 1.0
+
+    roles = bench.Bench()
+    server = LinkServer(Stops(await roles.coordinator()), COORDINATOR_METHODS, "a", 10)
+    await server.start("127.0.0.1")
+    backend = gateway(Handle(server))
+    backend._traces._within_s = 0.2
+    try:
+        await backend._coordinators.link("", 5.0)
+        with pytest.raises(RoleUnavailable, match="stopped telling it; ask again"):
+            await backend.trace("r")
+        with pytest.raises(RoleUnavailable, match="ask again"):
+            await backend.trace("forgotten meanwhile")
+    finally:
+        await backend.aclose()
+        await server.close()
 
 
 def test_what_a_frozen_coordinator_may_have_is_not_said_to_be_nowhere() -> None:

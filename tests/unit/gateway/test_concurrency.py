@@ -13,13 +13,14 @@ from deployments.gateway.drain import Drain
 def pressed(limit: Concurrency, rates: list[float], used: float = 0.1) -> list[int]:
     """As much runs as may and more waits; so many tokens a second are written at each measurement."""
     now, seen = 0.0, []
+    limit.lateness.began("a", now)
     for rate in rates:
         before, at = limit.limit, now
         while limit.limit == before and now < at + 4.0:
             limit.watch(before, True, now)
             for _ in range(before):
                 limit.add(int(rate * 0.1 / before) or 1)
-                limit.ended(used)
+                limit.lateness.answered("a", used)
             now += 0.1
         limit.watch(limit.limit, True, now)
         seen.append(limit.limit)
@@ -54,6 +55,12 @@ def test_it_rises_while_more_bring_more_and_falls_while_fewer_cost_nothing() -> 
 
 def test_it_falls_when_answers_take_most_of_their_time() -> None:
     assert pressed(Concurrency(64, 8, 640), [6_400.0, 9_000.0], used=0.9)[-1] < 64
+
+
+def test_it_does_not_fall_for_one_holder_whose_answers_alone_take_most_of_their_time() -> None:
+    limit = Concurrency(64, 8, 640)
+    limit.lateness.began("b", 0.0)
+    assert pressed(limit, [6_400.0, 9_000.0], used=1.0)[-1] > 64
 
 
 def test_the_rate_is_of_busy_time_only() -> None:

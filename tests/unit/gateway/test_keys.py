@@ -141,6 +141,19 @@ def test_a_source_that_cannot_be_read_keeps_the_gateway_from_starting(tmp_path: 
         ring({"KEYS": " , "}, api_keys_env="KEYS")
 
 
+@pytest.mark.parametrize("role", ["target", "draft", "verifier", "coordinator", "gateway"])
+def test_keys_are_not_taken_from_where_ray_would_log_them(role: str) -> None:
+    settings = config().model_dump()
+    env = {"placement": {"env": {"KEYS": SECRET, "OTHER": "1"}}}
+    settings = laid_over(settings, {"draft": {"model": "scripted", "engine": {"kind": "scripted"}}, role: env})
+    validate_config(settings, "it")
+    validate_config(laid_over(settings, {"gateway": {"api_keys_env": "ELSEWHERE"}}), "it")
+    says = rf"{role}\.placement\.env holds KEYS.*Ray writes.*Ray starts.*api_keys_file"
+    with pytest.raises(ConfigError, match=says) as error:
+        validate_config(laid_over(settings, {"gateway": {"api_keys_env": "KEYS"}}), "it")
+    assert SECRET not in str(error.value)
+
+
 async def test_a_file_without_keys_lets_nobody_in(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text("[]")

@@ -138,6 +138,18 @@ async def test_requests_a_minute_over_http(backend: ScriptedBackend) -> None:
     assert len(backend.requests) == 3
 
 
+async def test_traces_are_counted_as_requests(backend: ScriptedBackend) -> None:
+    backend.traces["r"] = {"spans": []}
+    timed = Timed(backend, {"requests_per_minute": 2, "concurrency": 1})
+    statuses = []
+    for name in ("r", "none", "r", "none"):
+        answer = await timed.client.get(f"/v1/traces/{name}", headers={"authorization": "Bearer k"})
+        statuses.append((answer.status_code, answer.headers["x-ratelimit-remaining-requests"]))
+    assert statuses == [(200, "1"), (404, "0"), (429, "0"), (429, "0")]
+    assert_refused(answer, 30)
+    assert (await timed.post(chat())).status_code == 429
+
+
 @pytest.mark.parametrize(
     ("path", "body", "prompts"),
     [(CHAT, chat(n=2, stream=True), 1), ("/v1/completions", completion(prompt=["a", "b"]), 2)],

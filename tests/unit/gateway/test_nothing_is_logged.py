@@ -37,7 +37,7 @@ class Over:
     async def readiness(self) -> dict[str, bool]:
         return {"target": True}
 
-    async def trace(self, request_id: str) -> dict[str, Any] | None:
+    async def trace(self, request_id: str) -> bytes | None:
         return None
 
     async def metrics(self) -> str:

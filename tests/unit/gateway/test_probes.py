@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import httpx
 import jsonschema  # type: ignore[import-untyped]
@@ -85,7 +84,7 @@ async def test_traces_by_request_id_or_completion_id(
 @pytest.mark.parametrize("trouble", [None, RoleUnavailable("A coordinator did not say.")])
 async def test_a_trace_that_is_not_found_may_be_where_nobody_answers(trouble: RoleUnavailable | None) -> None:
     class Partly(ScriptedBackend):
-        async def trace(self, request_id: str) -> dict[str, Any] | None:
+        async def trace(self, request_id: str) -> bytes | None:
             if (found := await super().trace(request_id)) is None and trouble is not None:
                 raise trouble
             return found
@@ -106,7 +105,7 @@ async def test_an_id_that_could_not_be_logged_is_there_nowhere_and_nobody_is_ask
         async def hand_over(self, stream_id: str, owner: str) -> list[GenerationRequest]:
             raise AssertionError(f"asked for {stream_id!r}")
 
-        async def trace(self, request_id: str) -> dict[str, Any] | None:
+        async def trace(self, request_id: str) -> bytes | None:
             raise AssertionError(f"asked for {request_id!r}")
 
     async with client_of(create_app(config(), Asked)) as client:

@@ -92,7 +92,7 @@ class Gate:
     async def readiness(self) -> dict[str, bool]:
         return {}
 
-    async def trace(self, request_id: str) -> dict[str, Any] | None:
+    async def trace(self, request_id: str) -> bytes | None:
         return None
 
     async def metrics(self) -> str:

@@ -81,9 +81,7 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
         )
     scores = scores_alone(mode)
     if scores and wishes.fidelity is not None:
-        raise RequestError(
-            f"Mode {mode!r} keeps no fidelity: it compares with no target step.", "speculation.fidelity"
-        )
+        raise RequestError(f"Mode {mode!r} keeps no fidelity: it compares with no target step.", "speculation.fidelity")
     named = defaults.specreason.verifier if scores else defaults.fidelities[wishes.fidelity or defaults.fidelity]
     verifier = wishes.verifier or named
     _check_verifier(config, verifier, mode)

@@ -1,13 +1,15 @@
 """What a session asks its strategy, and what it takes of the answer. Pure.
 
 Promises: whatever a strategy wishes, the target writes at most `max_target_steps` steps of a request at once, those of
-branches included; what no strategy may do is a StrategyError that names it: fail, answer something else, wish for a step of the
-target that is there or under way, or wish for nothing while nothing is under way, which would be silence for ever.
+branches included; what no strategy may do is a StrategyError that names it: fail, answer something else, wish for a
+step of the target that is there or under way, or wish for nothing while nothing is under way, which would be silence
+for ever.
 """
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from deployments.coordinator.settings import SessionSettings
 from deployments.coordinator.strategies import STRATEGIES, WindowView, Wishes
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transitions import State
-from deployments.coordinator.window import Window
+from deployments.coordinator.window import Position, Window
 
 
 class Counsel:
@@ -86,7 +88,7 @@ class Counsel:
         """How many of `num_wanted` further steps the target may begin."""
         if self._max_target_steps is None:
             return num_wanted
-        rows = [self._window, *(branch.positions for branch in self._window.branches)]
+        rows: list[Iterable[Position]] = [self._window, *(branch.positions for branch in self._window.branches)]
         return max(0, self._max_target_steps - sum(p.writing is not None for row in rows for p in row))
 
     def _error(self, what: str) -> StrategyError:

@@ -179,7 +179,11 @@ def test_the_configuration_page_names_every_word_that_a_setting_may_be() -> None
     for name, field in settings():
         for words in choices_of(field.annotation):
             said[words] = said.get(words, "") + meanings.get(name, "")
-    assert {get_args(speculation_config.Mode), get_args(speculation_config.Boundary), ("vllm", "scripted")} < said.keys()
+    assert {
+        get_args(speculation_config.Mode),
+        get_args(speculation_config.Boundary),
+        ("vllm", "scripted"),
+    } < said.keys()
     for words, text in said.items():
         missing = [word for word in words if len(words) > 1 and f"`{word}`" not in text]
         assert not missing, f"docs/configuration.md does not say what {missing[0]!r} (of {', '.join(words)}) is"

@@ -70,7 +70,9 @@ def test_a_synchronous_round_has_all_its_steps_under_the_bound(most: int | None,
     num_rounds = sum(isinstance(c, StartDraft) for c in here.log)
     assert (num_rounds, num_written(here)) == (1, min(most or 4, 4))
     while sum(isinstance(c, StartDraft) for c in here.log) == 1:
-        assert isinstance(here.under_way[here.choices()[0]][0], TargetStep), "nothing is drafted before the round is over"
+        assert isinstance(here.under_way[here.choices()[0]][0], TargetStep), (
+            "nothing is drafted before the round is over"
+        )
         here.do(here.choices()[0])
     assert sum(isinstance(c, StartTarget) for c in here.log) == steps
     assert here.session.summary().num_steps == steps

@@ -93,7 +93,7 @@ def test_a_session_for_each_request_decides_as_the_table_where_places_are_all(mo
 
 def test_the_table_refuses_a_strategy_that_sees_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STRATEGIES, "lookahead_sync", Late)
-    with pytest.raises(ValueError, match="lookahead_sync.*places only"):
+    with pytest.raises(ValueError, match=r"lookahead_sync.*places only"):
         Decisions(settings_for("lookahead_sync", 3))
 
 

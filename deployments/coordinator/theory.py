@@ -4,7 +4,7 @@ Sources: Lookahead Reasoning, arXiv 2506.19830 (step level, both levels, budget)
 2211.17192 (draft tokens). What is called "ours" is derived here and tested against the real session.
 
 Words of all functions: `alpha` is the acceptance rate (0 to 1), `c` the time of a draft step (or token) over that of a
-target step (or token), 0 or more (above 0 in `async_speed_up` and `hinted_speed_up`, and for the steps of `best_split`),
+target step (or token), 0 or more (above 0 in `async_speed_up`, `hinted_speed_up` and for the steps of `best_split`),
 `k` how many of them the target works on at once (1 or more); `verdict`, `restart` and `spread` are 0 or more, `gain` is
 1 or more. Times are in target steps. A speed-up is over the target alone. Anything outside of these bounds, and what is
 no finite number, is a ValueError.

@@ -14,6 +14,7 @@
     │   └── DeadlineExceeded    the request's or the server's time limit passed                 408
     └── OperatorError           the operator's: a config or a model that cannot be used         500
         ├── ConfigError         a config file or profile is wrong
+        ├── StrategyError       the code of a strategy does what none may do
         └── WeightsError        model weights are missing, broken or cannot be loaded
 
 Promises: every error survives pickling with its class and fields (all arguments reach ``Exception.__init__``); its
@@ -136,6 +137,13 @@ class ConfigError(OperatorError):
     """A config file or profile is wrong."""
 
     code = "bad_config"
+
+
+class StrategyError(OperatorError):
+    """A strategy that this deployment was given does what none may do: its code is to be mended. No other coordinator
+    would do better."""
+
+    code = "bad_strategy"
 
 
 class WeightsError(OperatorError):

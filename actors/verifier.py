@@ -57,7 +57,8 @@ class StepVerifier:
 
 
 async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> Verdict:
-    """The first sure check decides. `score` and `probability` are its own, or the last ones that an unsure one gave."""
+    """The first sure check decides. `score` and `probability` are its own, or the last ones that a check before it
+    gave, which was unsure."""
     name = request.verifier
     reasons: list[str] = []
     score: float | None = None
@@ -71,25 +72,25 @@ async def _decide(request: JudgeRequest, checks: Sequence[Check]) -> Verdict:
             # soon it says so tells nothing of how long its verdicts take.
             logger.warning("The check %s cannot read a step, which is rejected: %s", decided_by, error)
             reason = f"the check {check.name} cannot read the step: {error}"
-            return Verdict(False, name, reason, num_unasked=len(checks) - num_asked + 1)
+            num_unasked = len(checks) - num_asked + 1
+            return Verdict(False, name, reason, score, probability=probability, num_unasked=num_unasked)
         except Exception as error:
             # A verifier that is broken costs speed; one that guesses would cost the answer.
             logger.exception("The check %s failed; the step is rejected.", decided_by)
             reason = f"the check {check.name} failed: {str(error) or type(error).__name__}"
-            return Verdict(False, decided_by, reason, has_failed=True)
-        if opinion.decision is not Decision.UNSURE:
-            accepted, num_unasked = opinion.decision is Decision.ACCEPT, len(checks) - num_asked
-            return Verdict(
-                accepted,
-                decided_by,
-                opinion.reason,
-                opinion.score,
-                probability=opinion.probability,
-                num_unasked=num_unasked,
-            )
-        reasons.append(f"{check.name}: {opinion.reason}")
+            return Verdict(False, decided_by, reason, score, probability=probability, has_failed=True)
         if opinion.score is not None:
             score, probability = opinion.score, opinion.probability
+        if opinion.decision is not Decision.UNSURE:
+            return Verdict(
+                opinion.decision is Decision.ACCEPT,
+                decided_by,
+                opinion.reason,
+                score,
+                probability=probability,
+                num_unasked=len(checks) - num_asked,
+            )
+        reasons.append(f"{check.name}: {opinion.reason}")
     reason = f"no check was sure ({'; '.join(reasons)})"
     return Verdict(False, name, reason, score, probability=probability)
 

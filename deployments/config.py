@@ -18,6 +18,7 @@ from actors.engines.generation_config import OVERRIDE
 from actors.errors import ConfigError
 from actors.models import SHORT
 from deployments.autoscaling_config import AutoscalingConfig
+from deployments.coordinator.strategies import STRATEGIES
 from deployments.gateway_config import ApiKeyConfig, GatewayConfig
 from deployments.sections import PlacementConfig, Strict, WriterConfig
 from deployments.speculation_config import Mode, SpeculationConfig
@@ -196,7 +197,8 @@ class Config(Strict):
             raise ValueError(f"speculation.branches needs mode 'lookahead', not {self.speculation.mode!r}")
         if self.speculation.mode not in modes_of(self):
             name = self.speculation.specreason.verifier
-            raise ValueError(f"speculation.mode is 'specreason', which needs the verifier {name!r}; configure it")
+            mode = self.speculation.mode
+            raise ValueError(f"speculation.mode is {mode!r}, which needs the verifier {name!r}; configure it")
         for name, checks in self.verifier.verifiers.items():
             for check in checks:
                 engine = getattr(check, "engine", None)
@@ -208,11 +210,19 @@ class Config(Strict):
 
 
 def modes_of(config: Config) -> list[str]:
-    """The modes that requests may ask for: all but the target's own need a draft, and ``specreason`` a verifier."""
+    """The modes that requests may ask for: all but the target's own need a draft, and those that score a verifier."""
+    can_score = config.speculation.specreason.verifier in config.verifier.verifiers
     modes = ["target"] if config.draft is None else list(get_args(Mode))
-    if config.speculation.specreason.verifier not in config.verifier.verifiers and "specreason" in modes:
-        modes.remove("specreason")
-    return modes
+    return [mode for mode in modes if can_score or not scores_alone(mode)]
+
+
+def scores_alone(mode: str) -> bool:
+    """Whether `mode` has draft steps scored alone, by the verifier `speculation.specreason.verifier`, and so keeps no
+    fidelity. ConfigError for a mode without a strategy."""
+    if mode not in STRATEGIES:
+        table = "STRATEGIES of deployments/coordinator/strategies/__init__.py"
+        raise ConfigError(f"The mode {mode!r} has no strategy; add a line for it to {table}.", "speculation.mode")
+    return STRATEGIES[mode].scores_alone
 
 
 def models_of(config: Config) -> list[str]:

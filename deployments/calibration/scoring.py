@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 from uuid import uuid4
 
 from actors.errors import ConfigError, ServiceError
@@ -18,13 +19,18 @@ from deployments.calibration.pairs import StepPair
 from deployments.calibration.side_by_side import for_each
 from deployments.config import Config
 from deployments.verifier_config import Check
+from deployments.verifier_config import Scored as ScoredCheck
 
 BEFORE, OPEN = "before-the-calibrated", "calibrated"
 """Names of two verifiers that are added: the cascade up to the check under measurement, and that check alone."""
 
 Judge = Callable[[JudgeRequest], Awaitable[Verdict]]
-TOPS = {"embedding": 1.0, "judge": 1.0, "score": 9.0, "likelihood": 1.0, "self_confidence": 1.0}
-"""Checks with a score, and the highest one."""
+TOPS: dict[str, float] = {
+    section.model_fields["kind"].default: section.top
+    for section in get_args(get_args(Check)[0])
+    if issubclass(section, ScoredCheck)
+}
+"""Checks with a score, and the highest one, as their settings say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -32,12 +32,15 @@ from deployments.cli.terminal import (
 )
 from deployments.generation import Channel
 from deployments.server.client import DEFAULT_TIMEOUT_S, Fragment, Question, Reply, ask, connect, served_model
+from deployments.speculation_config import Mode
+
+MODES = f"{', '.join(get_args(Mode)[:-1])} or {get_args(Mode)[-1]}"
 
 
 def chat(
     question: Annotated[str | None, typer.Argument(help="What to ask; without it, a conversation begins.")] = None,
     url: Url = DEFAULT_URL,
-    mode: Annotated[str | None, typer.Option(help="target or lookahead; else the server's default.")] = None,
+    mode: Annotated[str | None, typer.Option(help=f"{MODES}; else the server's default.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     temperature: Temperature = 0.0,
     fidelity: Fidelity = None,

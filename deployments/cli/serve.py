@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actors.errors import ConfigError
-from deployments.server.launch import LOGS, running
+from deployments.server.launch import logs, running
 
 if TYPE_CHECKING:
     from deployments.config import Config
@@ -37,7 +37,7 @@ def serve(
         typer.echo(f"Serving {model} at {url}/v1 - stop with Ctrl-C")
         typer.echo(f'Try: lookahead chat "What is 12 * 13?" --url {url}', err=True)
         is_here = address == "local"
-        typer.echo(f"Logs: {LOGS}{'' if is_here else ', on the node of each role'}", err=True)
+        typer.echo(f"Logs: {logs()}{'' if is_here else ', on the node of each role'}", err=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)

@@ -24,7 +24,7 @@ from actors.errors import (
     RoleUnavailable,
 )
 from actors.messages import Prompt, StepRule, TokenIds
-from deployments.config import Config
+from deployments.config import Config, scores_alone
 from deployments.coordinator.breaker import Fuse
 from deployments.coordinator.control.controller import Controller
 from deployments.coordinator.control.pacer import Manner, Pacer
@@ -81,14 +81,12 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
         raise RequestError(
             f"Fidelity {wishes.fidelity!r} is not configured; there are: {known}.", "speculation.fidelity"
         )
-    scores = mode == "specreason"
+    scores = scores_alone(mode)
     if scores and wishes.fidelity is not None:
-        raise RequestError(
-            "Mode 'specreason' keeps no fidelity: it compares with no target step.", "speculation.fidelity"
-        )
+        raise RequestError(f"Mode {mode!r} keeps no fidelity: it compares with no target step.", "speculation.fidelity")
     named = defaults.specreason.verifier if scores else defaults.fidelities[wishes.fidelity or defaults.fidelity]
     verifier = wishes.verifier or named
-    _check_verifier(config, verifier, scores)
+    _check_verifier(config, verifier, mode)
     is_exact = not scores and accepts_only_equal(config.verifier.verifiers[verifier])
     depth = wishes.max_lookahead if wishes.max_lookahead is not None else defaults.max_lookahead
     token_speculation = wishes.token_speculation or defaults.token_speculation
@@ -106,16 +104,16 @@ def settle(config: Config, request: GenerationRequest) -> Plan:
     return Plan(mode, depth, checked_by, token_speculation, branches, is_controlled, may_guide)
 
 
-def _check_verifier(config: Config, verifier: str, scores: bool) -> None:
-    """RequestError unless there is such a verifier and, where it `scores`, it can judge a draft step alone."""
+def _check_verifier(config: Config, verifier: str, mode: str) -> None:
+    """RequestError unless there is such a verifier and, where `mode` scores, it can judge a draft step alone."""
     verifiers = config.verifier.verifiers
     if verifier not in verifiers:
         known = ", ".join(verifiers)
         raise RequestError(f"There is no verifier {verifier!r}; there are: {known}.", "speculation.verifier")
-    if scores and not suits_specreason(verifiers[verifier]):
+    if scores_alone(mode) and not suits_specreason(verifiers[verifier]):
         able = ", ".join(name for name, checks in verifiers.items() if suits_specreason(checks)) or "none"
         raise RequestError(
-            f"Mode 'specreason' has draft steps judged alone, which no check of {verifier!r} can do. "
+            f"Mode {mode!r} has draft steps judged alone, which no check of {verifier!r} can do. "
             f"Verifiers that can: {able}.",
             "speculation.verifier",
         )

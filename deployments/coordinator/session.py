@@ -5,6 +5,7 @@ Promises (each one is a test):
 - every committed token leaves exactly once and in order, whatever order events come in;
 - with a verifier that rejects everything the output is the target's own, token for token;
 - a target step that is done never waits for a draft step;
+- a strategy that leaves nothing under way, or fails, is a StrategyError at once (`counsel.py`);
 - after `Finish` or `Fail` every call that was started has ended or was told to `Cancel`.
 
 A position's step is decided on its own, under the condition that all before it end as they are now: a rejection deep
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from actors.errors import ContextTooLong
 from actors.messages import Ending, Piece, Step
 from deployments.coordinator.calls import Calls
+from deployments.coordinator.counsel import Counsel
 from deployments.coordinator.drafting import Drafting
 from deployments.coordinator.events import (
     Command,
@@ -42,7 +44,6 @@ from deployments.coordinator.events import (
 from deployments.coordinator.hints import Hints
 from deployments.coordinator.paths import Paths
 from deployments.coordinator.settings import SessionSettings
-from deployments.coordinator.strategies import STRATEGIES, WindowView
 from deployments.coordinator.stream import Stream
 from deployments.coordinator.tally import Tally
 from deployments.coordinator.transcript import Transcript
@@ -61,7 +62,6 @@ class Session:
         self._settings = settings
         self._decide = decide
         self._decision = Decision(settings.max_lookahead, "as asked for")
-        self._strategy = STRATEGIES[settings.mode](settings)
         self._tally = Tally(settings.mode, settings.resume, settings.num_takeovers)
         self._transcript = Transcript(settings, self._tally)
         self._hints = Hints(settings.num_nearby_hints if settings.token_speculation == "hints" else 0)
@@ -69,6 +69,7 @@ class Session:
         self._drafting = Drafting(settings, self._calls)
         self._stream = Stream(settings, self._calls, self._transcript, self._tally)
         self._window = Window(settings.vocabulary, settings.max_tokens, settings.stop)
+        self._counsel = Counsel(settings, self._window, self._calls, self._drafting, self._tally)
         self._out: list[Command] = []
         self._paths = Paths(settings, self._window, self._calls, self._drafting, self._hints, self._tally, self._out)
         self.finished = False
@@ -81,7 +82,7 @@ class Session:
         if self._transcript.finish_reason is not None:
             self._finish_here(self._transcript.finish_reason)
             return self._flush()
-        if self._strategy.speculates and not self._drafting.is_possible:
+        if self._counsel.speculates and not self._drafting.is_possible:
             self._lose_draft(*self._drafting.absence)
         if self._may_speculate():
             self._window.open(self._transcript.path, self._transcript.num_tokens)
@@ -327,7 +328,7 @@ class Session:
     # --- the window --------------------------------------------------------------------------------------------------
 
     def _may_speculate(self) -> bool:
-        return self._strategy.speculates and (self._transcript.is_reasoning or self._settings.speculate_content)
+        return self._counsel.speculates and (self._transcript.is_reasoning or self._settings.speculate_content)
 
     def _depth(self) -> int:
         """How deep to look ahead now; each change of the decision is told once."""
@@ -348,25 +349,15 @@ class Session:
                 self._window.clear()
                 self._out.append(self._stream.start())
                 return
-        can_draft = self._drafting.is_possible and tail.state is State.OPEN
-        view = WindowView(
-            tuple(self._window),
-            depth,
-            self._tally.num_steps,
-            self._drafting.is_running,
-            can_draft,
-            1 if self._decision.watches or depth == 0 else None,
-            tuple(self._window.branches),
-            self._transcript.is_reasoning,
-        )
-        wishes = self._strategy.wishes(view)
+        only_head = self._decision.watches or depth == 0
+        wishes = self._counsel.wishes(depth, only_head=only_head, is_reasoning=self._transcript.is_reasoning)
         for position in wishes.targets:
             self._out.append(self._calls.target(position, self._window.index(position)))
         for position in wishes.scores:
             self._score(position)
-        if wishes.draft_depth > 0 and can_draft:
+        if wishes.draft_depth > 0:
             self._out.append(self._drafting.start(tail, wishes.draft_depth))
-        for position in wishes.branches if self._drafting.is_possible else ():
+        for position in wishes.branches:
             branch = self._window.open_beside(position)
             start = self._drafting.branch(branch.first, wishes.branch_depth, position.num_branches)
             branch.call = start.call

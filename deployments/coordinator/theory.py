@@ -3,9 +3,11 @@
 Sources: Lookahead Reasoning, arXiv 2506.19830 (step level, both levels, budget); speculative decoding of tokens, arXiv
 2211.17192 (draft tokens). What is called "ours" is derived here and tested against the real session.
 
-Words of all functions: `alpha` is the acceptance rate (0..1), `c` the time of a draft step (or token) over that of a
-target step (or token), `k` how many of them the target works on at once. Times are in target steps. A speed-up is over
-the target alone. Anything outside of these bounds is a ValueError.
+Words of all functions: `alpha` is the acceptance rate (0 to 1), `c` the time of a draft step (or token) over that of a
+target step (or token), 0 or more (above 0 in `async_speed_up`, `hinted_speed_up` and for the steps of `best_split`),
+`k` how many of them the target works on at once (1 or more); `verdict`, `restart` and `spread` are 0 or more, `gain` is
+1 or more. Times are in target steps. A speed-up is over the target alone. Anything outside of these bounds, and what is
+no finite number, is a ValueError.
 """
 
 from __future__ import annotations
@@ -54,9 +56,8 @@ def window_speed_up(alpha: float, c: float, depth: float, verdict: float = 0.0) 
     nothing: the target's steps stand as they are. And a verdict longer than (`depth` - 1) c costs less than this says:
     the target's step of the last place ends before there is room for a draft step there, and stands.
     """
-    _check(alpha, c, depth + 1)
-    if depth < 1 or verdict < 0.0:
-        raise ValueError(f"no speed-up is defined for depth={depth}, verdict={verdict}")
+    _check(alpha, c, depth)
+    _check_least("verdict", verdict)
     if c >= 1.0:
         return 1.0
     k = depth + 1
@@ -81,6 +82,8 @@ def uneven_window(alpha: float, c: float, depth: int, verdict: float, spread: fl
     gives with equal steps, and is as full as one of depth^exp(-0.5 spread). Within 10 % of the session for spreads up
     to 1, closer for those up to 0.5 that texts have.
     """
+    _check(alpha, c, depth)
+    _check_least("spread", spread)
     fullness = depth ** math.exp(-0.5 * spread)
     low = int(fullness)
     part = fullness - low
@@ -165,6 +168,7 @@ def tokens_per_pass(alpha: float, num_draft_tokens: int) -> float:
 
 def wall_time_factor(alpha: float, c: float, num_draft_tokens: int) -> float:
     """Speed-up by draft tokens (arXiv 2211.17192, theorem 3.8)."""
+    _check(alpha, c, num_draft_tokens + 1)
     return tokens_per_pass(alpha, num_draft_tokens) / (num_draft_tokens * c + 1.0)
 
 
@@ -189,7 +193,7 @@ def hinted_speed_up(alpha: float, c: float, gain: float, k: int) -> float:
     Ours: the draft's step makes the target write `gain` (1 or more) times as fast, so that the same draft costs a
     larger part of a target step. `c` is that without hints.
     """
-    _check_gain(gain)
+    _check_least("gain", gain, 1.0)
     return async_speed_up(alpha, c * gain, k) * gain
 
 
@@ -200,7 +204,7 @@ def late_hint_gain(c: float, gain: float) -> float:
     the target writes at its own pace, the rest goes `gain` times as fast. Waiting for the hint would end later.
     """
     _check(0.0, c, 1)
-    _check_gain(gain)
+    _check_least("gain", gain, 1.0)
     return 1.0 if c >= 1.0 else 1.0 / (c + (1.0 - c) / gain)
 
 
@@ -215,6 +219,7 @@ def guided_speed_up(alpha: float, c: float, num_hint_tokens: int, restart: float
     late), at most `num_hint_tokens` + 1 a pass. Tokens that the engine looks up itself are not in it.
     """
     _check(alpha, c, num_hint_tokens)
+    _check_least("restart", restart)
 
     def num_passes(length: int) -> float:
         """For `length` tokens on which both agree, and the one behind them."""
@@ -245,10 +250,11 @@ def _start(place: int, c: float, k: int, verdict: float) -> float:
 
 
 def _check(alpha: float, c: float, k: float) -> None:
-    if not 0.0 <= alpha <= 1.0 or c < 0.0 or k < 1:
+    # A comparison with what is not a number is false, so that each of these finds it.
+    if not (0.0 <= alpha <= 1.0 and 0.0 <= c < math.inf and 1 <= k < math.inf):
         raise ValueError(f"no speed-up is defined for alpha={alpha}, c={c}, k={k}")
 
 
-def _check_gain(gain: float) -> None:
-    if gain < 1.0:
-        raise ValueError(f"no speed-up is defined for gain={gain}")
+def _check_least(name: str, value: float, least: float = 0.0) -> None:
+    if not least <= value < math.inf:
+        raise ValueError(f"no speed-up is defined for {name}={value}")

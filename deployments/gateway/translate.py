@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from actors.errors import LookaheadError, UnknownModel
 from actors.messages import Message, Prompt
-from deployments.config import Config, modes_of
+from deployments.config import Config, modes_of, scores_alone
 from deployments.gateway.errors import bad_request
 from deployments.gateway.schemas import Body, ChatRequest, CompletionRequest, Generation, Speculation
 from deployments.generation import GenerationRequest, SamplingOptions, SpeculationOptions
@@ -183,7 +183,9 @@ def _sampling(body: Generation) -> SamplingOptions:
 
 def _speculation(wishes: Speculation | None, config: Config, fidelity: Fidelity | None) -> SpeculationOptions:
     mode = (wishes.mode if wishes is not None else None) or config.speculation.mode
-    if mode == "specreason":  # it keeps no fidelity, and the key's is nothing that the request asked for
+    if mode in get_args(Mode) and scores_alone(
+        mode
+    ):  # it keeps no fidelity, and the key's is nothing that the request asked for
         fidelity = None
     if wishes is None:
         return SpeculationOptions(fidelity=fidelity)

@@ -51,8 +51,8 @@ ON_ONE_MACHINE = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
 """Where the models compute on the same cores, Serve's controller looks at its replicas once a second, not ten times:
 that took 4 % of a core from them, and 1 % more for Ray's store."""
 POLL_S = 0.5
-LOGS = "/tmp/ray/session_latest/logs/worker-*.out and worker-*.err"  # nosec B108 # named, not written
-"""Where the processes of the cluster that this machine started last write, one pair of files each."""
+LAST_LOGS = "/tmp/ray/session_latest/logs"  # nosec B108 # named, not written
+"""Where the processes of the cluster that this machine started last write."""
 HEAD = "node:__internal_head__"
 """The resource by which Ray knows the head of a cluster."""
 
@@ -251,6 +251,15 @@ def _states(deployments: dict[str, Any]) -> str:
     return "Starting: " + ", ".join(f"{name} {d.status.value.lower()}" for name, d in deployments.items())
 
 
+def logs() -> str:
+    """Where the processes of the cluster that this process is part of write, one pair of files each."""
+    from ray._private import worker
+
+    node = worker._global_node
+    folder = LAST_LOGS if node is None else node.get_logs_dir_path()
+    return f"{folder}/worker-*.out and worker-*.err"
+
+
 def _why_not_started(error: Exception) -> str:
     """The deployments' own words, and where more is written. Roles that are still starting are named only where none
     has failed."""
@@ -259,7 +268,7 @@ def _why_not_started(error: Exception) -> str:
     reasons = [f"{name}: {_innermost(said.message).rstrip('.')}." for name, said in (failed or told).items()]
     return (
         f"The deployment did not start. {' '.join(reasons) or _innermost(str(error))} What the roles' processes wrote "
-        f"themselves is on their nodes, in {LOGS}."
+        f"themselves is on their nodes, in {logs()}."
     )
 
 

@@ -17,9 +17,12 @@ from deployments.simulation.controlled import Controlled
 from deployments.simulation.costs import EngineCost
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.engine import Engine, Tempo
+from deployments.simulation.own_session import OwnSession
 from deployments.simulation.scripts import uniform
 from deployments.simulation.workload import NO_GAIN, HintGain
 
+Mind = Decisions | Controlled | OwnSession
+"""What decides for a request."""
 DRAFT_RETRY_S = 2.0
 ROLES = {"target": "target", "stream": "target", "draft": "draft", "judge": "verifier"}
 """Whom calls are for, by their words."""
@@ -147,24 +150,25 @@ class Crossing:
 
 class Cluster:
     """The pools and what the requests have in common. `network_s` is one way between coordinator and engines; `mind`
-    gives a request decisions of its own."""
+    gives a request decisions of its own; without it all have `decisions`."""
 
     def __init__(
         self,
         clock: Clock,
-        decisions: Decisions,
+        decisions: Decisions | None,
         target: Pool,
         draft: Pool,
         verifier: Pool,
         *,
         network_s: float = 0.0,
         hint_gain: HintGain = NO_GAIN,
-        mind: Callable[[int], Decisions | Controlled] | None = None,
+        mind: Callable[[int], Mind] | None = None,
         coordinators: Sequence[Coordinator] = (),
         wrote: Callable[[int, int], None] | None = None,
     ) -> None:
         self.clock = clock
-        self.mind = mind or (lambda number: decisions)
+        self.mind = mind or self._same
+        self._decisions = decisions
         self.target = target
         self.draft = draft
         self.verifier = verifier
@@ -176,6 +180,11 @@ class Cluster:
         """Without any, hearing a result costs nothing."""
         self.wrote = wrote
         """Is told the number of a request and how many tokens were committed for it."""
+
+    def _same(self, number: int) -> Mind:
+        if self._decisions is None:
+            raise ValueError("a cluster needs decisions, or a mind for each request")
+        return self._decisions
 
     def hear(self, number: int, then: Callable[[], None]) -> None:
         """A result for request `number` leaves its engine, which does not wait: `then` happens when it has crossed the

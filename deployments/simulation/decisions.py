@@ -6,7 +6,8 @@ head, and texts do not matter beyond whether draft and target are equal. Each en
 led there event by event, and used from then on.
 
 Not covered, since decisions depend on more than that: branches, spans, steps cut inside, the first steps of SpecReason
-being the target's, a depth that changes. Those are for the pipeline itself.
+being the target's, a depth that changes, a strategy that sees more than the places of the window. Such a strategy has a
+session of its own for each request (`own_session.py`), and the others are for the pipeline itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deployments.coordinator.settings import SessionSettings
+from deployments.coordinator.strategies import STRATEGIES
 from deployments.simulation.led import NOTHING_KNOWN, Facts, Happening, Led, Reaction, led_settings
 
 NUM_READY = 256
@@ -26,6 +28,8 @@ class Decisions:
     takes_facts = False
 
     def __init__(self, settings: SessionSettings) -> None:
+        if not STRATEGIES[settings.mode].sees_places_only:
+            raise ValueError(f"the strategy of mode {settings.mode!r} does not say that it sees places only")
         specreason = settings.specreason
         if specreason.num_target_steps or specreason.max_draft_tokens is not None:
             raise ValueError("SpecReason's first steps and budget depend on more than the window")

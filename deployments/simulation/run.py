@@ -10,16 +10,18 @@ from collections.abc import Callable
 from functools import partial
 
 from deployments.coordinator.control.controller import Controller
+from deployments.coordinator.strategies import STRATEGIES
 from deployments.simulation.arrivals import Arrivals, Then
 from deployments.simulation.asking import GUIDED, guided_texts_of, guiding_of, pools_of, script_of, settings_of
 from deployments.simulation.clock import Clock
-from deployments.simulation.cluster import Cluster, Coordinator, Ended, Pool
+from deployments.simulation.cluster import Cluster, Coordinator, Ended, Mind, Pool
 from deployments.simulation.controlled import Controlled
 from deployments.simulation.decisions import Decisions
 from deployments.simulation.engine import Engine
 from deployments.simulation.front import RETRY_S, Front
 from deployments.simulation.guided_request import GuidedRequest
 from deployments.simulation.outcome import Outcome, quantile
+from deployments.simulation.own_session import OwnSession
 from deployments.simulation.passages import Passages
 from deployments.simulation.request import Request
 from deployments.simulation.scaling import Scaling
@@ -54,16 +56,20 @@ class Run:
         coordinator = scenario.coordinator
         num = coordinator.replicas if coordinator.message_s else 0
         self._coordinators = [Coordinator(clock, coordinator.message_s) for _ in range(num)]
-        controlled = lambda number: Controlled(settings, controller, clock, number)  # noqa: E731
+        mind: Callable[[int], Mind] | None = None
+        if mode == "controlled":
+            mind = lambda number: Controlled(settings, controller, clock, number)  # noqa: E731
+        elif not STRATEGIES[settings.mode].sees_places_only:
+            mind = lambda number: OwnSession(settings)  # noqa: E731
         self._cluster = Cluster(
             clock,
-            Decisions(settings),
+            Decisions(settings) if mind is None else None,
             self._pools["target"],
             self._pools["draft"],
             self._pools["verifier"],
             network_s=scenario.network_s,
             hint_gain=scenario.hint_gain,
-            mind=controlled if mode == "controlled" else None,
+            mind=mind,
             coordinators=self._coordinators,
             wrote=self._wrote if scenario.admission is not None else None,
         )

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from actors.errors import ConfigError
+from deployments.coordinator.strategies import STRATEGIES
 from deployments.simulation.scenario_sections import (
     AdmissionScenario,
     ArrivalScenario,
@@ -73,8 +74,9 @@ class Scenario(Strict):
         may_draft = self.draft.replicas > 0 or (self.autoscaling is not None and self.autoscaling.draft is not None)
         if not may_draft and not alone:
             raise ValueError("speculation.modes need a draft, and draft.replicas is 0")
-        if "specreason" in self.speculation.modes and not self.has_verifier:
-            raise ValueError("mode specreason needs a verifier")
+        scoring = [mode for mode in self.speculation.modes if mode in STRATEGIES and STRATEGIES[mode].scores_alone]
+        if scoring and not self.has_verifier:
+            raise ValueError(f"mode {scoring[0]} needs a verifier")
         return self
 
     @property

@@ -17,19 +17,12 @@ from deployments.gateway_config import AdmissionConfig
 from deployments.simulation.cost_file import Beside, read_costs
 from deployments.simulation.costs import EngineCost, linear_cost
 from deployments.simulation.hardware import GPUS, MODELS, estimated_cost, scaled
+from deployments.speculation_config import Mode as ServerMode
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Mode = Literal[
-    "target",
-    "target_all_gpus",
-    "lookahead",
-    "controlled",
-    "guided",
-    "guided_controlled",
-    "lookahead_sync",
-    "specreason",
-]
-"""``target_all_gpus``: the target alone, with as many replicas as fit on the draft's GPUs too: equal hardware.
+Mode = Literal[ServerMode, "target_all_gpus", "controlled", "guided", "guided_controlled"]
+"""The server's, and more. ``target_all_gpus``: the target alone, with as many replicas as fit on the draft's GPUs too:
+equal hardware.
 ``guided``: the target's stream with the draft's words as its hints, as at fidelity ``exact``. ``controlled`` and
 ``guided_controlled``: the server's controller chooses: a depth up to `max_lookahead`, or whether the draft guides."""
 

@@ -6,8 +6,10 @@ import ast
 import json
 import re
 import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -93,7 +95,31 @@ def modules() -> set[str]:
 
 def test_the_architecture_has_a_line_for_every_module() -> None:
     rows = re.findall(r"^\| `((?:actors|deployments)/\S+\.py)` \| \S", read("docs/architecture.md"), re.MULTILINE)
-    assert sorted(rows) == sorted(modules())
+    compare("docs/architecture.md", rows, modules())
+
+
+def compare(page: str, rows: Iterable[str], things: Iterable[str]) -> None:
+    """Fails unless `page` has one line for each of `things` and for nothing else; says for which."""
+    found = Counter(rows)
+    missing = sorted(set(things) - found.keys())
+    assert not missing, f"{page} has no line for {', '.join(missing)}"
+    strange = sorted(found.keys() - set(things))
+    assert not strange, f"{page} has a line for {', '.join(strange)}, which there is not"
+    twice = sorted(name for name, number in found.items() if number > 1)
+    assert not twice, f"{page} has more than one line for {', '.join(twice)}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (["a.py"], "page.md has no line for b.py\n"),
+        (["a.py", "b.py", "c.py"], "page.md has a line for c.py, which there is not\n"),
+        (["a.py", "b.py", "a.py"], "page.md has more than one line for a.py\n"),
+    ],
+)
+def test_what_a_page_lacks_is_named(rows: list[str], says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        compare("page.md", rows, ["a.py", "b.py"])
 
 
 @EACH_PAGE
@@ -125,13 +151,42 @@ def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def test_the_configuration_page_has_every_setting_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \| \S", read("docs/configuration.md"), re.MULTILINE))
-    fields = {
-        prefix + name: shown_default(field)
-        for model, prefix in SECTIONS.items()
-        for name, field in own_fields(model).items()
-    }
-    assert rows == fields
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| \S", read("docs/configuration.md"), re.MULTILINE)
+    fields = {name: shown_default(field) for name, field in settings()}
+    compare("docs/configuration.md", [name for name, _ in rows], fields)
+    for name, default in rows:
+        assert default == fields[name], f"docs/configuration.md: the default of {name} is {fields[name]}, not {default}"
+
+
+def settings() -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting as the configuration page names it."""
+    for model, prefix in SECTIONS.items():
+        for name, field in own_fields(model).items():
+            yield prefix + name, field
+
+
+def choices_of(annotation: Any) -> set[tuple[str, ...]]:
+    """The sets of words that a value of this type, or a part of it, is one of."""
+    if get_origin(annotation) is Literal:
+        return {get_args(annotation)}
+    return set().union(*map(choices_of, get_args(annotation)))
+
+
+def test_the_configuration_page_names_every_word_that_a_setting_may_be() -> None:
+    """In the line of one of the settings that take these words, as code."""
+    meanings = dict(re.findall(r"^\| `([\w.]+)` \| .+? \| (\S.*)$", read("docs/configuration.md"), re.MULTILINE))
+    said: dict[tuple[str, ...], str] = {}
+    for name, field in settings():
+        for words in choices_of(field.annotation):
+            said[words] = said.get(words, "") + meanings.get(name, "")
+    assert {
+        get_args(speculation_config.Mode),
+        get_args(speculation_config.Boundary),
+        ("vllm", "scripted"),
+    } < said.keys()
+    for words, text in said.items():
+        missing = [word for word in words if len(words) > 1 and f"`{word}`" not in text]
+        assert not missing, f"docs/configuration.md does not say what {missing[0]!r} (of {', '.join(words)}) is"
 
 
 def models_of(annotation: Any) -> set[type[BaseModel]]:
@@ -142,7 +197,10 @@ def models_of(annotation: Any) -> set[type[BaseModel]]:
 
 
 def test_no_section_of_the_configuration_is_forgotten() -> None:
-    assert models_of(config.Config) == SECTIONS.keys()
+    missing = sorted(model.__name__ for model in models_of(config.Config) - SECTIONS.keys())
+    assert not missing, f"SECTIONS in tests/unit/test_docs.py has no line for {', '.join(missing)}"
+    strange = sorted(model.__name__ for model in SECTIONS.keys() - models_of(config.Config))
+    assert not strange, f"SECTIONS has a line for {', '.join(strange)}, which is no section of the configuration"
 
 
 def test_the_readme_gives_the_two_commands() -> None:

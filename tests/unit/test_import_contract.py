@@ -31,6 +31,7 @@ PURE = [
     "deployments.coordinator.calls",
     "deployments.coordinator.guided",
     "deployments.coordinator.hints",
+    "deployments.coordinator.counsel",
     "deployments.coordinator.drafting",
     "deployments.coordinator.strategies",
     "deployments.coordinator.stream",
@@ -55,6 +56,7 @@ PURE = [
     "deployments.simulation.texts",
     "deployments.simulation.decisions",
     "deployments.simulation.led",
+    "deployments.simulation.own_session",
     "deployments.simulation.passages",
     "deployments.simulation.hardware",
 ]

@@ -29,6 +29,7 @@ from deployments.server.launch import (
     _reachable,
     _why_not_started,
     bindable,
+    logs,
     running,
 )
 
@@ -372,3 +373,11 @@ def test_roles_that_still_start_are_no_reason_where_one_has_failed(
     why = _why_not_started(RuntimeError("Serve says no more."))
     assert why.startswith(f"The deployment did not start. {says} What ")
     assert "logs/worker-*.out and worker-*.err" in why
+
+
+def test_the_logs_that_are_named_are_of_the_cluster_that_was_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = SimpleNamespace(get_logs_dir_path=lambda: "/tmp/ray/session_ours/logs")
+    monkeypatch.setattr(ray._private.worker, "_global_node", ours)
+    monkeypatch.setattr(launch, "_deployments", dict)
+    assert logs() == "/tmp/ray/session_ours/logs/worker-*.out and worker-*.err"
+    assert logs() in _why_not_started(RuntimeError("Serve says no more."))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from deployments.coordinator.settings import SessionSettings
-from deployments.coordinator.strategies.base import WindowView, Wishes
+from deployments.coordinator.strategies.base import Strategy, WindowView, Wishes
 from deployments.coordinator.transitions import State
 from deployments.coordinator.window import Position
 
@@ -16,40 +16,28 @@ BRANCH_DEPTH = 2
 stands. What is deeper would rarely come to be committed."""
 
 
-class Lookahead:
+class Lookahead(Strategy):
     """At most `max_lookahead` undecided or uncommitted steps ahead of the head's prefix."""
 
-    speculates: ClassVar[bool] = True
+    sees_places_only: ClassVar[bool] = True
 
     def __init__(self, settings: SessionSettings) -> None:
-        self._max_target_steps = settings.max_target_steps
         self._num_others = settings.branches - 1
         self._max_nodes = settings.max_nodes
 
     def wishes(self, view: WindowView) -> Wishes:
         """The first positions without a target step get one; free places of the window are drafted."""
-        first = view.positions[: self._num_target_steps(view)]
-        targets = [position for position in first if position.wants_target]
+        targets = [position for position in view.positions[: view.max_target_steps] if position.wants_target]
         room = view.max_lookahead - (len(view.positions) - 1)
         depth = room if view.can_draft and not view.drafting and room > 0 else 0
         if not self._num_others:
             return Wishes(tuple(targets), depth)
-        targets += self._on_branches(view, len(targets))
+        targets += self._on_branches(view)
         return Wishes(tuple(targets), depth, branches=self._branches(view), branch_depth=BRANCH_DEPTH)
 
-    def _num_target_steps(self, view: WindowView) -> int:
-        """Positions from the head on at which the target may write."""
-        most = [number for number in (self._max_target_steps, view.max_target_steps) if number is not None]
-        return min(most, default=len(view.positions))
-
-    def _on_branches(self, view: WindowView, num_new: int) -> list[Position]:
-        """Positions of branches whose prefix exists and where the target may write; the window's own go first."""
-        wanting = [p for b in view.branches for p in b.positions[1 : BRANCH_DEPTH + 1] if p.wants_target]
-        if self._max_target_steps is None:
-            return wanting
-        rows = [view.positions, *(branch.positions for branch in view.branches)]
-        num_running = sum(position.writing is not None for row in rows for position in row)
-        return wanting[: max(0, self._max_target_steps - num_running - num_new)]
+    def _on_branches(self, view: WindowView) -> list[Position]:
+        """Positions of branches whose prefix exists; the window's own go first."""
+        return [p for b in view.branches for p in b.positions[1 : BRANCH_DEPTH + 1] if p.wants_target]
 
     def _branches(self, view: WindowView) -> tuple[Position, ...]:
         """Beside the nearest drafted positions, while the target writes there."""

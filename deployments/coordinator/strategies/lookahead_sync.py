@@ -6,16 +6,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 from deployments.coordinator.settings import SessionSettings
-from deployments.coordinator.strategies.base import WindowView, Wishes
+from deployments.coordinator.strategies.base import Strategy, WindowView, Wishes
 from deployments.coordinator.transitions import State
 
 
-class LookaheadSync:
+class LookaheadSync(Strategy):
     """Rounds: `max_lookahead` draft steps, one target step more than that at once, commit up to the first mismatch and
-    the target's step there, or the one more if there is none. A draft that hangs holds the round until its limit on
-    silence has passed."""
+    the target's step there, or the one more if there is none. Where the target may write fewer at once, the next begins
+    as one ends; where it may write one, the one more is the first step of the next round. A draft that hangs holds the
+    round until its limit on silence has passed."""
 
-    speculates: ClassVar[bool] = True
+    sees_places_only: ClassVar[bool] = True
 
     def __init__(self, settings: SessionSettings) -> None:
         """Nothing of `settings` matters here."""

@@ -10,17 +10,19 @@ from typing import ClassVar
 
 from actors.messages import Ending
 from deployments.coordinator.settings import SessionSettings
-from deployments.coordinator.strategies.base import WindowView, Wishes
+from deployments.coordinator.strategies.base import Strategy, WindowView, Wishes
 from deployments.coordinator.transitions import State
 from deployments.coordinator.window import Position, stop_in
 
 
-class SpecReason:
+class SpecReason(Strategy):
     """The draft is at most `max_lookahead` steps ahead of the last score: 1 waits for each score before it goes on, as
     the paper does; more writes the next step, and has it scored, meanwhile. Near the end of its budget of tokens a
     call of the draft writes fewer steps, so that none can begin behind it; the next call follows at once."""
 
-    speculates: ClassVar[bool] = True
+    scores_alone: ClassVar[bool] = True
+    sees_places_only: ClassVar[bool] = True
+    """But for the options `num_target_steps` and `max_draft_tokens`, which the simulator refuses."""
 
     def __init__(self, settings: SessionSettings) -> None:
         self._options = settings.specreason

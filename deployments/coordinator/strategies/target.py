@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from deployments.coordinator.settings import SessionSettings
-from deployments.coordinator.strategies.base import WindowView, Wishes
+from deployments.coordinator.strategies.base import Strategy, WindowView, Wishes
 
 
-class TargetOnly:
+class TargetOnly(Strategy):
     """Starts nothing; the session streams."""
 
     speculates: ClassVar[bool] = False
+    sees_places_only: ClassVar[bool] = True
 
     def __init__(self, settings: SessionSettings) -> None:
         """Nothing of `settings` matters here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from typing import get_args
 
 import pytest
 from fastapi.responses import JSONResponse
@@ -13,6 +14,7 @@ from actors.messages import Message
 from deployments.cli.chat import finish_turn
 from deployments.cli.terminal import words_console
 from deployments.server.client import Question, Reply, ask, connect, served_model
+from deployments.speculation_config import Mode
 from tests.unit.cli import made_up
 from tests.unit.cli.speaking_server import STEPS, SpeakingServer
 
@@ -27,6 +29,11 @@ def test_answer_and_cost_are_printed(server, lookahead):
     assert "3 steps: 1 accepted, 1 recovered, 1 target" in end.out
     assert "accept rate 50 %" in end.out
     assert "lookahead trace req-1" in end.out
+
+
+def test_the_help_names_every_mode(lookahead):
+    said = " ".join(lookahead("chat", "--help").out.replace("│", " ").split())
+    assert f"{', '.join(get_args(Mode)[:-1])} or {get_args(Mode)[-1]}; else the server's default." in said
 
 
 def test_options_reach_the_server(server, lookahead):

@@ -6,11 +6,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import get_args
 
 import pytest
 
 from actors.engines.scripted import detokenize
-from actors.messages import Delta, Ending, StepRule, Verdict
+from actors.errors import ConfigError, RequestError, StrategyError
+from actors.messages import Delta, Ending, Prompt, StepRule, Verdict
+from deployments.config import Config, load_profile, modes_of
+from deployments.coordinator.coordinator import settle
 from deployments.coordinator.events import (
     Cancel,
     DraftEnded,
@@ -26,8 +30,10 @@ from deployments.coordinator.events import (
     TargetStep,
 )
 from deployments.coordinator.session import Session
-from deployments.coordinator.settings import SpecReasonOptions
-from deployments.coordinator.strategies import STRATEGIES
+from deployments.coordinator.settings import SessionSettings, SpecReasonOptions
+from deployments.coordinator.strategies import STRATEGIES, Strategy, WindowView, Wishes
+from deployments.generation import GenerationRequest, SpeculationOptions
+from deployments.speculation_config import Mode
 from tests.unit.coordinator.talk import Talk, step
 from tests.unit.coordinator.world import TARGET, THINK, World, settings, target_only
 
@@ -211,7 +217,8 @@ def test_without_a_draft_specreason_is_the_target_step_by_step() -> None:
     assert w.session.summary().num_target_steps == TARGET.num_steps
 
 
-def test_the_strategy_in_the_docs_works(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [None, 1, 2])
+def test_the_strategy_in_the_docs_works(monkeypatch: pytest.MonkeyPatch, most: int | None) -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "algorithm.md").read_text(encoding="utf-8")
     (code,) = [
         block for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if "class" in block
@@ -219,10 +226,118 @@ def test_the_strategy_in_the_docs_works(monkeypatch: pytest.MonkeyPatch) -> None
     names: dict[str, object] = {}
     exec(code, names)
     monkeypatch.setitem(STRATEGIES, "thrifty", names["Thrifty"])  # type: ignore[arg-type]
-    for seed in range(100):
+    for seed in range(60):
         order = Random(seed)
-        w = world("thrifty", replace(TARGET, role="draft", agree=0.5))
+        w = world("thrifty", replace(TARGET, role="draft", agree=0.5), max_target_steps=most)
         w.start()
         while not w.session.finished:
             w.do(order.choice(w.choices()))
+            assert sum(isinstance(events[-1], TargetStep) for events in w.under_way.values()) <= (most or 5)
         assert w.text == detokenize(target_only(TARGET, 10_000, StepRule()))
+
+
+def test_every_mode_has_a_strategy_and_every_strategy_a_mode() -> None:
+    assert set(get_args(Mode)) == set(STRATEGIES)
+
+
+def test_a_mode_without_a_strategy_is_found_when_the_configuration_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(STRATEGIES, "lookahead_sync")
+    with pytest.raises(ConfigError, match="mode 'lookahead_sync' has no strategy; add a line"):
+        load_profile("scripted")
+
+
+@pytest.mark.parametrize("mode", ["lookahead", "lookahead_sync"])
+def test_whether_a_mode_scores_is_what_its_strategy_says(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    wanted = GenerationRequest("r", "m", Prompt(text="q"), 9, speculation=SpeculationOptions(mode=mode, verifier="n"))
+    data = load_profile("scripted").model_dump()
+    data["verifier"]["verifiers"] = {"exact": [{"kind": "exact"}], "n": [{"kind": "same_numbers"}]}
+    data["speculation"] |= {"fidelity": "exact", "fidelities": {"exact": "exact"}}
+    config = Config.model_validate(data | {"gateway": {}})
+    assert settle(config, wanted).verifier == "n"
+    assert mode in modes_of(config)
+    monkeypatch.setattr(STRATEGIES[mode], "scores_alone", True)
+    assert mode not in modes_of(config)
+    with pytest.raises(RequestError, match=f"Mode '{mode}' has draft steps judged alone"):
+        settle(config, wanted)
+    with pytest.raises(RequestError, match=f"Mode '{mode}' keeps no fidelity"):
+        settle(config, replace(wanted, speculation=SpeculationOptions(mode=mode, fidelity="exact")))
+
+
+class Own(Strategy):
+    """Lookahead, with what a test does to it."""
+
+    def __init__(self, settings: SessionSettings) -> None:
+        self.lookahead = STRATEGIES["lookahead"](settings)
+        self.seen: list[WindowView] = []
+
+    def wishes(self, view: WindowView) -> Wishes:
+        self.seen.append(view)
+        return self.lookahead.wishes(view)
+
+
+class Silent(Own):
+    def wishes(self, view: WindowView) -> Wishes:
+        return super().wishes(view) if view.num_committed < 2 else Wishes()
+
+
+class OnlyDrafts(Own):
+    """Wishes for a look-ahead that cannot be started, and for nothing else."""
+
+    def wishes(self, view: WindowView) -> Wishes:
+        return Wishes(draft_depth=1)
+
+
+class Twice(Own):
+    def wishes(self, view: WindowView) -> Wishes:
+        return Wishes(tuple(view.positions[:1]), 2 if view.can_draft and not view.drafting else 0)
+
+
+class Broken(Own):
+    def wishes(self, view: WindowView) -> Wishes:
+        return super().wishes(view.window)  # type: ignore[attr-defined]
+
+
+class Forgetful(Own):
+    def wishes(self, view: WindowView) -> Wishes:
+        super().wishes(view)  # and nothing is returned
+
+
+@pytest.mark.parametrize(
+    ("strategy", "says"),
+    [
+        (Silent, "wishes for nothing while nothing is under way"),
+        (OnlyDrafts, "wishes for nothing while nothing is under way"),
+        (Twice, "wishes for a step of the target that is there or under way"),
+        (Broken, r"failed in test_strategies.py, line \d+: AttributeError: .*window"),
+        (Forgetful, "answers None, which are no Wishes"),
+    ],
+)
+def test_what_no_strategy_may_do_is_an_error_at_once_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, strategy: type[Own], says: str
+) -> None:
+    monkeypatch.setitem(STRATEGIES, "own", strategy)
+    w = world("own", draft_prompt=None) if strategy is OnlyDrafts else world("own")
+
+    def run() -> None:
+        w.start()
+        while not w.session.finished:
+            w.do(w.choices()[-1 if strategy is Twice else 0])
+
+    with pytest.raises(StrategyError, match=f"strategy of mode 'own' {says}"):
+        run()
+
+
+def test_a_strategy_sees_how_many_steps_were_accepted_and_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STRATEGIES, "own", Own)
+    w = world("own", replace(TARGET, role="draft", agree=0.5), rule=StepRule(max_tokens=5))
+    seen: list[WindowView] = w.session._counsel._strategy.seen  # type: ignore[attr-defined]
+    w.start()
+    while not w.session.finished:
+        drafts = [c for c in w.choices() if isinstance(w.under_way[c][0], DraftStep | DraftEnded)]
+        w.do((drafts or w.choices())[0])
+        if not w.session.finished:
+            summary = w.session.summary()
+            counts = (summary.num_steps, summary.num_accepted_steps, summary.num_recovered_steps)
+            assert (seen[-1].num_committed, seen[-1].num_accepted, seen[-1].num_recovered) == counts
+    assert seen[-1].num_accepted > 0
+    assert seen[-1].num_recovered > 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ from deployments.coordinator.theory import (
     token_acceptance_rate,
     token_speed_up,
     tokens_per_pass,
+    uneven_window,
     wall_time_factor,
     window_load,
     window_speed_up,
@@ -175,8 +179,42 @@ def test_the_other_formulas_refuse_it_too() -> None:
         lambda: best_split(8, 0.5, 0.5, 1.5, 0.5),
         lambda: token_acceptance_rate(0.5, 0),
         lambda: draft_tokens_pay(0.5, -0.5),
+        lambda: wall_time_factor(0.5, -0.5, 2),
+        lambda: guided_speed_up(0.5, 0.5, 2, restart=-1.0),
+        lambda: uneven_window(0.5, 0.5, 0, 0.1, 0.3),
+        lambda: uneven_window(0.5, 0.5, 2, -0.1, 0.3),
+        lambda: uneven_window(0.5, 0.5, 2, 0.1, -0.3),
         lambda: hinted_speed_up(0.5, 0.5, 0.9, 2),
         lambda: late_hint_gain(0.5, 0.9),
     ):
         with pytest.raises(ValueError, match="no speed-up"):
             refused()
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("formula", "usual"),
+    [
+        (sync_speed_up, (0.5, 0.5, 2)),
+        (async_speed_up, (0.5, 0.5, 2)),
+        (token_speed_up, (0.5, 0.5, 2)),
+        (window_speed_up, (0.5, 0.5, 2, 0.1)),
+        (window_load, (0.5, 0.5, 2, 0.1)),
+        (uneven_window, (0.5, 0.5, 2, 0.1, 0.3)),
+        (best_split, (8, 0.5, 0.5, 0.5, 0.5)),
+        (tokens_per_pass, (0.5, 2)),
+        (wall_time_factor, (0.5, 0.5, 2)),
+        (draft_tokens_pay, (0.5, 0.5)),
+        (token_acceptance_rate, (0.5, 2)),
+        (hinted_speed_up, (0.5, 0.5, 1.5, 2)),
+        (late_hint_gain, (0.5, 1.5)),
+        (guided_speed_up, (0.5, 0.5, 2, 0.1)),
+    ],
+)
+def test_what_is_no_finite_number_is_refused_in_every_place(
+    formula: Callable[..., Any], usual: tuple[float, ...], odd: float
+) -> None:
+    formula(*usual)
+    for place in range(len(usual)):
+        with pytest.raises(ValueError, match="no speed-up"):
+            formula(*usual[:place], odd, *usual[place + 1 :])

@@ -9,7 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from actors.errors import AttemptsExhausted, CapacityError, DeadlineExceeded, RequestError, RoleUnavailable
+from actors.errors import (
+    AttemptsExhausted,
+    CapacityError,
+    DeadlineExceeded,
+    RequestError,
+    RoleUnavailable,
+    StrategyError,
+)
 from deployments.coordinator.coordinator import Coordinator
 from deployments.gateway.unbroken import Perseverance, Unbroken
 from deployments.generation import Committed, Finished, GenerationRequest, Opened, Output
@@ -130,7 +137,14 @@ def test_one_that_dies_after_a_long_silence_is_replaced(num_opened: int, num_ask
 
 
 @pytest.mark.parametrize(
-    "error", [AttemptsExhausted("no target"), RequestError("bad"), CapacityError("full"), DeadlineExceeded("late")]
+    "error",
+    [
+        AttemptsExhausted("no target"),
+        RequestError("bad"),
+        CapacityError("full"),
+        DeadlineExceeded("late"),
+        StrategyError("bad"),
+    ],
 )
 def test_what_another_coordinator_would_say_as_well_is_not_asked_again(error: Exception) -> None:
     async def once() -> int:

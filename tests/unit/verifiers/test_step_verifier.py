@@ -26,17 +26,24 @@ class ScriptedCheck:
 
     reads_context = False
 
-    def __init__(self, name: str, outcome: Decision | BaseException, score: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        outcome: Decision | BaseException,
+        score: float | None = None,
+        probability: float | None = None,
+    ) -> None:
         self.name = name
         self.outcome = outcome
         self.score = score
+        self.probability = probability
         self.num_calls = 0
 
     async def check(self, request):
         self.num_calls += 1
         if isinstance(self.outcome, BaseException):
             raise self.outcome
-        return Opinion(self.outcome, f"{self.name} says {self.outcome}", self.score)
+        return Opinion(self.outcome, f"{self.name} says {self.outcome}", self.score, self.probability)
 
 
 class ScriptedScorer:
@@ -65,6 +72,26 @@ async def test_a_verdict_carries_score_reason_and_time(make_request):
     verdict = await StepVerifier({"v": checks}).judge(make_request("a", "b", verifier="v"))
     assert (verdict.score, verdict.reason) == (0.9, "two says accept")
     assert verdict.latency_s > 0
+
+
+@pytest.mark.parametrize(
+    "outcome", [Decision.ACCEPT, Decision.REJECT, Decision.UNSURE, RoleUnavailable("gone"), RequestError("too long")]
+)
+async def test_the_last_score_of_an_unsure_check_stands_where_the_one_that_decides_has_none(make_request, outcome):
+    unsure = [
+        ScriptedCheck("one", Decision.UNSURE, 0.3, 0.2),
+        ScriptedCheck("two", Decision.UNSURE, 0.6, 0.7),
+        ScriptedCheck("three", Decision.UNSURE),
+    ]
+    checks = [*unsure, ScriptedCheck("four", outcome)]
+    verdict = await StepVerifier({"v": checks}).judge(make_request("a", "b", verifier="v"))
+    assert (verdict.score, verdict.probability) == (0.6, 0.7)
+
+
+async def test_the_one_that_decides_has_its_own_score_and_no_others_probability(make_request):
+    checks = [ScriptedCheck("one", Decision.UNSURE, 0.3, 0.2), ScriptedCheck("two", Decision.ACCEPT, 8.0)]
+    verdict = await StepVerifier({"v": checks}).judge(make_request("a", "b", verifier="v"))
+    assert (verdict.score, verdict.probability) == (8.0, None)
 
 
 async def test_all_unsure_is_rejected_with_every_reason(make_request):

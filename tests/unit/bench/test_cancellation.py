@@ -40,8 +40,8 @@ class InProcess:
     async def readiness(self) -> dict[str, bool]:
         return {"target": True}
 
-    async def trace(self, request_id: str) -> dict[str, Any] | None:
-        return self._coordinator.trace(request_id)
+    async def trace(self, request_id: str) -> bytes | None:
+        return b"".join([part async for part in self._coordinator.trace_parts(request_id)]) or None
 
     async def metrics(self) -> str:
         return self._coordinator.metrics()

@@ -282,7 +282,7 @@ def validate_config(data: dict[str, Any], source: str) -> Config:
 
 
 def _describe(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "the config"
+    where, what = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         return f"{where} is not a setting that exists (a typo?)"
-    return f"{where}: {problem['msg']}"
+    return f"{where}: {what}" if where else what

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.errors import ConfigError
 from deployments.planning.question import Objective, Question
-from deployments.planning.search import Layout, Prediction, best_of_each, candidates, predict, rank, with_more
+from deployments.planning.search import Prediction, best_of_each, candidates, predict, rank, with_more
 from deployments.planning.trial import num_simulated, simulated
 from deployments.simulation.cost_file import read_costs
 
@@ -92,7 +92,7 @@ class Plan:
                 "max_lookahead": layout.depth,
                 "branches": 1,
                 "num_speculative_tokens": layout.num_proposed,
-                "token_level": _token_level(layout),
+                "token_level": layout.token_method,
                 "gpus": layout.num_gpus,
                 "users": one.users,
                 "user_tokens_per_s": one.user_tokens_per_s,
@@ -122,13 +122,6 @@ class Plan:
             ],
             "why": why(self),
         }
-
-
-def _token_level(layout: Layout) -> str | None:
-    """What the target's engine checks in a pass, by its name in a profile."""
-    if not layout.num_proposed:
-        return None
-    return "hints" if layout.is_guided else "draft_model" if layout.by_draft else "ngram"
 
 
 def plan(question: Question, tell: Callable[[float], None] = lambda part: None) -> Plan:

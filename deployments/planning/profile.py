@@ -173,22 +173,19 @@ def _writer(question: Question, role: str, layout: Layout) -> dict[str, Any]:
 
 def _token_level(question: Question, role: str, layout: Layout) -> dict[str, Any] | None:
     """The engine's `speculative_config`; None for none."""
-    number = layout.num_proposed
-    if layout.is_guided and role == "target":
-        return {"method": "hints", "num_speculative_tokens": number}
-    if layout.is_guided:
-        number = question.looked_up
+    method, number = layout.token_method, layout.num_proposed
+    if role == "draft":  # which looks n-grams up, whatever the target's engine does
+        method, number = "ngram", question.looked_up if layout.is_guided else number
     if not number:
         return None
-    if not layout.by_draft or role == "draft":
-        return {"method": "ngram", "num_speculative_tokens": number, "prompt_lookup_max": 4}
+    config: dict[str, Any] = {"method": method, "num_speculative_tokens": number}
+    if method == "ngram":
+        return config | {"prompt_lookup_max": 4}
+    if method == "hints":
+        return config
     if question.costs is not None:
-        return {
-            "method": "draft_model",
-            "model": read_costs(question.costs).draft.model,
-            "num_speculative_tokens": number,
-        }
+        return config | {"model": read_costs(question.costs).draft.model}
     target, draft = MODELS[question.target], MODELS[question.draft]
-    config = {"method": "draft_model", "model": draft.hub, "num_speculative_tokens": number}
+    config |= {"model": draft.hub}
     # vLLM refuses another number of rows, even where the tokens are the same.
     return config | ({"use_heterogeneous_vocab": True} if draft.vocab_size != target.vocab_size else {})

@@ -49,6 +49,14 @@ class Layout:
         return "guided" if self.is_guided else "windows" if self.depth else "target"
 
     @property
+    def token_method(self) -> str | None:
+        """Where what the target's engine checks in a pass comes from, by its name in a profile; None: it checks
+        nothing."""
+        if not self.num_proposed:
+            return None
+        return "hints" if self.is_guided else "draft_model" if self.by_draft else "ngram"
+
+    @property
     def num_gpus(self) -> int:
         """All GPUs that are used."""
         return self.num_targets * self.target_gpus + self.num_drafts * self.draft_gpus

@@ -15,6 +15,7 @@ import pytest
 
 from actors.errors import RequestError
 from deployments.cli.terminal import all_written
+from tests.unit.test_interrupts import ended
 
 COMMANDS = ("chat", "bench", "trace", "demo")
 
@@ -84,21 +85,9 @@ def test_a_command_that_was_stopped_is_not_stopped_again(lookahead, server, monk
 def test_the_installed_command_is_stopped_while_it_imports(tmp_path, kind):
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     module, function = project["project"]["scripts"]["lookahead"].split(":")
-    (tmp_path / "typer.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)")
+    (tmp_path / "typer.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)")
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {module} import {function}; {function}()"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-    def as_at_a_terminal():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen([sys.executable, "-c", script], **pipes, preexec_fn=as_at_a_terminal) as process:
-        try:
-            assert process.stdout.readline() == "importing\n"
-            process.send_signal(kind)
-            _, words = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    assert (process.returncode, words) == (130, "lookahead: stopped.\n")
+    assert ended(script, kind) == (130, "lookahead: stopped.\n")
 
 
 def test_the_installed_command_does_what_the_module_does():

@@ -89,12 +89,17 @@ async def test_a_stream_of_several_choices_is_whole(backend: ScriptedBackend, cl
     assert events[-1]["usage"]["completion_tokens"] == 48
 
 
-def test_what_is_held_for_a_stream_is_held_until_each_choice_has_begun() -> None:
-    """The first one may be written before the second begins."""
+def held_for_two() -> tuple[Stay, ExitStack, list[str]]:
+    """A stay of two choices, what ends with it, and what that has given back."""
     given_back: list[str] = []
     leaving = ExitStack()
     leaving.callback(given_back.append, "place")
-    stay = Stay(lambda *_: None, leaving, 2)
+    return Stay(lambda *_: None, leaving, 2), leaving, given_back
+
+
+def test_what_is_held_for_a_stream_is_held_until_each_choice_has_begun() -> None:
+    """The first one may be written before the second begins."""
+    stay, leaving, given_back = held_for_two()
     with stay.writing():
         pass
     assert given_back == []
@@ -105,10 +110,7 @@ def test_what_is_held_for_a_stream_is_held_until_each_choice_has_begun() -> None
 
 
 def test_what_is_held_is_given_back_where_a_choice_never_begins() -> None:
-    given_back: list[str] = []
-    leaving = ExitStack()
-    leaving.callback(given_back.append, "place")
-    stay = Stay(lambda *_: None, leaving, 2)
+    stay, leaving, given_back = held_for_two()
     with stay.writing():
         pass
     leaving.close()

@@ -183,9 +183,8 @@ def _sampling(body: Generation) -> SamplingOptions:
 
 def _speculation(wishes: Speculation | None, config: Config, fidelity: Fidelity | None) -> SpeculationOptions:
     mode = (wishes.mode if wishes is not None else None) or config.speculation.mode
-    if mode in get_args(Mode) and scores_alone(
-        mode
-    ):  # it keeps no fidelity, and the key's is nothing that the request asked for
+    # It keeps no fidelity then, and the key's is nothing that the request asked for.
+    if mode in get_args(Mode) and scores_alone(mode):
         fidelity = None
     if wishes is None:
         return SpeculationOptions(fidelity=fidelity)

@@ -123,12 +123,18 @@ def test_lookahead_with_exact_says_what_the_target_says(url: str, mode: str) -> 
 
 @pytest.mark.parametrize("verifier", ["balanced", "judge"])
 def test_real_verifiers_answer(url: str, verifier: str) -> None:
-    """Sampled, so that the two models differ and somebody has to judge; in rounds, so that they come in time."""
-    answer = ask(url, f"verify-{verifier}", max_tokens=100, temperature=0.8, mode="lookahead_sync", verifier=verifier)
-    assert answer.choices[0].message.content
-    summary = answer.model_extra["speculation"]
-    assert summary["degraded"] == []
-    verdicts = [s for s in trace(url, f"verify-{verifier}")["spans"] if s["kind"] == "verdict" and s["detail"]]
+    """Sampled, so that the two models differ and somebody has to judge; in rounds, so that they come in time.
+
+    An answer may end within its first step (one of five does): nothing is judged there, and it is asked once more.
+    """
+    sampled = {"max_tokens": 100, "temperature": 0.8}
+    for request_id in (f"verify-{verifier}-{attempt}" for attempt in range(6)):
+        answer = ask(url, request_id, **sampled, mode="lookahead_sync", verifier=verifier)
+        assert answer.choices[0].message.content
+        assert answer.model_extra["speculation"]["degraded"] == []
+        verdicts = [s for s in trace(url, request_id)["spans"] if s["kind"] == "verdict" and s["detail"]]
+        if verdicts:
+            break
     assert verdicts
     assert all("reason" in s["detail"] for s in verdicts)
 

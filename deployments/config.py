@@ -25,6 +25,9 @@ from deployments.speculation_config import Mode, SpeculationConfig
 from deployments.verifier_config import EmbeddingCheck, JudgeCheck, ScoreCheck, VerifierConfig, suits_specreason
 from deployments.yaml_text import read_yaml
 
+MAX_CHARS = 1_000_000
+"""Of a config file. Reading a longer one as YAML takes seconds to minutes, in which nothing is said."""
+
 
 class ReasoningConfig(Strict):
     """The marks around the reasoning, where the target has them. Without `close` all text is content."""
@@ -258,9 +261,14 @@ def profile_text(name: str) -> str:
 def load_config(path: str | Path) -> Config:
     """The configuration in a YAML file."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARS + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {path} cannot be read: {error}.", "config") from error
+    if len(text) > MAX_CHARS:
+        raise ConfigError(
+            f"The config file {path} is longer than {MAX_CHARS} characters: it is another file.", "config"
+        )
     return parse_config(text, str(path))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actors.errors import ConfigError
+from deployments.server.ending import GRACE_S
 from deployments.server.launch import logs, running
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def serve(
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)
-        cut = "answers under way have 30 s more, then they are cut."  # as long as Serve's `shutdown` waits
+        cut = f"answers under way have {GRACE_S:.0f} s more, then they are cut; Ctrl-C again cuts them now."
         typer.echo(f"Stopping: {cut}" if is_here else "Stopping ...", err=True)
 
 

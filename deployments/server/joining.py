@@ -39,6 +39,7 @@ def _start() -> None:
     """What Ray's agent imports was read from disk in the first attempt, so that the second has the better chance."""
     import ray
 
+    _require_a_folder()
     make_token()
     for is_last in (False, True):
         try:
@@ -51,6 +52,17 @@ def _start() -> None:
             print("Ray was not up in time on this machine, which is busy: trying once more.", file=sys.stderr)
             node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
             ray.shutdown()
+
+
+def _require_a_folder() -> None:
+    """All processes begin in the current folder; without one Ray fails after a minute and names no path."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ConfigError(
+            f"The current folder cannot be used: {error.strerror}. It was deleted or closed to you: change to one that "
+            "is there, and start again."
+        ) from error
 
 
 def _join(address: str) -> None:
@@ -82,8 +94,12 @@ def _why_not_started(error: Exception, node: Node | None) -> str:
             "Ray does not start on this machine, which is too busy: Ray's own agent was not up within Ray's limit, "
             "twice. No setting raises that limit; try again when less runs here."
         )
+    folder, why = os.environ.get("RAY_TMPDIR"), _words(error)
+    if "AF_UNIX" in why:
+        return f"Ray does not start on this machine: {why}. Its sockets are below RAY_TMPDIR: name a shorter folder."
     return (
-        f"Ray does not start on this machine: {_words(error)}. It needs to write to /tmp/ray, and to "
+        f"Ray does not start on this machine: {why}. It needs to write to "
+        f"{'/tmp/ray' if folder is None else f'{folder} (RAY_TMPDIR)'}, and to "  # nosec B108 # named, not written
         "~/.ray/auth_token unless RAY_AUTH_TOKEN holds a token; on a machine that is busy "
         "RAY_raylet_start_wait_time_s=180 gives it longer."
     )

@@ -1,8 +1,8 @@
 """The application on Ray, from its start until a context ends.
 
 Promises: weights are there before a process is started for them; the address is given when all roles are able to serve;
-whatever ends the context ends everything that was started, but for Serve itself on a cluster that was joined; a
-deployment that cannot start says why.
+whatever ends the context ends everything that was started, but for Serve itself on a cluster that was joined, and lets
+answers that are under way come to their end first; a deployment that cannot start says why.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import contextlib
 import errno
 import io
 import itertools
+import json
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -20,6 +22,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import ConfigError, ServiceError
+from deployments.server.ending import let_answers_end
 from deployments.server.interrupts import uninterrupted
 from deployments.server.joining import join
 
@@ -91,7 +94,11 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
             port = _port_of_instance(host, port) or bindable(host, port)
         begun = True
         _deploy(application, host, port)
-        yield f"http://{_reachable(host)}:{port}"
+        try:
+            yield f"http://{_reachable(host)}:{port}"
+        finally:
+            if address == "local":
+                let_answers_end(APP_NAME)
     finally:
         # Ray's listener prints that the controller it was told to kill is dead, and on stdout.
         with uninterrupted(), contextlib.redirect_stdout(io.StringIO()):
@@ -223,7 +230,7 @@ def _progress() -> Iterator[None]:
                 for name, deployment in deployments.items():
                     if name not in told and "to be scheduled" in deployment.message:
                         told.add(name)
-                        console.print(deployment.message.strip(), markup=False, style="yellow")
+                        console.print(_why_it_waits(name, deployment.message.strip()), markup=False, style="yellow")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -232,6 +239,16 @@ def _progress() -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+
+
+def _why_it_waits(role: str, message: str) -> str:
+    """Serve's own words, but where it says itself that there is room: then nothing is missing but time."""
+    needed, free = ([*re.findall(r"\{[^{}]*\}", message), "{}", "{}"])[:2]
+    with contextlib.suppress(ValueError):
+        has = json.loads(free)
+        if has and all(has.get(name, 0) >= amount for name, amount in json.loads(needed).items()):
+            return f"{role}: not begun after 30 s, though there is room for it: this machine is busy, and it goes on."
+    return message
 
 
 def _deployments() -> dict[str, Any]:

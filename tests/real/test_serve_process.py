@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import httpx
 import pytest
@@ -68,12 +69,36 @@ def _ends_whole(server: subprocess.Popen[str], kind: signal.Signals) -> None:
     url = line.split(" at ")[1].split("/v1")[0]
     assert httpx.get(f"{url}/ready", timeout=30).status_code == 200
     children = _children(server.pid)
-    server.send_signal(kind)
+    with _asked(url) as response:
+        lines = response.iter_lines()
+        next(lines)
+        server.send_signal(kind)
+        refused = _refused(url)
+        rest = list(lines)
     out, words = server.communicate(timeout=60)
+    assert [one for one in rest if one][-1] == "data: [DONE]", "what is under way comes to its end"
+    assert len(rest) > 50, "and was not there yet when it was told to end"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_served")
     assert (server.returncode, out) == (0, ""), kind
-    assert words.splitlines()[-1] == "Stopping: answers under way have 30 s more, then they are cut."
+    cut = "Stopping: answers under way have 30 s more, then they are cut; Ctrl-C again cuts them now."
+    assert words.splitlines()[-1] == cut
     assert "received" not in words
     deadline = time.monotonic() + 20
     while any(map(_is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not [pid for pid in children if _is_alive(pid)], kind
+
+
+def _asked(url: str) -> AbstractContextManager[httpx.Response]:
+    """A stream of some seconds, as the target alone writes it."""
+    body: dict[str, Any] = {"model": "lookahead-scripted", "stream": True, "speculation": {"mode": "target"}}
+    body["messages"] = [{"role": "user", "content": "What is under way?"}]
+    return httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60)
+
+
+def _refused(url: str) -> httpx.Response:
+    """What the first request gets that is not served any more."""
+    deadline = time.monotonic() + 20
+    while (answer := httpx.get(f"{url}/v1/models", timeout=30)).status_code == 200 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import ray
 from ray._private.node import Node
 
-from actors.errors import ServiceError
+from actors.errors import ConfigError, ServiceError
 from deployments.server.joining import join, make_token
 
 TIMED_OUT = "The current node timed out during startup."
@@ -121,3 +122,39 @@ def test_none_is_made_where_none_is_asked_for(
 def test_a_home_that_cannot_be_written_to_is_ray_s_to_tell(token: Path) -> None:
     token.parent.write_text("a file")
     make_token()
+
+
+@pytest.mark.parametrize(
+    ("folder", "error", "words"),
+    [
+        (None, PermissionError(13, "Permission denied", "/tmp/ray"), "needs to write to /tmp/ray, and"),
+        ("/elsewhere", OSError("No such file"), "needs to write to /elsewhere (RAY_TMPDIR), and"),
+        ("/" + 110 * "x", OSError("AF_UNIX path length cannot exceed 107 bytes"), "name a shorter folder."),
+    ],
+)
+def test_the_folder_that_ray_needs_is_the_one_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: str | None, error: Exception, words: str
+) -> None:
+    def init(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    if folder is not None:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ServiceError, match=re.escape(words)):
+        join("local")
+
+
+def test_a_current_folder_that_is_gone_is_told_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Callable[..., list[str]]
+) -> None:
+    calls = starts()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="current folder cannot be used"):
+        join("local")
+    assert not calls

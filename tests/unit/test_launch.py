@@ -27,6 +27,7 @@ from deployments.server.launch import (
     ON_ONE_MACHINE,
     _innermost,
     _reachable,
+    _why_it_waits,
     _why_not_started,
     bindable,
     logs,
@@ -70,7 +71,7 @@ class Cluster:
         head = {"NodeManagerAddress": "10.0.0.1", "Resources": {"node:__internal_head__": 1.0}}
         return [node | {"NodeManagerAddress": "10.0.0.2"}, node | head]
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, _blocking: bool = True) -> None:
         self.calls.append(f"delete {name}")
         if self._on_delete is not None:
             raise self._on_delete
@@ -381,3 +382,27 @@ def test_the_logs_that_are_named_are_of_the_cluster_that_was_joined(monkeypatch:
     monkeypatch.setattr(launch, "_deployments", dict)
     assert logs() == "/tmp/ray/session_ours/logs/worker-*.out and worker-*.err"
     assert logs() in _why_not_started(RuntimeError("Serve says no more."))
+
+
+SCHEDULED = (
+    "Deployment 'draft' in application 'lookahead' has 1 replicas that have taken more than 30s to be scheduled. "
+    "Resources required for each replica: {needed}, total resources available: {free}. Use `ray status`."
+)
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "is_room"),
+    [
+        ('{"CPU": 0.1}', '{"CPU": 1.5, "memory": 7}', True),
+        ('{"CPU": 0.1, "GPU": 1.0}', '{"CPU": 1.5}', False),
+        ('{"CPU": 2.0}', '{"CPU": 1.5}', False),
+        ('{"CPU": 0.1}', "{}", False),
+        ("{'CPU': 0.1}", "{'CPU': 1.5}", False),
+        ("", "", False),
+    ],
+)
+def test_a_replica_with_room_that_has_not_begun_is_not_told_to_lack_any(needed: str, free: str, is_room: bool) -> None:
+    message = SCHEDULED.format(needed=needed, free=free)
+    said = _why_it_waits("draft", message)
+    assert ("is busy" in said) == is_room
+    assert is_room or said == message

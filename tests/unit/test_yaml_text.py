@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from actors.errors import ConfigError
-from deployments.config import parse_config
+from deployments.config import load_config, parse_config
 from deployments.simulation.scenario import parse_scenario
 from deployments.yaml_text import read_yaml
 
@@ -46,3 +48,10 @@ def test_what_cannot_be_read_is_an_error_of_the_file(text: str) -> None:
     with pytest.raises(ConfigError, match="the file is not valid YAML") as told:
         read_yaml(text, "the file")
     assert "unicode string" not in str(told.value), "the file has a name"
+
+
+def test_a_file_that_is_no_configuration_is_not_read_for_minutes(tmp_path: Path) -> None:
+    long = tmp_path / "weights.yaml"
+    long.write_text("# nothing\n" * 200_000)
+    with pytest.raises(ConfigError, match=r"weights\.yaml is longer than 1000000 characters: it is another file\."):
+        load_config(long)

@@ -94,12 +94,12 @@ def _why_not_started(error: Exception, node: Node | None) -> str:
             "Ray does not start on this machine, which is too busy: Ray's own agent was not up within Ray's limit, "
             "twice. No setting raises that limit; try again when less runs here."
         )
-    folder, why = os.environ.get("RAY_TMPDIR"), _words(error)
+    set_folder, why = os.environ.get("RAY_TMPDIR"), _words(error)
+    folder = f"{set_folder} (RAY_TMPDIR)" if set_folder else "/tmp/ray"  # nosec B108 # named, not written
     if "AF_UNIX" in why:
         return f"Ray does not start on this machine: {why}. Its sockets are below RAY_TMPDIR: name a shorter folder."
     return (
-        f"Ray does not start on this machine: {why}. It needs to write to "
-        f"{'/tmp/ray' if folder is None else f'{folder} (RAY_TMPDIR)'}, and to "  # nosec B108 # named, not written
+        f"Ray does not start on this machine: {why}. It needs to write to {folder}, and to "
         "~/.ray/auth_token unless RAY_AUTH_TOKEN holds a token; on a machine that is busy "
         "RAY_raylet_start_wait_time_s=180 gives it longer."
     )

@@ -97,7 +97,7 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
         try:
             yield f"http://{_reachable(host)}:{port}"
         finally:
-            if address == "local":
+            if address == "local":  # another Ctrl-C may end this wait, and nothing after it
                 let_answers_end(APP_NAME)
     finally:
         # Ray's listener prints that the controller it was told to kill is dead, and on stdout.

@@ -1,8 +1,9 @@
 """A model folder becomes an int8 one: weights of one scale a row, activations of one scale a token, found as it runs.
 
 Promises: round to nearest, nothing is trained or calibrated; embeddings, norms and biases stay as they are; the output
-matrix is quantised too (a tied one is written out for that), since on a CPU it is a fifth of the work; the result is a
-`compressed-tensors` checkpoint (``int-quantized``) that vLLM loads on CPUs and GPUs.
+matrix is quantised too (a tied one is written out for that), since on a CPU it is a fifth of the work; two weights that
+processors without VNNI add up in 16 bits never overflow there (`overflows`); the result is a `compressed-tensors`
+checkpoint (``int-quantized``) that vLLM loads on CPUs and GPUs.
 
 Why: a CPU without bf16 instructions multiplies bf16 matrices by emulation, so that two sequences cost it three times as
 much as one; int8 has instructions on all of them, and a batch costs as much as a single sequence.
@@ -18,9 +19,13 @@ from actors.checkpoint import EMBEDDING, HEAD
 from actors.errors import WeightsError
 from actors.weights_cache import Progress, silent
 
-VERSION = "1"
+VERSION = "2"
 """Part of the identity of what is in the cache; changes with anything that changes the weights."""
 LARGEST = 127.0
+LARGEST_PAIR = 128
+"""255 * 128 is the most that 16 bits hold of activations in 8 bits times two weights that are added up."""
+ROWS_AT_ONCE = 4096
+"""An output matrix in 16 bits would be half a gigabyte."""
 
 
 def quantise(source: Path, out: Path, progress: Progress = silent) -> Path:
@@ -41,12 +46,31 @@ def quantise(source: Path, out: Path, progress: Progress = silent) -> Path:
     return checkpoint.write(source, out, config, tensors, progress)
 
 
+def overflows(weight: Any) -> bool:
+    """Whether two neighbours in a row of `weight` (rows, columns; int8) are together more than 16 bits can hold of them
+    times an activation. x86 processors multiply and add such pairs in one instruction (``vpmaddubsw``) where they have
+    no VNNI, and cut off what is beyond."""
+    return any(bool((_pairs(rows.short()).abs() > LARGEST_PAIR).any()) for rows in weight.split(ROWS_AT_ONCE))
+
+
+def _pairs(weight: Any) -> Any:
+    """The sums of the columns 0 and 1, 2 and 3, ... of `weight`; a last one without a neighbour is left out."""
+    last = weight.shape[1] // 2 * 2
+    return weight[:, 0:last:2] + weight[:, 1:last:2]
+
+
+def _largest(rows: Any) -> Any:
+    """The largest value of each of `rows`, (rows, 1), without its sign."""
+    return rows.abs().amax(dim=1, keepdim=True)
+
+
 def _in_int8(name: str, weight: Any) -> dict[str, Any]:
     """`weight` (rows, columns) as int8 and its scale (rows, 1) in float32."""
     import torch
 
     values = weight.float()
-    scale = values.abs().amax(dim=1, keepdim=True).clamp(min=1e-8) / LARGEST
+    largest = torch.maximum(_largest(values), _largest(_pairs(values)))
+    scale = largest.clamp(min=1e-8) / LARGEST  # rounding adds at most one to the sum of two
     quantised = (values / scale).round().clamp(-LARGEST, LARGEST).to(torch.int8)
     return {name: quantised, f"{name}_scale": scale}
 

@@ -83,7 +83,6 @@ def running(config: Config, *, address: str = "local") -> Iterator[str]:
     if address == "local":  # elsewhere each node fetches what its roles need, and has its own file of keys
         port = bindable(host, port)
         KeyRing(gateway, frozenset(config.speculation.fidelities), os.environ)
-        _warn_of_the_processor(config)
         _fetch_weights(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     join(address)
@@ -187,16 +186,6 @@ def _end(address: str) -> None:
         ray_serve.delete(APP_NAME)
     except TimeoutError:
         print("Requests are still being answered; Ray Serve ends the application when they are.", file=sys.stderr)
-
-
-def _warn_of_the_processor(config: Config) -> None:
-    """Before minutes pass that nobody can account for."""
-    from rich.console import Console
-
-    from deployments.server.processor import flags, slow_int8
-
-    if (warning := slow_int8(config, flags())) is not None:
-        Console(stderr=True, emoji=False).print(warning, markup=False, style="yellow")
 
 
 def _fetch_weights(config: Config) -> None:

@@ -352,6 +352,28 @@ def test_int8_keeps_the_model_within_rounding(tmp_path: Path) -> None:
         int8.quantise(made, tmp_path / "again")
 
 
+def test_neighbours_in_int8_never_overflow_sixteen_bits(tmp_path: Path) -> None:
+    """Also where the largest two of a row stand side by side, with one sign or two."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from actors import int8
+
+    source = tmp_path / "source"
+    source.mkdir()
+    weight = torch.randn(64, 33)
+    weight[0, :4], weight[1, :4], weight[2, :4] = 9.0, -9.0, torch.tensor([9.0, -9.0, -0.5, 8.9])
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file({name: weight}, source / "model.safetensors")
+    (source / "config.json").write_text("{}")
+    found = load_file(int8.quantise(source, tmp_path / "out") / "model.safetensors")
+    assert not int8.overflows(found[name])
+    assert found[name][2, :2].tolist() == [127, -127]  # of two signs they never do
+    assert found[name][0, :2].sum() in (127, 128)
+    assert int8.overflows(torch.tensor([[64, 65]], dtype=torch.int8))
+    assert not int8.overflows(torch.tensor([[64, 64, 127]], dtype=torch.int8))
+
+
 def test_weights_in_several_files_become_one_and_none_at_all_is_said(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file

@@ -220,9 +220,9 @@ def _converted_place(conversion: _Conversion, base: str, cache: Path | None) -> 
 def _origin(model: str) -> str:
     """What a copy of `model` is made of. A folder and a ``.gguf`` file are known by what is in them now, since weights
     may be replaced in place; anything else is known by its name."""
-    for mark in _CONVERSIONS:
+    for mark, conversion in _CONVERSIONS.items():
         if model.startswith(mark):
-            return mark + _origin(model.removeprefix(mark))
+            return f"{mark}{conversion.version} {_origin(model.removeprefix(mark))}"
     source, rest = source_of(model)
     path = Path(rest).expanduser().resolve()
     if source == "gguf":

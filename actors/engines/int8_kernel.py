@@ -13,6 +13,7 @@ How it gets in: vLLM loads the entry points `vllm.general_plugins` in each of it
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
@@ -26,7 +27,11 @@ ZERO = 128
 """What stands for zero in FBGEMM's activations, which have no sign."""
 PRODUCT = "linear_with_input_q_dq_qweight_dq_output_fp32"
 """PyTorch's name of FBGEMM's product with activations of a given scale, one for all."""
+NAME = "FbgemmInt8Kernel"
+"""As vLLM's log and ``VLLM_DISABLED_KERNELS`` name it."""
 OP = "int8_linear"
+
+logger = logging.getLogger(__name__)
 
 _library = torch.library.Library("lookahead", "FRAGMENT")
 _packed: list[Any] = []
@@ -41,9 +46,14 @@ def register() -> None:
         return
     from vllm.model_executor.kernels import linear
 
-    kernels: list[Any] = linear._POSSIBLE_INT8_KERNELS[PlatformEnum.CPU]
-    if not any(kernel.__name__ == "FbgemmInt8Kernel" for kernel in kernels):
-        kernels.insert(0, _over(linear.Int8ScaledMMLinearKernel))
+    try:
+        kernels: list[Any] = linear._POSSIBLE_INT8_KERNELS[PlatformEnum.CPU]
+        base = linear.Int8ScaledMMLinearKernel
+    except (AttributeError, KeyError) as error:
+        logger.warning("vLLM's kernels are not where they were (%s): models in int8 are slow on this processor.", error)
+        return
+    if not any(kernel.__name__ == NAME for kernel in kernels):
+        kernels.insert(0, _over(base))
 
 
 def is_needed(capabilities: dict[str, Any]) -> bool:

@@ -142,6 +142,14 @@ def test_a_layer_has_shape_type_and_bias_and_can_be_compiled(kernels: Any, large
         assert torch.equal(compiled(activations), found)
 
 
+def test_another_vllm_is_left_as_it_is(
+    kernels: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(kernels, "_POSSIBLE_INT8_KERNELS")
+    int8_kernel.register()
+    assert "int8 are slow on this processor" in caplog.text
+
+
 def test_other_processors_and_devices_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.model_executor.kernels import linear
     from vllm.platforms import PlatformEnum

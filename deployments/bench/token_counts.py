@@ -1,7 +1,8 @@
 """What token-level speculation did between two looks at a server's ``/metrics``: ours, or vLLM's own.
 
 Promises: the counts are the engines'; ours are kept by role, vLLM's stand under ``target``; a server without such
-metrics is no error, it has no counts; counts that went backwards (an engine was replaced) are left out.
+metrics is no error, it has no counts; an engine whose counts went backwards (it was replaced), or that was not on the
+page at both looks (it did not answer in time, or is new), is left out.
 
 Counts are ``{role: {name: number}}``, with the names of `NAMES` and ``accepted_at_N`` for each place N of a proposal.
 """
@@ -21,11 +22,13 @@ _PREFIXES = ("lookahead_token_", "vllm:spec_decode_")
 _TIMEOUT_S = 10.0
 
 Counts = dict[str, dict[str, float]]
+EngineCounts = dict[tuple[str, str], dict[str, float]]
+"""As `Counts`, by role and replica."""
 
 
-def read_counts(text: str) -> Counts:
+def read_counts(text: str) -> EngineCounts:
     """The counts in a page of metrics in Prometheus' text format; ValueError if it is none."""
-    found: Counts = defaultdict(lambda: defaultdict(float))
+    found: EngineCounts = defaultdict(lambda: defaultdict(float))
     for family in text_string_to_metric_families(text):
         name = next((family.name.removeprefix(p) for p in _PREFIXES if family.name.startswith(p)), "")
         if name not in (*NAMES, _PLACES):
@@ -33,19 +36,28 @@ def read_counts(text: str) -> Counts:
         for sample in family.samples:
             if sample.name.endswith("_total"):
                 key = name if name != _PLACES else f"accepted_at_{sample.labels.get('position', '0')}"
-                found[sample.labels.get("role", "target")][key] += sample.value
+                engine = sample.labels.get("replica", sample.labels.get("engine", ""))
+                found[sample.labels.get("role", "target"), engine][key] += sample.value
+    return {engine: dict(counts) for engine, counts in found.items()}
+
+
+def by_role(counted: EngineCounts) -> Counts:
+    """The engines of each role together."""
+    found: Counts = defaultdict(lambda: defaultdict(float))
+    for (role, _), counts in counted.items():
+        for name, value in counts.items():
+            found[role][name] += value
     return {role: dict(counts) for role, counts in found.items()}
 
 
-def difference(after: Counts, before: Counts) -> Counts:
+def difference(after: EngineCounts, before: EngineCounts) -> Counts:
     """What was counted between `before` and `after`."""
-    found: Counts = {}
-    for role, counts in after.items():
-        earlier = before.get(role, {})
-        grown = {name: value - earlier.get(name, 0.0) for name, value in counts.items()}
+    found: EngineCounts = {}
+    for engine in after.keys() & before.keys():
+        grown = {name: value - before[engine].get(name, 0.0) for name, value in after[engine].items()}
         if min(grown.values(), default=0.0) >= 0:
-            found[role] = grown
-    return found
+            found[engine] = grown
+    return by_role(found)
 
 
 def acceptance(counted: Iterable[Counts | None]) -> dict[str, dict[str, Any]]:
@@ -79,7 +91,7 @@ class TokenCounter:
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
-        self._before: Counts | None = None
+        self._before: EngineCounts | None = None
 
     async def since_last(self) -> Counts | None:
         """What was counted since the last call; None at the first, and where the server does not say."""

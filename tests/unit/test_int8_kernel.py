@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from actors.engines import int8_kernel
+from actors.engines import int8_kernel, short_head
 from actors.int8 import overflows
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:::{library}") for library in ("torch", "vllm")]
@@ -26,6 +27,13 @@ def test_processors_with_the_instructions_keep_vllms_kernel(instruction: str) ->
 def test_the_names_are_pytorchs() -> None:
     if torch.cpu.get_capabilities()["architecture"] == "x86_64":
         assert {"avx2", *int8_kernel.FAST} <= set(torch.cpu.get_capabilities())
+
+
+def test_vllm_finds_our_plugins() -> None:
+    """An installation that is older than the code has others: make setup."""
+    found = entry_points(group="vllm.general_plugins")
+    assert found["lookahead-int8-kernel"].load() is int8_kernel.register
+    assert found["lookahead-short-head"].load() is short_head.register
 
 
 def test_without_fbgemm_it_is_vllms(monkeypatch: pytest.MonkeyPatch) -> None:

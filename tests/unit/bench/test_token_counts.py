@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from actors.messages import SpeculationStats
-from deployments.bench.token_counts import TokenCounter, acceptance, difference, read_counts
+from deployments.bench.token_counts import TokenCounter, acceptance, by_role, difference, read_counts
 from deployments.telemetry.metrics import Metrics, merge, token_metrics
 
 TARGET = SpeculationStats(10, 40, 20, (10, 6, 3, 1), 30, 18, 10, 2)
@@ -46,12 +46,12 @@ def test_the_page_shows_what_each_engine_counted_with_its_role() -> None:
     ):
         assert f"\n{line}\n" in text, line
     assert 'role="draft",source=' not in text, "nothing is known of the sources there"
-    counts = read_counts(text)
+    counts = by_role(read_counts(text))
     assert (counts["target"]["num_drafts"], counts["target"]["accepted_at_1"]) == (20, 12), "a role's add up"
 
 
 def test_what_is_written_is_what_is_read() -> None:
-    found = read_counts(page(("target", TARGET), ("draft", DRAFT)))
+    found = by_role(read_counts(page(("target", TARGET), ("draft", DRAFT))))
     assert found["target"] == {
         "num_drafts": 10,
         "num_draft_tokens": 40,
@@ -66,7 +66,7 @@ def test_what_is_written_is_what_is_read() -> None:
 
 
 def test_vllms_own_page_is_read_as_the_targets() -> None:
-    (role, row), *rest = acceptance([read_counts(VLLM)]).items()
+    (role, row), *rest = acceptance([by_role(read_counts(VLLM))]).items()
     assert (role, rest) == ("target", [])
     assert row == {
         "num_drafts": 2,
@@ -79,16 +79,27 @@ def test_vllms_own_page_is_read_as_the_targets() -> None:
 
 
 def test_differences_add_up_and_an_engine_that_was_replaced_is_left_out() -> None:
-    first, second = read_counts(page(("target", DRAFT))), read_counts(page(("target", TARGET), ("draft", DRAFT)))
+    first, second = (read_counts(page(("target", stats), ("draft", DRAFT))) for stats in (DRAFT, TARGET))
     grown = difference(second, first)
     assert grown["target"]["num_draft_tokens"] == 34
-    assert grown["draft"] == second["draft"]
-    assert difference(first, second) == {}
+    assert set(grown["draft"].values()) == {0}
+    assert difference(first, second).keys() == {"draft"}
     rows = acceptance([grown, None, grown])
     assert rows["target"]["num_draft_tokens"] == 68
     assert rows["target"]["acceptance_rate"] == 40 / 68
-    assert rows["draft"]["accepted_per_position"] == [0, 0, 0]
+    assert "draft" not in rows
+    assert acceptance([by_role(second)])["draft"]["accepted_per_position"] == [0, 0, 0]
     assert acceptance([None, {}]) == {}
+
+
+def test_an_engine_that_did_not_answer_once_has_not_counted_all_it_ever_did() -> None:
+    """One of two targets, and the only draft, are not on the second of three pages."""
+    whole = read_counts(page(("target", TARGET), ("target", TARGET), ("draft", DRAFT)))
+    part = read_counts(page(("target", TARGET)))
+    for after, before in ((part, whole), (whole, part)):
+        grown = difference(after, before)
+        assert grown.keys() == {"target"}
+        assert set(grown["target"].values()) == {0}
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(404), httpx.Response(200, text="<html>{</html>")])

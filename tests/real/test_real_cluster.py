@@ -31,8 +31,8 @@ QUESTION = "List three reasons to take a walk, one short paragraph each, with a 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     data = load_profile("local").model_dump()
-    for role, form in (("target", ""), ("draft", "int8:")):
-        data[role]["model"] = f"{form}package:smollm2-135m-instruct"
+    for role in ("target", "draft"):
+        data[role]["model"] = "package:smollm2-135m-instruct"
         data[role]["engine"]["options"] |= {"dtype": "float32", "max_model_len": 1024}
         data[role]["placement"]["env"] = {"VLLM_CPU_KVCACHE_SPACE": "1"}
     data["gateway"]["port"] = 0
